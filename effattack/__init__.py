@@ -1,0 +1,44 @@
+"""effattack: how much of an efficient model's savings can an attacker take back?
+
+The names below load on first use (PEP 562), so that importing the package, and with it the
+pytest plugin, does not import torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from effattack.evaluation import Evaluation as Evaluation
+    from effattack.evaluation import evaluate as evaluate
+    from effattack.victim import Audit as Audit
+    from effattack.victim import Gate as Gate
+    from effattack.victim import Opaque as Opaque
+    from effattack.victim import Trace as Trace
+    from effattack.victim import Victim as Victim
+    from effattack.victim import audit as audit
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Audit": "victim",
+    "Evaluation": "evaluation",
+    "Gate": "victim",
+    "Opaque": "victim",
+    "Trace": "victim",
+    "Victim": "victim",
+    "audit": "victim",
+    "evaluate": "evaluation",
+}
+__all__ = [*_HOME, "__version__"]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"effattack.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,157 @@
+"""How attacks look: projected gradient ascent, judged by executed MACs.
+
+Every iterate is evaluated on the 8-bit grid. Of all iterates and restarts, each image keeps the
+one on which the victim executed most MACs on its hard path; ties go to the higher objective, so
+that a decision is opened beyond rounding. A surrogate never decides against the MACs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+
+from effattack.errors import GradientError
+from effattack.objectives import Goal, Objective
+from effattack.threats import Threat
+from effattack.victim import MARGIN_SLACK, Trace
+
+Schedule = Callable[[float], float]
+"""Progress in [0, 1) -> step size as a fraction of the budget."""
+
+
+def cosine(first: float, last: float = 0.0) -> Schedule:
+    """Falls from ``first`` to ``last`` along half a cosine."""
+    return lambda progress: last + (first - last) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def constant(size: float) -> Schedule:
+    """The same step throughout."""
+    return lambda progress: size
+
+
+@dataclass
+class Best:
+    """The best iterate of each image so far."""
+
+    images: Tensor
+    macs: Tensor
+    value: Tensor
+
+    def update(self, rows: Tensor, images: Tensor, macs: Tensor, value: Tensor) -> None:
+        """Take over iterates of ``rows`` with more MACs, or as many and a higher value."""
+        more = macs > self.macs[rows]
+        tie = (macs == self.macs[rows]) & (value > self.value[rows])
+        better = more | tie
+        chosen = rows[better]
+        self.images[chosen] = images[better]
+        self.macs[chosen] = macs[better]
+        self.value[chosen] = value[better]
+
+
+@dataclass(frozen=True)
+class ProjectedGradient:
+    """PGD over any threat: the threat knows what a steepest step is.
+
+    Args:
+        steps: gradient evaluations per restart.
+        schedule: step size over progress, in fractions of the budget.
+        random_start: start at a random point of the budget, not at the clean image.
+        restarts: independent runs.
+        keep_prediction: accept only iterates that keep the clean prediction; the clean image
+            itself counts as one.
+    """
+
+    steps: int
+    schedule: Schedule
+    random_start: bool = True
+    restarts: int = 1
+    keep_prediction: bool = False
+
+    def __call__(
+        self, clean: Tensor, threat: Threat, objective: Objective, goal: Goal, generator: Generator
+    ) -> Tensor:
+        """The best images found, (B, *input_shape), on the 8-bit grid inside the budget."""
+        with torch.no_grad():
+            trace = goal.victim.trace(clean)
+            objective.check(trace, goal.victim)
+            best = Best(clean.clone(), trace.macs.clone(), objective(trace, goal))
+        for _ in range(self.restarts):
+            self._run(clean, threat, objective, goal, generator, best)
+        return best.images
+
+    def _run(
+        self,
+        clean: Tensor,
+        threat: Threat,
+        objective: Objective,
+        goal: Goal,
+        generator: Generator,
+        best: Best,
+    ) -> None:
+        rows = torch.arange(len(clean), device=clean.device)
+        iterate = threat.start(clean, generator) if self.random_start else clean.clone()
+        for step in range(self.steps + 1):
+            images = threat.on_grid(iterate, clean[rows]).detach()
+            last = step == self.steps
+            with torch.set_grad_enabled(not last):
+                images.requires_grad_(not last)
+                trace = goal.victim.trace(images)
+                value = objective(trace, goal.rows(rows))
+            macs = self._accepted_macs(trace, goal.rows(rows))
+            best.update(rows, images.detach(), macs, value.detach())
+            if last:
+                return
+            gradient = input_gradient(value, images, trace)
+            size = self.schedule(step / self.steps)
+            iterate = threat.project(threat.ascend(iterate, gradient, size), clean[rows])
+            if (going := self._unfinished(best, rows, goal)) is not None:
+                rows, iterate = rows[going], iterate[going]
+                if len(rows) == 0:
+                    return
+
+    def _accepted_macs(self, trace: Trace, goal: Goal) -> Tensor:
+        """MACs of the iterates; half a MAC less where a decision is not safe from rounding."""
+        macs = trace.macs - 0.5 * on_knife_edge(trace)
+        if not self.keep_prediction:
+            return macs
+        kept = trace.logits.argmax(1) == goal.prediction
+        return torch.where(kept, macs, -torch.inf)
+
+    def _unfinished(self, best: Best, rows: Tensor, goal: Goal) -> Tensor | None:
+        """Which rows can still gain work; None if all of them."""
+        going = best.macs[rows] < goal.victim.max_macs
+        return None if bool(going.all()) else going
+
+
+def on_knife_edge(trace: Trace) -> Tensor:
+    """(B,) bool: some decision lies so near its threshold that rounding could flip it."""
+    near = torch.zeros(len(trace.logits), dtype=torch.bool, device=trace.logits.device)
+    for gate in trace.gates:
+        if not gate.proxy:
+            close = gate.reached & (gate.margin.detach().abs() <= MARGIN_SLACK)
+            near |= close.flatten(1).any(1) if close.dim() > 1 else close
+    return near
+
+
+def input_gradient(value: Tensor, images: Tensor, trace: Trace) -> Tensor:
+    """Gradient of Σ value in the pixels, (B, *input_shape).
+
+    Raises:
+        GradientError: if no gradient reaches the pixels, with the gate and the remedy.
+    """
+    gradient = None
+    if value.requires_grad:
+        (gradient,) = torch.autograd.grad(value.sum(), images, allow_unused=True)
+    if gradient is None:
+        deaf = [gate.name for gate in trace.gates if not gate.margin.requires_grad]
+        where = f"gates {', '.join(deaf)}" if deaf else "the objective"
+        raise GradientError(
+            f"no gradient from {where} reaches the pixels: compute margins and logits in trace() "
+            "without detach, no_grad or integer kernels (quantized layers need a straight-through "
+            "estimator)"
+        )
+    return gradient

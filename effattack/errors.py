@@ -1,0 +1,52 @@
+"""What can go wrong, each with an exit code of the command line.
+
+Every message names the cause and the remedy in one line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class EffattackError(Exception):
+    """Base of all errors that effattack raises on purpose."""
+
+    exit_code = 2
+
+
+class UsageError(EffattackError, ValueError):
+    """Input that cannot be used: images, labels, budgets, names, paths (exit code 2)."""
+
+
+class NotApplicable(UsageError):
+    """An attack was asked for on a victim that it cannot apply to (exit code 2)."""
+
+
+class MeasurementError(EffattackError):
+    """Something was asked for that could not be measured (exit code 3)."""
+
+    exit_code = 3
+
+
+class AuditError(MeasurementError):
+    """The declared MACs of a victim are not the executed ones (exit code 3)."""
+
+
+class UnknownOperator(MeasurementError):
+    """The MACs counter met an operator that it has no cost for (exit code 3)."""
+
+
+class GradientError(MeasurementError):
+    """No gradient reaches the pixels (exit code 3)."""
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
+    """The error for a name that is not known, with the nearest known ones."""
+    known = sorted(known)
+    near = get_close_matches(name, known, n=3, cutoff=0.4)
+    lowered = {k.lower(): k for k in known}
+    if not near and (match := get_close_matches(name.lower(), lowered, n=1, cutoff=0.4)):
+        near = [lowered[match[0]]]
+    hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}"
+    return UsageError(f"unknown {kind} {name!r}: {hint}")

@@ -1,0 +1,65 @@
+"""Images as everybody here expects them: float, (B, C, H, W), in [0, 1], on the 8-bit grid."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from effattack.errors import UsageError
+
+LEVELS = 255
+"""Steps of the 8-bit grid between 0 and 1."""
+
+
+def to_grid(images: Tensor) -> Tensor:
+    """The nearest images on the 8-bit grid."""
+    return (images * LEVELS).round() / LEVELS
+
+
+def check_images(images: Tensor, input_shape: tuple[int, ...]) -> None:
+    """Refuse what no victim can be scored on.
+
+    Raises:
+        UsageError: naming the cause and the remedy.
+    """
+    if not isinstance(images, Tensor):
+        raise UsageError(
+            f"images must be a torch tensor, not {type(images).__name__}: "
+            "use torch.as_tensor(images)"
+        )
+    if not images.is_floating_point():
+        raise UsageError(
+            f"images have dtype {images.dtype}, not float: divide 8-bit images by 255"
+        )
+    if images.dim() != 1 + len(input_shape) or tuple(images.shape[1:]) != tuple(input_shape):
+        raise UsageError(
+            f"images have shape {tuple(images.shape)}, the victim takes (B, "
+            f"{', '.join(map(str, input_shape))}): resize or convert them first"
+        )
+    if len(images) == 0:
+        raise UsageError("there are no images: the batch is empty")
+    if not torch.isfinite(images).all():
+        raise UsageError("images contain NaN or infinity: drop or repair those images")
+    low, high = images.min().item(), images.max().item()
+    if low < 0 or high > 1:
+        raise UsageError(
+            f"images lie in [{low:.3g}, {high:.3g}], not in [0, 1]: undo the normalisation (it "
+            "belongs inside the victim) or divide by 255"
+        )
+
+
+def check_labels(labels: Tensor, count: int, num_classes: int) -> None:
+    """Refuse labels that do not belong to ``count`` images of ``num_classes`` classes.
+
+    Raises:
+        UsageError: naming the cause and the remedy.
+    """
+    if not isinstance(labels, Tensor) or labels.is_floating_point() or labels.dim() != 1:
+        raise UsageError("labels must be a tensor (B,) of integer class indices")
+    if len(labels) != count:
+        raise UsageError(f"there are {count} images but {len(labels)} labels: they must pair up")
+    if count and not (0 <= int(labels.min()) and int(labels.max()) < num_classes):
+        raise UsageError(
+            f"labels lie in [{int(labels.min())}, {int(labels.max())}], the victim has classes "
+            f"0 to {num_classes - 1}"
+        )

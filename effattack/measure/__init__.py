@@ -1,0 +1,1 @@
+"""What is measured: executed MACs, latency, energy, and the statistics that compare them."""

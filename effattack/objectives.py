@@ -1,0 +1,138 @@
+"""What an attack wants: a value per image, computed from a trace, to be driven up.
+
+An objective guides the search; it never judges. Iterates are chosen by executed MACs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from effattack.errors import NotApplicable
+from effattack.victim import Trace, Victim
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What an objective may refer to beside the trace of the iterate."""
+
+    victim: Victim
+    prediction: Tensor
+    """(B,) class predicted on the clean images."""
+
+    def rows(self, index: Tensor) -> Goal:
+        """The same for some of the images."""
+        return Goal(self.victim, self.prediction[index])
+
+
+class Objective(Protocol):
+    """Maps a trace of B images to (B,) values; higher is better for the attacker."""
+
+    def __call__(self, trace: Trace, goal: Goal) -> Tensor: ...
+
+    def check(self, trace: Trace, victim: Victim) -> None:
+        """Raise NotApplicable if the victim lacks what this objective needs."""
+
+
+@dataclass(frozen=True)
+class MarginHinge:
+    """The house objective: Σ cost · min(margin, κ) over reached gates, over max MACs.
+
+    The cost of a gate is its cost-to-go, what opening it makes possible downstream. κ is the
+    overshoot beyond a decision that is still rewarded: enough to be safe from rounding, no more.
+
+    Args:
+        kappa: κ in units of the margins.
+    """
+
+    kappa: float = 0.05
+
+    def check(self, trace: Trace, victim: Victim) -> None:
+        require_gates(trace, victim)
+
+    def __call__(self, trace: Trace, goal: Goal) -> Tensor:
+        total = trace.logits.new_zeros(len(trace.logits))
+        for gate in trace.gates:
+            push = gate.margin.clamp(max=self.kappa)
+            worth = torch.where(gate.reached, push, torch.zeros_like(push)) * gate.cost
+            total = total + worth.flatten(1).sum(1) if worth.dim() > 1 else total + worth
+        return total / goal.victim.max_macs
+
+
+@dataclass(frozen=True)
+class UniformExits:
+    """DeepSloth's loss: every internal classifier should predict the uniform distribution.
+
+    − Σ over stages but the last of CE(uniform, softmax of the stage); Hong et al. 2021, section 4.
+    """
+
+    def check(self, trace: Trace, victim: Victim) -> None:
+        if trace.stage_logits is None:
+            raise NotApplicable(
+                f"{victim.name} has no internal classifiers: UniformExits (DeepSloth) needs an "
+                "early-exit network or a cascade"
+            )
+
+    def __call__(self, trace: Trace, goal: Goal) -> Tensor:
+        assert trace.stage_logits is not None
+        return trace.stage_logits[:, :-1].log_softmax(2).mean(2).sum(1)
+
+
+@dataclass(frozen=True)
+class UniformSignificance:
+    """DeSparsify's loss on ATS: − mean over blocks of KL(S ‖ uniform), S the token significance.
+
+    Hazan et al. 2024, section 4.2. The uniform distribution is over the tokens that reach the
+    block.
+    """
+
+    def check(self, trace: Trace, victim: Victim) -> None:
+        if "significance" not in trace.aux:
+            raise NotApplicable(
+                f"{victim.name} shows no token significance: UniformSignificance (DeSparsify) "
+                "needs ATS"
+            )
+
+    def __call__(self, trace: Trace, goal: Goal) -> Tensor:
+        scores = trace.aux["significance"]
+        live = torch.stack([gate.reached for gate in trace.gates], dim=1).sum(2)
+        entropy_gap = torch.xlogy(scores, scores * live[:, :, None]).sum(2)
+        return -entropy_gap.mean(1)
+
+
+@dataclass(frozen=True)
+class KeepPrediction:
+    """Another objective, minus a weight times the cross-entropy to the clean prediction.
+
+    Args:
+        slow: the objective that raises the work.
+        weight: of the cross-entropy.
+    """
+
+    slow: Objective
+    weight: float
+
+    def check(self, trace: Trace, victim: Victim) -> None:
+        self.slow.check(trace, victim)
+
+    def __call__(self, trace: Trace, goal: Goal) -> Tensor:
+        loss = F.cross_entropy(trace.logits, goal.prediction, reduction="none")
+        return self.slow(trace, goal) - self.weight * loss
+
+
+def require_gates(trace: Trace, victim: Victim) -> None:
+    """Refuse victims that show no decision.
+
+    Raises:
+        NotApplicable: saying what does apply.
+    """
+    if not trace.gates:
+        why = "its MACs are constant" if victim.constant else "it cannot be opened"
+        raise NotApplicable(
+            f"{victim.name} has no gates ({why}): gradient compute attacks do not apply; "
+            "accuracy attacks do"
+        )

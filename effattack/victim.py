@@ -1,0 +1,253 @@
+"""The contract between a victim and everything else: Gate, Trace, Victim, Opaque, audit.
+
+A victim is an efficient model that shows its decisions. It has two paths: ``forward`` is the
+deployed one and really skips work; ``trace`` takes the same hard decisions in fixed shapes, is
+differentiable in the pixels, and states the executed MACs in closed form. :func:`audit` compares
+that statement with what is counted while ``forward`` runs.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from effattack.errors import AuditError, UsageError
+from effattack.measure.macs import MacsCounter
+
+MARGIN_SLACK = 1e-5
+"""Decisions closer to their threshold than this may differ between paths in float32."""
+
+
+class Gate(NamedTuple):
+    """One kind of input-dependent decision in one forward pass, for a batch of B images."""
+
+    name: str
+    """``"blocks.3.tokens"``, ``"exits.1"``, ``"saver"``."""
+    margin: Tensor
+    """(B,) or (B, units): differentiable, bounded push towards "computed"."""
+    active: Tensor
+    """Same shape, bool: the decision; computed or not, upstream decisions included."""
+    reached: Tensor
+    """Same shape, bool: whether this decision was evaluated at all."""
+    cost: Tensor | float
+    """MACs that opening one unit makes possible, downstream included: a weight for attacks."""
+    proxy: bool = False
+    """True where the sign of ``margin`` is not the decision; else they agree where reached."""
+
+
+class Trace(NamedTuple):
+    """What one forward pass decided, for a batch of B images."""
+
+    logits: Tensor
+    """(B, classes), from the hard decisions, differentiable in the pixels."""
+    gates: tuple[Gate, ...]
+    """Every input-dependent decision, in the order of evaluation."""
+    macs: Tensor
+    """(B,) float64: executed MACs in closed form from the decisions."""
+    stage_logits: Tensor | None = None
+    """(B, stages, classes): every exit, saver and base, whether taken or not."""
+    aux: dict[str, Tensor] = {}
+    """What a paper's own loss needs beside the gates (CLS attention, halting scores)."""
+
+
+class Victim(nn.Module):
+    """An efficient model under test.
+
+    Subclasses implement ``forward`` and ``trace``. Images are float tensors (B, *input_shape) in
+    [0, 1]; normalisation and resizing belong inside the victim.
+
+    Args:
+        name: how tables and files call this victim.
+        family: "token sparsification", "early exit", "layer skipping", "cascade", "quantization".
+        input_shape: (C, H, W) of one image.
+        num_classes: width of the logits.
+        max_macs: structural worst case, MACs of one image; NaN where unknown.
+        dense_macs: MACs of one image without the mechanism; NaN where unknown.
+        constant: the MACs cannot depend on the input.
+        batch_coupled: a sample's work may depend on its batch mates; scored at batch 1.
+        data: ``"module:factory"`` of images and labels to score when the user names none.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        family: str,
+        input_shape: tuple[int, ...],
+        num_classes: int,
+        max_macs: float,
+        dense_macs: float,
+        constant: bool = False,
+        batch_coupled: bool = False,
+        data: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.name = name
+        self.family = family
+        self.input_shape = tuple(input_shape)
+        self.num_classes = num_classes
+        self.max_macs = float(max_macs)
+        self.dense_macs = float(dense_macs)
+        self.constant = constant
+        self.batch_coupled = batch_coupled
+        self.data = data
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The deployed path: skips what it decides to skip; (B, *input_shape) -> (B, classes)."""
+        raise NotImplementedError(f"{type(self).__name__} must implement forward(images)")
+
+    def trace(self, images: Tensor) -> Trace:
+        """The same hard decisions in fixed shapes, differentiable in the pixels."""
+        raise NotImplementedError(f"{type(self).__name__} must implement trace(images)")
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters live (CPU for a victim without any)."""
+        tensors = (*self.parameters(), *self.buffers())
+        return tensors[0].device if tensors else torch.device("cpu")
+
+
+class Opaque(Victim):
+    """A model that cannot be opened: no gates, executed MACs counted by dispatch.
+
+    Its ``trace`` runs the model image by image under the counter, the one exception to the closed
+    form. Gradient compute attacks need gates and do not apply; query attacks do.
+
+    Args:
+        model: any module (B, *input_shape) -> (B, classes).
+        input_shape: (C, H, W) of one image.
+        name: how tables and files call it.
+        max_macs: worst case if known; attack success is NaN without it, and the MACs ratio judges.
+        dense_macs: MACs without the mechanism, if known.
+        data: see :class:`Victim`.
+
+    Raises:
+        UsageError: if the model does not return plain logits.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        input_shape: tuple[int, ...],
+        *,
+        name: str | None = None,
+        max_macs: float = float("nan"),
+        dense_macs: float = float("nan"),
+        data: str | None = None,
+    ) -> None:
+        model.eval()
+        parameter = next(model.parameters(), torch.empty(0))
+        with torch.no_grad():
+            logits = model(parameter.new_full((1, *input_shape), 0.5))
+        if not isinstance(logits, Tensor) or logits.dim() != 2:
+            found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+            raise UsageError(
+                f"Opaque needs a model that returns plain logits (B, classes), not {found}: wrap "
+                "it in a module whose forward returns the logits only"
+            )
+        super().__init__(
+            name=name or type(model).__name__,
+            family="opaque",
+            input_shape=input_shape,
+            num_classes=logits.shape[1],
+            max_macs=max_macs,
+            dense_macs=dense_macs,
+            data=data,
+        )
+        self.model = model.eval()
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.model(images)
+
+    def trace(self, images: Tensor) -> Trace:
+        logits, macs = [], []
+        for image in images.split(1):
+            with MacsCounter() as counter:
+                logits.append(self.model(image))
+            macs.append(counter.total)
+        return Trace(
+            logits=torch.cat(logits),
+            gates=(),
+            macs=torch.tensor(macs, dtype=torch.float64, device=images.device),
+        )
+
+
+class Audit(NamedTuple):
+    """What the deployed path did, image by image."""
+
+    logits: Tensor
+    """(B, classes): from ``forward``, one image at a time."""
+    macs: Tensor
+    """(B,) float64: MACs counted while ``forward`` ran."""
+    knife_edge: Tensor
+    """(B,) bool: a decision fell within rounding of its threshold; float64 paths agree there."""
+
+
+def audit(victim: Victim, images: Tensor) -> Audit:
+    """Check that the MACs a victim declares are the ones it executes.
+
+    Runs the deployed path image by image under the dispatch counter and compares with
+    ``victim.trace(image).macs``; on float victims they must be equal, to the last MAC. Where a
+    float32 decision lies within rounding of its threshold and the two paths disagree, the same
+    image is audited in float64; if it agrees there, the executed count stands.
+
+    Args:
+        victim: in eval mode.
+        images: (B, *input_shape) in [0, 1].
+
+    Raises:
+        AuditError: with the first image that differs, by how much, and where the MACs went.
+    """
+    logits, macs, knife_edge = [], [], []
+    for index, image in enumerate(images.split(1)):
+        with torch.no_grad():
+            with MacsCounter() as counter:
+                logits.append(victim(image))
+            trace = victim.trace(image)
+        declared = trace.macs.item()
+        agrees = declared == counter.total
+        if not agrees and not (_near_threshold(trace) and _agrees_in_float64(victim, image)):
+            raise AuditError(_difference(victim, image, index, declared))
+        macs.append(counter.total)
+        knife_edge.append(not agrees)
+    return Audit(
+        logits=torch.cat(logits),
+        macs=torch.tensor(macs, dtype=torch.float64),
+        knife_edge=torch.tensor(knife_edge),
+    )
+
+
+def _near_threshold(trace: Trace) -> bool:
+    return trace.logits.dtype != torch.float64 and any(
+        gate.proxy or bool((gate.margin.abs() <= MARGIN_SLACK)[gate.reached].any())
+        for gate in trace.gates
+    )
+
+
+def _agrees_in_float64(victim: Victim, image: Tensor) -> bool:
+    twin, image = copy.deepcopy(victim).double(), image.double()
+    with torch.no_grad():
+        with MacsCounter() as counter:
+            twin(image)
+        return twin.trace(image).macs.item() == counter.total
+
+
+def _difference(victim: Victim, image: Tensor, index: int, declared: float) -> str:
+    with torch.no_grad(), MacsCounter(victim) as counter:
+        victim(image)
+    executed = counter.total
+    parts = sorted(counter.by_module.items(), key=lambda item: -item[1])
+    suspects = [name for name, macs in parts if macs == abs(declared - executed)]
+    where = (
+        f"the difference is exactly what {' or '.join(suspects[:3])} costs"
+        if suspects
+        else "executed: " + ", ".join(f"{name} {macs:,}" for name, macs in parts[1:7])
+    )
+    return (
+        f"{victim.name}: image {index}: trace declares {declared:,.0f} MACs, forward executed "
+        f"{executed:,} ({declared - executed:+,.0f}); {where}. Correct the closed form in "
+        f"{type(victim).__name__}.trace, or make forward skip what it declares skipped"
+    )

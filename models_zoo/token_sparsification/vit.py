@@ -1,0 +1,152 @@
+"""What every token mechanism shares: a stock timm VisionTransformer, opened at its seams.
+
+A mechanism wraps the user's own timm model and keeps its weights, names and normalisation. The
+functions here are the pieces of a transformer block that a mechanism needs one at a time, and the
+MACs of those pieces as functions of the number of tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from timm.models.vision_transformer import Attention, Block, VisionTransformer
+from torch import Tensor, nn
+
+from effattack.errors import UsageError
+from effattack.victim import Victim
+
+
+class ViTVictim(Victim):
+    """A victim that wraps a timm ``VisionTransformer`` whose head reads the CLS token.
+
+    Args:
+        vit: the model; put into eval mode.
+        mean, std: normalisation per channel; by default that of timm's ``pretrained_cfg``.
+        settings: the remaining arguments of :class:`effattack.victim.Victim`.
+
+    Raises:
+        UsageError: for a model that is no ViT or uses a feature that is not honoured here.
+    """
+
+    def __init__(
+        self,
+        vit: VisionTransformer,
+        *,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        **settings: Any,
+    ) -> None:
+        check_vit(vit)
+        embed = vit.patch_embed
+        channels = embed.proj.in_channels
+        super().__init__(
+            input_shape=(channels, *embed.img_size), num_classes=vit.num_classes, **settings
+        )
+        self.vit = vit.eval()
+        config = getattr(vit, "pretrained_cfg", None) or {}
+        mean = config.get("mean", (0.0,) * channels) if mean is None else mean
+        std = config.get("std", (1.0,) * channels) if std is None else std
+        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
+
+    def embed(self, images: Tensor) -> Tensor:
+        """(B, C, H, W) in [0, 1] -> tokens (B, N, width), CLS first."""
+        images = (images - self.mean) / self.std
+        return self.vit.norm_pre(self.vit._pos_embed(self.vit.patch_embed(images)))
+
+    def classify(self, tokens: Tensor) -> Tensor:
+        """Tokens after the last block -> logits; reads the CLS token."""
+        return self.vit.forward_head(self.vit.norm(tokens[:, :1]))
+
+
+def check_vit(vit: nn.Module) -> None:
+    """Refuse models that the pieces below would compute wrongly.
+
+    Raises:
+        UsageError: naming the feature.
+    """
+    if not isinstance(vit, VisionTransformer):
+        raise UsageError(
+            f"{type(vit).__name__} is no timm VisionTransformer: token mechanisms wrap models such "
+            "as timm.create_model('deit_small_patch16_224')"
+        )
+    blocks = [b for b in vit.blocks if isinstance(b, Block) and isinstance(b.attn, Attention)]
+    unsupported = {
+        "no CLS token": not vit.has_class_token,
+        "distillation or register tokens": vit.num_prefix_tokens != 1,
+        f"global_pool={vit.global_pool!r}": vit.global_pool != "token",
+        "a non-standard block": len(blocks) != len(vit.blocks),
+        "dynamic image size": getattr(vit, "dynamic_img_size", False),
+        "an attention pool": getattr(vit, "attn_pool", None) is not None,
+        "gated attention": any(getattr(b.attn, "gate", None) is not None for b in blocks),
+    }
+    if found := [feature for feature, present in unsupported.items() if present]:
+        raise UsageError(
+            f"this VisionTransformer has {', '.join(found)}, which token mechanisms do not honour: "
+            "use a plain one with a CLS token, such as vit_*, deit_* (not distilled)"
+        )
+
+
+def queries_keys_values(attn: Attention, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(B, N, C) -> three tensors (B, heads, N, C / heads); the queries are scaled."""
+    batch, tokens, _ = x.shape
+    qkv = attn.qkv(x).reshape(batch, tokens, 3, attn.num_heads, attn.head_dim)
+    q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+    return attn.q_norm(q) * attn.scale, attn.k_norm(k), v
+
+
+def attention_map(q: Tensor, k: Tensor, live: Tensor | None = None) -> Tensor:
+    """Softmax attention (B, heads, N, N); keys outside ``live`` (B, N) get no attention."""
+    scores = q @ k.transpose(-2, -1)
+    if live is not None:
+        scores = scores.masked_fill(~live[:, None, None, :], float("-inf"))
+    return scores.softmax(dim=-1)
+
+
+def project_heads(attn: Attention, heads: Tensor) -> Tensor:
+    """(B, heads, N, C / heads) -> (B, N, C), through the output projection."""
+    merged = heads.transpose(1, 2).flatten(2)
+    return attn.proj(attn.norm(merged))
+
+
+def masked_block(block: Block, x: Tensor, live: Tensor) -> Tensor:
+    """The stock block, attending to live tokens only; rows of dead tokens mean nothing."""
+    q, k, v = queries_keys_values(block.attn, block.norm1(x))
+    x = x + block.ls1(project_heads(block.attn, attention_map(q, k, live) @ v))
+    return x + block.ls2(block.mlp(block.norm2(x)))
+
+
+class BlockMacs:
+    """MACs of the pieces of one block, for float tensors or numbers of tokens.
+
+    With width C and MLP ratio 4: a dense block over N tokens is 12 N C² + 2 N² C.
+    """
+
+    def __init__(self, block: Block) -> None:
+        self.width = block.attn.qkv.in_features
+        self.inner = block.attn.num_heads * block.attn.head_dim
+        self.qkv_per_token = self.width * block.attn.qkv.out_features
+        self.proj_per_token = self.inner * self.width
+        self.mlp_per_token = sum(
+            m.in_features * m.out_features for m in block.mlp.modules() if isinstance(m, nn.Linear)
+        )
+        self.per_token = self.qkv_per_token + self.proj_per_token + self.mlp_per_token
+
+    def dense(self, tokens: Any) -> Any:
+        """All tokens through the whole block."""
+        return tokens * self.per_token + 2 * tokens * tokens * self.inner
+
+    def pruned_inside(self, tokens: Any, kept: Any) -> Any:
+        """All tokens as keys and queries of the scores, kept tokens from A V onwards (ATS)."""
+        scores = tokens * self.qkv_per_token + tokens * tokens * self.inner
+        rest = kept * (tokens * self.inner + self.proj_per_token + self.mlp_per_token)
+        return scores + rest
+
+
+def stem_and_head_macs(vit: VisionTransformer) -> int:
+    """MACs of the patch embedding and of the head, which no token mechanism saves."""
+    kernel = vit.patch_embed.proj.weight.numel()
+    head = vit.head.weight.numel() if isinstance(vit.head, nn.Linear) else 0
+    return kernel * vit.patch_embed.num_patches + head
