@@ -29,7 +29,11 @@ class MeasurementError(EffattackError):
     exit_code = 3
 
 
-class AuditError(MeasurementError):
+class ContractError(MeasurementError):
+    """A victim breaks the contract: no number measured on it would mean anything (exit code 3)."""
+
+
+class AuditError(ContractError):
     """The declared MACs of a victim are not the executed ones (exit code 3)."""
 
 
@@ -37,7 +41,7 @@ class UnknownOperator(MeasurementError):
     """The MACs counter met an operator that it has no cost for (exit code 3)."""
 
 
-class GradientError(MeasurementError):
+class GradientError(ContractError):
     """No gradient reaches the pixels (exit code 3)."""
 
 

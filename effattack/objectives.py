@@ -100,8 +100,9 @@ class UniformSignificance:
     def __call__(self, trace: Trace, goal: Goal) -> Tensor:
         scores = trace.aux["significance"]
         live = torch.stack([gate.reached for gate in trace.gates], dim=1).sum(2)
-        entropy_gap = torch.xlogy(scores, scores * live[:, :, None]).sum(2)
-        return -entropy_gap.mean(1)
+        tiny = torch.finfo(scores.dtype).tiny
+        divergence = (scores * (scores.clamp_min(tiny) * live[:, :, None]).log()).sum(2)
+        return -divergence.mean(1)
 
 
 @dataclass(frozen=True)

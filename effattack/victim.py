@@ -27,7 +27,7 @@ class Gate(NamedTuple):
     name: str
     """``"blocks.3.tokens"``, ``"exits.1"``, ``"saver"``."""
     margin: Tensor
-    """(B,) or (B, units): differentiable, bounded push towards "computed"."""
+    """(B,) or (B, units): differentiable push towards "computed", in [-1, 1] where reached."""
     active: Tensor
     """Same shape, bool: the decision; computed or not, upstream decisions included."""
     reached: Tensor
@@ -227,8 +227,20 @@ def _near_threshold(trace: Trace) -> bool:
     )
 
 
+def in_float64(victim: Victim) -> Victim | None:
+    """A copy in double precision, where rounding does not blur decisions.
+
+    None where there is no such thing: quantized victims, and models that cannot be opened.
+    """
+    if victim.family == "quantization" or isinstance(victim, Opaque):
+        return None
+    return copy.deepcopy(victim).double()
+
+
 def _agrees_in_float64(victim: Victim, image: Tensor) -> bool:
-    twin, image = copy.deepcopy(victim).double(), image.double()
+    if (twin := in_float64(victim)) is None:
+        return False
+    image = image.double()
     with torch.no_grad():
         with MacsCounter() as counter:
             twin(image)

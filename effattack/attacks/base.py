@@ -32,7 +32,7 @@ class Attack(ABC):
     Args:
         victim: the victim under attack.
         eps: size of the budget, in [0, 1] pixels; 0 for the clean control.
-        seed: of the attack's own random numbers; the global state is left alone.
+        seed: of the attack's own random numbers; the global state is as before afterwards.
         settings: what else defines the attack, for tables and for the identity of a cell.
 
     Raises:
@@ -71,14 +71,15 @@ class Attack(ABC):
             GradientError: if no gradient reaches the pixels.
         """
         check_images(images, self.victim.input_shape)
-        clean = to_grid(images.detach())
         with undisturbed(self.victim):
+            seed_global_state(self.seed)
+            clean = to_grid(images.detach())
             with torch.no_grad():
                 prediction = self.victim.trace(clean).logits.argmax(1)
             if labels is None:
                 labels = prediction
-            labels = labels.to(clean.device)
             check_labels(labels, len(clean), self.victim.num_classes)
+            labels = labels.to(clean.device, torch.long, copy=True)
             generator = Generator().manual_seed(self.seed)
             goal = Goal(self.victim, prediction)
             return self.run(clean, labels, goal, generator).detach()
@@ -116,18 +117,23 @@ def undisturbed(victim: Victim) -> Iterator[None]:
     """Run with the victim in eval mode and its parameters frozen; then put everything back.
 
     Restores training mode, ``requires_grad`` and gradients of every parameter, and the global
-    random state of Python, NumPy and torch; also after an exception. Gradients are enabled inside.
+    random state of Python, NumPy and torch; also after an exception. Gradients are enabled inside,
+    whether the caller runs under ``no_grad``, ``inference_mode`` or neither.
     """
     modes = {module: module.training for module in victim.modules()}
     parameters = [(p, p.requires_grad, p.grad) for p in victim.parameters()]
     python, legacy = random.getstate(), np.random.get_state()
-    devices = [victim.device] if victim.device.type == "cuda" else []
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
     try:
         victim.eval()
         for parameter, _, _ in parameters:
             if parameter.requires_grad:
                 parameter.requires_grad_(False)
-        with torch.random.fork_rng(devices=devices), torch.enable_grad():
+        with (
+            torch.random.fork_rng(devices=devices),
+            torch.inference_mode(False),
+            torch.enable_grad(),
+        ):
             yield
     finally:
         for module, training in modes.items():
@@ -138,3 +144,10 @@ def undisturbed(victim: Victim) -> Iterator[None]:
             parameter.grad = grad
         random.setstate(python)
         np.random.set_state(legacy)
+
+
+def seed_global_state(seed: int) -> None:
+    """Seed what foreign code may draw from: the global generators of Python, NumPy and torch."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)

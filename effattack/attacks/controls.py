@@ -15,13 +15,13 @@ from effattack.victim import Victim
 
 
 class Clean(Attack):
-    """The clean images themselves."""
+    """The clean images themselves; no seed changes them."""
 
     kind: ClassVar[Kind] = "control"
     name = "clean"
 
     def __init__(self, victim: Victim, *, seed: int = 0) -> None:
-        super().__init__(victim, eps=0.0, seed=seed)
+        super().__init__(victim, eps=0.0, seed=0)
 
     def run(self, clean: Tensor, labels: Tensor, goal: Goal, generator: Generator) -> Tensor:
         return clean

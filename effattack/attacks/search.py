@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-from effattack.errors import GradientError
+from effattack.errors import GradientError, UsageError
 from effattack.objectives import Goal, Objective
 from effattack.threats import Threat
 from effattack.victim import MARGIN_SLACK, Trace
@@ -70,6 +70,13 @@ class ProjectedGradient:
     random_start: bool = True
     restarts: int = 1
     keep_prediction: bool = False
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.restarts < 1:
+            raise UsageError(
+                f"steps = {self.steps} and restarts = {self.restarts} must be at least 1: a search "
+                "that never steps attacks nothing"
+            )
 
     def __call__(
         self, clean: Tensor, threat: Threat, objective: Objective, goal: Goal, generator: Generator
@@ -144,14 +151,19 @@ def input_gradient(value: Tensor, images: Tensor, trace: Trace) -> Tensor:
         GradientError: if no gradient reaches the pixels, with the gate and the remedy.
     """
     gradient = None
-    if value.requires_grad:
+    deaf = [g.name for g in trace.gates if g.reached.any() and not g.margin.requires_grad]
+    if value.requires_grad and not deaf:
         (gradient,) = torch.autograd.grad(value.sum(), images, allow_unused=True)
     if gradient is None:
-        deaf = [gate.name for gate in trace.gates if not gate.margin.requires_grad]
         where = f"gates {', '.join(deaf)}" if deaf else "the objective"
         raise GradientError(
             f"no gradient from {where} reaches the pixels: compute margins and logits in trace() "
             "without detach, no_grad or integer kernels (quantized layers need a straight-through "
             "estimator)"
+        )
+    if not torch.isfinite(gradient).all():
+        raise GradientError(
+            "the gradient in the pixels is NaN or infinite: look for 0 · log 0, a norm at 0 or a "
+            "division by 0 in trace() or in the objective"
         )
     return gradient

@@ -2,8 +2,9 @@
 
 Every operator that runs is looked up in one of two tables: ``COSTS`` (a formula for its MACs) or
 ``FREE`` (moves, compares, normalises or adds, but multiplies no matrices). Pointwise operators and
-views are free by their tag. An operator in neither raises: a counter that guesses silently is how
-fused attention and int8 layers came to count as zero in ``torch.utils.flop_counter``.
+views are free by their tag, composite operators count as their parts, and ``op_`` in place counts
+as ``op``. Any other operator raises: a counter that guesses silently is how fused attention and
+int8 layers came to count as zero in ``torch.utils.flop_counter``.
 
 The papers on efficient models print the same quantity as "GFLOPs" (1 MAC = 1 "FLOP").
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable
+from functools import cache
 from math import prod
 from typing import Any
 
@@ -84,6 +86,16 @@ def _fused_encoder_layer(
     return _fused_multihead(src, src, src, embed_dim) + 2 * tokens * embed_dim * hidden
 
 
+def _rnn_layer(x: Tensor, *weights: Any, **__: Any) -> int:
+    """``aten.mkldnn_rnn_layer``: every step meets the input and the recurrent weights."""
+    return x[..., 0].numel() * sum(w.numel() for w in weights[:2])
+
+
+def _cudnn_rnn(x: Tensor, weights: list[Tensor], *_: Any, **__: Any) -> int:
+    """``aten._cudnn_rnn``: the same over all layers, directions and projections at once."""
+    return x[..., 0].numel() * sum(w.numel() for w in weights if w.dim() == 2)
+
+
 COSTS: dict[str, Formula] = {
     "aten.mm": _matmul,
     "aten.bmm": _matmul,
@@ -91,6 +103,7 @@ COSTS: dict[str, Formula] = {
     "aten.dot": lambda a, b, **_: a.numel(),
     "aten.addmm": _addmm,
     "aten.baddbmm": _addmm,
+    "aten.addbmm": _addmm,
     "aten.addmv": lambda bias, a, b, *_, **__: a.numel(),
     "aten._addmm_activation": _addmm,
     "aten._int_mm": _matmul,
@@ -98,6 +111,8 @@ COSTS: dict[str, Formula] = {
     "aten.linear": _linear,
     "aten.mkldnn_linear": _linear,
     "aten._weight_int8pack_mm": _linear,
+    "aten._weight_int4pack_mm": _packed_linear,
+    "aten._weight_int4pack_mm_for_cpu": _packed_linear,
     "aten.convolution": _convolution,
     "aten._convolution": _convolution,
     "aten.mkldnn_convolution": _convolution,
@@ -110,6 +125,8 @@ COSTS: dict[str, Formula] = {
     "aten._scaled_dot_product_fused_attention_overrideable": _attention,
     "aten._native_multi_head_attention": _fused_multihead,
     "aten._transformer_encoder_layer_fwd": _fused_encoder_layer,
+    "aten.mkldnn_rnn_layer": _rnn_layer,
+    "aten._cudnn_rnn": _cudnn_rnn,
     "quantized.linear_dynamic": _packed_linear,
     "quantized.linear_relu_dynamic": _packed_linear,
     "quantized.linear": _packed_linear,
@@ -120,26 +137,37 @@ COSTS: dict[str, Formula] = {
 FREE: set[str] = {
     f"aten.{name}"
     for name in """
-    _adaptive_avg_pool2d _assert_async _assert_tensor_metadata _fused_rms_norm
-    _local_scalar_dense _log_softmax _safe_softmax _softmax _to_copy _unique2 _unsafe_view
-    _upsample_bicubic2d_aa _upsample_bilinear2d_aa _upsample_nearest_exact2d
-    adaptive_max_pool2d all amax amin aminmax any arange argmax argmin as_strided avg_pool2d
-    batch_norm bernoulli bincount bucketize cat clone constant_pad_nd contiguous copy copy_
-    count_nonzero cummax cummin cumprod cumsum detach_ diagonal_copy embedding empty empty_like
-    empty_permuted empty_strided equal eye fill fill_ flip full full_like gather grid_sampler_2d
-    index index_add index_copy index_put index_put_ index_select item kthvalue lift_fresh_copy
-    linspace logsumexp masked_fill_ masked_scatter masked_select max max_pool2d_with_indices
-    mean median min mode multinomial native_batch_norm native_dropout native_group_norm
-    native_layer_norm new_empty new_empty_strided new_full new_ones new_zeros nonzero norm
-    normal_ one_hot ones ones_like pixel_shuffle pixel_unshuffle prod rand rand_like randint
-    randn randn_like randperm reflection_pad2d repeat repeat_interleave replication_pad2d
-    resize_ roll rot90 scalar_tensor scatter scatter_ scatter_add scatter_add_ searchsorted set_
-    slice_scatter sort split_with_sizes_copy stack std std_mean sum tile topk tril triu
-    unfold_copy uniform_ unique_consecutive unique_dim upsample_bicubic2d upsample_bilinear2d
-    upsample_nearest2d var var_mean zero_ zeros zeros_like linalg_vector_norm
-    _native_batch_norm_legit_no_training _native_batch_norm_legit _batch_norm_with_update
-    cudnn_batch_norm miopen_batch_norm sym_size sym_numel sym_stride is_same_size
-    """.split()
+    _adaptive_avg_pool2d _adaptive_avg_pool3d adaptive_max_pool2d adaptive_max_pool3d all allclose
+    amax amin aminmax any arange argmax argmin as_strided as_strided_scatter _assert_async
+    _assert_tensor_metadata avg_pool2d avg_pool3d batch_norm _batch_norm_with_update bernoulli
+    bincount block_diag bucketize cat clone col2im constant_pad_nd contiguous copy count_nonzero
+    cudnn_batch_norm cummax cummin cumprod cumsum dequantize diag_embed diagonal_copy
+    diagonal_scatter embedding _embedding_bag _embedding_bag_forward_only empty empty_like
+    empty_permuted empty_strided equal exponential eye fake_quantize_per_channel_affine_cachemask
+    fake_quantize_per_tensor_affine_cachemask fill flip floor_divide full full_like _fused_dropout
+    _fused_rms_norm gather geometric glu grid_sampler_2d grid_sampler_3d hardswish histc im2col
+    index index_add index_copy index_fill index_put index_reduce index_select int_repr _is_all_true
+    _is_any_true is_same_size isin item kthvalue lift_fresh_copy linalg_vector_norm linspace
+    _local_scalar_dense log_normal log_sigmoid_forward _log_softmax logcumsumexp logspace logsumexp
+    masked_fill masked_scatter masked_select _masked_softmax max max_pool2d_with_indices
+    max_pool3d_with_indices max_unpool2d mean median min miopen_batch_norm mode multinomial
+    nanmedian nansum native_batch_norm _native_batch_norm_legit _native_batch_norm_legit_no_training
+    native_dropout native_group_norm native_layer_norm new_empty new_empty_strided new_full new_ones
+    new_zeros nonzero norm normal one_hot ones ones_like _pack_padded_sequence pixel_shuffle
+    pixel_unshuffle _prelu_kernel prod put quantize_per_channel quantize_per_tensor
+    quantize_per_tensor_dynamic rand rand_like randint randn randn_like random randperm range
+    reflection_pad1d reflection_pad2d reflection_pad3d renorm repeat repeat_interleave
+    replication_pad1d replication_pad2d replication_pad3d resize resize_as roll rot90
+    rrelu_with_noise _safe_softmax scalar_tensor scatter scatter_add scatter_reduce searchsorted
+    select_scatter set slice_scatter _softmax sort split_with_sizes_copy stack std std_mean sum
+    sym_numel sym_size sym_stride take _thnn_fused_gru_cell _thnn_fused_lstm_cell tile _to_copy topk
+    trace _transform_bias_rescale_qkv tril tril_indices triu triu_indices unfold_copy uniform
+    _unique _unique2 unique_consecutive unique_dim unique_dim_consecutive unsafe_split
+    unsafe_split_with_sizes _unsafe_view upsample_bicubic2d _upsample_bicubic2d_aa
+    upsample_bilinear2d _upsample_bilinear2d_aa upsample_linear1d upsample_nearest1d
+    upsample_nearest2d upsample_nearest3d _upsample_nearest_exact1d _upsample_nearest_exact2d
+    upsample_trilinear3d var var_mean _weight_norm_interface where zero zeros zeros_like
+    """.split()  # noqa: SIM905
 }
 """Operators that multiply no matrices; pointwise operators and views need not stand here."""
 
@@ -162,11 +190,23 @@ def register(op: Any, formula: Formula | None) -> None:
 
 
 def _name(op: Any) -> str:
-    """``aten.mm`` for ``torch.ops.aten.mm``, ``torch.ops.aten.mm.default`` and ``"aten.mm"``."""
-    if isinstance(op, str):
-        return op
-    packet = getattr(op, "overloadpacket", op)
-    return packet._qualified_op_name.replace("::", ".")
+    """``aten.mm`` for ``torch.ops.aten.mm``, its overloads, and ``"aten.mm"``; no trailing "_"."""
+    if not isinstance(op, str):
+        op = getattr(op, "overloadpacket", op)._qualified_op_name.replace("::", ".")
+    return op if op.endswith("__") else op.removesuffix("_")
+
+
+def _is_free(op: Any, name: str) -> bool:
+    return name in FREE or op.is_view or torch.Tag.inplace_view in op.tags or _pointwise(name)
+
+
+@cache
+def _pointwise(name: str) -> bool:
+    """Whether any overload carries the tag; some (in place, tensor arguments) lack it."""
+    library, _, op = name.partition(".")
+    packet = getattr(getattr(torch.ops, library), op, None)
+    overloads = () if packet is None else packet.overloads()
+    return any(torch.Tag.pointwise in getattr(packet, o).tags for o in overloads)
 
 
 class MacsCounter(TorchDispatchMode):
@@ -206,17 +246,28 @@ class MacsCounter(TorchDispatchMode):
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        out = func(*args, **kwargs)
         name = _name(func)
         if (formula := COSTS.get(name)) is not None:
+            out = func(*args, **kwargs)
             self._add(name, int(formula(*args, out=out, **kwargs)))
-        elif not (name in FREE or func.is_view or torch.Tag.pointwise in func.tags):
-            raise UnknownOperator(
-                f"the MACs counter has no cost for operator {name}: teach it one with "
-                f"effattack.measure.macs.register({name!r}, formula), or formula=None if it "
-                "multiplies no matrices"
-            )
-        return out
+            return out
+        if _is_free(func, name):
+            return func(*args, **kwargs)
+        if (out := self._by_parts(func, args, kwargs)) is not NotImplemented:
+            return out
+        raise UnknownOperator(
+            f"the MACs counter has no cost for operator {name}: teach it one with "
+            f"effattack.measure.macs.register({name!r}, formula), or formula=None if it "
+            "multiplies no matrices"
+        )
+
+    def _by_parts(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        """Run a composite operator (inference mode hands them over whole), counting its parts."""
+        super().__enter__()
+        try:
+            return func.decompose(*args, **kwargs)
+        finally:
+            super().__exit__(None, None, None)
 
     def _add(self, name: str, macs: int) -> None:
         self.total += macs

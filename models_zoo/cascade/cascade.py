@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from effattack.errors import UsageError
 from effattack.measure.macs import count_macs
-from effattack.models_zoo.exits import Confidence, chain_trace, check_thresholds
+from effattack.models_zoo.exits import Criterion, as_criterion, criterion_trace
 from effattack.victim import Trace, Victim
 
 
@@ -29,19 +29,20 @@ class Cascade(Victim):
 
     Args:
         models: classifiers (B, *input_shape) -> (B, classes), cheapest first.
-        thresholds: one probability per model but the last.
+        thresholds: one probability per model but the last; or a criterion of
+            :mod:`effattack.models_zoo.exits`.
         input_shape: (C, H, W) of one image.
         settings: ``name``, ``data``.
 
     Raises:
-        UsageError: for fewer than two models, models that disagree on the classes, or thresholds
-            that are no probabilities.
+        UsageError: for fewer than two models, models that disagree on the classes, thresholds that
+            are no probabilities, or a criterion that does not fit.
     """
 
     def __init__(
         self,
         models: Sequence[nn.Module],
-        thresholds: Sequence[float],
+        thresholds: Sequence[float] | Criterion,
         input_shape: tuple[int, ...],
         *,
         name: str = "Cascade",
@@ -49,7 +50,7 @@ class Cascade(Victim):
     ) -> None:
         if len(models) < 2:
             raise UsageError("a cascade needs at least two models, cheapest first")
-        check_thresholds(thresholds, len(models) - 1)
+        criterion = as_criterion(thresholds, len(models) - 1)
         parameter = next(models[0].parameters(), torch.empty(0))
         blank = parameter.new_zeros(1, *input_shape)
         macs, widths = [], []
@@ -71,7 +72,7 @@ class Cascade(Victim):
             **settings,
         )
         self.models = nn.ModuleList(models)
-        self.criterion = Confidence(tuple(thresholds))
+        self.criterion = criterion
         self._cumulative_macs = list(accumulate(macs))
 
     def forward(self, images: Tensor) -> Tensor:
@@ -79,7 +80,7 @@ class Cascade(Victim):
         seen = logits[:, None]
         here = torch.arange(len(images), device=images.device)
         for model in self.models[1:]:
-            onward = self.criterion.margin(seen) > 0
+            onward = self.criterion.go_on(seen)
             if not onward.any():
                 break
             here, seen = here[onward], seen[onward]
@@ -90,10 +91,9 @@ class Cascade(Victim):
 
     def trace(self, images: Tensor) -> Trace:
         stage_logits = torch.stack([model(images) for model in self.models], dim=1)
-        handing_on = range(len(self.models) - 1)
-        return chain_trace(
+        return criterion_trace(
+            self.criterion,
             stage_logits,
-            margins=[self.criterion.margin(stage_logits[:, : k + 1]) for k in handing_on],
             names=self._gate_names(),
             cumulative_macs=self._cumulative_macs,
         )

@@ -7,8 +7,8 @@ threshold; if none does, the last one answers.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import accumulate
+from collections.abc import Mapping, Sequence
+from itertools import accumulate, chain
 from typing import Any
 
 import torch
@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from effattack.errors import UsageError
 from effattack.measure.macs import count_macs
-from effattack.models_zoo.exits import Confidence, chain_trace
+from effattack.models_zoo.exits import Criterion, as_criterion, criterion_trace
+from effattack.models_zoo.token_sparsification.official import load_official
 from effattack.victim import Trace, Victim
 
 
@@ -28,22 +29,32 @@ class EarlyExit(Victim):
 
     Args:
         stages: modules in a row; stage k maps the features of stage k - 1 (stage 0: the images).
+            Features are a tensor, or a list of tensors (multi-scale networks).
         heads: one classifier per stage, features -> logits; the last is the final classifier.
-        criterion: has ``margin(stage_logits) -> (B,)``; a number means ``Confidence(number)``.
+        criterion: decides when to leave: :class:`~effattack.models_zoo.exits.Confidence`,
+            ``Entropy``, ``Margin``, ``Patience`` or your own subclass of ``Criterion``; numbers
+            (one, or one per internal classifier) are confidence thresholds.
         input_shape: (C, H, W) of one image.
-        settings: ``name``, ``data``.
+        mean, std: normalisation per channel; identity by default.
+        settings: ``data``.
 
     Raises:
-        UsageError: if stages and heads do not pair up or disagree on the classes.
+        UsageError: if stages and heads do not pair up or disagree on the classes, or the criterion
+            does not fit them.
     """
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(
         self,
         stages: Sequence[nn.Module],
         heads: Sequence[nn.Module],
-        criterion: float | Confidence,
+        criterion: float | Sequence[float] | Criterion,
         input_shape: tuple[int, ...],
         *,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
         name: str = "EarlyExit",
         **settings: Any,
     ) -> None:
@@ -52,6 +63,7 @@ class EarlyExit(Victim):
                 f"{len(stages)} stages and {len(heads)} heads: give at least two stages and one "
                 "head for each (the last one is the final classifier)"
             )
+        criterion = as_criterion(criterion, len(stages) - 1)
         stage_macs, head_macs, widths = measure_stages(stages, heads, input_shape)
         if len(set(widths)) != 1:
             raise UsageError(f"the heads have {widths} classes: they must agree")
@@ -67,39 +79,52 @@ class EarlyExit(Victim):
         )
         self.stages = nn.ModuleList(stages).eval()
         self.heads = nn.ModuleList(heads).eval()
-        self.criterion = Confidence(criterion) if isinstance(criterion, int | float) else criterion
+        self.criterion = criterion
+        like = _any_parameter(stages, heads)
+        for key, given, identity in (("mean", mean, 0.0), ("std", std, 1.0)):
+            values = like.new_tensor([identity] if given is None else list(given))
+            values = values.view(-1, *(1,) * (len(input_shape) - 1))
+            self.register_buffer(key, values, persistent=False)
         self._cumulative_macs = spent
 
     def forward(self, images: Tensor) -> Tensor:
         logits = images.new_empty(len(images), self.num_classes)
         here = torch.arange(len(images), device=images.device)
-        features, seen = images, images.new_empty(len(images), 0, self.num_classes)
+        features = (images - self.mean) / self.std
+        seen = images.new_empty(len(images), 0, self.num_classes)
         for k, (stage, head) in enumerate(zip(self.stages, self.heads, strict=True)):
             features = stage(features)
             seen = torch.cat([seen, head(features)[:, None]], dim=1)
             if k == len(self.stages) - 1:
-                return logits.index_copy(0, here, seen[:, -1])
-            onward = self.criterion.margin(seen) > 0
-            leaving = ~onward
+                break
+            onward = self.criterion.go_on(seen)
+            staying = onward.nonzero()[:, 0]
+            if 0 < len(staying) == len(here):
+                continue
+            leaving = (~onward).nonzero()[:, 0]
             logits = logits.index_copy(0, here[leaving], seen[leaving, -1])
-            if not onward.any():
+            if not len(staying):
                 return logits
-            here, features, seen = here[onward], features[onward], seen[onward]
-        raise AssertionError("the last stage returns")
+            here, features, seen = here[staying], _rows(features, staying), seen[staying]
+        return logits.index_copy(0, here, self.unsure(seen))
 
     def trace(self, images: Tensor) -> Trace:
-        features, logits = images, []
+        features, logits = (images - self.mean) / self.std, []
         for stage, head in zip(self.stages, self.heads, strict=True):
             features = stage(features)
             logits.append(head(features))
         stage_logits = torch.stack(logits, dim=1)
-        internal = range(len(self.stages) - 1)
-        return chain_trace(
+        return criterion_trace(
+            self.criterion,
             stage_logits,
-            margins=[self.criterion.margin(stage_logits[:, : k + 1]) for k in internal],
-            names=[f"exits.{k}" for k in internal],
+            names=[f"exits.{k}" for k in range(len(self.stages) - 1)],
             cumulative_macs=self._cumulative_macs,
+            unsure=self.unsure(stage_logits),
         )
+
+    def unsure(self, stage_logits: Tensor) -> Tensor:
+        """The answer of images that left nowhere: (B, stages, classes) -> (B, classes)."""
+        return stage_logits[:, -1]
 
 
 def measure_stages(
@@ -108,8 +133,7 @@ def measure_stages(
     """MACs of each stage and each head, and the classes of each head, for one image."""
     stage_macs, head_macs, widths = [], [], []
     with torch.no_grad():
-        parameter = next(stages[0].parameters(), torch.empty(0))
-        features = parameter.new_zeros(1, *input_shape)
+        features = _any_parameter(stages, heads).new_zeros(1, *input_shape)
         for stage, head in zip(stages, heads, strict=True):
             stage.eval(), head.eval()
             stage_macs.append(count_macs(stage, features))
@@ -117,3 +141,53 @@ def measure_stages(
             head_macs.append(count_macs(head, features))
             widths.append(head(features).shape[-1])
     return stage_macs, head_macs, widths
+
+
+def official_names(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The state dict without the prefix that ``nn.DataParallel`` puts before every name."""
+    wrapped = all(key.startswith("module.") for key in state_dict)
+    return {key.removeprefix("module.") if wrapped else key: t for key, t in state_dict.items()}
+
+
+def sizing_weight(weights: Mapping[str, Tensor], key: str) -> Tensor:
+    """A weight whose shape tells a size of the network.
+
+    Raises:
+        UsageError: if it is missing.
+    """
+    if key not in weights:
+        raise UsageError(
+            f"the state dict does not fit: missing {key}, which the sizes of the network are read "
+            "from; pass the plain state dict of the official model"
+        )
+    return weights[key]
+
+
+def load_network(state_dict: Mapping[str, Tensor], modules: Mapping[str, nn.Module]) -> None:
+    """Load an official state dict into the modules behind its prefixes.
+
+    Batch norm counted its batches only from torch 0.4.1 on: older state dicts lack the counters,
+    which are not used here.
+
+    Raises:
+        UsageError: listing the keys that are missing, surplus or of another shape.
+    """
+    counters = {
+        prefix + key: tensor
+        for prefix, module in modules.items()
+        for key, tensor in module.state_dict().items()
+        if key.endswith("num_batches_tracked") and prefix + key not in state_dict
+    }
+    load_official({**state_dict, **counters}, modules)
+
+
+def _any_parameter(stages: Sequence[nn.Module], heads: Sequence[nn.Module]) -> Tensor:
+    """Tells device and precision of the modules."""
+    return next(chain.from_iterable(m.parameters() for m in (*stages, *heads)), torch.empty(0))
+
+
+def _rows(features: Any, index: Tensor) -> Any:
+    """Some images of a batch: of a tensor, or of every tensor in a list or tuple."""
+    if isinstance(features, Tensor):
+        return features[index]
+    return type(features)(_rows(part, index) for part in features)

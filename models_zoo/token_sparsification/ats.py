@@ -6,14 +6,15 @@ Fayyaz et al., "Adaptive Token Sampling for Efficient Vision Transformers", ECCV
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
-from timm.models.vision_transformer import Block, VisionTransformer
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from effattack.errors import UsageError
+from effattack.models_zoo.token_sparsification.official import vit_from_official
 from effattack.models_zoo.token_sparsification.vit import (
     BlockMacs,
     ViTVictim,
@@ -105,18 +106,42 @@ class ATS(ViTVictim):
                 f"ats_blocks = {self.ats_blocks} must name some of the blocks 0 to {depth - 1}"
             )
         self.tokens = vit.patch_embed.num_patches + 1
-        reference_tokens = reference_tokens or self.tokens
+        reference_tokens = self.tokens if reference_tokens is None else reference_tokens
         if reference_tokens < 2 or self.tokens < 3:
             raise UsageError(
                 f"reference_tokens = {reference_tokens} over {self.tokens} tokens leaves no patch "
                 "token: use K >= 2 and an image of at least two patches"
             )
         self.policy = InverseTransformSampling(reference_tokens)
-        self._block_macs = tuple(BlockMacs(block) for block in vit.blocks)
+        blocks: Any = vit.blocks
+        self._block_macs = tuple(BlockMacs(block) for block in blocks)
         self.dense_macs = float(self._macs([self.tokens] * (depth + 1)))
         self.max_macs = float(self._macs(self._most_tokens()))
 
+    @classmethod
+    def from_official(
+        cls, state_dict: Mapping[str, Tensor], *, num_heads: int, **settings: Any
+    ) -> ATS:
+        """From the weights of the official implementation (adaptivetokensampling/ATS, DROP_TOKENS).
+
+        Each image is sampled by itself, as the official code does at batch 1.
+
+        Args:
+            state_dict: official names; sizes follow from it, ``out_zero_mask`` constants are
+                dropped.
+            num_heads: of every block.
+            settings: the arguments of the constructor; the normalisation is the identity unless
+                ``mean`` and ``std`` are given.
+
+        Raises:
+            UsageError: listing missing and surplus keys.
+        """
+        weights = {k: v for k, v in state_dict.items() if not k.endswith(".attn.out_zero_mask")}
+        return cls(vit_from_official(weights, num_heads=num_heads), **settings)
+
     def forward(self, images: Tensor) -> Tensor:
+        if not len(images):
+            return images.new_zeros(0, self.num_classes)
         return torch.cat([self._forward_one(image) for image in images.split(1)])
 
     def _forward_one(self, image: Tensor) -> Tensor:
@@ -125,7 +150,7 @@ class ATS(ViTVictim):
             x = self._sample(block, x) if index in self.ats_blocks else block(x)
         return self.classify(x)
 
-    def _sample(self, block: Block, x: Tensor) -> Tensor:
+    def _sample(self, block: Any, x: Tensor) -> Tensor:
         q, k, v = queries_keys_values(block.attn, block.norm1(x))
         attention = attention_map(q, k)
         scores = significance(attention, v)
@@ -139,7 +164,8 @@ class ATS(ViTVictim):
         x = self.embed(images)
         live = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
         gates, all_scores, counts = [], [], [live.sum(1).double()]
-        for index, block in enumerate(self.vit.blocks):
+        blocks: Any = self.vit.blocks
+        for index, block in enumerate(blocks):
             if index in self.ats_blocks:
                 q, k, v = queries_keys_values(block.attn, block.norm1(x))
                 attention = attention_map(q, k, live)

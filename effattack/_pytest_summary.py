@@ -1,0 +1,112 @@
+"""What the pytest plugin says of each victim: the worst attack on it, and how its tests stand.
+
+Facts travel as ``user_properties`` of the tests: through xdist to the terminal of the controller,
+and into JUnit files. No model and no torch are needed to print them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from math import isnan
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from effattack.evaluation import Evaluation
+
+PREFIX = "effattack."
+SEVERITY = ("scored, not judged", "passed", "could not measure", "failed")
+"""How verdicts begin; the last of those that apply counts."""
+HEADER = ("victim", "savings retained", "worst attack", "MACs clean → attacked", "latency", "verdict")
+
+Properties = list[tuple[str, Any]]
+Facts = dict[str, Any]
+"""Of one victim: plain numbers and strings, which any process can send."""
+
+
+def worst(evaluation: Evaluation) -> dict[str, Facts]:
+    """Victim -> its worst compute attack; where none applied, the clean images."""
+    found = {}
+    for victim, rows in evaluation.scores().groupby("victim", sort=False):
+        compute = rows[rows.attack.map(evaluation.kinds).eq("compute")]
+        row = compute.loc[compute.macs_ratio.idxmax()] if len(compute) else rows.iloc[0]
+        found[str(victim)] = {
+            "savings_retained": float(row.savings_retained),
+            "attack": str(row.attack) if len(compute) else "",
+            "eps": float(row.eps),
+            "clean_macs": float(row.clean_macs),
+            "macs": float(row.macs),
+            "latency_ratio": float(row.latency_ratio),
+            "latency_low": float(row.latency_low),
+            "latency_high": float(row.latency_high),
+            "clock": str(row.clock or ""),
+        }
+    return found
+
+
+def damage(facts: Facts) -> float:
+    """Attacked over clean MACs; less than any of them where nothing was scored."""
+    return facts["macs"] / facts["clean_macs"] if "macs" in facts else -1.0
+
+
+def by_victim(properties: Properties) -> dict[str, Facts]:
+    """The facts among the properties of a test."""
+    found: dict[str, Facts] = {}
+    for name, value in properties:
+        if name.startswith(PREFIX):
+            victim, _, key = name.removeprefix(PREFIX).rpartition(".")
+            found.setdefault(victim, {})[key] = value
+    return found
+
+
+def lines(reports: Iterable[Any]) -> list[tuple[str, bool]]:
+    """One line per scored victim, and whether it is bad news, from the reports of all tests."""
+    scores: dict[str, Facts] = {}
+    verdicts: dict[str, dict[str, None]] = {}
+    for test, properties, failed in _tests(reports):
+        for victim, facts in by_victim(properties).items():
+            verdict = facts.get("verdict", f"passed: {test}")
+            if failed and _severity(verdict) < SEVERITY.index("could not measure"):
+                verdict = f"failed: {test}"
+            verdicts.setdefault(victim, {})[verdict] = None
+            if damage(facts) > damage(scores.get(victim, {})):
+                scores[victim] = facts
+    rows = [_row(victim, facts, list(verdicts[victim])) for victim, facts in scores.items()]
+    table = [HEADER, *rows] if rows else []
+    widths = [max(len(row[k]) for row in table) for k in range(5)] if rows else []
+    return [
+        ("  ".join([*map(str.ljust, row, widths), row[-1]]), row[-1].startswith(SEVERITY[2:]))
+        for row in table
+    ]
+
+
+def _tests(reports: Iterable[Any]) -> Iterator[tuple[str, Properties, bool]]:
+    """Each test by its short name, its properties, and whether any phase of it failed."""
+    properties: dict[str, Properties] = {}
+    failed = set()
+    for report in reports:
+        if test := getattr(report, "nodeid", "").rpartition("/")[2]:
+            own = getattr(report, "user_properties", [])
+            properties[test] = max(properties.get(test, []), own, key=len)
+            if getattr(report, "failed", False):
+                failed.add(test)
+    for test, own in properties.items():
+        yield test, own, test in failed
+
+
+def _severity(verdict: str) -> int:
+    return next(rank for rank, start in enumerate(SEVERITY) if verdict.startswith(start))
+
+
+def _row(victim: str, facts: Facts, verdicts: list[str]) -> tuple[str, ...]:
+    savings, latency = facts["savings_retained"], facts["latency_ratio"]
+    interval = f"[{facts['latency_low']:.2f}, {facts['latency_high']:.2f}] {facts['clock']}"
+    most = max(map(_severity, verdicts))
+    said = [verdict for verdict in verdicts if _severity(verdict) == most]
+    return (
+        victim,
+        "unknown" if isnan(savings) else f"{savings:.1%}",
+        f"{facts['attack']} at {facts['eps'] * 255:g}/255" if facts["attack"] else "none applied",
+        f"{facts['clean_macs']:,.0f} → {facts['macs']:,.0f}",
+        "not measured" if isnan(latency) else f"×{latency:.2f} {interval}",
+        said[0] + (f" (and {len(said) - 1} more)" if len(said) > 1 else ""),
+    )

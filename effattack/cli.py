@@ -1,0 +1,222 @@
+"""The command line: ``effattack run | list | report | doctor``.
+
+Exit codes: 0 all is well, 1 a limit was crossed, 2 wrong usage, 3 it could not be measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+
+from effattack.errors import EffattackError, UsageError
+from effattack.terminal import print_scores, progress_bar
+
+if TYPE_CHECKING:
+    from effattack.cells import Store
+    from effattack.evaluation import Evaluation
+    from effattack.planning import Plan
+    from effattack.victim import Victim
+
+EXAMPLES = """examples:
+  effattack run
+  effattack run --victim mypackage.models:build --data images/ --fail-below savings_retained=0.6
+  effattack run --victim digits_vit_ats --attack Slowdown --attack DeSparsify --eps 4/255
+  effattack report effattack-report
+
+exit codes: 0 passed, 1 a limit was crossed, 2 wrong usage, 3 it could not be measured
+"""
+DEFAULT_ATTACKS = ("Slowdown", "DeepSloth", "DeSparsify", "torchattacks.PGD", "foolbox.LinfPGD")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of the ``effattack`` command; returns the exit code."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    console, errors = Console(), Console(stderr=True)
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+    try:
+        return int(options.handler(options, console))
+    except EffattackError as error:
+        errors.print(f"effattack: {error}", style="red", markup=False, highlight=False)
+        return error.exit_code
+    except KeyboardInterrupt:
+        errors.print("effattack: interrupted; the same command resumes after the finished cells")
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="effattack",
+        description="How much of an efficient model's savings can an attacker take back?",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    run = commands.add_parser("run", help="score victims under attacks and write a report")
+    run.add_argument(
+        "--victim", action="append", metavar="NAME|MODULE:FACTORY", help="default: all embedded"
+    )
+    run.add_argument("--attack", action="append", metavar="NAME", help="default: all that apply")
+    run.add_argument("--eps", default="8/255", help="l-inf budget in [0, 1] pixels (8/255)")
+    run.add_argument("--samples", type=int, default=200, metavar="N", help="images (200)")
+    run.add_argument(
+        "--data", metavar="PATH|MODULE:FACTORY", help="folder by class, .npz, or a callable"
+    )
+    run.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    run.add_argument("--seed", type=int, default=0)
+    run.add_argument("--energy", action="store_true", help="meter energy: 25 s per attack")
+    run.add_argument("--fail-below", action="append", default=[], metavar="SCORE=VALUE")
+    run.add_argument("--fail-above", action="append", default=[], metavar="SCORE=VALUE")
+    run.add_argument("--out", type=Path, default=Path("effattack-report"), metavar="DIR")
+    run.set_defaults(handler=_run)
+
+    listing = commands.add_parser("list", help="what can be named")
+    listing.add_argument("what", choices=["victims", "attacks"])
+    listing.set_defaults(handler=_list)
+
+    report = commands.add_parser("report", help="make the report again from stored frames")
+    report.add_argument("folder", type=Path, metavar="DIR")
+    report.set_defaults(handler=_report)
+
+    doctor = commands.add_parser("doctor", help="what can be measured on this machine")
+    doctor.set_defaults(handler=_doctor)
+    return parser
+
+
+def _run(options: argparse.Namespace, console: Console) -> int:
+    from effattack.attacks import attack_class
+    from effattack.cells import Store
+    from effattack.evaluation import Evaluation
+    from effattack.limits import judge, parse_limit
+    from effattack.registry import load_victim, registered
+
+    limits = [parse_limit(text, fail_below=True) for text in options.fail_below]
+    limits += [parse_limit(text, fail_below=False) for text in options.fail_above]
+    eps, device = parse_eps(options.eps), _device(options.device)
+    attacks = options.attack or default_attacks()
+    for name in attacks:
+        attack_class(name)
+    store = Store(options.out / "cells")
+    victims = [load_victim(name).to(device) for name in options.victim or registered()]
+    plans = [_plan(victim, attacks, eps, options) for victim in victims]
+    evaluation = Evaluation.concat(_execute(plans, store, console))
+    evaluation.meta["command"] = "effattack " + shlex.join(sys.argv[1:])
+    evaluation.meta["data"] = options.data or "the victims' own test images"
+    _write(evaluation, options.out, console)
+    verdicts = judge(evaluation.scores(), evaluation.kinds, limits)
+    for verdict in verdicts:
+        style = "green" if verdict.passed else "red"
+        console.print(verdict.message, style=style, markup=False, highlight=False)
+    return 0 if all(verdict.passed for verdict in verdicts) else 1
+
+
+def default_attacks() -> list[str]:
+    """All attacks that run by default; those of a missing extra are left out, with a warning."""
+    from importlib.util import find_spec
+
+    if find_spec("torchattacks") is not None:
+        return list(DEFAULT_ATTACKS)
+    warnings.warn(
+        "torchattacks is not installed, its PGD is left out: pip install 'effattack[torchattacks]'",
+        stacklevel=2,
+    )
+    return [name for name in DEFAULT_ATTACKS if not name.startswith("torchattacks.")]
+
+
+def _plan(victim: Victim, attacks: Sequence[str], eps: float, options: argparse.Namespace) -> Plan:
+    from effattack.data import load_data, subset
+    from effattack.planning import plan
+
+    images, labels = subset(*load_data(options.data, victim), options.samples)
+    seeds, energy = (options.seed,), options.energy
+    return plan(victim, images, labels, attacks, eps=eps, seeds=seeds, energy=energy)
+
+
+def _execute(plans: Sequence[Plan], store: Store, console: Console) -> list[Evaluation]:
+    from effattack.evaluation import Evaluation
+    from effattack.execution import execute
+
+    with progress_bar(console, sum(plan.work for plan in plans)) as advance:
+        return [Evaluation(*execute(plan, store, advance)) for plan in plans]
+
+
+def _write(evaluation: Evaluation, folder: Path, console: Console) -> None:
+    from effattack.reporting.html import write
+
+    evaluation.save(folder)
+    write(evaluation, folder / "report.html")
+    print_scores(evaluation, console)
+    console.print(f"{folder / 'report.html'}, scores.csv, samples.parquet", markup=False)
+
+
+def _list(options: argparse.Namespace, console: Console) -> int:
+    if options.what == "victims":
+        from effattack.registry import registered
+
+        rows = {name: entry.value for name, entry in sorted(registered().items())}
+    else:
+        from effattack.attacks import attack_class, names
+
+        rows = {name: first_line(attack_class(name)) for name in names()}
+    width = max(map(len, rows), default=0)
+    for name, text in rows.items():
+        console.print(f"{name:{width}}  {text}", markup=False, highlight=False)
+    return 0
+
+
+def first_line(thing: object) -> str:
+    """The first line of a docstring."""
+    return (thing.__doc__ or "").strip().splitlines()[0]
+
+
+def _report(options: argparse.Namespace, console: Console) -> int:
+    from effattack.evaluation import Evaluation
+
+    _write(Evaluation.load(options.folder), options.folder, console)
+    return 0
+
+
+def _doctor(options: argparse.Namespace, console: Console) -> int:
+    from effattack.measure.doctor import diagnose
+
+    for finding in diagnose():
+        mark = "[green]yes[/green]" if finding.ok else "[yellow]no [/yellow]"
+        console.print(f"{mark}  {escape(finding.what)}: {escape(finding.detail)}", highlight=False)
+    return 0
+
+
+def parse_eps(text: str) -> float:
+    """``"8/255"`` or ``"0.03"`` -> a budget.
+
+    Raises:
+        UsageError: if it is no number in (0, 1].
+    """
+    from effattack.threats import Linf
+
+    top, slash, bottom = text.partition("/")
+    try:
+        eps = float(top) / float(bottom) if slash else float(top)
+    except (ValueError, ZeroDivisionError) as error:
+        raise UsageError(f"--eps {text!r} is no number: write 8/255 or 0.03") from error
+    return Linf(eps).eps
+
+
+def _device(name: str) -> str:
+    import torch
+
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UsageError(
+            "--device cuda: torch sees no CUDA device here (effattack doctor says why); "
+            "use --device cpu"
+        )
+    return name

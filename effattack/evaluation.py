@@ -1,0 +1,135 @@
+"""victim x data x attacks -> Evaluation: a long frame with one row per attacked sample.
+
+``plan`` lists the cells, ``execute`` runs or resumes them, ``evaluate`` does both.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from torch import Tensor
+
+from effattack.attacks import Attack
+from effattack.cells import Store
+from effattack.errors import UsageError
+from effattack.execution import SCHEMA, Progress, execute
+from effattack.planning import plan
+from effattack.scores import score_table
+from effattack.selfchecks import Check, check_scores
+from effattack.victim import Victim
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The result: per-sample rows, and how they came to be.
+
+    Attributes:
+        samples: one row per victim, attack, eps, seed and sample.
+        meta: provenance, self-checks, what was skipped; plain JSON.
+    """
+
+    samples: pd.DataFrame
+    meta: dict[str, Any] = field(default_factory=dict)
+
+    def scores(self) -> pd.DataFrame:
+        """One row per victim, attack and eps; the columns of ``scores.csv``."""
+        return score_table(self.samples)
+
+    @property
+    def kinds(self) -> dict[str, str]:
+        """Attack name -> "compute", "accuracy" or "control"."""
+        return dict(zip(self.samples.attack, self.samples.kind, strict=True))
+
+    def checks(self) -> list[Check]:
+        """All self-checks: those made with the victim at hand and those on the scores."""
+        made = [Check(**check) for check in self.meta.get("checks", [])]
+        return made + check_scores(self.scores(), self.kinds)
+
+    @staticmethod
+    def concat(evaluations: Iterable[Evaluation]) -> Evaluation:
+        """Several evaluations as one; their provenance is merged."""
+        evaluations = list(evaluations)
+        if not evaluations:
+            raise UsageError("there is nothing to join: give at least one evaluation")
+        meta: dict[str, Any] = {}
+        for evaluation in evaluations:
+            for key, value in evaluation.meta.items():
+                if isinstance(value, dict):
+                    meta[key] = {**meta.get(key, {}), **value}
+                elif isinstance(value, list):
+                    meta[key] = meta.get(key, []) + [v for v in value if v not in meta.get(key, [])]
+                else:
+                    meta[key] = value
+        samples = pd.concat([e.samples for e in evaluations], ignore_index=True)
+        return Evaluation(samples, meta)
+
+    def save(self, folder: str | Path) -> Path:
+        """Write ``samples.parquet``, ``scores.csv`` and ``meta.json``; returns the folder."""
+        folder = Store(Path(folder)).folder
+        self.samples.to_parquet(folder / "samples.parquet", index=False)
+        self.scores().to_csv(folder / "scores.csv", index=False)
+        (folder / "meta.json").write_text(json.dumps(self.meta, indent=2))
+        return folder
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Evaluation:
+        """Read what :meth:`save` wrote; needs neither model nor GPU.
+
+        Raises:
+            UsageError: if the folder holds no evaluation, or one of another schema.
+        """
+        folder = Path(folder)
+        try:
+            samples = pd.read_parquet(folder / "samples.parquet")
+            meta = json.loads((folder / "meta.json").read_text())
+        except (OSError, ValueError) as error:
+            raise UsageError(
+                f"{folder} holds no readable evaluation ({error}): run effattack run --out {folder}"
+            ) from error
+        if meta.get("schema") != SCHEMA:
+            raise UsageError(
+                f"{folder} has schema {meta.get('schema')}, this version reads {SCHEMA}: run again"
+            )
+        return cls(samples, meta)
+
+
+def evaluate(
+    victim: Victim,
+    images: Tensor,
+    labels: Tensor,
+    attacks: Sequence[Attack | str],
+    *,
+    eps: float = 8 / 255,
+    seeds: Sequence[int] = (0,),
+    timed: int = 16,
+    energy: bool = False,
+    out: str | Path | None = None,
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Score a victim under attacks, beside the controls ``clean``, ``noise`` and ``uniform``.
+
+    Args:
+        victim: used in eval mode; its own mode is restored.
+        images: (B, *input_shape) float in [0, 1]; rounded to the 8-bit grid, with a note.
+        labels: (B,) class indices.
+        attacks: attack objects made for this victim, or names (default settings at ``eps``, once
+            per seed). Names that cannot apply are skipped, with the reason in ``meta``.
+        eps: l-inf budget of attacks given by name.
+        seeds: of attacks given by name, and of the controls.
+        timed: images whose latency is measured, clean and attacked; 0 measures none.
+        energy: also meter their energy, where a counter is reachable; 25 s per attack.
+        out: folder of finished cells; the same call with the same folder resumes.
+        progress: called after each cell.
+
+    Raises:
+        UsageError: for input that cannot be scored.
+        MeasurementError: if the audit fails or no gradient reaches the pixels.
+    """
+    planned = plan(victim, images, labels, attacks, eps=eps, seeds=seeds, timed=timed, energy=energy)
+    store = Store(Path(out) / "cells") if out is not None else None
+    return Evaluation(*execute(planned, store, progress))

@@ -1,0 +1,149 @@
+"""Which cells an evaluation is made of: checked and listed before anything runs."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from effattack.attacks import Attack, build
+from effattack.cells import CellSpec, code_version, data_digest, victim_digest
+from effattack.errors import NotApplicable, UsageError
+from effattack.images import check_images, check_labels, to_grid
+from effattack.victim import Victim
+
+SLICE = 100
+"""Images of one cell: what an interruption can lose."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One attack on one slice of the data; ``clean`` comes first in every slice."""
+
+    spec: CellSpec
+    attack: Attack
+    images: Tensor
+    labels: Tensor
+
+    @property
+    def work(self) -> float:
+        """A guess of the MACs it takes, for the time left."""
+        macs = self.attack.victim.max_macs
+        passes = 3 * self.attack.settings.get("steps", 10 * (self.attack.kind == "accuracy")) + 10
+        return (macs if macs == macs else 1e6) * passes * len(self.images)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All cells of one victim, and what will not be run."""
+
+    victim: Victim
+    cells: tuple[Cell, ...]
+    skipped: tuple[dict[str, str], ...]
+    notes: tuple[str, ...]
+    timed: int
+    energy: bool
+
+    @property
+    def timing(self) -> str:
+        """Names the timing of a cell, beside the work of attacking."""
+        return f"timing of {self.timed} images" + (" with energy" if self.energy else "")
+
+    @property
+    def work(self) -> float:
+        """Of all cells, in MACs."""
+        return sum(cell.work for cell in self.cells)
+
+
+def plan(
+    victim: Victim,
+    images: Tensor,
+    labels: Tensor,
+    attacks: Sequence[Attack | str],
+    *,
+    eps: float = 8 / 255,
+    seeds: Sequence[int] = (0,),
+    timed: int = 16,
+    energy: bool = False,
+) -> Plan:
+    """The cells of an evaluation, checked but not run; arguments as in :func:`effattack.evaluate`."""
+    check_images(images, victim.input_shape)
+    check_labels(labels, len(images), victim.num_classes)
+    notes = []
+    if victim.training:
+        notes.append(f"{victim.name} was in training mode: scored in eval mode")
+    clean = to_grid(images.detach())
+    if not torch.equal(clean, images):
+        moved = (clean - images).abs().max().item()
+        notes.append(f"{victim.name}: images rounded to the 8-bit grid (by at most {moved:.1e})")
+    for note in notes:
+        warnings.warn(note, stacklevel=3)
+    clean, labels = clean.to(victim.device), labels.to(victim.device)
+    ready, skipped = _attacks(victim, attacks, eps, seeds)
+    digest = victim_digest(victim)
+    cells = [
+        Cell(_spec(victim, digest, attack, clean, labels, first), attack, *_slice(clean, labels, first))
+        for first in range(0, len(clean), SLICE)
+        for attack in ready
+    ]
+    timed = min(timed, len(clean), SLICE)
+    return Plan(victim, tuple(cells), tuple(skipped), tuple(notes), timed, energy)
+
+
+def _attacks(
+    victim: Victim, attacks: Sequence[Attack | str], eps: float, seeds: Sequence[int]
+) -> tuple[list[Attack], list[dict[str, str]]]:
+    """Controls first, then what was asked for, each once."""
+    ready: dict[tuple[str, str], Attack] = {}
+    skipped = []
+    budgets = {a.eps for a in attacks if isinstance(a, Attack) and a.kind != "control"} or {eps}
+    if any(isinstance(a, str) for a in attacks):
+        budgets.add(eps)
+    controls = [("clean", eps), *(("noise", b) for b in sorted(budgets)), ("uniform", eps)]
+    named = [(a, eps) for a in attacks if isinstance(a, str)]
+    for name, budget in controls + named:
+        for seed in seeds:
+            try:
+                attack = build(name, victim, budget, seed)
+            except NotApplicable as error:
+                skipped.append({"victim": victim.name, "attack": name, "reason": str(error)})
+                break
+            ready.setdefault((attack.name, repr(attack)), attack)
+    for attack in attacks:
+        if isinstance(attack, Attack):
+            if attack.victim is not victim:
+                raise UsageError(
+                    f"{attack.name} was made for {attack.victim.name}, not for {victim.name}: "
+                    "make it for the victim that is evaluated"
+                )
+            ready.setdefault((attack.name, repr(attack)), attack)
+    return list(ready.values()), skipped
+
+
+def _slice(images: Tensor, labels: Tensor, first: int) -> tuple[Tensor, Tensor]:
+    return images[first : first + SLICE], labels[first : first + SLICE]
+
+
+def _spec(
+    victim: Victim, digest: str, attack: Attack, images: Tensor, labels: Tensor, first: int
+) -> CellSpec:
+    images, labels = _slice(images, labels, first)
+    return CellSpec(
+        work="attack",
+        victim=victim.name,
+        victim_digest=digest,
+        attack=attack.name,
+        settings=repr(attack),
+        eps=attack.eps,
+        seed=attack.seed,
+        first=first,
+        last=first + len(images),
+        data_digest=data_digest(images, labels),
+        device=str(images.device),
+        threads=torch.get_num_threads(),
+        code=code_version(),
+        torch=torch.__version__,
+    )

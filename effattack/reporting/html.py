@@ -1,0 +1,130 @@
+"""The report: one self-contained HTML file, made from the stored frames alone.
+
+It makes no network request and runs no script; a content security policy in the page says so to
+the browser. Names are escaped: what looks like markup in the name of a victim is shown, not run.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+
+import pandas as pd
+from jinja2 import Environment, StrictUndefined, Template
+from markupsafe import Markup
+
+from effattack.reporting import plots, words
+from effattack.reporting.charts import figures
+from effattack.reporting.gallery import gallery
+from effattack.reporting.latency import clock_checks, timings
+from effattack.reporting.meta import Meta, checks, merged, section, skipped
+from effattack.reporting.tables import COLUMNS, NO_ENERGY, blocks, groups, over_dense
+from effattack.reporting.verdict import Row, Verdict, alarms, unit_of, verdicts
+from effattack.reporting.words import missing
+
+
+def render(samples: pd.DataFrame, scores: pd.DataFrame, meta: Meta) -> str:
+    """The report as one HTML document.
+
+    Args:
+        samples: one row per victim, attack, eps, seed and sample.
+        scores: one row per victim, attack and eps, with ``kind``, ``family`` and ``samples``.
+        meta: how it was made; every key may be missing, and then the report says so.
+    """
+    found = verdicts(scores, meta)
+    table, reasons = blocks(scores, found, meta)
+    scored = [verdict for verdict in found if verdict.shown]
+    return _template().render(
+        css=Markup(files(__package__).joinpath("report.css").read_text("utf-8")),
+        words=words,
+        glossary=words.GLOSSARY,
+        alarms=alarms(scores, meta),
+        found=found,
+        lead=_lead(found),
+        facts=_facts(samples, scores, meta),
+        track=_track,
+        unit_of=unit_of,
+        over_dense=over_dense,
+        columns=COLUMNS,
+        groups=groups(),
+        blocks=table,
+        reasons=reasons,
+        figures=[figures(samples, scores, verdict) for verdict in scored],
+        galleries=[gallery(samples, scores, verdict, meta) for verdict in scored],
+        timings=timings(scores, meta),
+        clock_checks=clock_checks(meta),
+        energy=str(meta.get("energy") or NO_ENERGY),
+        has_energy=bool(scores["energy_ratio"].notna().any()) if len(scores) else False,
+        checks=merged(checks(meta), "victim"),
+        tally=Counter(check["result"] for check in checks(meta)),
+        knife_edge=int(samples["knife_edge"].sum()) if "knife_edge" in samples else 0,
+        skipped=merged(skipped(meta), "attack"),
+        provenance=_provenance(samples, meta),
+        notes=[str(note) for note in meta.get("notes") or ()],
+    )
+
+
+def write(samples: pd.DataFrame, scores: pd.DataFrame, meta: Meta, path: str | Path) -> Path:
+    """Render, and write to ``path`` as UTF-8; returns the path."""
+    path = Path(path)
+    path.write_text(render(samples, scores, meta), encoding="utf-8")
+    return path
+
+
+@cache
+def _template() -> Template:
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    source = files(__package__).joinpath("report.html").read_text("utf-8")
+    return environment.from_string(source)
+
+
+def _lead(found: list[Verdict]) -> Verdict | None:
+    """The victim that lost most, for the first sentence."""
+    judged = [v for v in found if v.worst and not missing(v.savings) and not v.constant]
+    return min(judged, key=lambda verdict: verdict.savings, default=None)
+
+
+def _track(row: Row) -> Markup:
+    label = (
+        f"mean MACs per image: clean {words.macs(row['clean_macs'])}, "
+        f"attacked {words.macs(row['macs'])}, dense {words.macs(row['dense_macs'])}, "
+        f"max {words.macs(row['max_macs'])}"
+    )
+    if missing(row["macs"]) or missing(row["clean_macs"]):
+        return Markup("")
+    return plots.track(row["clean_macs"], row["macs"], row["dense_macs"], row["max_macs"], label)
+
+
+def _facts(samples: pd.DataFrame, scores: pd.DataFrame, meta: Meta) -> list[str]:
+    """The line under the title: what was scored, on what, when."""
+    facts = []
+    if len(samples):
+        facts.append(f"{samples['sample'].nunique():,} images per victim")
+    if len(scores):
+        count = len(scores.loc[scores["kind"] == "compute", "attack"].unique())
+        facts.append(f"{count} compute attack{'' if count == 1 else 's'}")
+    if device := section(meta, "environment").get("device"):
+        facts.append(f"on {device}")
+    if created := meta.get("created"):
+        facts.append(words.moment(created))
+    return facts
+
+
+def _provenance(samples: pd.DataFrame, meta: Meta) -> list[tuple[str, str]]:
+    """How the report was made, as pairs of a name and a value."""
+    versions, machine = section(meta, "versions"), section(meta, "environment")
+    seeds = meta.get("seeds")
+    pairs = [
+        ("Command", meta.get("command")),
+        ("Data", meta.get("data")),
+        ("Seeds", ", ".join(map(str, seeds)) if isinstance(seeds, list | tuple) else seeds),
+        ("Created", words.moment(meta["created"]) if meta.get("created") else None),
+        *((key.capitalize() if key != "cpu" else "CPU", value) for key, value in machine.items()),
+        ("Versions", " · ".join(f"{name} {value}" for name, value in versions.items())),
+        ("Rows", f"{len(samples):,} (victim × attack × ε × seed × image)"),
+    ]
+    return [(name, "not recorded" if value in (None, "") else str(value)) for name, value in pairs]

@@ -1,0 +1,91 @@
+"""The latency table: what was timed, and what its interval allows one to say."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import pandas as pd
+from markupsafe import Markup
+
+from effattack.reporting import plots, words
+from effattack.reporting.meta import Meta, section
+from effattack.reporting.verdict import rows_of
+from effattack.reporting.words import missing
+
+
+class Timing(NamedTuple):
+    """One row of the latency table."""
+
+    victim: str
+    attack: str
+    macs: str
+    latency: str
+    interval: str
+    clock: str
+    plot: Markup
+    verdict: str
+    css: str
+
+
+def timings(scores: pd.DataFrame, meta: Meta) -> list[tuple[str, list[Timing]]]:
+    """Every timed row, by victim."""
+    timed = [row for row in rows_of(scores) if not missing(row["latency_ratio"])]
+    ends = [row[key] for row in timed for key in ("latency_low", "latency_high")]
+    ends = [end for end in ends if not missing(end) and end > 0]
+    domain = (min([0.9, *ends]) / 1.03, max([1.12, *ends]) * 1.03)
+    table = []
+    for row in timed:
+        low, middle, high = (row[f"latency_{key}"] for key in ("low", "ratio", "high"))
+        said, css = _said(low, high, fired(str(row["victim"]), meta))
+        spread = words.interval(low, high)
+        label = f"latency {words.ratio(middle)}, interval {spread}"
+        bounded = not (missing(low) or missing(high)) and min(low, middle) > 0
+        bounded = bounded and math.isfinite(high)
+        table.append(
+            Timing(
+                victim=str(row["victim"]),
+                attack=str(row["attack"]),
+                macs=words.ratio(row["macs_ratio"]),
+                latency=words.ratio(middle),
+                interval=spread,
+                clock="clock not named" if missing(row["clock"]) else str(row["clock"]),
+                plot=plots.interval(low, middle, high, domain, label) if bounded else Markup(""),
+                verdict=said,
+                css=css,
+            )
+        )
+    return [
+        (victim, [row for row in table if row.victim == victim])
+        for victim in dict.fromkeys(row.victim for row in table)
+    ]
+
+
+def fired(victim: str, meta: Meta) -> bool:
+    """Whether the clock saw a difference between clean and clean; then no verdict is given."""
+    return bool((section(meta, "latency").get(victim) or {}).get("fired"))
+
+
+def _said(low: float, high: float, alarm: bool) -> tuple[str, str]:
+    if alarm:
+        return "no verdict: A/A fired", "void"
+    if missing(low) or missing(high):
+        return "no interval, no verdict", "void"
+    if low > 1:
+        return "slower", "slower"
+    if high < 1:
+        return "faster", "faster"
+    return "not significant on this device", "void"
+
+
+def clock_checks(meta: Meta) -> list[str]:
+    """The A/A comparison of each victim, clean against clean, in words."""
+    lines = []
+    for victim, aa in section(meta, "latency").items():
+        if not isinstance(aa, Mapping):
+            continue
+        spread = words.interval(aa.get("aa_low", math.nan), aa.get("aa_high", math.nan))
+        said = "fired: no latency verdict for this victim" if aa.get("fired") else "quiet"
+        lines.append(f"{victim}: ratio {spread}, {said}")
+    return lines

@@ -1,0 +1,176 @@
+"""The scores as Markdown: for the step summary of a CI run, a comment, or a model card."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import pandas as pd
+
+from effattack.reporting import words
+from effattack.reporting.latency import fired
+from effattack.reporting.meta import Meta, section
+from effattack.reporting.tables import NO_ENERGY, over_dense
+from effattack.reporting.verdict import (
+    KINDS,
+    NOT_JUDGED,
+    Row,
+    Verdict,
+    alarms,
+    rows_of,
+    unit_of,
+    verdicts,
+)
+from effattack.reporting.words import missing
+
+HEADLINE = (
+    "Victim",
+    "Savings retained",
+    "Worst compute attack",
+    "MACs per image, clean → attacked",
+    "max MACs",
+    "attacked / clean",
+    "attacked / dense",
+    "Accuracy (label), clean → attacked",
+    "Agreement (clean prediction)",
+    "Latency, attacked / clean",
+)
+ALL = (
+    "Victim",
+    "Attack",
+    "Kind",
+    "ε",
+    "Savings retained",
+    "Attack success",
+    "MACs",
+    "/ clean",
+    "/ dense",
+    "Accuracy",
+    "Agreement",
+    "Latency",
+    "Clock",
+    "Energy",
+)
+LEFT = {"Victim", "Attack", "Kind", "Worst compute attack", "Clock"}
+"""Columns of words; the others are numbers."""
+
+
+def summary(scores: pd.DataFrame, meta: Meta) -> str:
+    """A headline table with one row per victim, and all scores folded under it.
+
+    Names are written as code, so that nothing in them is taken for markup, a link or a mention.
+    """
+    found = verdicts(scores, meta)
+    parts = ["### effattack: savings retained under the worst compute attack"]
+    if errors := alarms(scores, meta):
+        parts.append("\n".join(f"- **Read this first:** {plain(error)}" for error in errors))
+    parts.append(_table(HEADLINE, [_headline(verdict, meta) for verdict in found]))
+    notes = [
+        f"- {code(verdict.victim)}: {plain(verdict.note)}" for verdict in found if verdict.note
+    ]
+    if notes:
+        parts.append("\n".join(notes))
+    parts.append(
+        "Savings retained = 1 − attack success = 1 − (attacked − clean) / (max − clean). "
+        "Accuracy is against the label, agreement with the same model's clean prediction. "
+        "Accuracy attacks and controls never count for the verdict."
+    )
+    if len(scores):
+        rows = sorted(rows_of(scores), key=lambda row: KINDS.index(row["kind"]))
+        rows.sort(key=lambda row: [v.victim for v in found].index(str(row["victim"])))
+        table = _table(ALL, [_line(row) for row in rows])
+        parts.append(f"<details><summary>All scores</summary>\n\n{table}\n\n</details>")
+        if scores["energy_ratio"].isna().all():
+            parts.append(f"Energy: {plain(str(meta.get('energy') or NO_ENERGY))}")
+    parts.append(_made(meta))
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _headline(verdict: Verdict, meta: Meta) -> list[str]:
+    row, worst, clean = verdict.shown, verdict.worst, verdict.clean
+    savings = f"**{words.headline_percent(verdict.savings)}**"
+    if missing(verdict.savings):
+        savings = words.MISSING
+    if row is None:
+        return [code(verdict.victim), savings, "not scored", *[words.MISSING] * 7]
+    like = unit_of(row)
+    before, after = words.macs(row["clean_macs"], like), words.macs(row["macs"], like)
+    accuracy = words.percent(row["accuracy"])
+    if worst and clean:
+        accuracy = f"{words.percent(clean['accuracy'])} → {accuracy}"
+    timed = not missing(row["latency_ratio"])
+    name = f"{code(str(row['attack']))}, ε = {words.eps(row['eps'])}" if worst else "none applies"
+    return [
+        code(verdict.victim),
+        savings,
+        name,
+        f"{before} → {after}" if worst else before,
+        words.macs(row["max_macs"]),
+        words.ratio(row["macs_ratio"]),
+        over_dense(row),
+        accuracy,
+        words.percent(row["agreement"]),
+        _latency(row)
+        + (", no verdict: A/A fired" if timed and fired(verdict.victim, meta) else ""),
+    ]
+
+
+def _line(row: Row) -> list[str]:
+    return [
+        code(str(row["victim"])),
+        code(str(row["attack"])),
+        NOT_JUDGED.get(row["kind"], "compute attack"),
+        words.eps(row["eps"]),
+        words.percent(row["savings_retained"]),
+        words.percent(row["attack_success"]),
+        words.macs(row["macs"], unit_of(row)),
+        words.ratio(row["macs_ratio"]),
+        over_dense(row),
+        words.percent(row["accuracy"]),
+        words.percent(row["agreement"]),
+        _latency(row),
+        words.MISSING if missing(row["clock"]) else code(str(row["clock"])),
+        words.ratio(row["energy_ratio"]),
+    ]
+
+
+def _latency(row: Row) -> str:
+    if missing(row["latency_ratio"]):
+        return words.MISSING
+    spread = words.interval(row["latency_low"], row["latency_high"])
+    return f"{words.ratio(row['latency_ratio'])} ({spread})"
+
+
+def _made(meta: Meta) -> str:
+    versions, machine = section(meta, "versions"), section(meta, "environment")
+    facts = [f"{name} {value}" for name, value in versions.items()]
+    facts += [str(machine[key]) for key in ("device", "cpu") if machine.get(key)]
+    if meta.get("seeds"):
+        facts.append("seeds " + ", ".join(map(str, meta["seeds"])))
+    if meta.get("data"):
+        facts.append(str(meta["data"]))
+    lines = [plain(" · ".join(facts))] if facts else []
+    if meta.get("command"):
+        lines.append(code(str(meta["command"])))
+    return "Made with " + ", by ".join(lines) if lines else ""
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    align = ["---" if title in LEFT else "---:" for title in header]
+    lines = [header, align, *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def code(text: str) -> str:
+    """Text as a code span that also survives in a table."""
+    text = " ".join(text.split()).replace("|", "\\|")
+    fence = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=0))
+    pad = " " if text.startswith("`") or text.endswith("`") or not text else ""
+    return f"{fence}{pad}{text}{pad}{fence}"
+
+
+def plain(text: str) -> str:
+    """Text in which nothing is markup."""
+    text = " ".join(text.split())
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*_\[\]|~])", r"\\\1", text).replace("@", "@\u200b")

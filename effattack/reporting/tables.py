@@ -1,0 +1,158 @@
+"""The score table: which columns, in which words, and why a cell is empty."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import pandas as pd
+
+from effattack.reporting import words
+from effattack.reporting.meta import Meta
+from effattack.reporting.verdict import KINDS, NOT_JUDGED, Row, Verdict, rows_of, unit_of
+from effattack.reporting.words import missing
+
+OVER_CLEAN = f"/{words.NBSP}clean"
+OVER_DENSE = f"/{words.NBSP}dense"
+PER_IMAGE = "MACs per image, mean"
+NOT_TIMED = "not timed"
+NO_ENERGY = "no energy counter was read"
+ENERGY = "the reason stands in the meta data"
+NO_MAX = "the max MACs of this victim are not known: judge it by attacked / clean"
+NO_DENSE = "the dense MACs of this victim are not known"
+NO_VALUE = "not measured"
+
+
+class Column(NamedTuple):
+    """One column of the score table."""
+
+    group: str
+    title: str
+    hint: str
+    write: Callable[[Row], str]
+    reason: str = NO_VALUE
+    css: str = ""
+
+
+class Cell(NamedTuple):
+    """One cell: its words, or the reason why it is empty."""
+
+    text: str
+    reason: str = ""
+    css: str = ""
+
+
+class Line(NamedTuple):
+    """One row of the score table."""
+
+    attack: str
+    tag: str
+    worst: bool
+    judged: bool
+    cells: list[Cell]
+
+
+class Block(NamedTuple):
+    """The rows of one victim under a heading of their own."""
+
+    verdict: Verdict
+    costs: str
+    lines: list[Line]
+
+
+def _percent(key: str) -> Callable[[Row], str]:
+    return lambda row: words.percent(row[key])
+
+
+def _ratio(key: str) -> Callable[[Row], str]:
+    return lambda row: words.ratio(row[key])
+
+
+def _macs(key: str) -> Callable[[Row], str]:
+    return lambda row: words.macs(row[key], like=unit_of(row))
+
+
+def _text(key: str) -> Callable[[Row], str]:
+    return lambda row: words.MISSING if missing(row[key]) else str(row[key])
+
+
+def _interval(row: Row) -> str:
+    return words.interval(row["latency_low"], row["latency_high"])
+
+
+def over_dense(row: Row) -> str:
+    """Attacked MACs as a multiple of the dense model's."""
+    known = not missing(row["dense_macs"]) and row["dense_macs"]
+    return words.ratio(row["macs"] / row["dense_macs"]) if known else words.MISSING
+
+
+COLUMNS = (
+    Column("Budget", "ε", "", lambda row: words.eps(row["eps"])),
+    Column("Score", "Savings retained", "", _percent("savings_retained"), NO_MAX, "key"),
+    Column("Score", "Attack success", "", _percent("attack_success"), NO_MAX),
+    Column(
+        "Score", "Success, dense", "as papers divide", _percent("attack_success_dense"), NO_DENSE
+    ),
+    Column(PER_IMAGE, "Clean", "", _macs("clean_macs")),
+    Column(PER_IMAGE, "Attacked", "", _macs("macs")),
+    Column(PER_IMAGE, OVER_CLEAN, "", _ratio("macs_ratio")),
+    Column(PER_IMAGE, OVER_DENSE, "", over_dense, NO_DENSE),
+    Column("Prediction", "Accuracy", "against the label", _percent("accuracy")),
+    Column("Prediction", "Agreement", "with the clean prediction", _percent("agreement")),
+    Column("Latency", OVER_CLEAN, "median", _ratio("latency_ratio"), NOT_TIMED),
+    Column("Latency", "Interval", "bootstrap", _interval, NOT_TIMED),
+    Column("Latency", "Clock", "", _text("clock"), NOT_TIMED),
+    Column("Energy", OVER_CLEAN, "", _ratio("energy_ratio"), ENERGY),
+    Column("Data", "Images", "seeds pooled", lambda row: f"{row['samples']:,}"),
+)
+
+
+def groups() -> list[tuple[str, int]]:
+    """The headings above the columns, each with its width."""
+    spans: dict[str, int] = {}
+    for column in COLUMNS:
+        spans[column.group] = spans.get(column.group, 0) + 1
+    return list(spans.items())
+
+
+def blocks(scores: pd.DataFrame, found: list[Verdict], meta: Meta) -> tuple[list[Block], list[str]]:
+    """The score table, victim by victim, and the reasons for its empty cells."""
+    energy = str(meta.get("energy") or NO_ENERGY)
+    rows = rows_of(scores)
+    table: list[Block] = []
+    reasons: dict[str, list[str]] = {}
+    for verdict in found:
+        own = [row for row in rows if str(row["victim"]) == verdict.victim]
+        own.sort(key=lambda row: KINDS.index(row["kind"]))
+        lines = []
+        for row in own:
+            cells = []
+            for column in COLUMNS:
+                text = column.write(row)
+                reason = energy if column.reason == ENERGY else column.reason
+                empty = text == words.MISSING
+                if empty:
+                    whole = column.reason in (NOT_TIMED, ENERGY)
+                    reasons.setdefault(reason, []).append(column.group if whole else column.title)
+                cells.append(Cell(text, reason if empty else "", column.css))
+            worst = verdict.worst is not None and _same(row, verdict.worst)
+            tag = NOT_JUDGED.get(row["kind"], "")
+            lines.append(Line(str(row["attack"]), tag, worst, not tag, cells))
+        table.append(Block(verdict, _costs(verdict), lines))
+    notes = [f"{' · '.join(dict.fromkeys(names))}: {why}" for why, names in reasons.items()]
+    return table, notes
+
+
+def _same(one: Row, other: Row) -> bool:
+    return one["attack"] == other["attack"] and one["eps"] == other["eps"]
+
+
+def _costs(verdict: Verdict) -> str:
+    row = verdict.shown
+    if row is None:
+        return ""
+    parts = [
+        f"{name} {words.macs(row[key]) if not missing(row[key]) else 'unknown'}"
+        for name, key in (("dense", "dense_macs"), ("max", "max_macs"))
+    ]
+    return f"{' · '.join(parts)} MACs per image"

@@ -1,0 +1,117 @@
+"""The headline of a report: per victim, the compute attack that left it the least savings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from effattack.reporting.meta import Meta, checks, section, skipped
+from effattack.reporting.words import eps, missing, percent
+
+Row = dict[str, Any]
+"""One row of the scores, by column."""
+
+KINDS = ("compute", "accuracy", "control")
+SLACK = 1e-9
+"""Rounding that an attack success of 1 is allowed."""
+NOT_JUDGED = {"accuracy": "accuracy attack", "control": "control"}
+"""Kinds of attack that never count for the verdict, and what to call them."""
+
+
+def rows_of(frame: pd.DataFrame) -> list[Row]:
+    """The rows of a frame as plain dictionaries."""
+    return [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]
+
+
+def unit_of(row: Row) -> float:
+    """The number of MACs whose unit suits the whole row: its largest."""
+    known = [row[key] for key in ("max_macs", "dense_macs", "macs") if not missing(row[key])]
+    return float(max(known, default=1.0))
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is said first about one victim."""
+
+    victim: str
+    family: str
+    constant: bool
+    worst: Row | None
+    """The row of the worst compute attack; None if none ran."""
+    clean: Row | None
+    """The row of the clean control."""
+    savings: float
+    """Savings retained; NaN where max MACs are unknown or nothing was scored."""
+    note: str = ""
+    """Why there is no savings retained, or why there is nothing to take back."""
+
+    @property
+    def shown(self) -> Row | None:
+        """The row whose MACs stand in the headline."""
+        return self.worst or self.clean
+
+
+def verdicts(scores: pd.DataFrame, meta: Meta) -> list[Verdict]:
+    """One verdict per victim, in the order of the scores; unscored victims of ``meta`` last."""
+    rows: dict[str, list[Row]] = {str(name): [] for name in scores.get("victim", pd.Series())}
+    for row in rows_of(scores):
+        rows[str(row["victim"])].append(row)
+    known = section(meta, "victims")
+    return [_verdict(name, rows.get(name, []), meta) for name in dict.fromkeys([*rows, *known])]
+
+
+def worst_of(rows: list[Row]) -> Row | None:
+    """The compute attack that left the least savings; by MACs ratio where max MACs are unknown."""
+    judged = [row for row in rows if row["kind"] == "compute" and not missing(row["macs"])]
+    with_max = [row for row in judged if not missing(row["savings_retained"])]
+    if with_max:
+        return min(with_max, key=lambda row: row["savings_retained"])
+    ratios = [row for row in judged if not missing(row["macs_ratio"])]
+    return max(ratios, key=lambda row: row["macs_ratio"], default=None)
+
+
+def _verdict(name: str, rows: list[Row], meta: Meta) -> Verdict:
+    about = section(meta, "victims").get(name) or {}
+    family = next((str(row["family"]) for row in rows if not missing(row.get("family"))), "")
+    constant = any(row["constant"] is True or row["constant"] == 1 for row in rows)
+    worst = worst_of(rows)
+    savings = worst["savings_retained"] if worst else float("nan")
+    note = ""
+    if constant:
+        savings = 1.0 if missing(savings) else savings
+        note = "Constant: its MACs cannot depend on the input, so there is nothing to take back."
+    elif worst is None:
+        reasons = {skip["reason"] for skip in skipped(meta) if skip["victim"] == name} - {""}
+        note = "No compute attack ran" + (f": {'; '.join(sorted(reasons))}" if reasons else ".")
+    elif missing(savings):
+        note = "Its max MACs are not known, so savings retained cannot be given."
+    elif savings < -SLACK:
+        note = "An error: attack success is above 1, so its max MACs are declared too low."
+    return Verdict(
+        victim=name,
+        family=family or str(about.get("family", "")),
+        constant=constant,
+        worst=worst,
+        clean=next((row for row in rows if row["attack"] == "clean"), None),
+        savings=float(savings),
+        note=note,
+    )
+
+
+def alarms(scores: pd.DataFrame, meta: Meta) -> list[str]:
+    """What a reader must know before believing any number: errors in the scores themselves."""
+    found = []
+    for row in rows_of(scores):
+        at = f"{row['victim']} under {row['attack']} (ε {eps(row['eps'])})"
+        if not missing(row["attack_success"]) and row["attack_success"] > 1 + SLACK:
+            success = percent(row["attack_success"])
+            found.append(f"{at}: attack success is {success}: its max MACs are declared too low")
+        if row["constant"] and not missing(row["macs_ratio"]) and row["macs_ratio"] != 1:
+            found.append(f"{at}: the MACs moved although the victim is declared constant")
+    return found + [
+        f"self-check failed: {check['victim']}, {check['check']}: {check['message']}"
+        for check in checks(meta)
+        if check["result"] == "failed"
+    ]

@@ -1,0 +1,132 @@
+"""How numbers and terms are written, the same way in HTML and Markdown."""
+
+from __future__ import annotations
+
+import math
+from datetime import datetime
+from typing import Any, NamedTuple
+
+MISSING = "–"
+NBSP = "\u00a0"
+UNITS = ("", "k", "M", "G", "T", "P")
+
+
+class Term(NamedTuple):
+    """A word of the report and what it means, in one line."""
+
+    word: str
+    meaning: str
+
+
+GLOSSARY = (
+    Term(
+        "MACs",
+        "multiply-accumulates one image really costs, counted while the deployed model runs; "
+        "the papers print the same number as “GFLOPs”",
+    ),
+    Term("dense MACs", "the same model without its saving mechanism"),
+    Term(
+        "max MACs",
+        "the most the efficient model can be made to execute; may exceed dense, because deciding "
+        "costs too",
+    ),
+    Term(
+        "attack success",
+        "share of the remaining head-room that the attack fills: (attacked − clean) / "
+        "(max − clean), over all scored images; 0 % changed nothing, 100 % reached the max",
+    ),
+    Term("savings retained", "1 − attack success: what the mechanism still saves under attack"),
+    Term("accuracy", "share of predictions equal to the label"),
+    Term(
+        "agreement",
+        "share of predictions equal to the same model's prediction on the clean image; labels "
+        "play no part",
+    ),
+    Term(
+        "ε",
+        "the attacker's budget: the largest change of any pixel, in [0, 1] pixels; "
+        "“pixel box” lets every pixel take any value",
+    ),
+)
+
+
+def missing(value: Any) -> bool:
+    """None, NaN, or not a number at all."""
+    return value is None or (isinstance(value, float) and math.isnan(value)) or value != value
+
+
+def decimal(value: float, digits: int) -> str:
+    """Fixed decimals with a true minus sign, and no negative zero."""
+    text = f"{value:,.{digits}f}"
+    if float(text.replace(",", "")) == 0:
+        text = text.lstrip("-")
+    return text.replace("-", "−")
+
+
+def percent(value: float, digits: int = 1) -> str:
+    """0.164 -> "16.4 %"."""
+    return MISSING if missing(value) else f"{decimal(100 * value, digits)}{NBSP}%"
+
+
+def headline_percent(value: float) -> str:
+    """Whole percents, but never a rounded 0 or 100."""
+    exact = value in (0.0, 1.0)
+    return percent(value, 0 if exact or 0.01 <= value <= 0.99 else 1)
+
+
+def ratio(value: float) -> str:
+    """2.345 -> "×2.35"."""
+    return MISSING if missing(value) else f"×{decimal(value, 2 if value < 100 else 0)}"
+
+
+def interval(low: float, high: float) -> str:
+    """(1.2, 1.4) -> "1.20 to 1.40"."""
+    return MISSING if missing(low) or missing(high) else f"{decimal(low, 2)} to {decimal(high, 2)}"
+
+
+def scale_of(value: float) -> tuple[float, str]:
+    """The factor and the letter of the unit that suits a number of MACs."""
+    if missing(value) or value < 1000 or math.isinf(value):
+        return 1.0, ""
+    power = min(int(math.log10(value) // 3), len(UNITS) - 1)
+    return 1000.0**power, UNITS[power]
+
+
+def macs(value: float, like: float | None = None) -> str:
+    """2_100_000 -> "2.10 M"; in the unit and with the decimals of ``like``, if that is given."""
+    if missing(value):
+        return MISSING
+    like = value if like is None or missing(like) or like <= 0 else like
+    scale, unit = scale_of(like)
+    size = like / scale
+    digits = 0 if not unit else 2 if size < 10 else 1 if size < 100 else 0
+    return f"{decimal(value / scale, digits)}{NBSP}{unit}".rstrip(NBSP)
+
+
+def macs_tick(value: float, like: float) -> str:
+    """A round number of MACs on an axis: "0", "2.5 M"."""
+    scale, unit = scale_of(like)
+    return f"{value / scale:g}{NBSP}{unit}".rstrip(NBSP) if value else "0"
+
+
+def eps(value: float) -> str:
+    """A budget in the words of the field: "8/255", "pixel box", "none"."""
+    if missing(value):
+        return MISSING
+    if value == 0:
+        return "none"
+    if value == 1:
+        return "pixel box"
+    levels = value * 255
+    near = abs(levels - round(levels)) < 1e-6 and levels >= 0.5
+    return f"{round(levels)}/255" if near else f"{value:.3g}"
+
+
+def moment(text: Any) -> str:
+    """An ISO date and time, for people; as it came if it is no such thing."""
+    try:
+        when = datetime.fromisoformat(str(text))
+    except ValueError:
+        return str(text)
+    zone = f" {when.tzname()}" if when.tzinfo else ""
+    return f"{when:%Y-%m-%d %H:%M}{zone}"

@@ -1,0 +1,107 @@
+"""From per-sample rows to scores, one row per victim, attack and budget; seeds pooled."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from effattack.errors import MeasurementError
+from effattack.measure.statistics import median_ratio
+
+COLUMNS = [
+    "victim",
+    "attack",
+    "eps",
+    "accuracy",
+    "agreement",
+    "macs",
+    "clean_macs",
+    "dense_macs",
+    "max_macs",
+    "macs_ratio",
+    "attack_success",
+    "attack_success_dense",
+    "savings_retained",
+    "constant",
+    "latency_ratio",
+    "latency_low",
+    "latency_high",
+    "clock",
+    "energy_ratio",
+]
+"""Columns of ``scores.csv``."""
+
+
+def score_table(samples: pd.DataFrame) -> pd.DataFrame:
+    """Scores of every victim, attack and eps, in the order of the samples.
+
+    Raises:
+        MeasurementError: if a sample executed more than the declared max, or a constant victim's
+            MACs moved: then the victim's declaration is wrong and no score can be trusted.
+    """
+    check_declarations(samples)
+    groups = samples.groupby(["victim", "attack", "eps"], sort=False)
+    return pd.DataFrame(
+        [{"victim": v, "attack": a, "eps": e, **_scores(rows)} for (v, a, e), rows in groups],
+        columns=COLUMNS,
+    )
+
+
+def check_declarations(samples: pd.DataFrame) -> None:
+    """Refuse samples that contradict what their victim declares."""
+    over = samples[samples.macs > samples.max_macs]
+    if len(over):
+        row = over.iloc[0]
+        raise MeasurementError(
+            f"{row.victim}: sample {row['sample']} under {row.attack} executed {row.macs:,.0f} "
+            f"MACs, above the declared max of {row.max_macs:,.0f}: correct max_macs"
+        )
+    moved = samples[samples.constant & (samples.macs != samples.clean_macs)]
+    if len(moved):
+        row = moved.iloc[0]
+        raise MeasurementError(
+            f"{row.victim} declares constant MACs, but sample {row['sample']} went from "
+            f"{row.clean_macs:,.0f} to {row.macs:,.0f} under {row.attack}: set constant=False"
+        )
+
+
+def attack_success(macs: pd.Series, clean: pd.Series, ceiling: pd.Series) -> float:
+    """(Σ attacked − Σ clean) / (Σ ceiling − Σ clean); NaN where the ceiling is unknown.
+
+    May be negative. 0 where there was nothing to lose.
+    """
+    gained, headroom = macs.sum() - clean.sum(), ceiling.sum(skipna=False) - clean.sum()
+    if headroom == 0:
+        return 0.0 if gained == 0 else float("nan")
+    return float(gained / headroom)
+
+
+def _scores(rows: pd.DataFrame) -> dict[str, object]:
+    constant = bool(rows.constant.all())
+    success = 0.0 if constant else attack_success(rows.macs, rows.clean_macs, rows.max_macs)
+    dense = 0.0 if constant else attack_success(rows.macs, rows.clean_macs, rows.dense_macs)
+    timed = rows.dropna(subset=["seconds", "clean_seconds"])
+    latency = median_ratio(timed.seconds.to_numpy(float), timed.clean_seconds.to_numpy(float))
+    return {
+        "accuracy": (rows.prediction == rows.label).mean(),
+        "agreement": (rows.prediction == rows.clean_prediction).mean(),
+        "macs": rows.macs.mean(),
+        "clean_macs": rows.clean_macs.mean(),
+        "dense_macs": rows.dense_macs.mean(),
+        "max_macs": rows.max_macs.mean(),
+        "macs_ratio": rows.macs.sum() / rows.clean_macs.sum(),
+        "attack_success": success,
+        "attack_success_dense": dense,
+        "savings_retained": 1 - success,
+        "constant": constant,
+        "latency_ratio": latency.value,
+        "latency_low": latency.low,
+        "latency_high": latency.high,
+        "clock": timed.clock.iloc[0] if len(timed) else None,
+        "energy_ratio": _ratio(rows.joules, rows.clean_joules),
+    }
+
+
+def _ratio(attacked: pd.Series, clean: pd.Series) -> float:
+    both = attacked.notna() & clean.notna()
+    return float(attacked[both].sum() / clean[both].sum()) if both.any() else np.nan

@@ -1,0 +1,112 @@
+"""Checks of the measurement itself, printed with every score (after AutoAttack's ``checks.py``).
+
+A failed check does not change a score; it says why the score may not mean what it seems to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from effattack.victim import Victim
+
+BUDGET_SLACK = 0.02
+
+
+class Check(NamedTuple):
+    """The result of one self-check."""
+
+    victim: str
+    check: str
+    passed: bool | None
+    """None: it does not apply."""
+    message: str
+
+
+def check_victim(victim: Victim, images: Tensor) -> list[Check]:
+    """What can be checked before any attack, on a few images: gradients and determinism."""
+    return [_gradients(victim, images), _determinism(victim, images)]
+
+
+def _gradients(victim: Victim, images: Tensor) -> Check:
+    name = "gradient through every gate"
+    with torch.enable_grad():
+        images = images.detach().clone().requires_grad_()
+        trace = victim.trace(images)
+        if not trace.gates:
+            return Check(victim.name, name, None, "no gates")
+        blind = []
+        for gate in trace.gates:
+            total = gate.margin.sum()
+            gradient = None
+            if total.requires_grad:
+                (gradient,) = torch.autograd.grad(
+                    total, images, retain_graph=True, allow_unused=True
+                )
+            if gradient is None or not gradient.any():
+                blind.append(gate.name)
+    if blind:
+        return Check(
+            victim.name,
+            name,
+            False,
+            f"zero over {len(images)} images for {', '.join(blind)}: attacks through these gates "
+            "are blind; bound margins without saturating them",
+        )
+    return Check(victim.name, name, True, f"non-zero for all {len(trace.gates)} gates")
+
+
+def _determinism(victim: Victim, images: Tensor) -> Check:
+    name = "deterministic forward"
+    with torch.no_grad():
+        same = all(torch.equal(victim(image), victim(image)) for image in images.split(1))
+    message = (
+        f"{len(images)} images ran twice alike"
+        if same
+        else "the same image gave different logits twice: scores are one draw of many"
+    )
+    return Check(victim.name, name, same, message)
+
+
+def check_scores(scores: pd.DataFrame, kinds: dict[str, str]) -> list[Check]:
+    """What can be checked afterwards: attacks against noise, and budgets against each other.
+
+    Args:
+        scores: the score table.
+        kinds: attack name -> "compute", "accuracy" or "control".
+    """
+    compute = scores[scores.attack.map(kinds).eq("compute") & ~scores.constant]
+    return [*_against_noise(scores, compute), *_against_budgets(compute)]
+
+
+def _against_noise(scores: pd.DataFrame, compute: pd.DataFrame) -> Iterator[Check]:
+    noise = scores[scores.attack == "noise"].set_index(["victim", "eps"]).macs_ratio
+    for row in compute.itertuples():
+        if (row.victim, row.eps) in noise.index:
+            random = noise[row.victim, row.eps]
+            passed = bool(row.macs_ratio >= random)
+            yield Check(
+                row.victim,
+                f"{row.attack} is stronger than noise",
+                passed,
+                f"MACs ×{row.macs_ratio:.3f} against ×{random:.3f} of noise at eps "
+                f"{row.eps * 255:g}/255" + ("" if passed else ": the attack is broken or masked"),
+            )
+
+
+def _against_budgets(compute: pd.DataFrame) -> Iterator[Check]:
+    for (victim, attack), rows in compute.groupby(["victim", "attack"], sort=False):
+        ordered = rows.sort_values("eps").attack_success
+        if len(ordered) > 1:
+            drop = float((ordered.cummax() - ordered).max())
+            passed = drop <= BUDGET_SLACK
+            yield Check(
+                str(victim),
+                f"{attack} grows with the budget",
+                passed,
+                f"attack success falls by {drop:.3f} at most as eps rises",
+            )

@@ -1,0 +1,276 @@
+"""A-ViT: each token adds up halting scores and leaves the network once they reach one.
+
+Yin et al., "A-ViT: Adaptive Tokens for Efficient Vision Transformer", CVPR 2022 (arXiv 2112.07658).
+The halting score is channel 0 of the token itself: no weights beside those of the ViT.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor
+
+from effattack.errors import UsageError
+from effattack.models_zoo.token_sparsification.margins import bounded_margin
+from effattack.models_zoo.token_sparsification.official import vit_from_official
+from effattack.models_zoo.token_sparsification.vit import (
+    BlockMacs,
+    ViTVictim,
+    masked_block,
+    stem_and_head_macs,
+)
+from effattack.victim import Gate, Trace
+
+
+class Halted(NamedTuple):
+    """Where the tokens (B, n) stand after some block."""
+
+    cumulative: Tensor
+    """c: the halting scores so far, summed."""
+    remainder: Tensor
+    """R = 1 - Σ h over the blocks after which the token went on."""
+    weight: Tensor
+    """What the token's output of this block counts for: h, or R where it halts."""
+    onward: Tensor
+    """bool: c < 1 - ε, the token enters the next block."""
+
+    def rows(self, index: Tensor) -> Halted:
+        """The same for some of the tokens."""
+        return Halted(*(field.index_select(1, index) for field in self))
+
+
+class AdaptiveHalting:
+    """The policy: h = σ(γ x₀ - β) after each block, 1 after the last (equations 4 to 8).
+
+    A token goes on while its scores sum to less than 1 - ε. As in the official code a sum of
+    exactly 1 - ε halts the token without counting its output.
+    """
+
+    def __init__(self, gate_scale: float, gate_center: float, eps: float) -> None:
+        self.gate_scale, self.gate_center, self.threshold = gate_scale, gate_center, 1 - eps
+
+    def __repr__(self) -> str:
+        scale, center, eps = self.gate_scale, self.gate_center, 1 - self.threshold
+        return f"AdaptiveHalting(gate_scale={scale}, gate_center={center}, eps={eps:g})"
+
+    def start(self, tokens: Tensor) -> Halted:
+        """Before block 0, for tokens (B, n, width)."""
+        zero = tokens.new_zeros(tokens.shape[:2])
+        return Halted(zero, zero + 1, zero, zero == 0)
+
+    def log_odds(self, tokens: Tensor) -> Tensor:
+        """Block outputs (B, n, width) -> log-odds of halting scores (B, n)."""
+        return self.gate_scale * tokens[:, :, 0] - self.gate_center
+
+    def step(self, state: Halted, score: Tensor) -> Halted:
+        """Add the scores (B, n) of a block; tokens that were not onward stay as they are."""
+        live = state.onward
+        cumulative = torch.where(live, state.cumulative + score, state.cumulative)
+        onward = live & (cumulative < self.threshold)
+        halts = live & (cumulative > self.threshold)
+        return Halted(
+            cumulative=cumulative,
+            remainder=state.remainder - score * onward,
+            weight=score * onward + state.remainder * halts,
+            onward=onward,
+        )
+
+    def margin(self, state: Halted, log_odds: Tensor, onward: Tensor) -> Tensor:
+        """Margin (B, n) of going on, where ``state`` is the one before the block.
+
+        Of 1 - ε - c - h the sign is kept, but the comparison h < 1 - ε - c is made on log-odds: a
+        saturated score, h = 1 in float32, has no slope left. The scale is the spread of the log-odds
+        over the image's live tokens, or 1. The slope with respect to c is bounded by that at
+        1 - ε: it would explode for a token that only just went on.
+        """
+        live = state.onward
+        left = torch.where(live, self.threshold - state.cumulative, 0.5)
+        left = left.clamp_min(torch.finfo(left.dtype).tiny)
+        floor = self.threshold * (1 - self.threshold)
+        slope = (left * (1 - left)).clamp_min(floor).reciprocal().detach()
+        limit = left.detach().logit() + slope * (left - left.detach())
+        return bounded_margin(limit - log_odds, _spread(log_odds.detach(), live), onward)
+
+
+def _spread(values: Tensor, live: Tensor) -> Tensor:
+    """(1 + variance over live tokens) ** 0.5, (B, 1)."""
+    count = live.sum(1, keepdim=True).clamp_min(1)
+    mean = (values * live).sum(1, keepdim=True) / count
+    return (1 + ((values - mean).square() * live).sum(1, keepdim=True) / count).sqrt()
+
+
+class AViT(ViTVictim):
+    """A timm ViT whose tokens halt, each at its own depth.
+
+    The prediction reads the halting-weighted sum of the CLS token's block outputs. Two meters,
+    followed by both paths. As published: every token is computed to its own depth, CLS among
+    them; tokens that outlive CLS are computed although nothing reads them any more. With
+    ``stop_on_cls`` the network returns once CLS has halted; the logits are the same.
+
+    ``forward`` gathers the tokens that go on; batches run image by image. After every block but
+    the last there are two gates: ``blocks.k.tokens``, one unit per patch token, and
+    ``blocks.k.cls``, the CLS token (with ``stop_on_cls``: the whole rest of the network).
+
+    The trace's ``aux`` holds, each (B, blocks, N) and 0 where the token was not computed:
+    ``halting`` the scores h, that of the last block as it is before it is replaced by 1;
+    ``cumulative`` their sums c, with 1 for the last block, unchanged once a token has halted;
+    ``live``, the blocks that a token took part in; and ``ponder`` (B, N), the ponder
+    ρ = blocks + remainder.
+
+    Args:
+        vit: any timm ``VisionTransformer`` with a CLS token, trained to halt.
+        gate_scale: γ (official: 10).
+        gate_center: β, subtracted (official: 30 for tiny, 75 for small).
+        halting_eps: ε (official: 0.01).
+        stop_on_cls: the meter.
+        settings: ``name``, ``data``, ``mean``, ``std``.
+
+    Raises:
+        UsageError: for ε outside (0, 1), γ = 0, or a model that cannot be wrapped.
+    """
+
+    def __init__(
+        self,
+        vit: VisionTransformer,
+        *,
+        gate_scale: float,
+        gate_center: float,
+        halting_eps: float = 0.01,
+        stop_on_cls: bool = False,
+        name: str = "AViT",
+        **settings: Any,
+    ) -> None:
+        super().__init__(
+            vit,
+            name=name,
+            family="token sparsification",
+            max_macs=float("nan"),
+            dense_macs=float("nan"),
+            **settings,
+        )
+        if not 0 < halting_eps < 1:
+            raise UsageError(f"halting_eps = {halting_eps} must lie between 0 and 1 (paper: 0.01)")
+        if not gate_scale:
+            raise UsageError("gate_scale = 0 makes every token halt alike: use the trained value")
+        self.policy = AdaptiveHalting(gate_scale, gate_center, halting_eps)
+        self.stop_on_cls = stop_on_cls
+        self.tokens = vit.patch_embed.num_patches + 1
+        self._block_macs = tuple(BlockMacs(block) for block in vit.blocks)
+        self.dense_macs = float(self._macs([self.tokens] * len(vit.blocks)))
+        self.max_macs = self.dense_macs
+
+    @classmethod
+    def from_official(
+        cls, state_dict: Mapping[str, Tensor], *, num_heads: int, **settings: Any
+    ) -> AViT:
+        """From the weights of the official implementation (github.com/NVlabs/A-ViT).
+
+        Args:
+            state_dict: official names; sizes follow from it.
+            num_heads: of every block.
+            settings: the arguments of the constructor; the normalisation is the identity unless
+                ``mean`` and ``std`` are given.
+
+        Raises:
+            UsageError: listing missing and surplus keys.
+        """
+        return cls(vit_from_official(state_dict, num_heads=num_heads), **settings)
+
+    def forward(self, images: Tensor) -> Tensor:
+        if not len(images):
+            return images.new_zeros(0, self.num_classes)
+        return torch.cat([self._forward_one(image) for image in images.split(1)])
+
+    def _forward_one(self, image: Tensor) -> Tensor:
+        x = self.embed(image)
+        state = self.policy.start(x)
+        output, cls_live = torch.zeros_like(x[:, :1]), True
+        for index, block in enumerate(self.vit.blocks):
+            x = block(x)
+            state = self.policy.step(state, self._score(index, self.policy.log_odds(x)))
+            if cls_live:
+                output = output + state.weight[:, :1, None] * x[:, :1]
+                cls_live = bool(state.onward[0, 0])
+            rows = state.onward[0].nonzero()[:, 0]
+            if not len(rows) or (self.stop_on_cls and not cls_live):
+                break
+            x, state = x.index_select(1, rows), state.rows(rows)
+        return self.classify(output)
+
+    def _score(self, index: int, log_odds: Tensor) -> Tensor:
+        last = index == len(self.vit.blocks) - 1
+        return torch.ones_like(log_odds) if last else log_odds.sigmoid()
+
+    def trace(self, images: Tensor) -> Trace:
+        x = self.embed(images)
+        state = self.policy.start(x)
+        output = torch.zeros_like(x[:, :1])
+        ponder = x.new_zeros(x.shape[:2])
+        gates: list[Gate] = []
+        live, halting, cumulative = [], [], []
+        for index, block in enumerate(self.vit.blocks):
+            before = state
+            x = masked_block(block, x, _attended(before.onward))
+            log_odds = self.policy.log_odds(x)
+            state = self.policy.step(before, self._score(index, log_odds))
+            output = output + state.weight[:, :1, None] * x[:, :1]
+            live.append(before.onward)
+            halting.append(log_odds.sigmoid() * before.onward)
+            cumulative.append(state.cumulative)
+            ponder = ponder + before.onward + state.weight * (before.onward & ~state.onward)
+            if self.stop_on_cls:
+                state = state._replace(onward=state.onward & state.onward[:, :1])
+            if index < len(self.vit.blocks) - 1:
+                gates += self._gates(index, before, state, log_odds)
+        return Trace(
+            logits=self.classify(output),
+            gates=tuple(gates),
+            macs=self._macs([tokens.sum(1).double() for tokens in live]),
+            aux={
+                "halting": torch.stack(halting, dim=1),
+                "cumulative": torch.stack(cumulative, dim=1),
+                "live": torch.stack(live, dim=1),
+                "ponder": ponder,
+            },
+        )
+
+    def _gates(self, index: int, before: Halted, after: Halted, log_odds: Tensor) -> list[Gate]:
+        """Who goes on after block ``index``: the CLS token is asked first."""
+        margin = self.policy.margin(before, log_odds, after.onward)
+        live, onward = before.onward, after.onward
+        reached = live[:, 1:] & onward[:, :1] if self.stop_on_cls else live[:, 1:]
+        later = self._block_macs[index + 1 :]
+        token = float(sum(m.per_token + 2 * self.tokens * m.inner for m in later))
+        network = float(sum(m.dense(self.tokens) for m in later))
+        return [
+            Gate(
+                name=f"blocks.{index}.cls",
+                margin=margin[:, 0],
+                active=onward[:, 0],
+                reached=live[:, 0],
+                cost=network if self.stop_on_cls else token,
+            ),
+            Gate(
+                name=f"blocks.{index}.tokens",
+                margin=margin[:, 1:],
+                active=onward[:, 1:],
+                reached=reached,
+                cost=token,
+            ),
+        ]
+
+    def _macs(self, counts: list[Any]) -> Any:
+        """MACs from the tokens (CLS included) that enter each block."""
+        total = counts[0] * 0 + stem_and_head_macs(self.vit)
+        for macs, count in zip(self._block_macs, counts, strict=True):
+            total = total + macs.dense(count)
+        return total
+
+
+def _attended(live: Tensor) -> Tensor:
+    """Live tokens; where none is left, CLS, so that the rows of the masked softmax stay finite."""
+    nobody = ~live.any(dim=1, keepdim=True)
+    return torch.cat([live[:, :1] | nobody, live[:, 1:]], dim=1)

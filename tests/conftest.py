@@ -1,0 +1,54 @@
+"""What all tests share: one thread, victims by name, a few images."""
+
+from __future__ import annotations
+
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from effattack.models_zoo.digits import digits
+from effattack.registry import load_victim
+from effattack.victim import Victim
+
+HERE = str(Path(__file__).parent)
+if HERE not in sys.path:  # makes toys.py importable, whatever import mode pytest runs in
+    sys.path.insert(0, HERE)
+
+torch.set_num_threads(1)
+
+embedded = cache(load_victim)
+
+
+@pytest.fixture
+def early_exit() -> Victim:
+    """Embedded early exits, shared by all tests: leave it as it was."""
+    return embedded("digits_cnn_early_exit")
+
+
+@pytest.fixture
+def ats() -> Victim:
+    """Embedded ATS, shared by all tests: leave it as it was."""
+    return embedded("digits_vit_ats")
+
+
+@pytest.fixture
+def int8() -> Victim:
+    """The embedded int8 victim, shared by all tests: leave it as it was."""
+    pytest.importorskip("torchao")
+    return embedded("digits_vit_int8")
+
+
+@pytest.fixture
+def digit_images() -> Tensor:
+    """Twelve test images of digits."""
+    return digits("test")[0][:12]
+
+
+@pytest.fixture
+def digit_labels() -> Tensor:
+    """Their labels."""
+    return digits("test")[1][:12]

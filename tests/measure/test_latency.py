@@ -1,0 +1,341 @@
+"""The timing protocol under clocks that say what they are told: no real time is asserted on."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from effattack.errors import UsageError
+from effattack.measure import latency
+from effattack.measure.latency import aa_check, latency_ratio, quadruple, time_pairs, warm_up
+from effattack.victim import Victim
+
+CPU = torch.device("cpu")
+
+
+class Recorder(Victim):
+    """Remembers what it was called with, and how; image i of an arm is filled with one number."""
+
+    def __init__(self) -> None:
+        shape = (1, 1, 1)
+        super().__init__(
+            name="recorder",
+            family="fake",
+            input_shape=shape,
+            num_classes=1,
+            max_macs=1,
+            dense_macs=1,
+        )
+        self.seen: list[float] = []
+        self.modes: set[tuple[bool, bool, bool]] = set()
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.seen.append(images[0].item())
+        inference = torch.is_inference_mode_enabled()
+        self.modes.add((self.training, torch.is_grad_enabled(), inference))
+        return images.flatten(1)
+
+
+class FakeClock:
+    """A call costs what its first pixel says, plus drift that grows with every call."""
+
+    name = "fake"
+
+    def __init__(self, victim: Recorder, drift: float = 0.0) -> None:
+        self.victim, self.drift, self.calls = victim, drift, 0
+
+    def time(self, function: latency.Call) -> float:
+        function()
+        self.calls += 1
+        return self.victim.seen[-1] + self.disturbance()
+
+    def disturbance(self) -> float:
+        return self.drift * self.calls
+
+
+def images(*seconds: float) -> Tensor:
+    return torch.tensor(seconds, dtype=torch.float64).reshape(-1, 1, 1, 1)
+
+
+@given(
+    clean=st.lists(st.floats(0.5, 2), min_size=1, max_size=8),
+    effect=st.floats(0, 1),
+    drift=st.floats(0, 1),
+    repeats=st.integers(1, 4),
+)
+@settings(deadline=None)
+def test_abba_cancels_linear_drift(
+    clean: list[float], effect: float, drift: float, repeats: int
+) -> None:
+    victim = Recorder()
+    arm = images(*clean)
+    clock = FakeClock(victim, drift)
+    rows = time_pairs(victim, arm, arm + effect, repeats=repeats, clocks=[clock])
+    difference = rows["seconds_attacked"] - rows["seconds_clean"]
+    assert difference.to_numpy() == pytest.approx(effect, abs=1e-9)
+
+
+@given(st.floats(0.1, 10), st.floats(0.1, 10), st.floats(0, 5), st.booleans())
+def test_quadruple_gives_each_arm_the_same_share_of_drift(
+    a: float, b: float, drift: float, mirrored: bool
+) -> None:
+    victim = Recorder()
+    calls = (partial(victim, images(a)), partial(victim, images(b)))
+    clock = FakeClock(victim, drift)
+    seconds = quadruple(clock, *calls, mirrored=mirrored)
+    assert seconds == pytest.approx((a + 2.5 * drift, b + 2.5 * drift))
+    assert victim.seen == ([b, a, a, b] if mirrored else [a, b, b, a])
+
+
+def test_every_other_quadruple_is_mirrored() -> None:
+    victim = Recorder()
+    time_pairs(victim, images(1, 2), images(3, 4), repeats=2, clocks=[FakeClock(victim)])
+    assert victim.seen[-16:] == [1, 3, 3, 1, 4, 2, 2, 4, 3, 1, 1, 3, 2, 4, 4, 2]
+
+
+def test_a_slow_first_call_on_each_image_favours_no_arm() -> None:
+    victim = Recorder()
+
+    class ColdStart(FakeClock):
+        def disturbance(self) -> float:
+            return 0.5 if (self.calls - 20) % 4 == 1 else 0.0
+
+    check = aa_check(victim, images(*[1] * 20), clocks=[ColdStart(victim)])["fake"]
+    assert check.interval.value == pytest.approx(1)
+    assert not check.fires
+
+
+def test_one_disturbed_pass_of_three_does_not_count() -> None:
+    victim = Recorder()
+    arm = images(*[1.0] * 10)
+
+    class Burst(FakeClock):
+        def disturbance(self) -> float:
+            return 100.0 if 40 < self.calls <= 60 else 0.0
+
+    rows = time_pairs(victim, arm, 2 * arm, clocks=[Burst(victim)])
+    assert rows["seconds_clean"].tolist() == [1.0] * 10
+    assert rows["seconds_attacked"].tolist() == [2.0] * 10
+
+
+def test_one_row_per_image_and_clock() -> None:
+    victim = Recorder()
+    one, other = FakeClock(victim), FakeClock(victim)
+    other.name = "other"
+    rows = time_pairs(victim, images(1, 2, 3), images(2, 4, 6), clocks=[one, other])
+    assert list(rows.columns) == [
+        "image",
+        "images",
+        "clock",
+        "seconds_clean",
+        "seconds_attacked",
+        "settled",
+    ]
+    assert rows["image"].tolist() == [0, 1, 2] * 2
+    assert rows["clock"].tolist() == ["fake"] * 3 + ["other"] * 3
+    assert rows["seconds_clean"].tolist() == [1, 2, 3] * 2
+    assert rows["seconds_attacked"].tolist() == [2, 4, 6] * 2
+    assert rows["settled"].all()
+    assert latency_ratio(rows, "other").value == pytest.approx(2)
+
+
+def test_batches_are_reported_per_image() -> None:
+    victim = Recorder()
+    arm = images(*[6.0] * 5)
+    rows = time_pairs(victim, arm, arm, batch_size=2, clocks=[FakeClock(victim)])
+    assert rows["image"].tolist() == [0, 2, 4]
+    assert rows["images"].tolist() == [2, 2, 1]
+    assert rows["seconds_clean"].tolist() == [3, 3, 6]
+
+
+def test_a_clock_too_coarse_to_move_measures_nothing() -> None:
+    victim = Recorder()
+    zero = images(*[0.0] * 6)
+    rows = time_pairs(victim, zero, zero, clocks=[FakeClock(victim)])
+    assert rows[["seconds_clean", "seconds_attacked"]].isna().all(axis=None)
+    assert np.isnan(latency_ratio(rows, "fake").value)
+
+
+def test_aa_check_fires_where_copies_differ() -> None:
+    arm = images(*np.linspace(1, 2, 10))
+    originals = {image.data_ptr() for image in arm.split(1)}
+
+    class Biased(Recorder):
+        def forward(self, images: Tensor) -> Tensor:
+            return super().forward(images * (1.0 if images.data_ptr() in originals else 1.1))
+
+    for victim, fires, ratio in ((Recorder(), False, 1.0), (Biased(), True, 1.1)):
+        check = aa_check(victim, arm, clocks=[FakeClock(victim)])["fake"]
+        assert check.fires == fires
+        assert check.interval == pytest.approx((ratio,) * 3)
+
+
+def test_warm_up_runs_everything_once_and_waits_for_the_median() -> None:
+    victim = Recorder()
+    pairs = [(partial(victim, images(k)), partial(victim, images(10 * k))) for k in (1.0, 2.0)]
+
+    class Cooling(FakeClock):
+        def disturbance(self) -> float:
+            return 100 * 0.9**self.calls
+
+    clock = Cooling(victim)
+    assert warm_up(clock, pairs, window=10, tolerance=0.01, seconds=1e9)
+    assert victim.seen[:4] == [1, 10, 2, 20]
+    assert set(victim.seen[4:]) == {1, 10}
+    assert 60 < clock.calls < 100
+
+
+@pytest.mark.parametrize(
+    ("bounds", "readings"),
+    [({"at_most": 60, "seconds": 1e9}, 60), ({"seconds": 2999.0}, 24), ({"seconds": 1.0}, 20)],
+)
+def test_warm_up_gives_up_and_says_so(bounds: dict, readings: int) -> None:
+    victim = Recorder()
+    rising = FakeClock(victim, drift=10.0)
+    pairs = [(partial(victim, images(0.0)), partial(victim, images(0.0)))]
+    assert not warm_up(rising, pairs, **bounds)
+    assert rising.calls == readings
+
+
+def test_an_unsettled_warm_up_stands_in_the_rows() -> None:
+    victim = Recorder()
+    rows = time_pairs(victim, images(1.0), images(1.0), clocks=[FakeClock(victim, drift=10.0)])
+    assert not rows["settled"].any()
+
+
+def test_the_deployed_path_runs_in_eval_and_inference_mode() -> None:
+    victim = Recorder().train()
+    time_pairs(victim, images(1.0), images(1.0), clocks=[FakeClock(victim)])
+    assert victim.modes == {(False, False, True)}
+    assert victim.training
+
+
+def test_a_victim_that_fails_leaves_its_mode_as_it_was() -> None:
+    class Broken(Recorder):
+        def forward(self, images: Tensor) -> Tensor:
+            raise RuntimeError("shapes do not match")
+
+    victim = Broken().train()
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        time_pairs(victim, images(1.0), images(1.0))
+    assert victim.training
+
+
+def test_a_victim_that_refuses_inference_mode_is_run_without_gradients() -> None:
+    class Saving(Recorder):
+        def __init__(self) -> None:
+            super().__init__()
+            self.memory: Tensor | None = None
+
+        def forward(self, images: Tensor) -> Tensor:
+            if torch.is_inference_mode_enabled():
+                raise RuntimeError("Inplace update to inference tensor")
+            return super().forward(images)
+
+    victim = Saving()
+    with pytest.warns(UserWarning, match="recorder is measured under no_grad.*Inplace"):
+        time_pairs(victim, images(1.0), images(1.0), clocks=[FakeClock(victim)])
+    assert victim.modes == {(False, False, False)}
+
+
+@pytest.mark.parametrize(
+    ("clean", "attacked", "settings"),
+    [
+        (images(1, 2), images(1), {}),
+        (images(), images(), {}),
+        (images(1), images(1), {"batch_size": 0}),
+        (images(1), images(1), {"repeats": 0}),
+    ],
+)
+def test_arms_that_do_not_pair_up_are_refused(
+    clean: Tensor, attacked: Tensor, settings: dict
+) -> None:
+    with pytest.raises(UsageError):
+        time_pairs(Recorder(), clean, attacked, **settings)
+
+
+@pytest.mark.parametrize("clock", [latency.WallClock(CPU), latency.CpuTimeClock()])
+def test_clocks_call_once_and_read_seconds(clock: latency.Clock) -> None:
+    calls: list[int] = []
+    assert 0 <= clock.time(lambda: calls.append(1)) < 60
+    assert calls == [1]
+
+
+def test_the_wall_clock_waits_for_the_device_on_both_sides(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    order: list[str] = []
+    monkeypatch.setattr(torch.accelerator, "synchronize", lambda device: order.append("wait"))
+    latency.WallClock(torch.device("cuda")).time(lambda: order.append("call"))
+    assert order == ["wait", "call", "wait"]
+
+
+def test_cuda_events_enclose_the_call_and_are_read_after_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    order: list[str] = []
+
+    class Event:
+        def __init__(self, enable_timing: bool) -> None:
+            assert enable_timing
+
+        def record(self) -> None:
+            order.append("event")
+
+        def elapsed_time(self, end: Event) -> float:
+            order.append("read")
+            return 250.0
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "device", nullcontext)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: order.append("wait"))
+    clock = latency.CudaEventClock(torch.device("cuda", 0))
+    assert clock.time(lambda: order.append("call")) == 0.25
+    assert order == ["wait", "event", "call", "event", "wait", "read"]
+
+
+def test_wall_always_and_cuda_events_beside_it_on_cuda() -> None:
+    assert [clock.name for clock in latency.clocks_for(CPU)] == ["wall"]
+    cuda = latency.clocks_for(torch.device("cuda"))
+    assert [clock.name for clock in cuda] == ["wall", "cuda_event"]
+
+
+def test_environment_names_what_a_timing_depends_on() -> None:
+    found = latency.environment("cpu")
+    assert found["device"] == "cpu"
+    assert found["device_name"] == found["cpu"]
+    assert found["threads"] == torch.get_num_threads()
+    assert found["torch"] == torch.__version__
+    assert found["driver"] is None
+
+
+def test_the_cpu_is_named_by_the_kernel_or_else_by_the_platform(tmp_path: Path) -> None:
+    cpuinfo = tmp_path / "cpuinfo"
+    assert latency.cpu_model(cpuinfo)
+    cpuinfo.write_text("processor\t: 0\nmodel name\t: Fake CPU @ 3 GHz\nflags : a\n")
+    assert latency.cpu_model(cpuinfo) == "Fake CPU @ 3 GHz"
+
+
+@pytest.mark.parametrize(
+    ("line", "driver"),
+    [
+        ("NVIDIA UNIX x86_64 Kernel Module  535.104.05  Sat Aug 19 01:15:15 UTC", "535.104.05"),
+        ("NVIDIA UNIX Open Kernel Module for x86_64  580.95  Release Build  (dvs)", "580.95"),
+        ("something else", None),
+    ],
+)
+def test_the_driver_is_read_from_the_kernel_module(
+    tmp_path: Path, line: str, driver: str | None
+) -> None:
+    version = tmp_path / "version"
+    version.write_text(f"NVRM version: {line}\nGCC version:  gcc version 12.3.0\n")
+    assert latency.nvidia_driver(version) == driver
+    assert latency.nvidia_driver(tmp_path / "absent") is None

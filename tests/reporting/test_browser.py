@@ -1,0 +1,103 @@
+"""The HTML report in a real browser: no console error, no sideways scrolling, light and dark."""
+
+from __future__ import annotations
+
+import html
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import frames
+import pytest
+
+from effattack.reporting.html import render
+
+FLAGS = (
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync "
+    "--disable-background-networking --disable-component-update --enable-logging=stderr --v=0"
+)
+LIGHT, DARK = (f"--blink-settings=preferredColorScheme={scheme}" for scheme in (1, 0))
+HARNESS = """<!doctype html><title>harness</title>
+<iframe style="width: {width}px; height: 900px; border: 0" srcdoc="{source}"></iframe>
+<script>addEventListener("load", () => {{
+  const page = document.querySelector("iframe").contentDocument;
+  document.body.dataset.scroll = page.documentElement.scrollWidth;
+  document.body.dataset.tables = page.querySelectorAll("table").length;
+  document.body.dataset.page = getComputedStyle(page.body).backgroundColor;
+}});</script>"""
+"""The report in a frame of a given width, which a window may be unable to have."""
+
+Browse = Callable[..., tuple[str, list[str]]]
+
+
+@pytest.fixture
+def browse(tmp_path: Path) -> Browse:
+    """Open a page; returns its document after loading, and its console messages."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    binary = next(filter(None, map(shutil.which, names)), None)
+    if binary is None:
+        pytest.skip(
+            "NO BROWSER: the report was not looked at. Install one (Debian: apt-get install "
+            f"chromium) so that one of {', '.join(names)} is on the PATH"
+        )
+
+    def run(source: str, *flags: str) -> tuple[str, list[str]]:
+        path = tmp_path / "page.html"
+        path.write_text(source, encoding="utf-8")
+        profile = f"--user-data-dir={tmp_path / 'profile'}"
+        command = [binary, *FLAGS.split(), profile, *flags, "--dump-dom", path.as_uri()]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+        return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+
+    return run
+
+
+def report(victim: str = "digits_vit_ats", attack: str = "Slowdown") -> str:
+    """A report on few images, with names of choice."""
+    rows, meta = frames.samples(12), frames.meta()
+    rows["victim"] = rows["victim"].replace("digits_vit_ats", victim)
+    rows["attack"] = rows["attack"].replace("Slowdown", attack)
+    meta["victims"][victim] = meta["victims"].pop("digits_vit_ats")
+    return render(rows, frames.scores(rows), meta)
+
+
+def framed(source: str, width: int) -> str:
+    return HARNESS.format(width=width, source=html.escape(source))
+
+
+def measured(document: str) -> dict[str, str]:
+    body = re.search(r"<body([^>]*)>", document)
+    assert body, document[:500]
+    return dict(re.findall(r'data-(\w+)="([^"]*)"', body[1]))
+
+
+def test_phone_and_light(browse: Browse) -> None:
+    document, console = browse(framed(report(), 390), LIGHT)
+    facts = measured(document)
+    assert console == []
+    assert int(facts["tables"]) == 4
+    assert int(facts["scroll"]) <= 390
+    assert facts["page"] == "rgb(251, 250, 248)"
+
+
+def test_long_names_and_dark(browse: Browse) -> None:
+    name = "A" + 60 * "VeryLong"
+    document, console = browse(framed(report(victim=name, attack=name), 390), DARK)
+    facts = measured(document)
+    assert console == []
+    assert int(facts["scroll"]) <= 390
+    assert facts["page"] == "rgb(18, 22, 26)"
+
+
+def test_script_in_a_name_is_shown_not_run(browse: Browse) -> None:
+    name = "<script>console.error('ran')</script><img src=x onerror=console.error(1)>"
+    document, console = browse(report(victim=name, attack=name))
+    assert console == []
+    assert "&lt;script&gt;console.error('ran')" in document
+
+
+def test_console_errors_would_be_seen(browse: Browse) -> None:
+    _, console = browse("<!doctype html><script>console.error('seen')</script>")
+    assert any("seen" in line for line in console)
