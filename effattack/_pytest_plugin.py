@@ -56,7 +56,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
             action="append",
             default=[],
             metavar="SCORE=VALUE",
-            help=f"limit on the worst compute attack, where {worse} is worse; repeatable",
+            help="limit that effattack.suites hold the worst compute attack to, on a score where "
+            f"{worse} is worse; repeatable",
         )
     group.addoption(
         "--effattack-out",
@@ -100,9 +101,7 @@ def effattack_victim(effattack_victim_name: str, pytestconfig: pytest.Config) ->
 
 
 @pytest.fixture(scope="session")
-def effattack_data(
-    effattack_victim: Victim, pytestconfig: pytest.Config
-) -> tuple[Tensor, Tensor]:
+def effattack_data(effattack_victim: Victim, pytestconfig: pytest.Config) -> tuple[Tensor, Tensor]:
     """Images and labels of --effattack-data; without that option, the victim's own."""
     session = pytestconfig.stash[SESSION]
     with users_code(session, session.data or effattack_victim.data or "no data"):

@@ -91,9 +91,9 @@ class Session:
                 {**found.meta, "command": self.command, "data": data},
             )
             evaluation.save(self.out)
-            write(evaluation, self.out / "report.html")
-        except (EffattackError, OSError) as error:
-            self.written = f"no report in {self.out}: {for_pytest(error)}"
+            write(*evaluation.report(), self.out / "report.html")
+        except Exception as error:  # whatever it is, the results of the tests come first
+            self.written = f"no report in {self.out}: {type(error).__name__}: {for_pytest(error)}"
         else:
             shutil.rmtree(self.out / WORKERS, ignore_errors=True)
             self.written = f"report: {self.out / 'report.html'}"
@@ -160,7 +160,7 @@ def in_words() -> Iterator[None]:
     try:
         yield
     except EffattackError as error:
-        pytest.fail(for_pytest(error), pytrace=False)
+        raise pytest.fail.Exception(for_pytest(error), pytrace=False) from None
 
 
 @contextmanager
@@ -172,8 +172,9 @@ def users_code(session: Session, path: str) -> Iterator[None]:
     try:
         yield
     except EffattackError as error:
-        pytest.fail(for_pytest(error), pytrace=False)
+        raise pytest.fail.Exception(for_pytest(error), pytrace=False) from None
     except Exception as error:
         if session.item is not None:
             session.item.add_report_section("setup", "traceback", traceback.format_exc())
-        pytest.fail(f"{path} raised {type(error).__name__}: {error}", pytrace=False)
+        line = f"{path} raised {type(error).__name__}: {error}"
+        raise pytest.fail.Exception(line, pytrace=False) from None

@@ -16,7 +16,14 @@ if TYPE_CHECKING:
 PREFIX = "effattack."
 SEVERITY = ("scored, not judged", "passed", "could not measure", "failed")
 """How verdicts begin; the last of those that apply counts."""
-HEADER = ("victim", "savings retained", "worst attack", "MACs clean → attacked", "latency", "verdict")
+HEADER = (
+    "victim",
+    "savings retained",
+    "worst attack",
+    "MACs clean → attacked",
+    "latency",
+    "verdict",
+)
 
 Properties = list[tuple[str, Any]]
 Facts = dict[str, Any]
@@ -64,7 +71,7 @@ def lines(reports: Iterable[Any]) -> list[tuple[str, bool]]:
     verdicts: dict[str, dict[str, None]] = {}
     for test, properties, failed in _tests(reports):
         for victim, facts in by_victim(properties).items():
-            verdict = facts.get("verdict", f"passed: {test}")
+            verdict = facts.get("verdict", SEVERITY[0])
             if failed and _severity(verdict) < SEVERITY.index("could not measure"):
                 verdict = f"failed: {test}"
             verdicts.setdefault(victim, {})[verdict] = None
@@ -99,7 +106,8 @@ def _severity(verdict: str) -> int:
 
 def _row(victim: str, facts: Facts, verdicts: list[str]) -> tuple[str, ...]:
     savings, latency = facts["savings_retained"], facts["latency_ratio"]
-    interval = f"[{facts['latency_low']:.2f}, {facts['latency_high']:.2f}] {facts['clock']}"
+    low, high = facts["latency_low"], facts["latency_high"]
+    interval = "too few images" if isnan(low) else f"[{low:.2f}, {high:.2f}] {facts['clock']}"
     most = max(map(_severity, verdicts))
     said = [verdict for verdict in verdicts if _severity(verdict) == most]
     return (

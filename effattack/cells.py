@@ -12,7 +12,7 @@ import inspect
 import json
 import os
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -118,14 +118,12 @@ def victim_digest(victim: nn.Module) -> str:
 
 
 def _plain(settings: dict[str, Any]) -> Iterable[tuple[str, str]]:
+    """Attributes that are data: plain values as they are, other objects by their attributes."""
     for key, value in settings.items():
-        if isinstance(value, bool | int | float | str | tuple | list | dict | set | None):
+        if value is None or isinstance(value, bool | int | float | str | tuple | list | dict | set):
             yield key, repr(value)
-        elif is_dataclass(value) or type(value).__repr__ is not object.__repr__:
-            if not isinstance(value, Tensor | nn.Module):
-                yield key, repr(value)
-        elif hasattr(value, "__dict__") and not callable(value):
-            yield key, repr(sorted(_plain(vars(value))))
+        elif not isinstance(value, Tensor | nn.Module) and hasattr(value, "__dict__"):
+            yield key, f"{type(value).__qualname__}{sorted(_plain(vars(value)))}"
 
 
 def _bytes(tensor: Tensor) -> bytes:

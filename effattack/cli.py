@@ -154,7 +154,7 @@ def _write(evaluation: Evaluation, folder: Path, console: Console) -> None:
     from effattack.reporting.html import write
 
     evaluation.save(folder)
-    write(evaluation, folder / "report.html")
+    write(*evaluation.report(), folder / "report.html")
     print_scores(evaluation, console)
     console.print(f"{folder / 'report.html'}, scores.csv, samples.parquet", markup=False)
 

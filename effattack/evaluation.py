@@ -50,6 +50,16 @@ class Evaluation:
         made = [Check(**check) for check in self.meta.get("checks", [])]
         return made + check_scores(self.scores(), self.kinds)
 
+    def report(self) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Any]]:
+        """What :mod:`effattack.reporting` draws: samples, scores with their kind, provenance."""
+        of_row = self.samples.groupby(["victim", "attack", "eps"], sort=False)
+        about = of_row.agg(
+            kind=("kind", "first"), family=("family", "first"), samples=("macs", "size")
+        )
+        scores = self.scores().merge(about.reset_index(), on=["victim", "attack", "eps"])
+        checks = [check._asdict() for check in self.checks()]
+        return self.samples, scores, {**self.meta, "checks": checks}
+
     @staticmethod
     def concat(evaluations: Iterable[Evaluation]) -> Evaluation:
         """Several evaluations as one; their provenance is merged."""
@@ -130,6 +140,8 @@ def evaluate(
         UsageError: for input that cannot be scored.
         MeasurementError: if the audit fails or no gradient reaches the pixels.
     """
-    planned = plan(victim, images, labels, attacks, eps=eps, seeds=seeds, timed=timed, energy=energy)
+    planned = plan(
+        victim, images, labels, attacks, eps=eps, seeds=seeds, timed=timed, energy=energy
+    )
     store = Store(Path(out) / "cells") if out is not None else None
     return Evaluation(*execute(planned, store, progress))

@@ -68,7 +68,7 @@ def execute(
                 times = _timed(store, cell, rows, planned)
                 if cell.attack.name == "clean":
                     same = _ratio(times)
-                    timing = not _fires(same)
+                    timing = not same.excludes(1)
                 rows = rows.merge(times, on="sample", how="left")
             frames.append(_joined(rows, clean, cell))
             if progress is not None:
@@ -83,7 +83,7 @@ def _timed(store: Store | None, cell: Cell, rows: pd.DataFrame, planned: Plan) -
 
     def run() -> pd.DataFrame:
         times = run_timing(cell, rows, planned.timed, planned.energy)
-        again = cell.attack.name == "clean" and _fires(_ratio(times))
+        again = cell.attack.name == "clean" and _ratio(times).excludes(1)
         return run_timing(cell, rows, planned.timed, planned.energy) if again else times
 
     return _stored(store, spec, run)
@@ -91,10 +91,6 @@ def _timed(store: Store | None, cell: Cell, rows: pd.DataFrame, planned: Plan) -
 
 def _ratio(times: pd.DataFrame) -> Interval:
     return median_ratio(times.seconds.to_numpy(), times.clean_seconds.to_numpy())
-
-
-def _fires(same: Interval) -> bool:
-    return not same.low <= 1 <= same.high
 
 
 def run_cell(cell: Cell) -> pd.DataFrame:
@@ -148,9 +144,7 @@ def _images(rows: pd.DataFrame, like: Tensor) -> Tensor:
     return (torch.from_numpy(np.stack(levels)).view(like.shape) / LEVELS).to(like)
 
 
-def _stored(
-    store: Store | None, spec: CellSpec, run: Callable[[], pd.DataFrame]
-) -> pd.DataFrame:
+def _stored(store: Store | None, spec: CellSpec, run: Callable[[], pd.DataFrame]) -> pd.DataFrame:
     if store is None:
         return run()
     if (rows := store.read(spec)) is None:
@@ -184,8 +178,8 @@ def _provenance(planned: Plan, checks: list[Check], same: Interval | None) -> di
     notes = list(planned.notes)
     latency = {}
     if same is not None:
-        latency = {"aa_low": same.low, "aa_high": same.high, "fired": _fires(same)}
-        if _fires(same):
+        latency = {"aa_low": same.low, "aa_high": same.high, "fired": same.excludes(1)}
+        if same.excludes(1):
             notes.append(
                 f"{victim.name}: no latency is given: clean against clean differed twice (×"
                 f"{same.low:.3f} to ×{same.high:.3f}); this machine is too disturbed for a verdict"

@@ -28,9 +28,7 @@ def check_images(images: Tensor, input_shape: tuple[int, ...]) -> None:
             "use torch.as_tensor(images)"
         )
     if not images.is_floating_point():
-        raise UsageError(
-            f"images have dtype {images.dtype}, not float: divide 8-bit images by 255"
-        )
+        raise UsageError(f"images have dtype {images.dtype}, not float: divide 8-bit images by 255")
     if images.dim() != 1 + len(input_shape) or tuple(images.shape[1:]) != tuple(input_shape):
         raise UsageError(
             f"images have shape {tuple(images.shape)}, the victim takes (B, "

@@ -53,9 +53,7 @@ def parse_limit(text: str, *, fail_below: bool) -> Limit:
     """
     score, equals, number = text.partition("=")
     option, other = ("below", "above") if fail_below else ("above", "below")
-    right, wrong = (
-        (LESS_IS_WORSE, MORE_IS_WORSE) if fail_below else (MORE_IS_WORSE, LESS_IS_WORSE)
-    )
+    right, wrong = (LESS_IS_WORSE, MORE_IS_WORSE) if fail_below else (MORE_IS_WORSE, LESS_IS_WORSE)
     if score in wrong:
         raise UsageError(f"{score} is worse when it is {other} a limit: use fail-{other} {text}")
     if score not in right:
@@ -105,8 +103,10 @@ def _judge(victim: str, rows: pd.DataFrame, kinds: dict[str, str], limit: Limit)
 
 
 def _in_words(row: pd.Series, limit: Limit, value: float, passed: bool) -> str:
-    side = ("at least" if limit.fail_below else "at most") if passed else (
-        "below" if limit.fail_below else "above"
+    side = (
+        ("at least" if limit.fail_below else "at most")
+        if passed
+        else ("below" if limit.fail_below else "above")
     )
     ceiling = f" of at most {row.max_macs:,.0f}" if row.max_macs == row.max_macs else ""
     return (

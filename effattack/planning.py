@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -73,7 +73,7 @@ def plan(
     check_images(images, victim.input_shape)
     check_labels(labels, len(images), victim.num_classes)
     notes = []
-    if victim.training:
+    if any(module.training for module in victim.modules()):
         notes.append(f"{victim.name} was in training mode: scored in eval mode")
     clean = to_grid(images.detach())
     if not torch.equal(clean, images):
@@ -85,7 +85,11 @@ def plan(
     ready, skipped = _attacks(victim, attacks, eps, seeds)
     digest = victim_digest(victim)
     cells = [
-        Cell(_spec(victim, digest, attack, clean, labels, first), attack, *_slice(clean, labels, first))
+        Cell(
+            _spec(victim, digest, attack, clean, labels, first),
+            attack,
+            *_slice(clean, labels, first),
+        )
         for first in range(0, len(clean), SLICE)
         for attack in ready
     ]
@@ -112,15 +116,27 @@ def _attacks(
                 skipped.append({"victim": victim.name, "attack": name, "reason": str(error)})
                 break
             ready.setdefault((attack.name, repr(attack)), attack)
-    for attack in attacks:
-        if isinstance(attack, Attack):
-            if attack.victim is not victim:
+    for given in attacks:
+        if isinstance(given, Attack):
+            if given.victim is not victim:
                 raise UsageError(
-                    f"{attack.name} was made for {attack.victim.name}, not for {victim.name}: "
+                    f"{given.name} was made for {given.victim.name}, not for {victim.name}: "
                     "make it for the victim that is evaluated"
                 )
-            ready.setdefault((attack.name, repr(attack)), attack)
+            ready.setdefault((given.name, repr(given)), given)
+    _check_distinct(ready.values())
     return list(ready.values()), skipped
+
+
+def _check_distinct(attacks: Iterable[Attack]) -> None:
+    seen: dict[tuple[str, float, int], Attack] = {}
+    for attack in attacks:
+        other = seen.setdefault((attack.name, attack.eps, attack.seed), attack)
+        if other is not attack:
+            raise UsageError(
+                f"{attack!r} and {other!r} would share their rows: give them different budgets or "
+                "seeds, or evaluate them apart"
+            )
 
 
 def _slice(images: Tensor, labels: Tensor, first: int) -> tuple[Tensor, Tensor]:

@@ -85,6 +85,7 @@ class Victim(nn.Module):
         data: str | None = None,
     ) -> None:
         super().__init__()
+        self.training = False
         self.name = name
         self.family = family
         self.input_shape = tuple(input_shape)

@@ -1,0 +1,37 @@
+"""The victims: one mechanism per file, and the trained ones by name.
+
+Import this package by its long name, ``effattack.models_zoo``.
+"""
+
+from effattack.models_zoo.cascade.cascade import Cascade, TinySaver
+from effattack.models_zoo.early_exit.early_exit import EarlyExit
+from effattack.models_zoo.early_exit.exit_vit import ExitViT
+from effattack.models_zoo.early_exit.msdnet import MSDNet
+from effattack.models_zoo.early_exit.sdn import SDN
+from effattack.models_zoo.layer_skipping.skipnet import SkipNet
+from effattack.models_zoo.quantization.quantized import Quantized
+from effattack.models_zoo.token_sparsification.adavit import AdaViT
+from effattack.models_zoo.token_sparsification.ats import ATS
+from effattack.models_zoo.token_sparsification.avit import AViT
+from effattack.models_zoo.token_sparsification.dynamicvit import DynamicViT
+from effattack.models_zoo.token_sparsification.evit import EViT
+from effattack.models_zoo.token_sparsification.tome import ToMe
+from effattack.registry import load_victim as load
+
+__all__ = [
+    "ATS",
+    "SDN",
+    "AViT",
+    "AdaViT",
+    "Cascade",
+    "DynamicViT",
+    "EViT",
+    "EarlyExit",
+    "ExitViT",
+    "MSDNet",
+    "Quantized",
+    "SkipNet",
+    "TinySaver",
+    "ToMe",
+    "load",
+]

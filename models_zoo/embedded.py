@@ -31,7 +31,10 @@ def _trained(model: M, weights: str) -> M:
 def digits_vit_ats() -> ATS:
     """A small ViT on digits whose blocks 1 to 5 sample tokens; training-free."""
     return ATS(
-        _trained(small_vit(), "digits_vit"), ats_blocks=range(1, 6), name="digits_vit_ats", data=DATA
+        _trained(small_vit(), "digits_vit"),
+        ats_blocks=range(1, 6),
+        name="digits_vit_ats",
+        data=DATA,
     )
 
 

@@ -160,7 +160,7 @@ def as_criterion(given: float | Sequence[float] | Criterion, gates: int) -> Crit
         UsageError: if it is no criterion, or does not fit that many decisions.
     """
     if not isinstance(given, Criterion):
-        if not isinstance(given, int | float | Iterable):
+        if isinstance(given, str) or not isinstance(given, int | float | Iterable):
             raise UsageError(
                 f"{given!r} is no criterion: subclass effattack.models_zoo.exits.Criterion, or "
                 "give confidence thresholds"
@@ -239,7 +239,9 @@ def bounded(excess: Tensor, scale: Tensor | float) -> Tensor:
 
 def spread(logits: Tensor) -> Tensor:
     """Standard deviation over the classes (B, ..., classes) -> (B, ...), constant to autograd."""
-    return logits.detach().std(-1).clamp_min(torch.finfo(logits.dtype).eps)
+    centred = logits.detach() - logits.detach().mean(-1, keepdim=True)
+    deviation = centred.norm(dim=-1) / max(1, logits.shape[-1] - 1) ** 0.5
+    return deviation.clamp_min(torch.finfo(logits.dtype).eps)
 
 
 def log_odds(probability: float) -> float:

@@ -7,7 +7,12 @@ from torch import nn
 
 
 def small_vit(
-    image: int = 32, patch: int = 4, width: int = 64, depth: int = 6, heads: int = 4, classes: int = 10
+    image: int = 32,
+    patch: int = 4,
+    width: int = 64,
+    depth: int = 6,
+    heads: int = 4,
+    classes: int = 10,
 ) -> VisionTransformer:
     """A stock timm ViT: 64 patches and CLS, 22.6 M MACs at the default sizes."""
     return VisionTransformer(

@@ -106,9 +106,16 @@ def train_early_exit() -> None:
     describe(
         embedded.digits_cnn_early_exit(),
         recipe=name,
-        dense_accuracy=accuracy(lambda x: victim.trace(x).stage_logits[:, -1], "test"),
+        dense_accuracy=accuracy(lambda x: last_stage(victim, x), "test"),
         threshold=threshold,
     )
+
+
+def last_stage(victim: Victim, images: Tensor) -> Tensor:
+    """Logits of the final classifier, whatever exit would be taken."""
+    stage_logits = victim.trace(images).stage_logits
+    assert stage_logits is not None
+    return stage_logits[:, -1]
 
 
 def lowest_threshold(stage_logits: Tensor, labels: Tensor, drop: float = 0.005) -> float:
@@ -199,7 +206,9 @@ RECIPES: dict[str, Callable[[], None]] = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m effattack.models_zoo.train", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m effattack.models_zoo.train", description=__doc__
+    )
     parser.add_argument("name", nargs="+", choices=sorted(RECIPES))
     names = parser.parse_args(arguments).name
     torch.set_num_threads(1)

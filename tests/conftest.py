@@ -14,6 +14,8 @@ from effattack.models_zoo.digits import digits
 from effattack.registry import load_victim
 from effattack.victim import Victim
 
+pytest_plugins = ["pytester"]
+
 HERE = str(Path(__file__).parent)
 if HERE not in sys.path:  # makes toys.py importable, whatever import mode pytest runs in
     sys.path.insert(0, HERE)

@@ -69,9 +69,7 @@ def test_victim_keeps_the_contract(name: str, check: Check) -> None:
     first=st.integers(0, 200),
     blend=st.sampled_from([0.0, 0.2, 0.5, 0.9, 1.0]),
 )
-@settings(
-    max_examples=4, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
-)
+@settings(max_examples=4, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 def test_victim_keeps_the_contract_on_any_image(
     name: str, seed: int, first: int, blend: float
 ) -> None:
@@ -211,7 +209,11 @@ BROKEN: dict[str, tuple[Check, Callable[[], Victim], str]] = {
     "no MACs": (contract.check_macs, Idle, "multiplies nothing"),
     "other logits": (contract.check_paths_agree, OtherLogits, "image 0: .*differ by 0.001"),
     "other decisions": (contract.check_paths_agree, OtherDecisions, "forward executed"),
-    "float64 differs": (contract.check_paths_agree, LateRounding, "differ by 1e-06 in torch.float64"),
+    "float64 differs": (
+        contract.check_paths_agree,
+        LateRounding,
+        "differ by 1e-06 in torch.float64",
+    ),
     "float32 constant": (contract.check_paths_agree, WrongMidway, "in torch.float64"),
     "batch statistics": (
         contract.check_batch_independence,
@@ -291,7 +293,7 @@ BROKEN: dict[str, tuple[Check, Callable[[], Victim], str]] = {
         lambda: with_trace(lambda t: t._replace(gates=t.gates * 2)),
         r"gates \['saver'\] share names",
     ),
-    "no Victim": (contract.check_declared, lambda: nn.Linear(2, 2), "Opaque"),  # type: ignore[dict-item,return-value]
+    "no Victim": (contract.check_declared, lambda: nn.Linear(2, 2), "Opaque"),
     "unknown max with gates": (
         contract.check_declared,
         lambda: with_attribute("max_macs", float("nan")),
@@ -398,7 +400,7 @@ def test_float32_may_differ_at_the_threshold(distance: float) -> None:
 def test_float32_may_not_differ_beyond_it() -> None:
     victim, images = Nudged(), grey_images(4)
     victim.doubt = victim.missing(images)[0].item() + victim.doubt + 2e-6
-    victim.margin = lambda logits: LinearSaver.margin(victim, logits) * 10  # type: ignore[method-assign]
+    victim.margin = lambda logits: LinearSaver.margin(victim, logits) * 10
     with pytest.raises(ContractError, match="image 0: the logits of forward and trace differ"):
         contract.check_paths_agree(victim, images)
 

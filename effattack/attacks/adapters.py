@@ -115,9 +115,7 @@ def _import(module: str, extra: str) -> Any:
     try:
         return import_module(module)
     except ImportError as error:
-        raise UsageError(
-            f"{module} is not installed ({error}): pip install '{extra}'"
-        ) from error
+        raise UsageError(f"{module} is not installed ({error}): pip install '{extra}'") from error
 
 
 def _construct(cls: Any, name: str, *arguments: Any, **options: Any) -> Any:

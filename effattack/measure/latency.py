@@ -132,7 +132,8 @@ def time_pairs(
     _check(clean, attacked, batch_size, repeats)
     device = victim.device
     arms = (images.to(device).split(batch_size) for images in (clean, attacked))
-    pairs = [(partial(victim, a), partial(victim, b)) for a, b in zip(*arms, strict=True)]
+    run: Callable[[Tensor], Tensor] = victim
+    pairs = [(partial(run, a), partial(run, b)) for a, b in zip(*arms, strict=True)]
     first = np.arange(0, len(clean), batch_size)
     sizes = np.minimum(batch_size, len(clean) - first)
     frames = []

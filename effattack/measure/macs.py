@@ -77,9 +77,7 @@ def _fused_multihead(
     return embed_dim * embed_dim * (2 * n + 2 * m) + scores
 
 
-def _fused_encoder_layer(
-    src: Tensor, embed_dim: int, num_heads: int, *rest: Any, **__: Any
-) -> int:
+def _fused_encoder_layer(src: Tensor, embed_dim: int, num_heads: int, *rest: Any, **__: Any) -> int:
     """``aten._transformer_encoder_layer_fwd``: multi-head attention and the two-layer MLP."""
     tokens = src[..., 0].numel()
     hidden = next(t.shape[0] for t in rest[11:] if isinstance(t, Tensor) and t.dim() == 2)

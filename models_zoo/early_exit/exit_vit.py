@@ -7,6 +7,7 @@ The recipe of DeeBERT (Xin et al., ACL 2020, arXiv 2004.12993) on a vision trans
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import Any
 
 from timm.models.vision_transformer import VisionTransformer
@@ -48,18 +49,18 @@ class ExitViT(EarlyExit):
     ) -> None:
         check_vit(vit)
         depth = len(vit.blocks)
-        self_exits = tuple(sorted(set(exit_blocks)))
-        if not self_exits or not all(0 <= b < depth - 1 for b in self_exits):
+        exits = tuple(sorted(set(exit_blocks)))
+        if not exits or not all(0 <= b < depth - 1 for b in exits):
             raise UsageError(
-                f"exit_blocks = {self_exits} must name some of the blocks 0 to {depth - 2}: after "
+                f"exit_blocks = {exits} must name some of the blocks 0 to {depth - 2}: after "
                 "the last one stands the model's own head"
             )
         if exit_heads is None:
-            exit_heads = [cls_head(vit) for _ in self_exits]
-        firsts, ends = (0, *(b + 1 for b in self_exits)), (*(b + 1 for b in self_exits), depth)
+            exit_heads = [cls_head(vit) for _ in exits]
+        bounds = pairwise((0, *(b + 1 for b in exits), depth))
         config = getattr(vit, "pretrained_cfg", None) or {}
         super().__init__(
-            [_Segment(vit, first, end) for first, end in zip(firsts, ends, strict=True)],
+            [_Segment(vit, first, end) for first, end in bounds],
             [*(_OnCLS(head) for head in exit_heads), _OwnHead(vit)],
             criterion,
             (vit.patch_embed.proj.in_channels, *vit.patch_embed.img_size),
@@ -69,7 +70,7 @@ class ExitViT(EarlyExit):
             **settings,
         )
         self.vit = vit.eval()
-        self.exit_blocks = self_exits
+        self.exit_blocks = exits
 
 
 def cls_head(vit: VisionTransformer) -> nn.Sequential:

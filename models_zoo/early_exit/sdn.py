@@ -105,7 +105,7 @@ class SDN(EarlyExit):
         sizes: dict[str, Any] = {"num_classes": len(sizing_weight(weights, "end_layers.2.weight"))}
         if architecture == "resnet":
             sizes["width"] = len(sizing_weight(weights, "init_conv.0.weight"))
-        elif architecture == "vgg":
+        elif architecture == "vgg" and settings.get("conv_channels") and settings.get("fc_layers"):
             sizes["batch_norm"] = "layers.0.layers.1.running_mean" in weights
             sizes["input_size"] = _vgg_input_size(weights, **settings)
         victim = cls(architecture, **{**sizes, **settings})
@@ -188,7 +188,8 @@ def _resnet(
 
     (The official code's ``early_exit`` does so; its ``only_output`` does not.)
     """
-    if not blocks or [len(flags) for flags in exits] != list(blocks):
+    given = [len(flags) if isinstance(flags, Sequence) else None for flags in exits]
+    if not blocks or given != list(blocks):
         raise UsageError(f"exits {exits} for blocks {blocks}: give a list of 0 and 1 per group")
     network = _Network()
     stride = 2 if size >= 64 else 1
@@ -262,8 +263,8 @@ def _vgg_input_size(
     weights: Mapping[str, Tensor],
     *,
     conv_channels: Sequence[int],
-    max_pool_sizes: Sequence[int],
     fc_layers: Sequence[int],
+    max_pool_sizes: Sequence[int] = (),
     **_: Any,
 ) -> int:
     """The image side that the first fully connected layer was built for."""

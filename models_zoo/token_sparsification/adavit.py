@@ -43,10 +43,11 @@ class AdaViT(ViTVictim):
 
     Gates, where the block has the policy: ``blocks.k.attention`` and ``blocks.k.mlp`` (B,),
     ``blocks.k.heads`` (B, heads), ``blocks.k.tokens`` (B, patches). Decisions do not outlive their
-    block, so the cost of a unit is the most that it can cost in its block. In the trace, hard
-    decisions have the straight-through gradient of σ(z), as in the official code. The trace's
-    ``aux`` holds σ(z) of all policies, asked or not: ``token_policy`` (B, blocks, patches),
-    ``head_policy`` (B, later blocks, heads), ``layer_policy`` (B, later blocks, 2).
+    block, so the cost of a unit is the most that it can cost in its block. The trace's ``aux``
+    holds σ(z) of all policies, asked or not: ``token_policy`` (B, blocks, patches), ``head_policy``
+    (B, later blocks, heads), ``layer_policy`` (B, later blocks, 2). In training mode the hard
+    decisions have the straight-through gradient of σ(z), as in the official code (which has it in
+    eval mode too); in eval mode they have none, which attacks were measured to gain from.
 
     Args:
         vit: any timm ``VisionTransformer`` with a CLS token. The policies are added; untrained,

@@ -62,6 +62,8 @@ def load_adavit(
     load_official(wanted, modules)
     for qkv, parts in projections:
         qkv.to(parts[0].weight.dtype)
-        joined = [torch.cat(tensors) for tensors in zip(*(p.parameters() for p in parts), strict=True)]
+        joined = [
+            torch.cat(tensors) for tensors in zip(*(p.parameters() for p in parts), strict=True)
+        ]
         for parameter, tensor in zip(qkv.parameters(), joined, strict=True):
             parameter.data.copy_(tensor)

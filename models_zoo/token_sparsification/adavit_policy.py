@@ -8,15 +8,14 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from effattack.errors import UsageError
-from effattack.models_zoo.token_sparsification.margins import (
-    bounded_margin,
-    log_odds,
-    straight_through,
-)
+from effattack.models_zoo.token_sparsification.margins import bounded_margin, log_odds
 from effattack.victim import Gate
 
 OPEN = 3.0
 """Bias of an untrained policy: σ(3) = 0.95, everything is computed."""
+MARGIN_SCALE = 0.25
+"""In log-odds. Small: attacks go for the nearest gates first, which was measured to be stronger.
+Not smaller: the rounding of z in float32, about 1e-6, must stay within ``MARGIN_SLACK``."""
 
 
 class Choice(NamedTuple):
@@ -27,6 +26,8 @@ class Choice(NamedTuple):
     threshold: float
     fixed: bool = False
     """There is no policy."""
+    straight_through: bool = False
+    """Factors have the gradient of σ(z), as in the official code; else none."""
 
     @property
     def soft(self) -> Tensor:
@@ -40,14 +41,14 @@ class Choice(NamedTuple):
 
     @property
     def factor(self) -> Tensor:
-        """The decision as 0 or 1, with the gradient of σ(z)."""
-        return straight_through(self.keep, self.soft)
+        """The decision as 0 or 1."""
+        hard, soft = self.keep.to(self.logits.dtype), self.soft
+        return hard + (soft - soft.detach()) if self.straight_through else hard
 
     @property
     def margin(self) -> Tensor:
-        """σ(z) - threshold to first order around the threshold, without its saturation."""
-        scale = 1 / (self.threshold * (1 - self.threshold))
-        return bounded_margin(self.logits - log_odds(self.threshold), scale, self.keep)
+        """Like σ(z) - threshold, on log-odds; steepest at the threshold."""
+        return bounded_margin(self.logits - log_odds(self.threshold), MARGIN_SCALE, self.keep)
 
     def gate(self, name: str, asked: Tensor, cost: float) -> Gate:
         """Of units (B,) or (B, units); ``asked`` (B,) tells which images decide on them."""
@@ -80,7 +81,7 @@ class Thresholds(NamedTuple):
 
 
 class BlockPolicy(nn.Module):
-    """Linear policies in front of one block (equations 4 to 7 of the paper).
+    """Linear policies in front of one block.
 
     Args:
         block: the block.
@@ -99,21 +100,26 @@ class BlockPolicy(nn.Module):
 
     def tokens(self, normed: Tensor) -> Choice:
         """norm1(x) (B, N, width) -> the patch tokens (B, N - 1); CLS always stays."""
-        return Choice(self.token_select(normed[:, 1:])[:, :, 0], self.thresholds.tokens)
+        return self._choice(self.token_select(normed[:, 1:])[:, :, 0], self.thresholds.tokens)
 
     def heads(self, x: Tensor) -> Choice:
         """x (B, N, width) before any norm -> the heads (B, heads), read from CLS."""
-        return _choice(self.head_select, x, self.num_heads, self.thresholds.heads)
+        if self.head_select is None:
+            return _everything(x, self.num_heads)
+        return self._choice(self.head_select(x[:, 0]), self.thresholds.heads)
 
     def layers(self, x: Tensor) -> Choice:
         """x (B, N, width) before any norm -> attention and MLP (B, 2), read from CLS."""
-        return _choice(self.layer_select, x, 2, self.thresholds.layers)
+        if self.layer_select is None:
+            return _everything(x, 2)
+        return self._choice(self.layer_select(x[:, 0]), self.thresholds.layers)
+
+    def _choice(self, logits: Tensor, threshold: float) -> Choice:
+        return Choice(logits, threshold, straight_through=self.training)
 
 
-def _choice(layer: nn.Linear | None, x: Tensor, units: int, threshold: float) -> Choice:
-    if layer is None:
-        return Choice(x.new_full((len(x), units), float("inf")), threshold, fixed=True)
-    return Choice(layer(x[:, 0]), threshold)
+def _everything(x: Tensor, units: int) -> Choice:
+    return Choice(x.new_full((len(x), units), float("inf")), 0.5, fixed=True)
 
 
 def _linear(width: int, units: int) -> nn.Linear:

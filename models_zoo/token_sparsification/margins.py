@@ -34,8 +34,3 @@ def bounded_margin(excess: Tensor, scale: Tensor | float, active: Tensor) -> Ten
     least = torch.finfo(margin.dtype).eps
     moved = torch.where(active, least, -least).to(margin.dtype) + (margin - margin.detach())
     return torch.where((margin > 0) == active, margin, moved)
-
-
-def straight_through(hard: Tensor, soft: Tensor) -> Tensor:
-    """The value of the hard decision, exactly; the gradient of the soft one."""
-    return hard.to(soft.dtype) + (soft - soft.detach())

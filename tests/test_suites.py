@@ -1,0 +1,129 @@
+"""The suites, on victims of a user's own: what passes, what fails, and in which words."""
+
+from __future__ import annotations
+
+import inspect
+import re
+
+import pytest
+from projects import BUILD, DATA, SUITES, Run, project, section
+
+from effattack.contract import INVARIANTS
+from effattack.suites import test_contract as contract_suite
+
+
+@pytest.fixture
+def run(pytester: pytest.Pytester) -> Run:
+    """pytest in a project with ``models.py``."""
+    return project(pytester)
+
+
+@pytest.fixture
+def score(run: Run) -> Run:
+    """The suites on a victim whose gates open easily."""
+    return lambda *arguments: run(*SUITES, BUILD, DATA, *arguments)
+
+
+def test_without_a_limit_it_is_scored_but_not_judged(score: Run) -> None:
+    result = score("-rs")
+    result.assert_outcomes(passed=10, skipped=1)
+    result.stdout.fnmatch_lines(["SKIPPED*scored, not judged: *--effattack-fail-below*"])
+    assert re.search(
+        r"\ntoy +\d\.\d% +Slowdown at 8/255 +\d+ → \d+ +(×|not measured).* scored, not judged",
+        section(result),
+    )
+
+
+@pytest.mark.parametrize(
+    ("limit", "words"),
+    [
+        ("below=savings_retained=-1", "passed: savings_retained at least -1"),
+        ("above=macs_ratio=9", "passed: macs_ratio at most 9"),
+    ],
+)
+def test_a_limit_that_holds(score: Run, limit: str, words: str) -> None:
+    result = score(f"--effattack-fail-{limit}", "-k", "limit")
+    result.assert_outcomes(passed=1, deselected=10)
+    assert words in section(result)
+
+
+def test_a_limit_that_is_crossed_fails_one_test_in_words(score: Run) -> None:
+    result = score("--effattack-fail-below=savings_retained=0.6", "--effattack-eps=10/255")
+    result.assert_outcomes(passed=10, failed=1)
+    result.stdout.re_match_lines(
+        [
+            r"toy: savings retained is 0\.\d+, below the limit 0\.6: Slowdown at eps 10/255 "
+            r"moved the MACs per image \d+ → \d+ of at most 176"
+        ]
+    )
+    result.stdout.no_fnmatch_line("*Traceback*")
+    assert "  failed: savings_retained below 0.6" in section(result)
+
+
+def test_several_limits_are_judged_one_by_one(score: Run) -> None:
+    limits = ("macs_ratio=1.01", "macs=1", "macs=1e9")
+    result = score(*(f"--effattack-fail-above={limit}" for limit in limits), "-k", "limit")
+    result.assert_outcomes(passed=1, failed=2, deselected=10)
+    assert "failed: macs_ratio above 1.01 (and 1 more)" in section(result)
+
+
+def test_a_score_that_is_nan_is_an_error(run: Run) -> None:
+    limit = "--effattack-fail-below=savings_retained=0.6"
+    result = run(*SUITES, DATA, "--effattack-victim=models:opaque", limit)
+    result.assert_outcomes(passed=8, skipped=2, errors=1)
+    result.stdout.fnmatch_lines(["could not measure savings_retained of opaque (*"])
+    assert re.search("unknown .*could not measure savings_retained", section(result))
+
+
+def test_a_constant_victim_keeps_its_savings(run: Run) -> None:
+    limit = "--effattack-fail-below=savings_retained=0.99"
+    result = run(*SUITES, DATA, "--effattack-victim=models:Plain", limit)
+    result.assert_outcomes(passed=9, skipped=2)
+    assert re.search("plain +100.0% +none applied +32 → 32 .* passed", section(result))
+
+
+def test_a_broken_contract_fails_the_tests_that_say_so(run: Run) -> None:
+    result = run(*SUITES, DATA, "--effattack-victim=models:Boastful")
+    result.stdout.fnmatch_lines(["*test_declared_macs_are_the_executed_ones*"])
+    result.stdout.fnmatch_lines(["toy: image 0: trace declares 88 MACs, forward executed 176*"])
+    result.assert_outcomes(passed=4, failed=2, errors=5)
+
+
+def test_a_failed_self_check_fails_with_its_message(run: Run) -> None:
+    result = run(*SUITES, DATA, "--effattack-victim=models:Blind", "-k", "gradient")
+    result.assert_outcomes(passed=1, failed=1, warnings=1, deselected=9)
+    result.stdout.fnmatch_lines(["self-check failed: toy: gradient through every gate: zero over*"])
+    assert "failed: test_robustness.py::test_gradients_pass_every_gate" in section(result)
+
+
+@pytest.mark.parametrize(
+    ("victim", "options", "message"),
+    [
+        ("nowhere:build", (), "cannot import 'nowhere' for 'nowhere:build' (*"),
+        ("models:biuld", (), "models has no callable 'biuld'*"),
+        ("models:model", (), "models:model returned Linear, not an effattack.Victim: wrap*Opaque*"),
+        ("models:broken", (), "models:broken raised ValueError: no weights here"),
+        ("models:build", (), "toy brings no data of its own: give --effattack-data an image*"),
+        ("models:build", ("data=models:small",), "images have shape (2, 1, 2, 2), the victim *"),
+        ("models:build", ("data=nothing.npz",), "cannot read nothing.npz (*"),
+        ("models:build", ("data=models:broken",), "models:broken raised ValueError: no weights*"),
+        ("models:build", ("data=models:data", "attack=Slodown"), "unknown attack 'Slodown': did*"),
+    ],
+)
+def test_what_cannot_be_used_is_said_in_one_line(
+    run: Run, victim: str, options: tuple[str, ...], message: str
+) -> None:
+    extra = [f"--effattack-{option}" for option in options]
+    result = run(*SUITES[:2], f"--effattack-victim={victim}", *extra, "-k", "declared or deter")
+    outcomes = result.parseoutcomes()
+    assert outcomes["errors"] >= 1
+    assert "failed" not in outcomes
+    result.stdout.fnmatch_lines([message])
+    assert str(result.stdout).count("Traceback") == ("broken" in message)
+    assert not section(result)
+
+
+def test_the_contract_suite_has_a_test_for_every_invariant() -> None:
+    source = inspect.getsource(contract_suite)
+    asked = {f"check_{name}" for name in re.findall(r'holds\("(\w+)"\)', source)}
+    assert asked == {check.__name__ for check in INVARIANTS}
