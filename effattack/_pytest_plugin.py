@@ -103,12 +103,12 @@ def effattack_victim(effattack_victim_name: str, pytestconfig: pytest.Config) ->
 @pytest.fixture(scope="session")
 def effattack_data(effattack_victim: Victim, pytestconfig: pytest.Config) -> tuple[Tensor, Tensor]:
     """Images and labels of --effattack-data; without that option, the victim's own."""
-    session = pytestconfig.stash[SESSION]
-    with users_code(session, session.data or effattack_victim.data or "no data"):
+    session, victim = pytestconfig.stash[SESSION], effattack_victim
+    with users_code(session, session.data or victim.data or "no data"):
         from effattack.data import load_data, subset
 
-        images, labels = subset(*load_data(session.data, effattack_victim), session.samples)
-        return images.to(effattack_victim.device), labels.to(effattack_victim.device)
+        images, labels = subset(*load_data(session.data, victim), session.samples)
+        return images.to(victim.device, victim.dtype), labels.to(victim.device)
 
 
 @pytest.fixture(scope="session")

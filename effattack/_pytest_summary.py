@@ -35,7 +35,7 @@ def worst(evaluation: Evaluation) -> dict[str, Facts]:
     found = {}
     for victim, rows in evaluation.scores().groupby("victim", sort=False):
         compute = rows[rows.attack.map(evaluation.kinds).eq("compute")]
-        row = compute.loc[compute.macs_ratio.idxmax()] if len(compute) else rows.iloc[0]
+        row = compute.sort_values("macs_ratio").iloc[-1] if len(compute) else rows.iloc[0]
         found[str(victim)] = {
             "savings_retained": float(row.savings_retained),
             "attack": str(row.attack) if len(compute) else "",
@@ -107,6 +107,7 @@ def _severity(verdict: str) -> int:
 def _row(victim: str, facts: Facts, verdicts: list[str]) -> tuple[str, ...]:
     savings, latency = facts["savings_retained"], facts["latency_ratio"]
     low, high = facts["latency_low"], facts["latency_high"]
+    measured = facts["attack"] and not isnan(latency)
     interval = "too few images" if isnan(low) else f"[{low:.2f}, {high:.2f}] {facts['clock']}"
     most = max(map(_severity, verdicts))
     said = [verdict for verdict in verdicts if _severity(verdict) == most]
@@ -115,6 +116,6 @@ def _row(victim: str, facts: Facts, verdicts: list[str]) -> tuple[str, ...]:
         "unknown" if isnan(savings) else f"{savings:.1%}",
         f"{facts['attack']} at {facts['eps'] * 255:g}/255" if facts["attack"] else "none applied",
         f"{facts['clean_macs']:,.0f} → {facts['macs']:,.0f}",
-        "not measured" if isnan(latency) else f"×{latency:.2f} {interval}",
+        f"×{latency:.2f} {interval}" if measured else "not measured",
         said[0] + (f" (and {len(said) - 1} more)" if len(said) > 1 else ""),
     )

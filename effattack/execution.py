@@ -9,7 +9,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -23,12 +23,11 @@ from effattack.attacks.base import undisturbed
 from effattack.cells import CellSpec, Store
 from effattack.images import LEVELS
 from effattack.measure.energy import available_counters, energy_ratio, why_empty
-from effattack.measure.latency import environment
-from effattack.measure.latency import WallClock, time_pairs
+from effattack.measure.latency import WallClock, environment, time_pairs
 from effattack.measure.statistics import Interval, median_ratio
 from effattack.planning import Cell, Plan
 from effattack.selfchecks import Check, check_victim
-from effattack.victim import Victim, audit
+from effattack.victim import audit
 
 SCHEMA = 1
 """Of the stored frames; raised when their columns change meaning."""
@@ -186,7 +185,7 @@ def _provenance(planned: Plan, checks: list[Check], same: Interval | None) -> di
             )
     return {
         "schema": SCHEMA,
-        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {
             "effattack": effattack.__version__,
             "python": platform.python_version(),

@@ -52,11 +52,14 @@ def check_labels(labels: Tensor, count: int, num_classes: int) -> None:
     Raises:
         UsageError: naming the cause and the remedy.
     """
-    if not isinstance(labels, Tensor) or labels.is_floating_point() or labels.dim() != 1:
+    integer = isinstance(labels, Tensor) and not (
+        labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool
+    )
+    if not integer or labels.dim() != 1:
         raise UsageError("labels must be a tensor (B,) of integer class indices")
     if len(labels) != count:
         raise UsageError(f"there are {count} images but {len(labels)} labels: they must pair up")
-    if count and not (0 <= int(labels.min()) and int(labels.max()) < num_classes):
+    if count and not (int(labels.min()) >= 0 and int(labels.max()) < num_classes):
         raise UsageError(
             f"labels lie in [{int(labels.min())}, {int(labels.max())}], the victim has classes "
             f"0 to {num_classes - 1}"

@@ -27,6 +27,10 @@ MORE_IS_WORSE = {
 }
 
 
+JUDGED_BY = {"latency_ratio": "latency_low"}
+"""Noisy scores fail only where their whole interval is beyond the limit."""
+
+
 class Limit(NamedTuple):
     """A bound on one score of the worst compute attack."""
 
@@ -89,7 +93,7 @@ def _judge(victim: str, rows: pd.DataFrame, kinds: dict[str, str], limit: Limit)
     against = rows[rows.attack.map(kinds).eq("compute")]
     if rows.constant.all() and against.empty:
         against = rows[rows.attack == "noise"]
-    values = against[limit.score]
+    values = against[JUDGED_BY.get(limit.score, limit.score)]
     if against.empty or values.isna().any():
         why = "no compute attack ran on it" if against.empty else "it is NaN"
         raise MeasurementError(
@@ -97,7 +101,7 @@ def _judge(victim: str, rows: pd.DataFrame, kinds: dict[str, str], limit: Limit)
             "max_macs, name an attack that applies, or limit another score, such as macs_ratio"
         )
     worst = against.loc[values.idxmin() if limit.fail_below else values.idxmax()]
-    value = float(worst[limit.score])
+    value = float(values[worst.name])
     passed = value >= limit.value if limit.fail_below else value <= limit.value
     return Verdict(victim, limit, passed, _in_words(worst, limit, value, passed))
 

@@ -69,7 +69,7 @@ def plan(
     timed: int = 16,
     energy: bool = False,
 ) -> Plan:
-    """The cells of an evaluation, checked but not run; arguments as in :func:`effattack.evaluate`."""
+    """The cells of an evaluation, checked but not run; see :func:`effattack.evaluate`."""
     check_images(images, victim.input_shape)
     check_labels(labels, len(images), victim.num_classes)
     notes = []
@@ -81,7 +81,7 @@ def plan(
         notes.append(f"{victim.name}: images rounded to the 8-bit grid (by at most {moved:.1e})")
     for note in notes:
         warnings.warn(note, stacklevel=3)
-    clean, labels = clean.to(victim.device), labels.to(victim.device)
+    clean, labels = clean.to(victim.device, victim.dtype), labels.to(victim.device)
     ready, skipped = _attacks(victim, attacks, eps, seeds)
     digest = victim_digest(victim)
     cells = [

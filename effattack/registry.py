@@ -1,4 +1,4 @@
-"""Victims by name: entry points of the group ``effattack.victims``, or ``package.module:factory``."""
+"""Victims by name: entry points of the group ``effattack.victims``, or ``module:factory``."""
 
 from __future__ import annotations
 
@@ -53,10 +53,13 @@ def import_factory(path: str) -> Callable[[], Any]:
     try:
         module = import_module(module_name)
     except ModuleNotFoundError as error:
-        raise UsageError(
-            f"cannot import {module_name!r} for {path!r} ({error}): run from the folder that "
-            "contains it, or install it"
-        ) from error
+        missing = error.name or module_name
+        remedy = (
+            "run from the folder that contains it, or install it"
+            if module_name == missing or module_name.startswith(f"{missing}.")
+            else f"{module_name} needs {missing}: install it"
+        )
+        raise UsageError(f"cannot import {missing!r} for {path!r}: {remedy}") from error
     factory = getattr(module, attribute, None)
     if not callable(factory):
         raise UsageError(f"{module_name} has no callable {attribute!r}: {path!r} names nothing")

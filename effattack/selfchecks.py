@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from effattack.contract import check_gradients
 from effattack.victim import Victim
 
 BUDGET_SLACK = 0.02
@@ -34,30 +35,12 @@ def check_victim(victim: Victim, images: Tensor) -> list[Check]:
 
 def _gradients(victim: Victim, images: Tensor) -> Check:
     name = "gradient through every gate"
-    with torch.enable_grad():
-        images = images.detach().clone().requires_grad_()
-        trace = victim.trace(images)
-        if not trace.gates:
-            return Check(victim.name, name, None, "no gates")
-        blind = []
-        for gate in trace.gates:
-            total = gate.margin.sum()
-            gradient = None
-            if total.requires_grad:
-                (gradient,) = torch.autograd.grad(
-                    total, images, retain_graph=True, allow_unused=True
-                )
-            if gradient is None or not gradient.any():
-                blind.append(gate.name)
-    if blind:
-        return Check(
-            victim.name,
-            name,
-            False,
-            f"zero over {len(images)} images for {', '.join(blind)}: attacks through these gates "
-            "are blind; bound margins without saturating them",
-        )
-    return Check(victim.name, name, True, f"non-zero for all {len(trace.gates)} gates")
+    gates = len(victim.trace(images[:1]).gates)
+    if not gates:
+        return Check(victim.name, name, None, "no gates")
+    if blind := check_gradients(victim, images):
+        return Check(victim.name, name, False, "; ".join(blind))
+    return Check(victim.name, name, True, f"non-zero for all {gates} gates")
 
 
 def _determinism(victim: Victim, images: Tensor) -> Check:

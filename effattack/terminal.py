@@ -65,7 +65,7 @@ def _table(victim: str, rows: pd.DataFrame) -> Table:
     for header in ("eps", "accuracy", "agree", "MACs ×", "of max", "retained", "latency ×"):
         table.add_column(header, justify="right", no_wrap=True)
     for row in rows.itertuples():
-        latency = f"{words.ratio(row.latency_ratio)} [{words.interval(row.latency_low, row.latency_high)}]"
+        bounds = words.interval(row.latency_low, row.latency_high)
         table.add_row(
             Text(row.attack),
             words.eps(row.eps),
@@ -74,6 +74,6 @@ def _table(victim: str, rows: pd.DataFrame) -> Table:
             f"{row.macs_ratio:.2f}",
             words.percent(row.macs / row.max_macs),
             words.percent(row.savings_retained),
-            latency,
+            f"{words.ratio(row.latency_ratio)} [{bounds}]",
         )
     return table

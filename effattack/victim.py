@@ -107,8 +107,16 @@ class Victim(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the parameters live (CPU for a victim without any)."""
-        tensors = (*self.parameters(), *self.buffers())
-        return tensors[0].device if tensors else torch.device("cpu")
+        return self._example().device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the floating-point parameters: what images must be (float32 without any)."""
+        return self._example().dtype
+
+    def _example(self) -> Tensor:
+        tensors = (t for t in (*self.parameters(), *self.buffers()) if t.is_floating_point())
+        return next(tensors, torch.empty(0, dtype=torch.float32))
 
 
 class Opaque(Victim):

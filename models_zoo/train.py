@@ -70,7 +70,7 @@ def cross_entropy(model: nn.Module, smoothing: float = 0.0) -> Loss:
 
 def train_vit() -> None:
     """The plain ViT under ``digits_vit_ats`` and ``digits_vit_int8``."""
-    torch.manual_seed(0)
+    torch.manual_seed(1)
     vit = small_vit()
     fit(vit, cross_entropy(vit, smoothing=0.1), epochs=100, rate=1e-3)
     save_weights(vit, WEIGHTS / "digits_vit.safetensors")

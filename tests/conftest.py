@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from functools import cache
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,6 @@ import torch
 from torch import Tensor
 
 from effattack.models_zoo.digits import digits
-from effattack.registry import load_victim
 from effattack.victim import Victim
 
 pytest_plugins = ["pytester"]
@@ -20,9 +18,9 @@ HERE = str(Path(__file__).parent)
 if HERE not in sys.path:  # makes toys.py importable, whatever import mode pytest runs in
     sys.path.insert(0, HERE)
 
-torch.set_num_threads(1)
+from toys import embedded  # noqa: E402
 
-embedded = cache(load_victim)
+torch.set_num_threads(1)
 
 
 @pytest.fixture

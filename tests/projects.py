@@ -37,6 +37,10 @@ MODELS = """
         images = grey_images(8)
         return images, build()(images).argmax(1)
 
+    def doubles():
+        images, labels = data()
+        return images.double(), labels
+
     def small():
         return torch.zeros(2, 1, 2, 2), torch.zeros(2, dtype=torch.long)
 

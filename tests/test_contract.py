@@ -12,11 +12,10 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import embedded
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
-from toys import LinearSaver, grey_images, noise_images
+from toys import LinearSaver, embedded, grey_images, noise_images
 
 from effattack import contract
 from effattack.contract import INVARIANTS, Check

@@ -6,6 +6,7 @@ import re
 from math import nan
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -149,7 +150,7 @@ def test_under_xdist_the_controller_says_it_all(
     assert not (pytester.path / "kept" / ".workers").exists()
 
 
-def report(test: str, macs: float | None = None, failed: bool = False, **facts: str) -> object:
+def report(test: str, macs: float | None = None, failed: bool = False, **facts: Any) -> object:
     """What pytest reports of a test on ``my.victim``."""
     if macs is not None:
         unknown = ("savings_retained", "latency_ratio", "latency_low", "latency_high")

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 from torch import Generator, Tensor, nn
 
 from effattack.images import LEVELS
+from effattack.registry import load_victim
 from effattack.victim import Gate, Trace, Victim
 
 SHAPE = (1, 4, 4)
+
+embedded = cache(load_victim)
+"""A registered victim by name, loaded once and shared by all tests: leave it as it was."""
 
 
 class LinearSaver(Victim):

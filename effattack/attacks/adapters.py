@@ -57,6 +57,8 @@ class LibraryAttack(Attack):
         self.attack = attack
         self.options = options
         self.threat = Linf(eps)
+        if attack not in self.known():
+            raise unknown_name(f"{self.library} attack", attack, self.known())
         super().__init__(victim, eps=eps, seed=seed, **options)
 
     @property
@@ -64,12 +66,16 @@ class LibraryAttack(Attack):
         return f"{self.library}.{self.attack}"
 
     def run(self, clean: Tensor, labels: Tensor, goal: Goal, generator: Generator) -> Tensor:
-        torch.manual_seed(self.seed)
         model = TracedLogits(self.victim).eval()
         found = self.perturb(model, clean.clone(), labels).detach()
         broken = ~torch.isfinite(found).flatten(1).all(1)
         found = torch.where(broken.view(-1, *[1] * (clean.dim() - 1)), clean, found)
         return self.threat.on_grid(self.threat.project(found, clean), clean)
+
+    @classmethod
+    @abstractmethod
+    def known(cls) -> dict[str, type]:
+        """The attacks of the library, by name."""
 
     @abstractmethod
     def perturb(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
@@ -84,13 +90,15 @@ class Torchattacks(LibraryAttack):
 
     library = "torchattacks"
 
+    @classmethod
+    def known(cls) -> dict[str, type]:
+        return _classes(_import("torchattacks", "effattack[torchattacks]"))
+
     def perturb(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        module = _import("torchattacks", "effattack[torchattacks]")
-        known = {n for n, c in vars(module).items() if inspect.isclass(c)} - {"Attack"}
-        if self.attack not in known:
-            raise unknown_name("torchattacks attack", self.attack, known)
-        cls = getattr(module, self.attack)
-        return _construct(cls, self.name, model, eps=self.eps, **self.options)(images, labels)
+        attack = _construct(
+            self.known()[self.attack], self.name, model, eps=self.eps, **self.options
+        )
+        return attack(images, labels)
 
 
 class Foolbox(LibraryAttack):
@@ -101,14 +109,20 @@ class Foolbox(LibraryAttack):
 
     library = "foolbox"
 
+    @classmethod
+    def known(cls) -> dict[str, type]:
+        return _classes(_import("foolbox", "foolbox").attacks)
+
     def perturb(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        foolbox = _import("foolbox", "foolbox")
-        known = {n for n, c in vars(foolbox.attacks).items() if inspect.isclass(c)}
-        if self.attack not in known:
-            raise unknown_name("foolbox attack", self.attack, known)
-        attack = _construct(getattr(foolbox.attacks, self.attack), self.name, **self.options)
-        wrapped = foolbox.PyTorchModel(model, bounds=(0, 1), device=images.device)
+        attack = _construct(self.known()[self.attack], self.name, **self.options)
+        wrapped = _import("foolbox", "foolbox").PyTorchModel(
+            model, bounds=(0, 1), device=images.device
+        )
         return attack(wrapped, images, labels, epsilons=self.eps)[1]
+
+
+def _classes(module: Any) -> dict[str, type]:
+    return {name: thing for name, thing in vars(module).items() if inspect.isclass(thing)}
 
 
 def _import(module: str, extra: str) -> Any:

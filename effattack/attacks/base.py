@@ -107,6 +107,10 @@ class GradientAttack(Attack):
     ) -> None:
         self.threat, self.objective, self.search = threat, objective, search
         super().__init__(victim, eps=threat.eps, seed=seed, steps=search.steps, **settings)
+        shape = (1, *victim.input_shape)
+        grey = torch.full(shape, 0.5, device=victim.device, dtype=victim.dtype)
+        with undisturbed(victim), torch.no_grad():
+            objective.check(victim.trace(grey), victim)
 
     def run(self, clean: Tensor, labels: Tensor, goal: Goal, generator: Generator) -> Tensor:
         return self.search(clean, self.threat, self.objective, goal, generator)

@@ -71,7 +71,7 @@ class Cascade(Victim):
             dense_macs=macs[-1],
             **settings,
         )
-        self.models = nn.ModuleList(models)
+        self.models = nn.ModuleList(models).eval()
         self.criterion = criterion
         self._cumulative_macs = list(accumulate(macs))
 

@@ -63,7 +63,7 @@ class Quantized(Victim):
             **settings,
         )
         self.model = quantize_int8(model)
-        self._traced = straight_through(self.model)
+        self._traced = straight_through(self.model).eval()
 
     def forward(self, images: Tensor) -> Tensor:
         return self.model(images)
