@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from rich.box import SIMPLE
@@ -62,18 +62,22 @@ def _table(victim: str, rows: pd.DataFrame) -> Table:
     title = Text(f"{victim}: {work}{', constant' if first.constant else ''}")
     table = Table(title=title, title_justify="left", box=SIMPLE, pad_edge=False)
     table.add_column("attack", no_wrap=True)
-    for header in ("eps", "accuracy", "agree", "MACs ×", "of max", "retained", "latency ×"):
+    for header in ("eps", "accuracy", "agree", "MACs", "retained", "latency"):
         table.add_column(header, justify="right", no_wrap=True)
     for row in rows.itertuples():
-        bounds = words.interval(row.latency_low, row.latency_high)
         table.add_row(
             Text(row.attack),
-            words.eps(row.eps),
-            words.percent(row.accuracy),
-            words.percent(row.agreement),
-            f"{row.macs_ratio:.2f}",
-            words.percent(row.macs / row.max_macs),
+            f"{row.eps * 255:g}/255" if 0 < row.eps < 1 else "",
+            f"{row.accuracy:.1%}",
+            f"{row.agreement:.1%}",
+            words.ratio(row.macs_ratio),
             words.percent(row.savings_retained),
-            f"{words.ratio(row.latency_ratio)} [{bounds}]",
+            _latency(row),
         )
     return table
+
+
+def _latency(row: Any) -> str:
+    if words.missing(row.latency_ratio):
+        return words.MISSING
+    return f"{words.ratio(row.latency_ratio)} [{row.latency_low:.2f}, {row.latency_high:.2f}]"

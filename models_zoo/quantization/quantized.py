@@ -9,7 +9,9 @@ backward pass uses the dequantized weight.
 from __future__ import annotations
 
 import copy
+import logging
 import warnings
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -79,17 +81,27 @@ def quantize_int8(model: nn.Module) -> nn.Module:
     Raises:
         UsageError: if torchao is not installed.
     """
+    torchao = _torchao()
+    model = copy.deepcopy(model).eval().requires_grad_(False)
+    torchao.quantize_(model, torchao.Int8DynamicActivationInt8WeightConfig())
+    return model
+
+
+def _torchao() -> Any:
+    """torchao's quantization; what it and torch say of each other's versions is not repeated."""
+    logger = logging.getLogger("torch.utils._pytree")
+    level = logger.level
     try:
+        logger.setLevel(logging.ERROR)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            from torchao.quantization import Int8DynamicActivationInt8WeightConfig, quantize_
+            return import_module("torchao.quantization")
     except ImportError as error:
         raise UsageError(
             f"int8 victims need torchao ({error}): pip install 'effattack[quant]'"
         ) from error
-    model = copy.deepcopy(model).eval().requires_grad_(False)
-    quantize_(model, Int8DynamicActivationInt8WeightConfig())
-    return model
+    finally:
+        logger.setLevel(level)
 
 
 class _StraightThroughLinear(torch.autograd.Function):
