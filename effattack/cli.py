@@ -33,6 +33,12 @@ EXAMPLES = """examples:
 
 exit codes: 0 passed, 1 a limit was crossed, 2 wrong usage, 3 it could not be measured
 """
+DEFAULT_VICTIMS = (
+    "digits_cnn_early_exit",
+    "digits_tinysaver_cascade",
+    "digits_vit_ats",
+    "digits_vit_int8",
+)
 DEFAULT_ATTACKS = ("Slowdown", "DeepSloth", "DeSparsify", "torchattacks.PGD", "foolbox.LinfPGD")
 
 
@@ -64,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
 
     run = commands.add_parser("run", help="score victims under attacks and write a report")
     run.add_argument(
-        "--victim", action="append", metavar="NAME|MODULE:FACTORY", help="default: all embedded"
+        "--victim", action="append", metavar="NAME|MODULE:FACTORY", help="default: four on digits"
     )
     run.add_argument("--attack", action="append", metavar="NAME", help="default: all that apply")
     run.add_argument("--eps", default="8/255", help="l-inf budget in [0, 1] pixels (8/255)")
@@ -98,7 +104,7 @@ def _run(options: argparse.Namespace, console: Console) -> int:
     from effattack.cells import Store
     from effattack.evaluation import Evaluation
     from effattack.limits import judge, parse_limit
-    from effattack.registry import load_victim, registered
+    from effattack.registry import load_victim
 
     limits = [parse_limit(text, fail_below=True) for text in options.fail_below]
     limits += [parse_limit(text, fail_below=False) for text in options.fail_above]
@@ -107,7 +113,7 @@ def _run(options: argparse.Namespace, console: Console) -> int:
     for name in attacks:
         attack_class(name)
     store = Store(options.out / "cells")
-    victims = [load_victim(name).to(device) for name in options.victim or registered()]
+    victims = [load_victim(name).to(device) for name in options.victim or DEFAULT_VICTIMS]
     plans = [_plan(victim, attacks, eps, options) for victim in victims]
     evaluation = Evaluation.concat(_execute(plans, store, console))
     evaluation.meta["command"] = "effattack " + shlex.join(sys.argv[1:])

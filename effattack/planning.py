@@ -13,6 +13,7 @@ from effattack.attacks import Attack, build
 from effattack.cells import CellSpec, code_version, data_digest, victim_digest
 from effattack.errors import NotApplicable, UsageError
 from effattack.images import check_images, check_labels, to_grid
+from effattack.measure.latency import environment
 from effattack.victim import Victim
 
 SLICE = 100
@@ -49,8 +50,9 @@ class Plan:
 
     @property
     def timing(self) -> str:
-        """Names the timing of a cell, beside the work of attacking."""
-        return f"timing of {self.timed} images" + (" with energy" if self.energy else "")
+        """Names the timing of a cell, beside the work of attacking; true of this machine only."""
+        where = environment(self.victim.device)["device_name"]
+        return f"timing of {self.timed} images on {where}{', with energy' * self.energy}"
 
     @property
     def work(self) -> float:

@@ -1,0 +1,106 @@
+"""Cells: what changes their hash, and what survives."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from toys import LinearSaver, embedded, grey_images
+
+from effattack.cells import CellSpec, Store, data_digest, victim_digest
+from effattack.errors import UsageError
+
+SPEC = CellSpec(
+    work="attack",
+    victim="toy",
+    victim_digest="v",
+    attack="Slowdown",
+    settings="Slowdown(eps=8/255)",
+    eps=8 / 255,
+    seed=0,
+    first=0,
+    last=100,
+    data_digest="d",
+    device="cpu",
+    threads=1,
+    code="0.1.0+abc",
+    torch="2.15.0",
+)
+ROWS = pd.DataFrame({"sample": [0, 1], "image": [b"\x00\x01", b"\x02\x03"]})
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("work", "timing"),
+        ("victim_digest", "w"),
+        ("settings", "Slowdown(eps=8/255, steps=9)"),
+        ("eps", 4 / 255),
+        ("seed", 1),
+        ("first", 100),
+        ("data_digest", "e"),
+        ("threads", 2),
+        ("code", "0.1.1"),
+    ],
+)
+def test_everything_that_decides_the_rows_decides_the_key(key: str, value: object) -> None:
+    assert replace(SPEC, **{key: value}).key != SPEC.key
+    assert replace(SPEC).key == SPEC.key
+
+
+def test_a_cell_comes_back_as_it_was(tmp_path: Path) -> None:
+    store = Store(tmp_path / "cells")
+    assert store.read(SPEC) is None
+    store.write(SPEC, ROWS)
+    pd.testing.assert_frame_equal(store.read(SPEC), ROWS)
+    assert [file.suffix for file in store.folder.iterdir()] == [".parquet"]
+
+
+def test_a_damaged_cell_is_run_again(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.write(SPEC, ROWS)
+    (file,) = tmp_path.iterdir()
+    file.write_bytes(file.read_bytes()[:40])
+    assert store.read(SPEC) is None
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(UsageError, match="cannot write to .*--out"):
+        Store(tmp_path / "file" / "cells")
+
+
+def test_a_victim_is_known_by_weights_and_settings() -> None:
+    victim = LinearSaver()
+    digest = victim_digest(victim)
+    assert victim_digest(copy.deepcopy(victim)) == digest
+    assert victim_digest(copy.deepcopy(victim).train()) == digest
+    assert victim_digest(LinearSaver(doubt=2.0)) != digest
+    with torch.no_grad():
+        victim.saver.weight[0, 0] += 1e-3
+    assert victim_digest(victim) != digest
+
+
+def test_the_threshold_inside_a_policy_counts() -> None:
+    victim = copy.deepcopy(embedded("digits_cnn_early_exit"))
+    digest = victim_digest(victim)
+    victim.criterion.thresholds = 0.99
+    assert victim_digest(victim) != digest
+
+
+def test_quantized_weights_have_a_stable_digest() -> None:
+    pytest.importorskip("torchao")
+    victim = embedded("digits_vit_int8")
+    assert victim_digest(victim) == victim_digest(copy.deepcopy(victim))
+
+
+def test_data_are_known_by_pixels_and_labels() -> None:
+    images, labels = grey_images(4), torch.tensor([0, 1, 0, 1])
+    digest = data_digest(images, labels)
+    assert data_digest(images.clone(), labels.clone()) == digest
+    assert data_digest(images.flip(0), labels) != digest
+    assert data_digest(images, 1 - labels) != digest

@@ -1,0 +1,168 @@
+"""The command line, as a user types it: what it writes, says and returns."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from effattack import cli
+from effattack.cli import DEFAULT_VICTIMS, main, parse_eps
+from effattack.errors import UsageError
+from effattack.registry import load_victim, registered
+from effattack.scores import COLUMNS
+from effattack.victim import Victim
+
+MODULE = """
+import torch
+from toys import LinearSaver, grey_images
+from effattack import Opaque
+
+def build():
+    return LinearSaver()
+
+def data():
+    return grey_images(10), torch.arange(10) % 2
+
+def opaque():
+    return Opaque(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 2)), (1, 4, 4))
+
+def model():
+    return torch.nn.Linear(2, 2)
+
+not_callable = 3
+"""
+
+
+@pytest.fixture(autouse=True)
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of the user's own, with a victim and data in it."""
+    (tmp_path / "mine.py").write_text(MODULE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    return tmp_path
+
+
+def run(*options: str, attack: str = "Slowdown") -> int:
+    return main(
+        ["run", "--victim", "mine:build", "--data", "mine:data", "--attack", attack, *options]
+    )
+
+
+def test_a_run_writes_all_it_promises(project: Path, capsys: pytest.CaptureFixture) -> None:
+    assert run() == 0
+    folder = project / "effattack-report"
+    assert list(pd.read_csv(folder / "scores.csv").columns) == COLUMNS
+    assert "toy" in (folder / "report.html").read_text()
+    assert len(pd.read_parquet(folder / "samples.parquet")) == 40
+    printed = capsys.readouterr().out
+    for word in ("Slowdown", "noise", "self-checks", "left"):
+        assert word in printed
+
+
+def test_the_report_can_be_made_again_from_the_frames(project: Path) -> None:
+    assert run("--out", "out") == 0
+    report = project / "out" / "report.html"
+    before = report.read_text()
+    report.unlink()
+    assert main(["report", "out"]) == 0
+    assert report.read_text() == before
+
+
+def test_limits_decide_the_exit_code(capsys: pytest.CaptureFixture) -> None:
+    assert run("--fail-below", "savings_retained=0.01") == 0
+    assert run("--fail-below", "savings_retained=0.99") == 1
+    assert "below the limit 0.99: Slowdown at eps 8/255" in capsys.readouterr().out.replace(
+        "\n", " "
+    )
+    assert run("--fail-above", "macs_ratio=1.0001") == 1
+
+
+def test_what_cannot_be_measured_exits_with_3(capsys: pytest.CaptureFixture) -> None:
+    options = ["run", "--victim", "mine:opaque", "--data", "mine:data", "--attack", "noise"]
+    assert main(options) == 0
+    assert main([*options, "--fail-below", "savings_retained=0.5"]) == 3
+    assert "could not measure savings_retained" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--victim", "digits_vit_atz"], "did you mean digits_vit_ats"),
+        (["--victim", "nowhere:build"], "cannot import 'nowhere'"),
+        (["--victim", "mine:missing"], "has no callable 'missing'"),
+        (["--victim", "mine:not_callable"], "has no callable"),
+        (["--victim", "mine:model"], "not an effattack.Victim: wrap a model"),
+        (["--victim", "mine:build"], "brings no data of its own"),
+        (["--victim", "mine:build", "--data", "mine:nothing"], "has no callable 'nothing'"),
+        (["--attack", "Slodown"], "did you mean Slowdown"),
+        (["--attack", "torchattacks.PDG"], "did you mean PGD"),
+        (["--eps", "0"], "eps = 0.0"),
+        (["--eps", "nan"], "eps = nan"),
+        (["--eps", "much"], "is no number"),
+        (["--fail-below", "savings=1"], "unknown score"),
+        (["--samples", "0"], "at least one image"),
+        (["--out", "mine.py/out"], "cannot write to"),
+    ],
+)
+def test_bad_usage_is_one_line_and_exit_code_2(
+    options: list[str], message: str, capsys: pytest.CaptureFixture
+) -> None:
+    if "--victim" not in options:
+        options = ["--victim", "mine:build", "--data", "mine:data", *options]
+    assert main(["run", *options]) == 2
+    error = capsys.readouterr().err.replace("\n", " ")
+    assert error.startswith("effattack: ")
+    assert message in error
+    assert "Traceback" not in error
+
+
+def test_cuda_where_there_is_none(
+    capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert run("--device", "cuda") == 2
+    assert "no CUDA device here" in capsys.readouterr().err
+
+
+def test_an_interruption_says_how_to_go_on(
+    capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_execute", interrupt)
+    assert run() == 130
+    assert "the same command resumes" in capsys.readouterr().err
+
+
+def test_lists_and_doctor(capsys: pytest.CaptureFixture) -> None:
+    assert main(["list", "victims"]) == 0
+    assert main(["list", "attacks"]) == 0
+    assert main(["doctor"]) == 0
+    printed = capsys.readouterr().out
+    for word in ("digits_vit_ats", "Slowdown", "torchattacks.PGD", "torch", "rapl"):
+        assert word in printed
+
+
+def test_the_defaults_are_registered() -> None:
+    assert set(DEFAULT_VICTIMS) <= set(registered())
+    for name in DEFAULT_VICTIMS[:1]:
+        assert isinstance(load_victim(name), Victim)
+
+
+def test_a_damaged_weight_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from effattack.models_zoo import embedded
+
+    (tmp_path / "digits_vit.safetensors").write_bytes(b"\x00" * 100)
+    monkeypatch.setattr(embedded, "WEIGHTS", tmp_path)
+    with pytest.raises(UsageError, match=r"digits_vit.safetensors cannot be read .* damaged"):
+        load_victim("digits_vit_ats")
+
+
+@pytest.mark.parametrize(("text", "eps"), [("8/255", 8 / 255), ("0.03", 0.03), ("1", 1.0)])
+def test_budgets_as_they_are_written(text: str, eps: float) -> None:
+    assert parse_eps(text) == eps

@@ -1,0 +1,175 @@
+"""Scores against hand-made samples whose answer is known."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from effattack.errors import MeasurementError, UsageError
+from effattack.limits import judge, parse_limit
+from effattack.scores import COLUMNS, score_table
+
+KINDS = {"clean": "control", "noise": "control", "uniform": "control", "PGD": "accuracy"}
+KINDS |= {"Slowdown": "compute", "DeepSloth": "compute"}
+
+
+def samples(
+    attack: str,
+    clean: list[float],
+    attacked: list[float],
+    ceiling: float = 100.0,
+    **columns: object,
+) -> pd.DataFrame:
+    """Rows of one attack; every image is class 0 and predicted so, unless told otherwise."""
+    count = len(clean)
+    return pd.DataFrame(
+        {
+            "victim": "toy",
+            "family": "cascade",
+            "attack": attack,
+            "kind": KINDS[attack],
+            "eps": 8 / 255,
+            "seed": 0,
+            "sample": range(count),
+            "label": 0,
+            "prediction": 0,
+            "clean_prediction": 0,
+            "macs": attacked,
+            "clean_macs": clean,
+            "dense_macs": 80.0,
+            "max_macs": ceiling,
+            "constant": False,
+            "seconds": [2e-3] * count,
+            "clean_seconds": [1e-3] * count,
+            "clock": "wall",
+            "joules": math.nan,
+            "clean_joules": math.nan,
+            **columns,
+        }
+    )
+
+
+def test_the_columns_are_those_of_the_file() -> None:
+    table = score_table(samples("Slowdown", [20.0, 40.0], [60.0, 80.0]))
+    assert list(table.columns) == COLUMNS
+    assert COLUMNS[0] == "victim"
+    assert COLUMNS[-1] == "energy_ratio"
+    assert len(COLUMNS) == 19
+
+
+def test_a_hand_computed_row() -> None:
+    row = score_table(samples("Slowdown", [20.0, 40.0], [60.0, 80.0])).iloc[0]
+    assert row.attack_success == pytest.approx(80 / 140)
+    assert row.savings_retained == pytest.approx(60 / 140)
+    assert row.attack_success_dense == pytest.approx(80 / 100)
+    assert row.macs_ratio == pytest.approx(140 / 60)
+    assert row.latency_ratio == pytest.approx(2)
+    assert math.isnan(row.energy_ratio)
+
+
+def test_accuracy_and_agreement_are_different_things() -> None:
+    row = score_table(
+        samples(
+            "PGD", [20.0] * 4, [20.0] * 4, prediction=[0, 1, 1, 1], clean_prediction=[0, 1, 0, 0]
+        )
+    ).iloc[0]
+    assert row.accuracy == 0.25
+    assert row.agreement == 0.5
+
+
+def test_seeds_are_pooled() -> None:
+    both = [samples("Slowdown", [20.0], [macs], seed=s) for s, macs in enumerate((60.0, 100.0))]
+    table = score_table(pd.concat(both))
+    assert len(table) == 1
+    assert table.attack_success[0] == pytest.approx(120 / 160)
+
+
+def test_an_unknown_max_leaves_the_ratio() -> None:
+    row = score_table(samples("Slowdown", [20.0], [60.0], ceiling=math.nan)).iloc[0]
+    assert math.isnan(row.attack_success)
+    assert math.isnan(row.savings_retained)
+    assert row.macs_ratio == 3
+
+
+def test_a_constant_victim_keeps_everything() -> None:
+    row = score_table(samples("noise", [100.0], [100.0], constant=True)).iloc[0]
+    assert (row.attack_success, row.savings_retained, row.macs_ratio) == (0, 1, 1)
+
+
+def test_a_constant_victim_that_moves_is_an_error() -> None:
+    with pytest.raises(MeasurementError, match="declares constant MACs"):
+        score_table(samples("noise", [90.0], [100.0], constant=True))
+
+
+def test_a_max_declared_too_low_is_an_error() -> None:
+    with pytest.raises(MeasurementError, match="above the declared max"):
+        score_table(samples("Slowdown", [20.0], [101.0]))
+
+
+macs = st.lists(st.tuples(st.integers(1, 99), st.integers(1, 100)), min_size=1, max_size=20)
+
+
+@given(macs)
+@settings(deadline=None, max_examples=30)
+def test_success_is_at_most_one_and_retained_is_its_rest(pairs: list[tuple[int, int]]) -> None:
+    clean, attacked = map(list, zip(*[(float(a), float(b)) for a, b in pairs], strict=True))
+    row = score_table(samples("Slowdown", clean, attacked)).iloc[0]
+    assert row.attack_success <= 1
+    assert row.attack_success + row.savings_retained == pytest.approx(1)
+    assert (row.attack_success > 0) == (sum(attacked) > sum(clean))
+
+
+def test_a_limit_judges_the_worst_compute_attack() -> None:
+    table = score_table(
+        pd.concat(
+            [
+                samples("uniform", [20.0], [100.0]),
+                samples("PGD", [20.0], [100.0]),
+                samples("DeepSloth", [20.0], [30.0]),
+                samples("Slowdown", [20.0], [60.0]),
+            ]
+        )
+    )
+    (held,) = judge(table, KINDS, [parse_limit("savings_retained=0.5", fail_below=True)])
+    assert held.passed
+    (crossed,) = judge(table, KINDS, [parse_limit("savings_retained=0.6", fail_below=True)])
+    assert not crossed.passed
+    for word in ("Slowdown", "8/255", "20 → 60", "0.500", "0.6", "of at most 100"):
+        assert word in crossed.message
+    (ratio,) = judge(table, KINDS, [parse_limit("macs_ratio=2.9", fail_below=False)])
+    assert not ratio.passed
+
+
+def test_latency_is_judged_by_the_lower_bound() -> None:
+    noisy = samples("Slowdown", [20.0] * 8, [60.0] * 8, seconds=[9e-4] * 3 + [9e-3] * 5)
+    row = score_table(noisy).iloc[0]
+    assert row.latency_low < 1.5 < row.latency_ratio
+    limit = parse_limit("latency_ratio=1.5", fail_below=False)
+    assert judge(score_table(noisy), KINDS, [limit])[0].passed
+
+
+@pytest.mark.parametrize("attack", ["Slowdown", "noise"])
+def test_what_could_not_be_measured_is_no_pass(attack: str) -> None:
+    table = score_table(samples(attack, [20.0], [60.0], ceiling=math.nan))
+    with pytest.raises(MeasurementError, match="could not measure savings_retained of toy"):
+        judge(table, KINDS, [parse_limit("savings_retained=0.5", fail_below=True)])
+
+
+@pytest.mark.parametrize(
+    ("text", "below", "message"),
+    [
+        ("savings_retaned=0.5", True, "did you mean savings_retained"),
+        ("macs_ratio=1.5", True, "use fail-above"),
+        ("savings_retained=0.5", False, "use fail-below"),
+        ("savings_retained", True, "write SCORE=NUMBER"),
+        ("savings_retained=much", True, "write SCORE=NUMBER"),
+        ("savings_retained=nan", True, "write SCORE=NUMBER"),
+    ],
+)
+def test_limits_that_mean_nothing(text: str, below: bool, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        parse_limit(text, fail_below=below)
