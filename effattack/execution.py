@@ -22,8 +22,11 @@ import effattack
 from effattack.attacks.base import undisturbed
 from effattack.cells import CellSpec, Store
 from effattack.images import LEVELS
-from effattack.measure.energy import available_counters, energy_ratio, why_empty
-from effattack.measure.latency import WallClock, environment, time_pairs
+from effattack.measure.clocks import WallClock
+from effattack.measure.counters import available_counters, why_empty
+from effattack.measure.energy import energy_ratio
+from effattack.measure.environment import environment
+from effattack.measure.latency import time_pairs
 from effattack.measure.statistics import Interval, median_ratio
 from effattack.planning import Cell, Plan
 from effattack.selfchecks import Check, check_victim

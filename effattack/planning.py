@@ -13,7 +13,7 @@ from effattack.attacks import Attack, build
 from effattack.cells import CellSpec, code_version, data_digest, victim_digest
 from effattack.errors import NotApplicable, UsageError
 from effattack.images import check_images, check_labels, to_grid
-from effattack.measure.latency import environment
+from effattack.measure.environment import environment
 from effattack.victim import Victim
 
 SLICE = 100

@@ -70,7 +70,7 @@ def test_a_damaged_cell_is_run_again(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(UsageError, match="cannot write to .*--out"):
+    with pytest.raises(UsageError, match=r"cannot write to .*--out"):
         Store(tmp_path / "file" / "cells")
 
 

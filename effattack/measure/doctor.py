@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import torch
 
-from effattack.measure.energy import POWERCAP, available_counters
-from effattack.measure.latency import cpu_model, nvidia_driver, usable_cores
+from effattack.measure.counters import POWERCAP, available_counters
+from effattack.measure.environment import cpu_model, nvidia_driver, usable_cores
 
 EXTRAS = {
     "torchattacks": "torchattacks",

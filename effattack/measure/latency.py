@@ -13,89 +13,19 @@ What is left shows in :func:`aa_check`.
 
 from __future__ import annotations
 
-import os
-import platform
-import re
-import time
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from statistics import median
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-import torch
 from torch import Tensor
 
 from effattack.errors import UsageError
+from effattack.measure.clocks import Call, Clock, clocks_for, deployed
 from effattack.measure.statistics import Interval, median_ratio
 from effattack.victim import Victim
-
-Call = Callable[[], object]
-
-
-class Clock(Protocol):
-    """One way to time a call."""
-
-    name: str
-
-    def time(self, function: Call) -> float:
-        """Seconds that one call takes."""
-
-
-class WallClock:
-    """Wall clock; the device is synchronised before and after, so queued work counts."""
-
-    name = "wall"
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-
-    def time(self, function: Call) -> float:
-        synchronize(self.device)
-        start = time.perf_counter_ns()
-        function()
-        synchronize(self.device)
-        return (time.perf_counter_ns() - start) * 1e-9
-
-
-class CudaEventClock:
-    """Time between two events on the current CUDA stream: the device's view of the call."""
-
-    name = "cuda_event"
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-
-    def time(self, function: Call) -> float:
-        with torch.cuda.device(self.device):
-            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            torch.cuda.synchronize()
-            start.record()
-            function()
-            end.record()
-            torch.cuda.synchronize()
-            return start.elapsed_time(end) * 1e-3
-
-
-class CpuTimeClock:
-    """CPU time of this process, all threads added up: blind to waiting, and to other processes."""
-
-    name = "cpu_time"
-
-    def time(self, function: Call) -> float:
-        start = time.process_time_ns()
-        function()
-        return (time.process_time_ns() - start) * 1e-9
-
-
-def clocks_for(device: torch.device) -> tuple[Clock, ...]:
-    """The clocks that time a device: the wall clock always, CUDA events beside it on CUDA."""
-    wall = WallClock(device)
-    return (wall, CudaEventClock(device)) if device.type == "cuda" else (wall,)
 
 
 def time_pairs(
@@ -251,88 +181,6 @@ def warm_up(
             if abs(now - before) <= tolerance * before:
                 return True
     return False
-
-
-@contextmanager
-def deployed(victim: Victim, example: Tensor) -> Iterator[None]:
-    """Run as a deployment does: in eval mode, under ``torch.inference_mode()``.
-
-    A victim that cannot run under inference mode (it updates a tensor made outside) is run under
-    ``torch.no_grad()``, with a warning. Training mode is restored afterwards.
-
-    Args:
-        victim: put into eval mode.
-        example: images of one call, on the victim's device, to find out.
-    """
-    modes = {module: module.training for module in victim.modules()}
-    try:
-        victim.eval()
-        with torch.inference_mode(mode=_runs_in_inference_mode(victim, example)), torch.no_grad():
-            yield
-    finally:
-        for module, training in modes.items():
-            module.training = training
-
-
-def _runs_in_inference_mode(victim: Victim, example: Tensor) -> bool:
-    try:
-        with torch.inference_mode():
-            victim(example)
-    except RuntimeError as error:
-        with torch.no_grad():
-            victim(example)
-        message = f"{victim.name} is measured under no_grad: inference mode raised {error!r}"
-        warnings.warn(message, stacklevel=2)
-        return False
-    return True
-
-
-def synchronize(device: torch.device) -> None:
-    """Wait until the device has done all its queued work; a CPU queues none."""
-    if device.type != "cpu":
-        torch.accelerator.synchronize(device)
-
-
-def environment(device: torch.device | str) -> dict[str, str | int | float | None]:
-    """What a timing depends on beside the model, to be stored with it; None where unreadable.
-
-    ``load_average`` is that of the last minute, in runnable processes.
-    """
-    device = torch.device(device)
-    on_cuda = device.type == "cuda"
-    return {
-        "device": str(device),
-        "device_name": torch.cuda.get_device_name(device) if on_cuda else cpu_model(),
-        "driver": nvidia_driver() if on_cuda else None,
-        "cuda": torch.version.cuda if on_cuda else None,
-        "cpu": cpu_model(),
-        "cores": usable_cores(),
-        "threads": torch.get_num_threads(),
-        "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-    }
-
-
-def cpu_model(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """The processor's name from the kernel, or what the platform calls it."""
-    text = cpuinfo.read_text() if cpuinfo.exists() else ""
-    found = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
-    return found[1].strip() if found else platform.processor() or platform.machine()
-
-
-def usable_cores() -> int:
-    """Logical cores that this process may run on."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
-
-
-def nvidia_driver(version: Path = Path("/proc/driver/nvidia/version")) -> str | None:
-    """Version of the loaded NVIDIA kernel module, for example 570.86.15; None without one."""
-    text = version.read_text() if version.exists() else ""
-    found = re.search(r"Kernel Module.*?\s(\d+\.\d+(?:\.\d+)?)\s", text)
-    return found[1] if found else None
 
 
 def _check(clean: Tensor, attacked: Tensor, batch_size: int, repeats: int) -> None:

@@ -14,15 +14,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from effattack.errors import MeasurementError, UsageError
-from effattack.measure import energy
-from effattack.measure.energy import (
+from effattack.measure.counters import (
     NvmlCounter,
     RaplCounter,
     Register,
     available_counters,
-    energy_ratio,
-    joules_per_image,
+    why_empty,
 )
+from effattack.measure.energy import energy_ratio, joules_per_image
 from effattack.victim import Victim
 
 CUDA = torch.device("cuda")
@@ -118,7 +117,7 @@ def test_rapl_without_permission_names_the_file_and_the_remedy(
     monkeypatch.setattr(Path, "read_text", deny)
     counters, _ = available_counters("cpu", powercap=tmp_path)
     assert counters == []
-    nvml, rapl = energy.why_empty("cpu", powercap=tmp_path)
+    nvml, rapl = why_empty("cpu", powercap=tmp_path)
     assert nvml == "nvml: counts cuda devices, the victim runs on cpu"
     assert rapl == f"rapl: {locked} may be read by root only: sudo chmod o+r {locked}"
 
@@ -187,7 +186,7 @@ def test_nvml_says_why_not(
 def test_nvml_without_a_device_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert available_counters("cuda")[0] == []
-    assert energy.why_empty("cuda")[0].startswith("nvml: torch sees no CUDA device")
+    assert why_empty("cuda")[0].startswith("nvml: torch sees no CUDA device")
 
 
 def test_joules_per_image_over_whole_passes_of_the_second_window() -> None:

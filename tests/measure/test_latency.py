@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from effattack.errors import UsageError
-from effattack.measure import latency
+from effattack.measure import clocks, environment
 from effattack.measure.latency import aa_check, latency_ratio, quadruple, time_pairs, warm_up
 from effattack.victim import Victim
 
@@ -52,7 +52,7 @@ class FakeClock:
     def __init__(self, victim: Recorder, drift: float = 0.0) -> None:
         self.victim, self.drift, self.calls = victim, drift, 0
 
-    def time(self, function: latency.Call) -> float:
+    def time(self, function: clocks.Call) -> float:
         function()
         self.calls += 1
         return self.victim.seen[-1] + self.disturbance()
@@ -262,8 +262,8 @@ def test_arms_that_do_not_pair_up_are_refused(
         time_pairs(Recorder(), clean, attacked, **settings)
 
 
-@pytest.mark.parametrize("clock", [latency.WallClock(CPU), latency.CpuTimeClock()])
-def test_clocks_call_once_and_read_seconds(clock: latency.Clock) -> None:
+@pytest.mark.parametrize("clock", [clocks.WallClock(CPU), clocks.CpuTimeClock()])
+def test_clocks_call_once_and_read_seconds(clock: clocks.Clock) -> None:
     calls: list[int] = []
     assert 0 <= clock.time(lambda: calls.append(1)) < 60
     assert calls == [1]
@@ -274,7 +274,7 @@ def test_the_wall_clock_waits_for_the_device_on_both_sides(
 ) -> None:
     order: list[str] = []
     monkeypatch.setattr(torch.accelerator, "synchronize", lambda device: order.append("wait"))
-    latency.WallClock(torch.device("cuda")).time(lambda: order.append("call"))
+    clocks.WallClock(torch.device("cuda")).time(lambda: order.append("call"))
     assert order == ["wait", "call", "wait"]
 
 
@@ -297,19 +297,19 @@ def test_cuda_events_enclose_the_call_and_are_read_after_it(
     monkeypatch.setattr(torch.cuda, "Event", Event)
     monkeypatch.setattr(torch.cuda, "device", nullcontext)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: order.append("wait"))
-    clock = latency.CudaEventClock(torch.device("cuda", 0))
+    clock = clocks.CudaEventClock(torch.device("cuda", 0))
     assert clock.time(lambda: order.append("call")) == 0.25
     assert order == ["wait", "event", "call", "event", "wait", "read"]
 
 
 def test_wall_always_and_cuda_events_beside_it_on_cuda() -> None:
-    assert [clock.name for clock in latency.clocks_for(CPU)] == ["wall"]
-    cuda = latency.clocks_for(torch.device("cuda"))
+    assert [clock.name for clock in clocks.clocks_for(CPU)] == ["wall"]
+    cuda = clocks.clocks_for(torch.device("cuda"))
     assert [clock.name for clock in cuda] == ["wall", "cuda_event"]
 
 
 def test_environment_names_what_a_timing_depends_on() -> None:
-    found = latency.environment("cpu")
+    found = environment.environment("cpu")
     assert found["device"] == "cpu"
     assert found["device_name"] == found["cpu"]
     assert found["threads"] == torch.get_num_threads()
@@ -319,9 +319,9 @@ def test_environment_names_what_a_timing_depends_on() -> None:
 
 def test_the_cpu_is_named_by_the_kernel_or_else_by_the_platform(tmp_path: Path) -> None:
     cpuinfo = tmp_path / "cpuinfo"
-    assert latency.cpu_model(cpuinfo)
+    assert environment.cpu_model(cpuinfo)
     cpuinfo.write_text("processor\t: 0\nmodel name\t: Fake CPU @ 3 GHz\nflags : a\n")
-    assert latency.cpu_model(cpuinfo) == "Fake CPU @ 3 GHz"
+    assert environment.cpu_model(cpuinfo) == "Fake CPU @ 3 GHz"
 
 
 @pytest.mark.parametrize(
@@ -337,5 +337,5 @@ def test_the_driver_is_read_from_the_kernel_module(
 ) -> None:
     version = tmp_path / "version"
     version.write_text(f"NVRM version: {line}\nGCC version:  gcc version 12.3.0\n")
-    assert latency.nvidia_driver(version) == driver
-    assert latency.nvidia_driver(tmp_path / "absent") is None
+    assert environment.nvidia_driver(version) == driver
+    assert environment.nvidia_driver(tmp_path / "absent") is None

@@ -1,0 +1,52 @@
+"""What a measurement depends on beside the model: device, driver, threads, load."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+from pathlib import Path
+
+import torch
+
+
+def environment(device: torch.device | str) -> dict[str, str | int | float | None]:
+    """What a timing depends on beside the model, to be stored with it; None where unreadable.
+
+    ``load_average`` is that of the last minute, in runnable processes.
+    """
+    device = torch.device(device)
+    on_cuda = device.type == "cuda"
+    return {
+        "device": str(device),
+        "device_name": torch.cuda.get_device_name(device) if on_cuda else cpu_model(),
+        "driver": nvidia_driver() if on_cuda else None,
+        "cuda": torch.version.cuda if on_cuda else None,
+        "cpu": cpu_model(),
+        "cores": usable_cores(),
+        "threads": torch.get_num_threads(),
+        "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+    }
+
+
+def cpu_model(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """The processor's name from the kernel, or what the platform calls it."""
+    text = cpuinfo.read_text() if cpuinfo.exists() else ""
+    found = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    return found[1].strip() if found else platform.processor() or platform.machine()
+
+
+def usable_cores() -> int:
+    """Logical cores that this process may run on."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def nvidia_driver(version: Path = Path("/proc/driver/nvidia/version")) -> str | None:
+    """Version of the loaded NVIDIA kernel module, for example 570.86.15; None without one."""
+    text = version.read_text() if version.exists() else ""
+    found = re.search(r"Kernel Module.*?\s(\d+\.\d+(?:\.\d+)?)\s", text)
+    return found[1] if found else None
