@@ -150,9 +150,9 @@ def effattack_evaluation(
     pytestconfig: pytest.Config,
 ) -> Evaluation:
     """The victim under the attacks of the command line, evaluated once for all tests."""
-    from effattack.cli import default_attacks
+    from effattack.attacks import defaults
 
-    attacks = pytestconfig.stash[SESSION].attacks or default_attacks()
+    attacks = pytestconfig.stash[SESSION].attacks or defaults(effattack_victim)
     with in_words():
         return effattack_evaluate(effattack_victim, *effattack_data, attacks)
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from effattack._pytest_summary import PREFIX, by_victim, damage, worst
-from effattack.errors import EffattackError, UsageError, unknown_name
+from effattack.errors import EffattackError, FactoryError, UsageError, unknown_name
 from effattack.limits import Limit, parse_limit
 
 if TYPE_CHECKING:
@@ -172,9 +172,7 @@ def users_code(session: Session, path: str) -> Iterator[None]:
     try:
         yield
     except EffattackError as error:
+        if isinstance(error, FactoryError) and session.item is not None:
+            told = "".join(traceback.format_exception(error.__cause__))
+            session.item.add_report_section("setup", "traceback", told)
         raise pytest.fail.Exception(for_pytest(error), pytrace=False) from None
-    except Exception as error:
-        if session.item is not None:
-            session.item.add_report_section("setup", "traceback", traceback.format_exc())
-        line = f"{path} raised {type(error).__name__}: {error}"
-        raise pytest.fail.Exception(line, pytrace=False) from None

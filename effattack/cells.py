@@ -11,7 +11,7 @@ import hashlib
 import inspect
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -73,8 +73,11 @@ class Store:
 
     def read(self, spec: CellSpec) -> pd.DataFrame | None:
         """The rows of a finished cell; None if it must be run (unfinished or damaged)."""
+        path = self._path(spec)
         try:
-            return pd.read_parquet(self._path(spec))
+            if path.with_suffix(".sha256").read_text() != _sha256(path):
+                return None
+            return pd.read_parquet(path)
         except (OSError, ValueError):
             return None
 
@@ -83,6 +86,7 @@ class Store:
         path = self._path(spec)
         draft = path.with_suffix(f".{os.getpid()}.draft")
         rows.to_parquet(draft, index=False)
+        path.with_suffix(".sha256").write_text(_sha256(draft))
         draft.replace(path)
 
     def _path(self, spec: CellSpec) -> Path:
@@ -99,43 +103,79 @@ def data_digest(images: Tensor, labels: Tensor) -> str:
 
 
 def victim_digest(victim: nn.Module) -> str:
-    """Hash of a victim's weights, settings and source code.
+    """Hash of all that decides what a victim does: weights, buffers, settings and source code.
 
-    Settings are the plain attributes (numbers, strings, containers and policies of them) of the
-    victim and its submodules; training mode does not count.
+    Settings are the attributes of the victim and its submodules that hold data (numbers, strings,
+    containers and policies of them, public or private); training mode does not count.
     """
     digest = hashlib.sha256()
     for name, module in victim.named_modules():
-        digest.update(f"{name}:{type(module).__module__}.{type(module).__qualname__}".encode())
-        settings = {k: v for k, v in vars(module).items() if k != "training" and k[0] != "_"}
-        digest.update(repr(sorted(_plain(settings))).encode())
-    for name, tensor in victim.state_dict(keep_vars=False).items():
-        digest.update(name.encode())
-        if isinstance(tensor, Tensor):
-            digest.update(_bytes(tensor))
-    digest.update(_source(type(victim)).encode())
+        own = {k: v for k, v in vars(module).items() if k not in _MACHINERY}
+        digest.update(f"{name}:{describe(own)}".encode())
+    tensors = {**dict(victim.named_parameters()), **dict(victim.named_buffers())}
+    for name, value in {**victim.state_dict(), **tensors}.items():
+        digest.update(f"{name}:{describe(value)}".encode())
+    digest.update(sources(victim.modules()).encode())
     return digest.hexdigest()[:16]
 
 
-def _plain(settings: dict[str, Any]) -> Iterable[tuple[str, str]]:
-    """Attributes that are data: plain values as they are, other objects by their attributes."""
-    for key, value in settings.items():
-        if value is None or isinstance(value, bool | int | float | str | tuple | list | dict | set):
-            yield key, repr(value)
-        elif not isinstance(value, Tensor | nn.Module) and hasattr(value, "__dict__"):
-            yield key, f"{type(value).__qualname__}{sorted(_plain(vars(value)))}"
+def attack_digest(attack: object) -> str:
+    """Hash of an attack's settings and source code; the victim has a digest of its own."""
+    own = {key: value for key, value in vars(attack).items() if key != "victim"}
+    return hash_text(describe(own) + sources([attack]))
+
+
+_MACHINERY = set(vars(nn.Module()))
+"""Attributes of every module: parameters, buffers, hooks, training mode."""
+
+
+def describe(value: Any) -> str:
+    """A text that is the same for the same data, in this process and in any other."""
+    if value is None or isinstance(value, bool | int | float | str | bytes):
+        return repr(value)
+    if isinstance(value, Tensor):
+        return f"{value.dtype}{tuple(value.shape)}{hashlib.sha256(_bytes(value)).hexdigest()}"
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{describe(k)}: {describe(v)}' for k, v in value.items())}}}"
+    if isinstance(value, set | frozenset):
+        return f"{{{', '.join(sorted(map(describe, value)))}}}"
+    if isinstance(value, list | tuple):
+        return f"({', '.join(map(describe, value))})"
+    name = f"{type(value).__module__}.{type(value).__qualname__}"
+    if isinstance(value, nn.Module):
+        return name
+    if isinstance(value, type) or callable(value):
+        return f"{getattr(value, '__qualname__', name)}{hash_text(_source(value))}"
+    return f"{name}{describe(vars(value))}" if hasattr(value, "__dict__") else name
+
+
+def sources(things: Iterable[object]) -> str:
+    """Hash of the source code of the classes of some objects, torch's own left out."""
+    classes = {cls for thing in things for cls in type(thing).__mro__}
+    ours = [c for c in classes if c.__module__.partition(".")[0] not in ("torch", "builtins")]
+    ordered = sorted(ours, key=lambda c: f"{c.__module__}.{c.__qualname__}")
+    return hash_text("".join(f"{c.__qualname__}{_source(c)}" for c in ordered))
+
+
+def hash_text(text: str) -> str:
+    """A short hash."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _bytes(tensor: Tensor) -> bytes:
-    plain = tensor.dequantize() if type(tensor) is not Tensor else tensor
+    plain = tensor.dequantize() if type(tensor) not in (Tensor, nn.Parameter) else tensor
     return plain.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
 
 
-def _source(cls: type) -> str:
+def _source(thing: Any) -> str:
     try:
-        return inspect.getsource(cls)
+        return inspect.getsource(thing)
     except (OSError, TypeError):
         return ""
+
+
+def _sha256(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 @cache

@@ -6,18 +6,18 @@ Exit codes: 0 all is well, 1 a limit was crossed, 2 wrong usage, 3 it could not 
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import sys
-import warnings
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.markup import escape
 
-from effattack.errors import EffattackError, UsageError
-from effattack.terminal import print_scores, progress_bar
+from effattack.errors import EffattackError, FactoryError, MeasurementError, UsageError
+from effattack.terminal import PLAIN, print_scores, progress_bar
 
 if TYPE_CHECKING:
     from effattack.cells import Store
@@ -39,11 +39,13 @@ DEFAULT_VICTIMS = (
     "digits_vit_ats",
     "digits_vit_int8",
 )
-DEFAULT_ATTACKS = ("Slowdown", "DeepSloth", "DeSparsify", "torchattacks.PGD", "foolbox.LinfPGD")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of the ``effattack`` command; returns the exit code."""
+    # Read when torch loads. Threads that spin while they wait for each other took six times as long
+    # beside two busy neighbours.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     parser = _parser()
     options = parser.parse_args(arguments)
     console, errors = Console(), Console(stderr=True)
@@ -52,11 +54,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(options.handler(options, console))
     except EffattackError as error:
-        errors.print(f"effattack: {error}", style="red", markup=False, highlight=False)
+        if isinstance(error, FactoryError):
+            traceback.print_exception(error.__cause__)
+        errors.print(f"effattack: {error}", style="red", **PLAIN)
         return error.exit_code
     except KeyboardInterrupt:
         errors.print("effattack: interrupted; the same command resumes after the finished cells")
         return 130
+    except Exception as error:
+        traceback.print_exc()
+        errors.print(f"effattack: {type(error).__name__}: {error}", **PLAIN)
+        return MeasurementError.exit_code
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -109,12 +117,11 @@ def _run(options: argparse.Namespace, console: Console) -> int:
     limits = [parse_limit(text, fail_below=True) for text in options.fail_below]
     limits += [parse_limit(text, fail_below=False) for text in options.fail_above]
     eps, device = parse_eps(options.eps), _device(options.device)
-    attacks = options.attack or default_attacks()
-    for name in attacks:
+    for name in options.attack or ():
         attack_class(name)
     store = Store(options.out / "cells")
     victims = [load_victim(name).to(device) for name in options.victim or DEFAULT_VICTIMS]
-    plans = [_plan(victim, attacks, eps, options) for victim in victims]
+    plans = [_plan(victim, eps, options) for victim in victims]
     evaluation = Evaluation.concat(_execute(plans, store, console))
     evaluation.meta["command"] = "effattack " + shlex.join(sys.argv[1:])
     evaluation.meta["data"] = options.data or "the victims' own test images"
@@ -122,28 +129,17 @@ def _run(options: argparse.Namespace, console: Console) -> int:
     verdicts = judge(evaluation.scores(), evaluation.kinds, limits)
     for verdict in verdicts:
         style = "green" if verdict.passed else "red"
-        console.print(verdict.message, style=style, markup=False, highlight=False)
+        console.print(verdict.message, style=style, **PLAIN)
     return 0 if all(verdict.passed for verdict in verdicts) else 1
 
 
-def default_attacks() -> list[str]:
-    """All attacks that run by default; those of a missing extra are left out, with a warning."""
-    from importlib.util import find_spec
-
-    if find_spec("torchattacks") is not None:
-        return list(DEFAULT_ATTACKS)
-    warnings.warn(
-        "torchattacks is not installed, its PGD is left out: pip install 'effattack[torchattacks]'",
-        stacklevel=2,
-    )
-    return [name for name in DEFAULT_ATTACKS if not name.startswith("torchattacks.")]
-
-
-def _plan(victim: Victim, attacks: Sequence[str], eps: float, options: argparse.Namespace) -> Plan:
+def _plan(victim: Victim, eps: float, options: argparse.Namespace) -> Plan:
+    from effattack.attacks import defaults
     from effattack.data import load_data, subset
     from effattack.planning import plan
 
     images, labels = subset(*load_data(options.data, victim), options.samples)
+    attacks = options.attack or defaults(victim)
     seeds, energy = (options.seed,), options.energy
     return plan(victim, images, labels, attacks, eps=eps, seeds=seeds, energy=energy)
 
@@ -162,7 +158,7 @@ def _write(evaluation: Evaluation, folder: Path, console: Console) -> None:
     evaluation.save(folder)
     write(*evaluation.report(), folder / "report.html")
     print_scores(evaluation, console)
-    console.print(f"{folder / 'report.html'}, scores.csv, samples.parquet", markup=False)
+    console.print(f"{folder / 'report.html'}, scores.csv, samples.parquet", **PLAIN)
 
 
 def _list(options: argparse.Namespace, console: Console) -> int:
@@ -176,7 +172,7 @@ def _list(options: argparse.Namespace, console: Console) -> int:
         rows = {name: first_line(attack_class(name)) for name in names()}
     width = max(map(len, rows), default=0)
     for name, text in rows.items():
-        console.print(f"{name:{width}}  {text}", markup=False, highlight=False)
+        console.print(f"{name:{width}}  {text}", **PLAIN)
     return 0
 
 
@@ -196,8 +192,9 @@ def _doctor(options: argparse.Namespace, console: Console) -> int:
     from effattack.measure.doctor import diagnose
 
     for finding in diagnose():
-        mark = "[green]yes[/green]" if finding.ok else "[yellow]no [/yellow]"
-        console.print(f"{mark}  {escape(finding.what)}: {escape(finding.detail)}", highlight=False)
+        mark = "yes" if finding.ok else "no "
+        style = None if finding.ok else "yellow"
+        console.print(f"{mark}  {finding.what}: {finding.detail}", style=style, **PLAIN)
     return 0
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -11,7 +13,7 @@ from torch import Tensor
 
 from effattack.errors import UsageError
 from effattack.images import check_images, check_labels
-from effattack.registry import import_factory
+from effattack.registry import call, import_factory
 from effattack.victim import Victim
 
 
@@ -67,12 +69,12 @@ def _from_npz(path: Path) -> tuple[Tensor, Tensor]:
     try:
         with np.load(path, allow_pickle=False) as file:
             images, labels = file["images"], file["labels"]
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, EOFError, AttributeError, BadZipFile) as error:
         raise UsageError(
             f"cannot read {path} ({error}): it must be an .npz with arrays 'images' (B, C, H, W) "
             "and 'labels' (B,)"
         ) from error
-    return torch.from_numpy(images), torch.from_numpy(labels)
+    return _tensors(images, labels, str(path))
 
 
 def _from_folder(folder: Path, victim: Victim) -> tuple[Tensor, Tensor]:
@@ -103,8 +105,19 @@ def _read_image(file: Path, shape: tuple[int, ...]) -> Tensor:
 
 
 def _from_factory(source: str) -> tuple[Tensor, Tensor]:
-    found = import_factory(source)()
+    found = call(import_factory(source), source)
     if not isinstance(found, tuple | list) or len(found) != 2:
         raise UsageError(f"{source} must return images and labels, not {type(found).__name__}")
-    images, labels = found
-    return torch.as_tensor(images), torch.as_tensor(labels)
+    return _tensors(found[0], found[1], source)
+
+
+def _tensors(images: Any, labels: Any, source: str) -> tuple[Tensor, Tensor]:
+    try:
+        images, labels = torch.as_tensor(images), torch.as_tensor(labels)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UsageError(
+            f"images and labels of {source} are no arrays of numbers ({error}): give float images "
+            "and integer labels"
+        ) from error
+    integer = not labels.is_floating_point() and labels.dtype != torch.bool
+    return images, labels.long() if integer else labels

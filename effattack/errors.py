@@ -23,6 +23,10 @@ class NotApplicable(UsageError):
     """An attack was asked for on a victim that it cannot apply to (exit code 2)."""
 
 
+class FactoryError(UsageError):
+    """A user's own module or factory raised; its error is the cause (exit code 2)."""
+
+
 class MeasurementError(EffattackError):
     """Something was asked for that could not be measured (exit code 3)."""
 
@@ -52,5 +56,6 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
     lowered = {k.lower(): k for k in known}
     if not near and (match := get_close_matches(name.lower(), lowered, n=1, cutoff=0.4)):
         near = [lowered[match[0]]]
-    hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}"
+    listed = ", ".join(known[:8]) + (f" and {len(known) - 8} more" if len(known) > 8 else "")
+    hint = f"did you mean {' or '.join(near)}?" if near else f"known: {listed}"
     return UsageError(f"unknown {kind} {name!r}: {hint}")

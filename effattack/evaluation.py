@@ -62,7 +62,11 @@ class Evaluation:
 
     @staticmethod
     def concat(evaluations: Iterable[Evaluation]) -> Evaluation:
-        """Several evaluations as one; their provenance is merged."""
+        """Several evaluations as one; their provenance is merged, equal rows stand once.
+
+        Raises:
+            UsageError: for none, or for two victims of one name.
+        """
         evaluations = list(evaluations)
         if not evaluations:
             raise UsageError("there is nothing to join: give at least one evaluation")
@@ -75,14 +79,23 @@ class Evaluation:
                     meta[key] = meta.get(key, []) + [v for v in value if v not in meta.get(key, [])]
                 else:
                     meta[key] = value
-        samples = pd.concat([e.samples for e in evaluations], ignore_index=True)
+        identity = ["victim", "attack", "eps", "seed", "sample"]
+        samples = pd.concat([e.samples for e in evaluations])
+        same = [*identity, "prediction", "clean_prediction", "macs", "clean_macs", "max_macs"]
+        samples = samples.drop_duplicates(same, ignore_index=True)  # the controls stand in each
+        if samples.duplicated(identity).any():
+            raise UsageError(
+                "two evaluations differ on the same victim, attack, eps and seed: give the "
+                "victims different names"
+            )
         return Evaluation(samples, meta)
 
     def save(self, folder: str | Path) -> Path:
         """Write ``samples.parquet``, ``scores.csv`` and ``meta.json``; returns the folder."""
         folder = Store(Path(folder)).folder
+        scores = self.scores()
         self.samples.to_parquet(folder / "samples.parquet", index=False)
-        self.scores().to_csv(folder / "scores.csv", index=False)
+        scores.to_csv(folder / "scores.csv", index=False)
         (folder / "meta.json").write_text(json.dumps(self.meta, indent=2))
         return folder
 
@@ -101,9 +114,9 @@ class Evaluation:
             raise UsageError(
                 f"{folder} holds no readable evaluation ({error}): run effattack run --out {folder}"
             ) from error
-        if meta.get("schema") != SCHEMA:
+        if not isinstance(meta, dict) or meta.get("schema") != SCHEMA:
             raise UsageError(
-                f"{folder} has schema {meta.get('schema')}, this version reads {SCHEMA}: run again"
+                f"{folder} was not written by this version (schema {SCHEMA}): run again"
             )
         return cls(samples, meta)
 

@@ -80,13 +80,20 @@ def judge(scores: pd.DataFrame, kinds: dict[str, str], limits: Iterable[Limit]) 
         limits: to hold.
 
     Raises:
-        MeasurementError: where a score is NaN or no compute attack ran.
+        MeasurementError: where a score is NaN or no compute attack ran; it also tells which other
+            limits were crossed.
     """
-    return [
-        _judge(str(victim), rows, kinds, limit)
-        for limit in limits
-        for victim, rows in scores.groupby("victim", sort=False)
-    ]
+    verdicts, unmeasured = [], []
+    for limit in limits:
+        for victim, rows in scores.groupby("victim", sort=False):
+            try:
+                verdicts.append(_judge(str(victim), rows, kinds, limit))
+            except MeasurementError as error:
+                unmeasured.append(str(error))
+    if unmeasured:
+        crossed = [verdict.message for verdict in verdicts if not verdict.passed]
+        raise MeasurementError("; ".join(unmeasured + crossed))
+    return verdicts
 
 
 def _judge(victim: str, rows: pd.DataFrame, kinds: dict[str, str], limit: Limit) -> Verdict:
@@ -94,16 +101,27 @@ def _judge(victim: str, rows: pd.DataFrame, kinds: dict[str, str], limit: Limit)
     if rows.constant.all() and against.empty:
         against = rows[rows.attack == "noise"]
     values = against[JUDGED_BY.get(limit.score, limit.score)]
-    if against.empty or values.isna().any():
-        why = "no compute attack ran on it" if against.empty else "it is NaN"
+    if against.empty:
         raise MeasurementError(
-            f"could not measure {limit.score} of {victim} ({why}): give the victim gates and "
-            "max_macs, name an attack that applies, or limit another score, such as macs_ratio"
+            f"could not measure {limit.score} of {victim} (no compute attack ran on it): name one "
+            "that applies, such as QueryAttack"
+        )
+    if values.isna().any():
+        raise MeasurementError(
+            f"could not measure {limit.score} of {victim} (it is NaN): {_remedy(limit.score)}"
         )
     worst = against.loc[values.idxmin() if limit.fail_below else values.idxmax()]
     value = float(values[worst.name])
     passed = value >= limit.value if limit.fail_below else value <= limit.value
     return Verdict(victim, limit, passed, _in_words(worst, limit, value, passed))
+
+
+def _remedy(score: str) -> str:
+    if score.startswith("latency"):
+        return "time the victim on a calm machine, without xdist"
+    if score.startswith("energy"):
+        return "effattack doctor says which counter is missing; run asks for it with --energy"
+    return "give the victim max_macs, or limit macs_ratio, which needs none"
 
 
 def _in_words(row: pd.Series, limit: Limit, value: float, passed: bool) -> str:
@@ -112,9 +130,10 @@ def _in_words(row: pd.Series, limit: Limit, value: float, passed: bool) -> str:
         if passed
         else ("below" if limit.fail_below else "above")
     )
+    bound = "the lower bound of " if limit.score in JUDGED_BY else ""
     ceiling = f" of at most {row.max_macs:,.0f}" if row.max_macs == row.max_macs else ""
     return (
-        f"{row.victim}: {limit.score.replace('_', ' ')} is {value:.3f}, {side} the limit "
+        f"{row.victim}: {bound}{limit.score.replace('_', ' ')} is {value:.3f}, {side} the limit "
         f"{limit.value:g}: {row.attack} at eps {row.eps * 255:g}/255 moved the MACs per image "
         f"{row.clean_macs:,.0f} → {row.macs:,.0f}{ceiling}"
     )

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from effattack.attacks import Attack, build
-from effattack.cells import CellSpec, code_version, data_digest, victim_digest
+from effattack.cells import CellSpec, attack_digest, code_version, data_digest, victim_digest
+from effattack.contract import check_declared
 from effattack.errors import NotApplicable, UsageError
 from effattack.images import check_images, check_labels, to_grid
 from effattack.measure.environment import environment
@@ -72,18 +73,20 @@ def plan(
     energy: bool = False,
 ) -> Plan:
     """The cells of an evaluation, checked but not run; see :func:`effattack.evaluate`."""
+    _check_arguments(victim, attacks, seeds, timed)
     check_images(images, victim.input_shape)
     check_labels(labels, len(images), victim.num_classes)
+    check_declared(victim)
     notes = []
     if any(module.training for module in victim.modules()):
         notes.append(f"{victim.name} was in training mode: scored in eval mode")
-    clean = to_grid(images.detach())
-    if not torch.equal(clean, images):
-        moved = (clean - images).abs().max().item()
+    given = images.detach().to(victim.device, victim.dtype)
+    clean, labels = to_grid(given), labels.to(victim.device)
+    moved = (clean - given).abs().max().item()
+    if moved > 1e-6:
         notes.append(f"{victim.name}: images rounded to the 8-bit grid (by at most {moved:.1e})")
     for note in notes:
         warnings.warn(note, stacklevel=3)
-    clean, labels = clean.to(victim.device, victim.dtype), labels.to(victim.device)
     ready, skipped = _attacks(victim, attacks, eps, seeds)
     digest = victim_digest(victim)
     cells = [
@@ -97,6 +100,23 @@ def plan(
     ]
     timed = min(timed, len(clean), SLICE)
     return Plan(victim, tuple(cells), tuple(skipped), tuple(notes), timed, energy)
+
+
+def _check_arguments(
+    victim: Victim, attacks: Sequence[Attack | str], seeds: Sequence[int], timed: int
+) -> None:
+    if not isinstance(victim, Victim):
+        raise UsageError(
+            f"{type(victim).__name__} is no effattack.Victim: wrap a model that cannot be opened "
+            "as effattack.Opaque(model, input_shape)"
+        )
+    if isinstance(attacks, str) or not all(isinstance(a, Attack | str) for a in attacks):
+        raise UsageError(
+            f"attacks = {attacks!r}: give a list of attacks made for the victim, such as "
+            "[Slowdown(victim)], or of names, such as ['Slowdown']"
+        )
+    if not seeds or timed < 0:
+        raise UsageError(f"seeds = {seeds}, timed = {timed}: give at least one seed, timed >= 0")
 
 
 def _attacks(
@@ -154,7 +174,7 @@ def _spec(
         victim=victim.name,
         victim_digest=digest,
         attack=attack.name,
-        settings=repr(attack),
+        settings=f"{attack!r} {attack_digest(attack)}",
         eps=attack.eps,
         seed=attack.seed,
         first=first,

@@ -7,7 +7,7 @@ from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from effattack.errors import UsageError, unknown_name
+from effattack.errors import EffattackError, FactoryError, UsageError, unknown_name
 from effattack.victim import Victim
 
 GROUP = "effattack.victims"
@@ -31,7 +31,7 @@ def load_victim(name: str) -> Victim:
         if name not in known:
             raise unknown_name("victim", name, known)
         factory = known[name].load()
-    victim = factory()
+    victim = call(factory, name)
     if not isinstance(victim, Victim):
         raise UsageError(
             f"{name} returned {type(victim).__name__}, not an effattack.Victim: wrap a model that "
@@ -60,7 +60,28 @@ def import_factory(path: str) -> Callable[[], Any]:
             else f"{module_name} needs {missing}: install it"
         )
         raise UsageError(f"cannot import {missing!r} for {path!r}: {remedy}") from error
+    except Exception as error:
+        raise _raised(module_name, error) from error
     factory = getattr(module, attribute, None)
     if not callable(factory):
         raise UsageError(f"{module_name} has no callable {attribute!r}: {path!r} names nothing")
     return factory
+
+
+def call(factory: Callable[[], Any], name: str) -> Any:
+    """What a user's factory returns.
+
+    Raises:
+        FactoryError: if it raises; its own error is the cause.
+    """
+    try:
+        return factory()
+    except EffattackError:
+        raise
+    except Exception as error:
+        raise _raised(name, error) from error
+
+
+def _raised(what: str, error: Exception) -> FactoryError:
+    line = (str(error).splitlines() or [""])[0]
+    return FactoryError(f"{what} raised {type(error).__name__}: {line}: correct it there")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -19,9 +20,19 @@ if TYPE_CHECKING:
     from effattack.evaluation import Evaluation
 
 
+PLAIN: dict[str, Any] = {"markup": False, "highlight": False, "soft_wrap": True}
+"""How a sentence is printed: as it is, on one line."""
+
+
 @contextmanager
 def progress_bar(console: Console, total: float) -> Iterator[Callable[[str, float], None]]:
-    """A bar with the time left; yields the function that advances it."""
+    """Progress with the time left; yields the function that advances it.
+
+    A bar on a terminal; in a log, a line per step.
+    """
+    if not console.is_terminal:
+        yield _logged(console, total)
+        return
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -39,21 +50,33 @@ def progress_bar(console: Console, total: float) -> Iterator[Callable[[str, floa
         yield advance
 
 
+def _logged(console: Console, total: float) -> Callable[[str, float], None]:
+    started, done = time.monotonic(), 0.0
+
+    def advance(description: str, work: float) -> None:
+        nonlocal done
+        done += work
+        left = (time.monotonic() - started) * (total / done - 1)
+        console.print(f"{done / total:4.0%}  {left:4.0f} s left  {description}", **PLAIN)
+
+    return advance
+
+
 def print_scores(evaluation: Evaluation, console: Console) -> None:
     """A score table per victim, what was skipped, and the self-checks that failed."""
     for victim, rows in evaluation.scores().groupby("victim", sort=False):
         console.print(_table(str(victim), rows))
     for skipped in evaluation.meta.get("skipped", []):
-        console.print(f"skipped: {skipped['reason']}", style="dim", markup=False, highlight=False)
+        console.print(f"skipped: {skipped['reason']}", style="dim", **PLAIN)
     for note in evaluation.meta.get("notes", []):
-        console.print(f"note: {note}", markup=False, highlight=False)
+        console.print(f"note: {note}", **PLAIN)
     checks = evaluation.checks()
     failed = [check for check in checks if check.passed is False]
     passed = sum(check.passed is True for check in checks)
     console.print(f"self-checks: {passed} passed, {len(failed)} failed")
     for check in failed:
         text = f"  {check.victim}: {check.check}: {check.message}"
-        console.print(text, style="yellow", markup=False, highlight=False)
+        console.print(text, style="yellow", **PLAIN)
 
 
 def _table(victim: str, rows: pd.DataFrame) -> Table:
@@ -62,14 +85,14 @@ def _table(victim: str, rows: pd.DataFrame) -> Table:
     title = Text(f"{victim}: {work}{', constant' if first.constant else ''}")
     table = Table(title=title, title_justify="left", box=SIMPLE, pad_edge=False)
     table.add_column("attack", no_wrap=True)
-    for header in ("eps", "accuracy", "agree", "MACs", "retained", "latency"):
+    for header in ("eps", "acc.", "agree", "MACs", "retained", "latency"):
         table.add_column(header, justify="right", no_wrap=True)
     for row in rows.itertuples():
         table.add_row(
             Text(row.attack),
             f"{row.eps * 255:g}/255" if 0 < row.eps < 1 else "",
-            f"{row.accuracy:.1%}",
-            f"{row.agreement:.1%}",
+            f"{row.accuracy:.0%}",
+            f"{row.agreement:.0%}",
             words.ratio(row.macs_ratio),
             words.percent(row.savings_retained),
             _latency(row),

@@ -9,6 +9,8 @@ from effattack.models_zoo.early_exit.exit_vit import ExitViT
 from effattack.models_zoo.early_exit.msdnet import MSDNet
 from effattack.models_zoo.early_exit.sdn import SDN
 from effattack.models_zoo.layer_skipping.skipnet import SkipNet
+from effattack.models_zoo.quantization.llm_int8 import LLMInt8
+from effattack.models_zoo.quantization.pruned import Pruned
 from effattack.models_zoo.quantization.quantized import Quantized
 from effattack.models_zoo.token_sparsification.adavit import AdaViT
 from effattack.models_zoo.token_sparsification.ats import ATS
@@ -28,7 +30,9 @@ __all__ = [
     "EViT",
     "EarlyExit",
     "ExitViT",
+    "LLMInt8",
     "MSDNet",
+    "Pruned",
     "Quantized",
     "SkipNet",
     "TinySaver",

@@ -1,49 +1,125 @@
 """The victims that come trained: name -> factory. They need no data from outside.
 
-Each is registered as an entry point of the group ``effattack.victims``.
+Each is registered as an entry point of the group ``effattack.victims``. With ``trained=False`` a
+factory builds what its recipe starts from.
 """
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from effattack.models_zoo import digits
 from effattack.models_zoo.cascade.cascade import TinySaver
 from effattack.models_zoo.early_exit.early_exit import EarlyExit
+from effattack.models_zoo.early_exit.exit_vit import ExitViT
+from effattack.models_zoo.early_exit.msdnet import MSDNet
+from effattack.models_zoo.early_exit.sdn import SDN
 from effattack.models_zoo.files import WEIGHTS, load_weights, read_card
-from effattack.models_zoo.networks import base_cnn, exit_stages, small_vit, tiny_cnn
+from effattack.models_zoo.layer_skipping.skipnet import SkipNet
+from effattack.models_zoo.networks import (
+    base_cnn,
+    exit_stages,
+    gated_resnet,
+    small_vit,
+    tiny_cnn,
+)
 from effattack.models_zoo.quantization.quantized import Quantized
+from effattack.models_zoo.token_sparsification.adavit import AdaViT
 from effattack.models_zoo.token_sparsification.ats import ATS
+from effattack.models_zoo.token_sparsification.avit import AViT
+from effattack.models_zoo.token_sparsification.dynamicvit import DynamicViT
+from effattack.models_zoo.token_sparsification.evit import EViT
+from effattack.models_zoo.token_sparsification.tome import ToMe
 
 DATA = "effattack.models_zoo.digits:scored_images"
-
+PRUNING_BLOCKS = (1, 2, 4)
+KEEP_RATIOS = (0.7, 0.49, 0.343)
+"""Of the patches, after each of DynamicViT's stages: ρ, ρ², ρ³ with the paper's ρ = 0.7."""
 
 M = TypeVar("M", bound=nn.Module)
 
 
-def _trained(model: M, weights: str) -> M:
-    load_weights(model, WEIGHTS / f"{weights}.safetensors")
+def _trained(model: M, weights: str, trained: bool = True) -> M:
+    if trained:
+        load_weights(model, WEIGHTS / f"{weights}.safetensors")
     return model.eval()
+
+
+def _threshold(name: str, trained: bool = True) -> Any:
+    return read_card(name)["threshold"] if trained else 1.0
+
+
+def digits_vit() -> VisionTransformer:
+    """The plain small ViT on digits, which others wrap or start from; no victim."""
+    return _trained(small_vit(), "digits_vit")
 
 
 def digits_vit_ats() -> ATS:
     """A small ViT on digits whose blocks 1 and 2 sample tokens; training-free."""
     return ATS(
-        _trained(small_vit(), "digits_vit"),
-        ats_blocks=(1, 2),
-        reference_tokens=74,
-        name="digits_vit_ats",
-        data=DATA,
+        digits_vit(), ats_blocks=(1, 2), reference_tokens=74, name="digits_vit_ats", data=DATA
     )
 
 
 def digits_vit_int8() -> Quantized:
     """The plain small ViT on digits, its linear layers in int8 with dynamic activations."""
-    return Quantized(
-        _trained(small_vit(), "digits_vit"), digits.SHAPE, name="digits_vit_int8", data=DATA
+    return Quantized(digits_vit(), digits.SHAPE, name="digits_vit_int8", data=DATA)
+
+
+def digits_vit_evit() -> EViT:
+    """A control: the small ViT on digits drops the least attended tokens; training-free."""
+    rates = (1, 1, 1, 0.5, 0.5, 1)
+    return EViT(digits_vit(), keep_rates=rates, name="digits_vit_evit", data=DATA)
+
+
+def digits_vit_tome() -> ToMe:
+    """A control: the small ViT on digits merges eight tokens per block; training-free."""
+    return ToMe(digits_vit(), r=8, name="digits_vit_tome", data=DATA)
+
+
+def digits_vit_avit(trained: bool = True) -> AViT:
+    """A small ViT on digits whose tokens halt."""
+    name = "digits_vit_avit"
+    victim = AViT(small_vit(), gate_scale=10, gate_center=5, name=name, data=DATA)
+    return _trained(victim, name, trained)
+
+
+def digits_vit_adavit(trained: bool = True) -> AdaViT:
+    """A small ViT on digits that chooses tokens, heads and sublayers in every block."""
+    name = "digits_vit_adavit"
+    return _trained(AdaViT(small_vit(), name=name, data=DATA), name, trained)
+
+
+def digits_vit_dynamicvit(trained: bool = True) -> DynamicViT:
+    """A small ViT on digits that drops the tokens which its predictors would rather not keep."""
+    name = "digits_vit_dynamicvit"
+    victim = DynamicViT(
+        small_vit(), pruning_blocks=PRUNING_BLOCKS, rule="threshold", name=name, data=DATA
     )
+    return _trained(victim, name, trained)
+
+
+def digits_vit_dynamicvit_topk() -> DynamicViT:
+    """A control: the same weights under the published rule, which keeps a fixed number."""
+    victim = DynamicViT(
+        small_vit(),
+        pruning_blocks=PRUNING_BLOCKS,
+        keep_ratios=KEEP_RATIOS,
+        name="digits_vit_dynamicvit_topk",
+        data=DATA,
+    )
+    return _trained(victim, "digits_vit_dynamicvit")
+
+
+def digits_vit_exit(trained: bool = True) -> ExitViT:
+    """A small ViT on digits with classifiers after its blocks 1, 2 and 3."""
+    name = "digits_vit_exit"
+    threshold = _threshold(name, trained)
+    victim = ExitViT(small_vit(), exit_blocks=(1, 2, 3), criterion=threshold, name=name, data=DATA)
+    return _trained(victim, name, trained)
 
 
 def digits_cnn_early_exit() -> EarlyExit:
@@ -51,8 +127,49 @@ def digits_cnn_early_exit() -> EarlyExit:
     name = "digits_cnn_early_exit"
     stages, heads = exit_stages()
     _trained(nn.ModuleList([*stages, *heads]), name)
-    threshold = read_card(name)["threshold"]
-    return EarlyExit(stages, heads, threshold, digits.SHAPE, name=name, data=DATA)
+    return EarlyExit(stages, heads, _threshold(name), digits.SHAPE, name=name, data=DATA)
+
+
+def digits_cnn_sdn(trained: bool = True) -> SDN:
+    """A VGG on digits with SDN's internal classifiers after its first three convolutions."""
+    name = "digits_cnn_sdn"
+    victim = SDN(
+        "vgg",
+        conv_channels=(8, 16, 32, 32),
+        max_pool_sizes=(2, 2, 1, 2),
+        fc_layers=(32,),
+        exits=(1, 1, 1, 0),
+        threshold=_threshold(name, trained),
+        name=name,
+        data=DATA,
+    )
+    return _trained(victim, name, trained)
+
+
+def digits_msdnet(trained: bool = True) -> MSDNet:
+    """A narrow multi-scale dense network on digits with three exits."""
+    name = "digits_msdnet"
+    victim = MSDNet(
+        blocks=3,
+        channels=5,
+        base=1,
+        step=3,
+        growth_rate=2,
+        growth_factors=(3, 1, 1),
+        prune="min",
+        bottleneck=False,
+        thresholds=_threshold(name, trained),
+        name=name,
+        data=DATA,
+    )
+    return _trained(victim, name, trained)
+
+
+def digits_skipnet(trained: bool = True) -> SkipNet:
+    """A residual network on digits with a recurrent gate before every residual block."""
+    name = "digits_skipnet"
+    victim = SkipNet(*gated_resnet(), digits.SHAPE, name=name, data=DATA)
+    return _trained(victim, name, trained)
 
 
 def digits_tinysaver_cascade() -> TinySaver:
@@ -60,5 +177,4 @@ def digits_tinysaver_cascade() -> TinySaver:
     name = "digits_tinysaver_cascade"
     saver, base = tiny_cnn(), base_cnn()
     _trained(nn.ModuleList([saver, base]), name)
-    threshold = read_card(name)["threshold"]
-    return TinySaver(saver, base, threshold, digits.SHAPE, name=name, data=DATA)
+    return TinySaver(saver, base, _threshold(name), digits.SHAPE, name=name, data=DATA)

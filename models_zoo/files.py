@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ def save_weights(model: nn.Module, path: Path) -> None:
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file({key: value.contiguous() for key, value in state.items()}, path)
+    path.with_suffix(".sha256").write_text(_sha256(path) + "\n")
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
@@ -33,6 +35,8 @@ def load_weights(model: nn.Module, path: Path) -> None:
         UsageError: if the file is missing, damaged, or belongs to another model.
     """
     try:
+        if _sha256(path) != path.with_suffix(".sha256").read_text().strip():
+            raise OSError("its hash is not the recorded one")
         state = load_file(path)
     except FileNotFoundError as error:
         raise UsageError(
@@ -49,6 +53,10 @@ def load_weights(model: nn.Module, path: Path) -> None:
     if missing or surplus:
         raise UsageError(f"weights {path} do not fit: missing {missing}, surplus {surplus}")
     model.load_state_dict({k: v.to(expected[k].dtype) for k, v in state.items()})
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def read_card(name: str) -> dict[str, Any]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from timm.models.vision_transformer import VisionTransformer
-from torch import nn
+from torch import Tensor, nn
+
+from effattack.models_zoo.layer_skipping.skipnet import GateCell, RecurrentGate
 
 
 def small_vit(
@@ -71,3 +73,36 @@ def base_cnn(classes: int = 10) -> nn.Sequential:
         convolution(96, 96),
         pooled_head(96, classes),
     )
+
+
+class Residual(nn.Module):
+    """Two convolutions beside the identity."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(convolution(width, width), convolution(width, width))
+
+    def forward(self, features: Tensor) -> Tensor:
+        return (features + self.body(features)).relu()
+
+
+def gated_resnet(
+    width: int = 8, depth: int = 3, classes: int = 10
+) -> tuple[nn.Module, list[nn.Module], list[nn.Module | None], nn.Module]:
+    """Stem, blocks, gates and head of a SkipNet: three groups of gated residual blocks.
+
+    Between groups, a convolution that is always computed halves the image and doubles the width.
+    Untrained gates are open.
+    """
+    cell = GateCell()
+    nn.init.constant_(cell.linear.bias, 2.0)
+    blocks: list[nn.Module] = []
+    gates: list[nn.Module | None] = []
+    for channels in (width, 2 * width, 4 * width):
+        if blocks:
+            blocks.append(convolution(channels // 2, channels, 2))
+            gates.append(None)
+        for _ in range(depth):
+            blocks.append(Residual(channels))
+            gates.append(RecurrentGate(channels, cell))
+    return convolution(3, width), blocks, gates, pooled_head(4 * width, classes)

@@ -13,6 +13,7 @@ from toys import LinearSaver, embedded, grey_images
 
 from effattack.cells import CellSpec, Store, data_digest, victim_digest
 from effattack.errors import UsageError
+from effattack.victim import Opaque
 
 SPEC = CellSpec(
     work="attack",
@@ -57,15 +58,19 @@ def test_a_cell_comes_back_as_it_was(tmp_path: Path) -> None:
     assert store.read(SPEC) is None
     store.write(SPEC, ROWS)
     pd.testing.assert_frame_equal(store.read(SPEC), ROWS)
-    assert [file.suffix for file in store.folder.iterdir()] == [".parquet"]
+    assert {file.suffix for file in store.folder.iterdir()} == {".parquet", ".sha256"}
 
 
 def test_a_damaged_cell_is_run_again(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.write(SPEC, ROWS)
-    (file,) = tmp_path.iterdir()
-    file.write_bytes(file.read_bytes()[:40])
-    assert store.read(SPEC) is None
+    (file,) = tmp_path.glob("*.parquet")
+    whole = file.read_bytes()
+    for damaged in (whole[:40], b"", whole[:60] + bytes([whole[60] ^ 1]) + whole[61:]):
+        file.write_bytes(damaged)
+        assert store.read(SPEC) is None
+    file.write_bytes(whole)
+    assert store.read(SPEC) is not None
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
@@ -90,6 +95,47 @@ def test_the_threshold_inside_a_policy_counts() -> None:
     digest = victim_digest(victim)
     victim.criterion.thresholds = 0.99
     assert victim_digest(victim) != digest
+
+
+class Inner(torch.nn.Module):
+    """A model inside a victim, with all that a digest could overlook."""
+
+    def __init__(self, private: int = 1, shift: float = 0.0, policy: object = None) -> None:
+        super().__init__()
+        self._private = private
+        self.policy = {"nested": [policy]}
+        self.register_buffer("shift", torch.tensor(shift), persistent=False)
+        self.linear = torch.nn.Linear(16, 2)
+        torch.nn.init.zeros_(self.linear.weight)
+        torch.nn.init.zeros_(self.linear.bias)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.linear(images.flatten(1) + self.shift)
+
+
+class Other(Inner):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return -super().forward(images)
+
+
+class Policy:
+    def __init__(self, level: float) -> None:
+        self.level = level
+
+
+def test_nothing_that_decides_is_overlooked() -> None:
+    makers = [
+        Inner,
+        lambda: Inner(private=2),
+        lambda: Inner(shift=1.0),
+        lambda: Inner(policy=Policy(0.5)),
+        lambda: Inner(policy=Policy(0.6)),
+        Other,
+    ]
+    digests = {victim_digest(Opaque(make(), (1, 4, 4), name="opaque")) for make in makers}
+    assert len(digests) == len(makers)
+    again = {victim_digest(Opaque(make(), (1, 4, 4), name="opaque")) for make in makers}
+    assert again == digests
 
 
 def test_quantized_weights_have_a_stable_digest() -> None:

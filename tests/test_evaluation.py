@@ -63,7 +63,11 @@ def test_it_can_be_saved_joined_and_loaded(toy: LinearSaver, data: tuple, tmp_pa
     first = run(toy, data, ["Slowdown"])
     second = run(toy, data, ["DeepSloth"], eps=4 / 255)
     both = Evaluation.concat([first, second])
-    assert len(both.samples) == len(first.samples) + len(second.samples)
+    assert len(both.samples) == len(first.samples) + 2 * COUNT  # noise at 4/255, and DeepSloth
+    assert len(Evaluation.concat([first, first]).samples) == len(first.samples)
+    other = run(LinearSaver(doubt=2.0), data, ["Slowdown"])
+    with pytest.raises(UsageError, match="give the victims different names"):
+        Evaluation.concat([first, other])
     loaded = Evaluation.load(both.save(tmp_path / "out"))
     pd.testing.assert_frame_equal(loaded.scores(), both.scores())
     assert loaded.meta == both.meta
@@ -93,10 +97,10 @@ def test_an_interruption_keeps_what_is_finished(
     with pytest.raises(KeyboardInterrupt):
         run(toy, data, ["Slowdown", "DeepSloth"], out=tmp_path)
     monkeypatch.undo()
-    kept = {file.name for file in (tmp_path / "cells").iterdir()}
+    kept = {file.name for file in (tmp_path / "cells").glob("*.parquet")}
     assert len(kept) == 4  # clean, noise, uniform, Slowdown
     whole = run(toy, data, ["Slowdown", "DeepSloth"], out=tmp_path)
-    assert kept < {file.name for file in (tmp_path / "cells").iterdir()}
+    assert kept < {file.name for file in (tmp_path / "cells").glob("*.parquet")}
     undisturbed = run(toy, data, ["Slowdown", "DeepSloth"])
     pd.testing.assert_frame_equal(whole.samples, undisturbed.samples)
 

@@ -5,6 +5,8 @@ A new attack is one new file and one line in ``_BUILT_IN``.
 
 from __future__ import annotations
 
+import warnings
+from importlib.util import find_spec
 from typing import Any
 
 from effattack.attacks.adapters import Foolbox, Torchattacks
@@ -12,9 +14,10 @@ from effattack.attacks.base import Attack
 from effattack.attacks.controls import Clean, NearUniform, Noise
 from effattack.attacks.deepsloth import DeepSloth
 from effattack.attacks.desparsify import DeSparsify
+from effattack.attacks.query import QueryAttack
 from effattack.attacks.slowdown import Slowdown
 from effattack.errors import unknown_name
-from effattack.victim import Victim
+from effattack.victim import Opaque, Victim
 
 __all__ = [
     "Attack",
@@ -24,10 +27,12 @@ __all__ = [
     "Foolbox",
     "NearUniform",
     "Noise",
+    "QueryAttack",
     "Slowdown",
     "Torchattacks",
     "attack_class",
     "build",
+    "defaults",
     "names",
 ]
 
@@ -36,6 +41,7 @@ _BUILT_IN: dict[str, type[Attack]] = {
     "Slowdown": Slowdown,
     "DeepSloth": DeepSloth,
     "DeSparsify": DeSparsify,
+    "QueryAttack": QueryAttack,
 }
 _LIBRARIES: dict[str, type[Torchattacks] | type[Foolbox]] = {
     "torchattacks": Torchattacks,
@@ -47,6 +53,25 @@ _UNBUDGETED = (Clean, NearUniform)
 def names() -> list[str]:
     """Names of the attacks that need nothing but a victim and a budget."""
     return [*CONTROLS, *_BUILT_IN, "torchattacks.PGD", "foolbox.LinfPGD"]
+
+
+def defaults(victim: Victim) -> list[str]:
+    """The attacks that a victim is scored under when the user names none.
+
+    An opaque model has no gates for gradient attacks: it is queried. A library whose extra is not
+    installed is left out, with a warning.
+    """
+    found = ["Slowdown", "DeepSloth", "DeSparsify"]
+    if isinstance(victim, Opaque):
+        found = ["QueryAttack"]
+    if find_spec("torchattacks") is None:
+        warnings.warn(
+            "torchattacks is not installed, its PGD is left out: "
+            "pip install 'effattack[torchattacks]'",
+            stacklevel=2,
+        )
+        return [*found, "foolbox.LinfPGD"]
+    return [*found, "torchattacks.PGD", "foolbox.LinfPGD"]
 
 
 def attack_class(name: str) -> type[Attack]:

@@ -22,6 +22,13 @@ from effattack.objectives import Goal
 from effattack.threats import Linf
 from effattack.victim import Victim
 
+LINF = {
+    *("APGD", "APGDT", "AutoAttack", "BIM", "DIFGSM", "EOTPGD", "FAB", "FFGSM", "FGSM", "Jitter"),
+    *("MIFGSM", "NIFGSM", "PGD", "PGDRS", "PIFGSM", "PIFGSMPP", "RFGSM", "SINIFGSM", "SPSA"),
+    *("Square", "TIFGSM", "TPGD", "UPGD", "VMIFGSM", "VNIFGSM"),
+}
+"""Attacks of torchattacks whose ``eps`` is an l-inf radius; elsewhere it is another budget."""
+
 
 class TracedLogits(nn.Module):
     """The victim as these libraries expect a model: images -> logits, with a gradient."""
@@ -35,7 +42,7 @@ class TracedLogits(nn.Module):
 
 
 class LibraryAttack(Attack):
-    """One attack of another library, by its class name there.
+    """One l-inf attack of another library, by its class name there.
 
     Args:
         victim: any victim whose trace has a gradient.
@@ -92,7 +99,8 @@ class Torchattacks(LibraryAttack):
 
     @classmethod
     def known(cls) -> dict[str, type]:
-        return _classes(_import("torchattacks", "effattack[torchattacks]"))
+        classes = _classes(_import("torchattacks", "effattack[torchattacks]"))
+        return {name: cls for name, cls in classes.items() if name in LINF}
 
     def perturb(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         attack = _construct(
@@ -111,7 +119,13 @@ class Foolbox(LibraryAttack):
 
     @classmethod
     def known(cls) -> dict[str, type]:
-        return _classes(_import("foolbox", "foolbox").attacks)
+        foolbox = _import("foolbox", "foolbox")
+        return {
+            name: cls
+            for name, cls in _classes(foolbox.attacks).items()
+            if not inspect.isabstract(cls)
+            and getattr(cls, "distance", None) == foolbox.distances.linf
+        }
 
     def perturb(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         attack = _construct(self.known()[self.attack], self.name, **self.options)

@@ -17,7 +17,7 @@ import torch
 from torch import Generator, Tensor
 
 from effattack.attacks.search import ProjectedGradient
-from effattack.errors import NotApplicable
+from effattack.errors import MeasurementError, NotApplicable
 from effattack.images import check_images, check_labels, to_grid
 from effattack.objectives import Goal, Objective
 from effattack.threats import Threat
@@ -82,7 +82,28 @@ class Attack(ABC):
             labels = labels.to(clean.device, torch.long, copy=True)
             generator = Generator().manual_seed(self.seed)
             goal = Goal(self.victim, prediction)
-            return self.run(clean, labels, goal, generator).detach()
+            found = self.run(clean, labels, goal, generator).detach()
+            self.check_budget(found, clean)
+            return found
+
+    def check_budget(self, found: Tensor, clean: Tensor) -> None:
+        """Refuse what is no image of the budget: every score rests on it.
+
+        Raises:
+            MeasurementError: naming what is wrong.
+        """
+        wrong = None
+        if found.shape != clean.shape or not torch.isfinite(found).all():
+            wrong = f"shape {tuple(found.shape)}, or NaN"
+        elif found.min() < 0 or found.max() > 1 or (found - to_grid(found)).abs().max() > 1e-6:
+            wrong = "pixels outside [0, 1] or off the 8-bit grid"
+        elif (found - clean).abs().max() > self.eps + 1e-6:
+            wrong = f"changes of {(found - clean).abs().max() * 255:.3g}/255"
+        if wrong:
+            raise MeasurementError(
+                f"{self!r} returned images outside its budget ({wrong}): end run() with "
+                "threat.on_grid(images, clean)"
+            )
 
     @abstractmethod
     def run(self, clean: Tensor, labels: Tensor, goal: Goal, generator: Generator) -> Tensor:

@@ -10,12 +10,13 @@ from effattack.victim import Victim
 
 
 class DeepSloth(GradientAttack):
-    """Hong, Kaya, Modoranu, Dumitraş: "A Panda? No, It's a Sloth: Slowdown Attacks on Adaptive
+    """Drives the softmax of every internal classifier towards uniform.
+
+    Hong, Kaya, Modoranu, Dumitraş: "A Panda? No, It's a Sloth: Slowdown Attacks on Adaptive
     Multi-Exit Neural Network Inference", ICLR 2021 (arXiv 2010.02432); section 4.
 
-    Drives the softmax of every internal classifier towards uniform (the final one is left out),
-    by PGD with a constant step. On a cascade, the models before the last take the place of the
-    internal classifiers.
+    By PGD with a constant step; the final classifier is left out. On a cascade, the models before
+    the last take the place of the internal classifiers.
 
     Official code: https://github.com/sanghyun-hong/DeepSloth (MIT). Divergences here: the best
     iterate by executed MACs is returned, not the last one; iterates are rounded to 8 bits; the

@@ -10,7 +10,9 @@ from effattack.victim import Victim
 
 
 class DeSparsify(GradientAttack):
-    """Hazan, Elovici, Shabtai et al.: "DeSparsify: Adversarial Attack Against Token Sparsification
+    """Drives the significance of the tokens of ATS towards uniform, so that none is dropped.
+
+    Hazan, Elovici, Shabtai et al.: "DeSparsify: Adversarial Attack Against Token Sparsification
     Mechanisms in Vision Transformers", NeurIPS 2024 (arXiv 2402.02554); the single-image attack on
     ATS, equations 2 to 6.
 

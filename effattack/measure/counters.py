@@ -95,7 +95,7 @@ class NvmlCounter:
 
     def __init__(self, device: torch.device) -> None:
         if not torch.cuda.is_available():
-            raise MeasurementError("torch sees no CUDA device here: see effattack doctor")
+            raise MeasurementError("torch sees no CUDA device here")
         try:
             from zeus.device import get_gpus
         except ImportError as error:

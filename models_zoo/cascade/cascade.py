@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from effattack.errors import UsageError
 from effattack.measure.macs import count_macs
-from effattack.models_zoo.exits import Criterion, as_criterion, criterion_trace
+from effattack.models_zoo.criteria import Criterion, as_criterion
+from effattack.models_zoo.exits import criterion_trace
 from effattack.victim import Trace, Victim
 
 
@@ -30,7 +31,7 @@ class Cascade(Victim):
     Args:
         models: classifiers (B, *input_shape) -> (B, classes), cheapest first.
         thresholds: one probability per model but the last; or a criterion of
-            :mod:`effattack.models_zoo.exits`.
+            :mod:`effattack.models_zoo.criteria`.
         input_shape: (C, H, W) of one image.
         settings: ``name``, ``data``.
 

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from effattack.errors import UsageError
 from effattack.measure.macs import count_macs
-from effattack.models_zoo.exits import Criterion, as_criterion, criterion_trace
-from effattack.models_zoo.token_sparsification.official import load_official
+from effattack.models_zoo.criteria import Criterion, as_criterion
+from effattack.models_zoo.exits import criterion_trace
+from effattack.models_zoo.official import load_official
 from effattack.victim import Trace, Victim
 
 
@@ -31,7 +32,7 @@ class EarlyExit(Victim):
         stages: modules in a row; stage k maps the features of stage k - 1 (stage 0: the images).
             Features are a tensor, or a list of tensors (multi-scale networks).
         heads: one classifier per stage, features -> logits; the last is the final classifier.
-        criterion: decides when to leave: :class:`~effattack.models_zoo.exits.Confidence`,
+        criterion: decides when to leave: :class:`~effattack.models_zoo.criteria.Confidence`,
             ``Entropy``, ``Margin``, ``Patience`` or your own subclass of ``Criterion``; numbers
             (one, or one per internal classifier) are confidence thresholds.
         input_shape: (C, H, W) of one image.

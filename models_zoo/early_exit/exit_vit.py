@@ -14,8 +14,8 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from effattack.errors import UsageError
+from effattack.models_zoo.criteria import Criterion
 from effattack.models_zoo.early_exit.early_exit import EarlyExit
-from effattack.models_zoo.exits import Criterion
 from effattack.models_zoo.token_sparsification.vit import check_vit
 
 

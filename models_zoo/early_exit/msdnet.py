@@ -17,13 +17,13 @@ from typing import Any
 from torch import Tensor, cat, nn
 
 from effattack.errors import UsageError, unknown_name
+from effattack.models_zoo.criteria import Criterion
 from effattack.models_zoo.early_exit.early_exit import (
     EarlyExit,
     load_network,
     official_names,
     sizing_weight,
 )
-from effattack.models_zoo.exits import Criterion
 
 ALWAYS, NEVER = -1e8, 1e8
 """Thresholds that the official code writes for exits that take all images, or none."""

@@ -16,13 +16,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from effattack.errors import UsageError, unknown_name
+from effattack.models_zoo.criteria import Criterion
 from effattack.models_zoo.early_exit.early_exit import (
     EarlyExit,
     load_network,
     official_names,
     sizing_weight,
 )
-from effattack.models_zoo.exits import Criterion, confidence_log_odds
+from effattack.models_zoo.margins import confidence_log_odds
 
 
 class SDN(EarlyExit):

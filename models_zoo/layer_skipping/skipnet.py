@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from effattack.errors import UsageError
 from effattack.measure.macs import count_macs
-from effattack.models_zoo.exits import bounded, log_odds
+from effattack.models_zoo.margins import bounded, log_odds
 from effattack.victim import Gate, Trace, Victim
 
 Memory = tuple[Tensor, Tensor] | None

@@ -1,9 +1,9 @@
 """Quantized victims: the work cannot depend on the input, the accuracy can suffer.
 
-torchao's dynamic int8: weights are int8, activations are quantized per token at run time. As
-shipped, the gradient is lost silently, so ``trace`` goes through a straight-through estimator
-(Bengio et al. 2013, arXiv 1308.3432): the forward values are those of the int8 kernels, the
-backward pass uses the dequantized weight.
+torchao's schemes: weights in few bits, activations in floating point or quantized per token at run
+time. Where activations are rounded, the gradient is lost silently, so ``trace`` goes through a
+straight-through estimator (Bengio et al. 2013, arXiv 1308.3432): the forward values are those of
+the quantized kernels, the backward pass uses the dequantized weight.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from __future__ import annotations
 import copy
 import logging
 import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
@@ -18,23 +20,73 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from effattack.errors import UsageError
-from effattack.measure.macs import count_macs
-from effattack.victim import Trace, Victim
+from effattack.errors import UsageError, unknown_name
+from effattack.models_zoo.quantization.probing import (
+    ConstantVictim,
+    bit_operations,
+    probe,
+    replaced,
+)
 
 
-class Quantized(Victim):
-    """Your own float model with its linear layers in int8 (torchao, dynamic activations).
-
-    The model is copied, then quantized. There are no gates, and the MACs are constant.
+@dataclass(frozen=True)
+class Scheme:
+    """How torchao quantizes the linear layers of a model.
 
     Args:
-        model: any module (B, *input_shape) -> (B, classes) with ``nn.Linear`` layers.
+        config: torchao.quantization -> the configuration for its ``quantize_``.
+        weight_bits: of the quantized weights.
+        activation_bits: of the quantized activations; None where they stay in floating point, and
+            the gradient survives.
+        needs: what it takes to run, for the message where it does not.
+    """
+
+    config: Callable[[Any], Any]
+    weight_bits: int
+    activation_bits: int | None
+    needs: str
+
+
+SCHEMES: dict[str, Scheme] = {
+    "int8_dynamic": Scheme(
+        lambda ao: ao.Int8DynamicActivationInt8WeightConfig(), 8, 8, "torchao 0.13 or later"
+    ),
+    "int8_weight_only": Scheme(
+        lambda ao: ao.Int8WeightOnlyConfig(version=2), 8, None, "torchao 0.18 (older: untried)"
+    ),
+    "int4_weight_only": Scheme(
+        lambda ao: ao.IntxWeightOnlyConfig(torch.int4),
+        4,
+        None,
+        "torchao 0.18 (older ones: untried)",
+    ),
+    "float8_dynamic": Scheme(
+        lambda ao: ao.Float8DynamicActivationFloat8WeightConfig(),
+        8,
+        8,
+        "a GPU with float8 kernels (CUDA compute capability 8.9, MI300, XPU)",
+    ),
+}
+"""Name -> scheme. A :class:`Scheme` of your own can be given instead of a name."""
+
+
+class Quantized(ConstantVictim):
+    """Your own float model with its linear layers quantized by torchao.
+
+    The model is copied, then quantized where it stands: move it to its device first. There are no
+    gates, and the MACs are constant. int4 weights are unpacked before they are multiplied, so they
+    save memory, not MACs.
+
+    Args:
+        model: any module (B, *input_shape) -> (B, classes) with ``nn.Linear`` layers, its
+            normalisation included.
         input_shape: (C, H, W) of one image.
-        settings: ``name``, ``data``.
+        scheme: a name in ``SCHEMES``, or a scheme of your own.
+        settings: ``data``.
 
     Raises:
-        UsageError: without torchao, or if the model has no linear layer.
+        UsageError: without torchao, if the model has no linear layer that the scheme quantizes, or
+            for a scheme that this machine lacks.
     """
 
     def __init__(
@@ -42,70 +94,89 @@ class Quantized(Victim):
         model: nn.Module,
         input_shape: tuple[int, ...],
         *,
+        scheme: str | Scheme = "int8_dynamic",
         name: str = "Quantized",
         **settings: Any,
     ) -> None:
-        if not any(isinstance(m, nn.Linear) for m in model.modules()):
+        if isinstance(scheme, str):
+            if scheme not in SCHEMES:
+                raise unknown_name("quantization scheme", scheme, SCHEMES)
+            scheme = SCHEMES[scheme]
+        probed = probe(model, input_shape)
+        quantized = quantize(model, scheme, input_shape)
+        super().__init__(quantized, probed, name=name, input_shape=input_shape, **settings)
+        self.scheme = scheme
+        layers = quantized_linears(quantized)
+        self.quantized_macs = sum(call.macs for call in probed.calls if call.name in layers)
+        if not self.quantized_macs:
             raise UsageError(
-                f"{type(model).__name__} has no nn.Linear: dynamic int8 would change nothing"
+                f"{type(model).__name__} has no nn.Linear that the scheme quantizes: it would "
+                "change nothing (a group size must divide the input features)"
             )
-        parameter = next(model.parameters())
-        blank = parameter.new_zeros(1, *input_shape)
-        macs = count_macs(model.eval(), blank)
-        with torch.no_grad():
-            classes = model(blank).shape[-1]
-        super().__init__(
-            name=name,
-            family="quantization",
-            input_shape=input_shape,
-            num_classes=classes,
-            max_macs=macs,
-            dense_macs=macs,
-            constant=True,
-            **settings,
-        )
-        self.model = quantize_int8(model)
-        self._traced = straight_through(self.model).eval()
+        rounded = scheme.activation_bits is not None
+        self._traced = straight_through(quantized) if rounded else quantized
 
-    def forward(self, images: Tensor) -> Tensor:
-        return self.model(images)
+    def differentiable(self, images: Tensor) -> Tensor:
+        return self._traced(images)
 
-    def trace(self, images: Tensor) -> Trace:
-        macs = torch.full((len(images),), self.max_macs, dtype=torch.float64, device=images.device)
-        return Trace(logits=self._traced(images), gates=(), macs=macs)
+    def bit_operations(self, macs: Tensor) -> Tensor:
+        """Executed MACs (B,) -> bit operations (B,): MACs x weight bits x activation bits."""
+        bits = self.scheme.weight_bits, self.scheme.activation_bits
+        return bit_operations(macs, self.quantized_macs, bits, self.dtype)
 
 
-def quantize_int8(model: nn.Module) -> nn.Module:
-    """A copy of the model in eval mode, its linear layers int8 with dynamic activations.
+def quantize(model: nn.Module, scheme: Scheme, input_shape: tuple[int, ...]) -> nn.Module:
+    """A frozen copy of the model in eval mode, quantized, and run once.
 
     Raises:
-        UsageError: if torchao is not installed.
+        UsageError: if torchao is not installed, or the scheme does not run on this machine.
     """
-    torchao = _torchao()
+    torchao = optional("torchao.quantization", quiet="torch.utils._pytree")
     model = copy.deepcopy(model).eval().requires_grad_(False)
-    torchao.quantize_(model, torchao.Int8DynamicActivationInt8WeightConfig())
+    parameter = next(model.parameters())
+    blank = parameter.new_zeros(1, *input_shape)
+    try:
+        torchao.quantize_(model, scheme.config(torchao))
+        with torch.no_grad():
+            model(blank)
+    except (AssertionError, AttributeError, ImportError, RuntimeError, TypeError) as error:
+        why = str(error).strip().splitlines() or [type(error).__name__]
+        raise UsageError(
+            f"this machine lacks the quantization scheme: it needs {scheme.needs} ({why[0]})"
+        ) from error
     return model
 
 
-def _torchao() -> Any:
-    """torchao's quantization; what it and torch say of each other's versions is not repeated."""
-    logger = logging.getLogger("torch.utils._pytree")
+def quantized_linears(model: nn.Module) -> dict[str, nn.Linear]:
+    """The linear layers whose weight torchao replaced, by dotted name."""
+    linears = ((n, m) for n, m in model.named_modules() if isinstance(m, nn.Linear))
+    return {name: layer for name, layer in linears if type(layer.weight) is not nn.Parameter}
+
+
+def optional(module: str, *, quiet: str) -> Any:
+    """Import a module of the ``quant`` extra; warnings, a logger's too, are not repeated.
+
+    Raises:
+        UsageError: naming the extra.
+    """
+    logger = logging.getLogger(quiet)
     level = logger.level
     try:
         logger.setLevel(logging.ERROR)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return import_module("torchao.quantization")
+            return import_module(module)
     except ImportError as error:
+        package = module.partition(".")[0]
         raise UsageError(
-            f"int8 victims need torchao ({error}): pip install 'effattack[quant]'"
+            f"this quantized victim needs {package} ({error}): pip install 'effattack[quant]'"
         ) from error
     finally:
         logger.setLevel(level)
 
 
 class _StraightThroughLinear(torch.autograd.Function):
-    """int8 values forward, the gradient of the dequantized linear layer backward."""
+    """Quantized values forward, the gradient of the dequantized linear layer backward."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, layer: nn.Linear) -> Tensor:
@@ -127,15 +198,7 @@ class _StraightThrough(nn.Module):
 
 
 def straight_through(model: nn.Module) -> nn.Module:
-    """The same int8 model, sharing its layers, with a gradient to the pixels."""
-    shared = {id(m): m for m in model.modules() if isinstance(m, nn.Linear)}
-    twin = copy.deepcopy(model, memo=dict(shared))
-    for name, layer in shared_linears(twin):
-        parent = twin.get_submodule(name.rpartition(".")[0])
-        setattr(parent, name.rpartition(".")[2], _StraightThrough(layer))
-    return twin
-
-
-def shared_linears(model: nn.Module) -> list[tuple[str, nn.Linear]]:
-    """Every linear layer by its dotted name."""
-    return [(n, m) for n, m in model.named_modules() if isinstance(m, nn.Linear)]
+    """The same quantized model, sharing its layers, with a gradient to the pixels."""
+    layers = quantized_linears(model).values()
+    twin = copy.deepcopy(model, memo={id(layer): layer for layer in layers})
+    return replaced(twin, {layer: _StraightThrough(layer) for layer in layers}).eval()

@@ -9,8 +9,8 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from effattack.models_zoo.official import load_official, sized_vit
 from effattack.models_zoo.token_sparsification.adavit_policy import BlockPolicy
-from effattack.models_zoo.token_sparsification.official import load_official, sized_vit
 
 
 def sized_adavit(state_dict: Mapping[str, Tensor], *, num_heads: int) -> VisionTransformer:

@@ -8,7 +8,7 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from effattack.errors import UsageError
-from effattack.models_zoo.token_sparsification.margins import bounded_margin, log_odds
+from effattack.models_zoo.margins import bounded_margin, log_odds
 from effattack.victim import Gate
 
 OPEN = 3.0

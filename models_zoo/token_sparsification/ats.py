@@ -14,7 +14,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from effattack.errors import UsageError
-from effattack.models_zoo.token_sparsification.official import vit_from_official
+from effattack.models_zoo.official import vit_from_official
 from effattack.models_zoo.token_sparsification.vit import (
     BlockMacs,
     ViTVictim,

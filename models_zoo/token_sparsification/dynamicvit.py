@@ -15,7 +15,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from effattack.errors import UsageError, unknown_name
-from effattack.models_zoo.token_sparsification.official import load_official, sized_vit
+from effattack.models_zoo.official import load_official, sized_vit
 from effattack.models_zoo.token_sparsification.vit import (
     BlockMacs,
     ViTVictim,

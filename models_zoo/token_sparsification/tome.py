@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from effattack.errors import UsageError
-from effattack.models_zoo.token_sparsification.official import vit_from_official
+from effattack.models_zoo.official import vit_from_official
 from effattack.models_zoo.token_sparsification.vit import (
     BlockMacs,
     ViTVictim,

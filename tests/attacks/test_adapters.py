@@ -107,6 +107,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Attack]:
 
     def make(perturb: Callable[[Any, Tensor, Tensor], Tensor], victim: Victim) -> Attack:
         monkeypatch.setattr(FakeAttack, "perturb", staticmethod(perturb), raising=False)
+        monkeypatch.setattr(FakeAttack, "distance", foolbox.distances.linf, raising=False)
         monkeypatch.setattr(foolbox.attacks, "FakeAttack", FakeAttack, raising=False)
         return Foolbox(victim, "FakeAttack")
 

@@ -21,8 +21,9 @@ from effattack.attacks import Attack, DeepSloth, DeSparsify, Slowdown, attack_cl
 from effattack.attacks.base import undisturbed
 from effattack.errors import GradientError, NotApplicable, UsageError
 from effattack.images import LEVELS, to_grid
+from effattack.models_zoo.criteria import Confidence
 from effattack.models_zoo.early_exit.early_exit import EarlyExit
-from effattack.models_zoo.exits import Confidence, log_odds
+from effattack.models_zoo.margins import log_odds
 from effattack.victim import Opaque, Trace, Victim
 
 ON_A_CASCADE = [name for name in names() if name != "DeSparsify"]

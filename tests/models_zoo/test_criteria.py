@@ -16,18 +16,10 @@ from effattack import Victim, audit
 from effattack.contract import INVARIANTS, Check
 from effattack.errors import UsageError
 from effattack.models_zoo.cascade.cascade import Cascade, TinySaver
+from effattack.models_zoo.criteria import Confidence, Criterion, Entropy, Margin, Patience
 from effattack.models_zoo.early_exit.early_exit import EarlyExit
-from effattack.models_zoo.exits import (
-    Confidence,
-    Criterion,
-    Entropy,
-    Margin,
-    Patience,
-    confidence_margin,
-    disagreement,
-    first_exit,
-    log_entropy,
-)
+from effattack.models_zoo.exits import first_exit
+from effattack.models_zoo.margins import confidence_margin, disagreement, log_entropy
 from effattack.models_zoo.networks import convolution, pooled_head
 
 THRESHOLDED = {"confidence": Confidence, "entropy": Entropy, "margin": Margin}

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from effattack import audit
 from effattack.contract import INVARIANTS, Check
 from effattack.errors import UsageError
+from effattack.models_zoo.criteria import Confidence, Criterion, Entropy, Margin, Patience
 from effattack.models_zoo.early_exit.exit_vit import ExitViT
-from effattack.models_zoo.exits import Confidence, Criterion, Entropy, Margin, Patience
 
 WIDTH, TOKENS, CLASSES = 32, 17, 5
 

@@ -14,8 +14,8 @@ from torch import Tensor
 from effattack import audit
 from effattack.contract import INVARIANTS, Check
 from effattack.errors import UsageError
+from effattack.models_zoo.criteria import Patience
 from effattack.models_zoo.early_exit.sdn import SDN
-from effattack.models_zoo.exits import Patience
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 FORMS = ("sdn_resnet", "sdn_vgg")

@@ -100,7 +100,7 @@ def load_official(state_dict: Mapping[str, Tensor], modules: Mapping[str, nn.Mod
     ]:
         raise UsageError(
             f"the state dict does not fit: shapes of {', '.join(reshaped)}: its parts are not "
-            "those of one plain ViT"
+            "those of one model"
         )
     precision = torch.promote_types(next(iter(state_dict.values())).dtype, torch.float32)
     for prefix, module in modules.items():

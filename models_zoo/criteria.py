@@ -1,0 +1,192 @@
+"""Criteria: when a chain of stages stops. Both paths of a victim call the same one.
+
+Thresholded criteria decide on log-odds: probabilities saturate, and a gradient attack through them
+goes blind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from math import inf, log, log1p
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from effattack.errors import UsageError
+from effattack.models_zoo.margins import (
+    NEVER,
+    bounded,
+    confidence_log_odds,
+    disagreement,
+    log_entropy,
+    log_odds,
+    spread,
+)
+
+
+@runtime_checkable
+class Criterion(Protocol):
+    """When a chain of stages goes on. Subclass it; ``margin`` is all that must be written."""
+
+    proxy: bool = False
+    """True: the sign of the margin is not the decision."""
+    earliest: int = 0
+    """The first stage that can stop; what happens before it is no decision, and no gate."""
+
+    def margin(self, stage_logits: Tensor) -> Tensor:
+        """Logits of the stages so far (B, stages, classes) -> margin (B,) of going on."""
+        ...
+
+    def go_on(self, stage_logits: Tensor) -> Tensor:
+        """Logits of the stages so far (B, stages, classes) -> the decision (B,) bool."""
+        return self.margin(stage_logits) > 0
+
+
+class Thresholds(Criterion):
+    """A criterion with one threshold for all stages, or one per stage.
+
+    Raises:
+        UsageError: for a threshold outside [0, ``highest``].
+    """
+
+    highest = 1.0
+
+    def __init__(self, thresholds: float | Sequence[float]) -> None:
+        self.thresholds: float | tuple[float, ...]
+        if isinstance(thresholds, int | float):
+            self.thresholds = float(thresholds)
+            check_thresholds([self.thresholds], 1, self.highest)
+        else:
+            self.thresholds = tuple(float(t) for t in thresholds)
+            check_thresholds(self.thresholds, len(self.thresholds), self.highest)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.thresholds})"
+
+    def at(self, stage: int) -> float:
+        """The threshold of a stage."""
+        return self.thresholds[stage] if isinstance(self.thresholds, tuple) else self.thresholds
+
+    def margin(self, stage_logits: Tensor) -> Tensor:
+        logits = stage_logits[:, -1]
+        return bounded(self.doubt(logits, self.at(stage_logits.shape[1] - 1)), spread(logits))
+
+    def doubt(self, logits: Tensor, threshold: float) -> Tensor:
+        """Logits of one stage (B, classes) -> (B,), positive where it is too unsure to stop."""
+        raise NotImplementedError
+
+
+class Confidence(Thresholds):
+    """Stop as soon as the largest softmax probability reaches the threshold.
+
+    Args:
+        thresholds: probabilities; 0 always stops, 1 never does.
+    """
+
+    def doubt(self, logits: Tensor, threshold: float) -> Tensor:
+        """log(t / (1 - t)) - log(p / (1 - p)), p the top probability."""
+        return log_odds(threshold) - confidence_log_odds(logits)
+
+
+class Entropy(Thresholds):
+    """Stop as soon as the entropy of the softmax falls below the threshold (BranchyNet).
+
+    Teerapittayanon et al., "BranchyNet", ICPR 2016 (arXiv 1709.01686).
+
+    Args:
+        thresholds: in nats; 0 never stops, more than log(classes) always does.
+    """
+
+    highest = inf
+
+    def doubt(self, logits: Tensor, threshold: float) -> Tensor:
+        """log H - log t."""
+        return log_entropy(logits) - (log(threshold) if threshold > 0 else -NEVER)
+
+
+class Margin(Thresholds):
+    """Stop as soon as the top two softmax probabilities lie as far apart as the threshold.
+
+    Args:
+        thresholds: differences of probabilities; 0 always stops, 1 never does.
+    """
+
+    def doubt(self, logits: Tensor, threshold: float) -> Tensor:
+        """p1 - p2 < t in logits: log[(1 + t) e^z2 + t Σ of the others] - log[(1 - t) e^z1]."""
+        first, second = logits.topk(2, dim=1).indices.split(1, dim=1)
+        weight = torch.full_like(logits, log(threshold) if threshold > 0 else -inf)
+        weight = weight.scatter(1, second, log1p(threshold)).scatter(1, first, -inf)
+        kept = log1p(-threshold) if threshold < 1 else -NEVER
+        return (logits + weight).logsumexp(1) - logits.gather(1, first)[:, 0] - kept
+
+
+class Patience(Criterion):
+    """Stop once a number of stages in a row has predicted the same as the stage before.
+
+    Zhou et al., "BERT Loses Patience" (PABEE), NeurIPS 2020 (arXiv 2006.04152). The decision
+    counts, so the margin is a proxy: how close the most doubtful of the counted pairs of adjacent
+    stages is to predicting two classes.
+
+    Args:
+        patience: agreements in a row, 1 or more; the first stage that can stop has that index.
+    """
+
+    proxy = True
+
+    def __init__(self, patience: int) -> None:
+        if isinstance(patience, bool) or patience != int(patience) or patience < 1:
+            raise UsageError(f"patience {patience}: use a whole number of agreements, 1 or more")
+        self.patience = self.earliest = int(patience)
+
+    def __repr__(self) -> str:
+        return f"Patience({self.patience})"
+
+    def margin(self, stage_logits: Tensor) -> Tensor:
+        if stage_logits.shape[1] <= self.patience:
+            return torch.ones_like(stage_logits[:, 0, 0])
+        counted = stage_logits[:, -1 - self.patience :]
+        return disagreement(counted[:, :-1], counted[:, 1:]).amax(1)
+
+    def go_on(self, stage_logits: Tensor) -> Tensor:
+        if stage_logits.shape[1] <= self.patience:
+            return torch.ones_like(stage_logits[:, 0, 0], dtype=torch.bool)
+        predictions = stage_logits[:, -1 - self.patience :].argmax(2)
+        return (predictions[:, 1:] != predictions[:, :-1]).any(1)
+
+
+def as_criterion(given: float | Sequence[float] | Criterion, gates: int) -> Criterion:
+    """The criterion for a chain with ``gates`` decisions; numbers are confidence thresholds.
+
+    Raises:
+        UsageError: if it is no criterion, or does not fit that many decisions.
+    """
+    if not isinstance(given, Criterion):
+        if isinstance(given, str) or not isinstance(given, int | float | Iterable):
+            raise UsageError(
+                f"{given!r} is no criterion: subclass effattack.models_zoo.criteria.Criterion, or "
+                "give confidence thresholds"
+            )
+        given = Confidence(given)
+    thresholds = getattr(given, "thresholds", None)
+    if isinstance(thresholds, tuple):
+        check_thresholds(thresholds, gates, getattr(given, "highest", inf))
+    if given.earliest >= gates:
+        raise UsageError(
+            f"{given} cannot stop before stage {given.earliest}, but only stages 0 to {gates - 1} "
+            "may stop early: nothing would ever be saved"
+        )
+    return given
+
+
+def check_thresholds(thresholds: Sequence[float], gates: int, highest: float = 1.0) -> None:
+    """Refuse a number of thresholds that does not fit, or values outside [0, ``highest``].
+
+    Raises:
+        UsageError: naming what was given.
+    """
+    if len(thresholds) != gates:
+        raise UsageError(f"{len(thresholds)} thresholds for {gates} decisions: give one for each")
+    if bad := [t for t in thresholds if not 0 <= t <= highest]:
+        what = "no probabilities" if highest == 1 else "out of range"
+        raise UsageError(f"thresholds {bad} are {what}: use values in [0, {highest:g}]")

@@ -1,0 +1,21 @@
+"""The training recipes of the embedded victims, one file per family: name -> recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from effattack.models_zoo.recipes import (
+    cascade,
+    early_exit,
+    layer_skipping,
+    plain,
+    token_sparsification,
+)
+
+RECIPES: dict[str, Callable[[], None]] = {
+    **plain.RECIPES,
+    **early_exit.RECIPES,
+    **cascade.RECIPES,
+    **layer_skipping.RECIPES,
+    **token_sparsification.RECIPES,
+}

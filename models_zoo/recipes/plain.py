@@ -1,0 +1,41 @@
+"""The plain ViT, and the victims that wrap it without training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+
+from effattack.models_zoo import embedded
+from effattack.models_zoo.files import WEIGHTS, save_weights
+from effattack.models_zoo.networks import small_vit
+from effattack.models_zoo.recipes.common import accuracy, cross_entropy, describe, fit
+from effattack.victim import Victim
+
+
+def train_vit() -> None:
+    """The plain ViT under ``digits_vit_ats`` and ``digits_vit_int8``."""
+    torch.manual_seed(1)
+    vit = small_vit()
+    fit(vit, cross_entropy(vit, smoothing=0.1), epochs=100, rate=1e-3)
+    save_weights(vit, WEIGHTS / "digits_vit.safetensors")
+    reference = accuracy(vit, "test")
+    for factory in (embedded.digits_vit_ats, embedded.digits_vit_int8):
+        describe(factory(), recipe="digits_vit", dense_accuracy=reference, threshold=None)
+
+
+def training_free(factory: Callable[[], Victim]) -> None:
+    """A card is all there is to make: the weights are those of ``digits_vit``."""
+    victim = factory()
+    reference = accuracy(embedded.digits_vit(), "test")
+    describe(victim, recipe=victim.name, dense_accuracy=reference)
+
+
+RECIPES: dict[str, Callable[[], None]] = {
+    "digits_vit": train_vit,
+    "digits_vit_ats": train_vit,
+    "digits_vit_int8": train_vit,
+    "digits_vit_evit": partial(training_free, embedded.digits_vit_evit),
+    "digits_vit_tome": partial(training_free, embedded.digits_vit_tome),
+}

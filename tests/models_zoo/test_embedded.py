@@ -1,0 +1,101 @@
+"""The trained victims are what their cards say."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import pytest
+import torch
+from toys import embedded
+
+from effattack.errors import UsageError
+from effattack.models_zoo import train
+from effattack.models_zoo.digits import scored_images
+from effattack.models_zoo.files import WEIGHTS, read_card
+from effattack.models_zoo.recipes import RECIPES
+from effattack.victim import Trace, Victim
+
+NAMES = sorted(
+    entry.name
+    for entry in entry_points(group="effattack.victims")
+    if entry.value.startswith("effattack.models_zoo.embedded:")
+)
+CONTROLS = {"digits_vit_evit", "digits_vit_tome", "digits_vit_dynamicvit_topk", "digits_vit_int8"}
+RUNG = {
+    "digits_vit_avit",
+    "digits_vit_adavit",
+    "digits_vit_dynamicvit",
+    "digits_vit_exit",
+    "digits_cnn_sdn",
+    "digits_msdnet",
+    "digits_skipnet",
+    *CONTROLS,
+}
+IMAGE = 1 / len(scored_images()[0])
+"""What one image counts for in an accuracy: rounding may decide it otherwise elsewhere."""
+
+every_victim = pytest.mark.parametrize("name", NAMES)
+
+
+def load(name: str) -> Victim:
+    """A victim, or a skipped test where its extra is missing."""
+    try:
+        return embedded(name)
+    except UsageError as error:
+        if "pip install" not in str(error):
+            raise
+        pytest.skip(str(error))
+
+
+@cache
+def traced(name: str) -> Trace:
+    with torch.no_grad():
+        return load(name).trace(scored_images()[0])
+
+
+def test_the_whole_rung_is_registered() -> None:
+    assert set(NAMES) >= RUNG
+
+
+@every_victim
+def test_the_card_agrees(name: str) -> None:
+    victim, card, trace = load(name), read_card(name), traced(name)
+    accuracy = (trace.logits.argmax(1) == scored_images()[1]).double().mean().item()
+    assert (card["name"], card["family"]) == (victim.name, victim.family)
+    assert accuracy == pytest.approx(card["accuracy"], abs=1.01 * IMAGE)
+    assert trace.macs.mean().item() == pytest.approx(card["clean_macs"], rel=5e-3)
+    assert round(victim.max_macs) == card["max_macs"]
+    assert round(victim.dense_macs) == card["dense_macs"]
+    assert sum(p.numel() for p in victim.parameters()) == card["parameters"]
+
+
+@every_victim
+def test_accurate_and_with_savings_to_lose(name: str) -> None:
+    card = read_card(name)
+    assert card["accuracy"] >= 0.95
+    assert card["accuracy"] >= card["dense_accuracy"] - 0.02
+    if not load(name).constant:
+        assert card["clean_macs"] <= 0.75 * card["max_macs"]
+
+
+@every_victim
+def test_only_adaptive_victims_vary(name: str) -> None:
+    victim, macs = load(name), traced(name).macs
+    assert victim.constant or name not in CONTROLS
+    if victim.constant:
+        assert (macs == victim.max_macs).all()
+    else:
+        assert len(macs.unique()) > 1
+
+
+@every_victim
+def test_the_card_names_its_recipe(name: str) -> None:
+    assert read_card(name)["recipe"].split()[:-1] == ["python", "-m", train.__name__]
+    assert read_card(name)["recipe"].split()[-1] in RECIPES
+
+
+@pytest.mark.parametrize("path", sorted(WEIGHTS.glob("*.safetensors")), ids=lambda path: path.stem)
+def test_weights_are_small(path: Path) -> None:
+    assert path.stat().st_size <= 1_000_000
