@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from effattack._pytest_summary import PREFIX, by_victim, damage, worst
+from effattack.budgets import parse_eps
 from effattack.errors import EffattackError, FactoryError, UsageError, unknown_name
 from effattack.limits import Limit, parse_limit
 
@@ -121,7 +122,7 @@ def session_of(config: pytest.Config) -> Session:
         victims=[victim] if victim else known,
         data=config.getoption("--effattack-data"),
         attacks=config.getoption("--effattack-attack"),
-        eps=_eps(config.getoption("--effattack-eps")),
+        eps=parse_eps(config.getoption("--effattack-eps")),
         samples=samples,
         limits=[
             *(parse_limit(text, fail_below=True) for text in below),
@@ -135,17 +136,6 @@ def session_of(config: pytest.Config) -> Session:
     if session.out and not session.worker:
         shutil.rmtree(session.out / WORKERS, ignore_errors=True)
     return session
-
-
-def _eps(text: str) -> float:
-    top, _, bottom = text.partition("/")
-    try:
-        eps = float(top) / float(bottom or "1")
-    except (ValueError, ZeroDivisionError):
-        eps = float("nan")
-    if not 0 < eps <= 1:
-        raise UsageError(f"--effattack-eps {text!r}: write a budget in (0, 1], such as 8/255")
-    return eps
 
 
 def for_pytest(error: Exception) -> str:

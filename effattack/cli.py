@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from effattack.budgets import parse_eps
 from effattack.errors import EffattackError, FactoryError, MeasurementError, UsageError
 from effattack.terminal import PLAIN, print_scores, progress_bar
 
@@ -196,22 +197,6 @@ def _doctor(options: argparse.Namespace, console: Console) -> int:
         style = None if finding.ok else "yellow"
         console.print(f"{mark}  {finding.what}: {finding.detail}", style=style, **PLAIN)
     return 0
-
-
-def parse_eps(text: str) -> float:
-    """``"8/255"`` or ``"0.03"`` -> a budget.
-
-    Raises:
-        UsageError: if it is no number in (0, 1].
-    """
-    from effattack.threats import Linf
-
-    top, slash, bottom = text.partition("/")
-    try:
-        eps = float(top) / float(bottom) if slash else float(top)
-    except (ValueError, ZeroDivisionError) as error:
-        raise UsageError(f"--eps {text!r} is no number: write 8/255 or 0.03") from error
-    return Linf(eps).eps
 
 
 def _device(name: str) -> str:

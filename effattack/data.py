@@ -81,7 +81,7 @@ def _from_folder(folder: Path, victim: Victim) -> tuple[Tensor, Tensor]:
     classes = sorted(entry for entry in folder.iterdir() if entry.is_dir())
     images, labels = [], []
     for label, entry in enumerate(classes):
-        for file in sorted(p for p in entry.iterdir() if p.is_file()):
+        for file in sorted(p for p in entry.iterdir() if p.is_file() and p.name[0] != "."):
             images.append(_read_image(file, victim.input_shape))
             labels.append(label)
     if not images:
@@ -92,6 +92,8 @@ def _from_folder(folder: Path, victim: Victim) -> tuple[Tensor, Tensor]:
 def _read_image(file: Path, shape: tuple[int, ...]) -> Tensor:
     try:
         with Image.open(file) as picture:
+            if picture.mode.startswith("I"):
+                raise UsageError(f"{file} has 16 bits a pixel: convert it to 8 bits")
             pixels = np.array(picture.convert("L" if shape[0] == 1 else "RGB"), dtype=np.float32)
     except (UnidentifiedImageError, OSError) as error:
         raise UsageError(f"cannot read {file} as an image: remove or repair it") from error

@@ -20,9 +20,9 @@ from torch import Tensor
 
 import effattack
 from effattack.attacks.base import undisturbed
+from effattack.budgets import LEVELS
 from effattack.cells import CellSpec, Store
 from effattack.errors import MeasurementError
-from effattack.images import LEVELS
 from effattack.measure.clocks import WallClock
 from effattack.measure.counters import available_counters, why_empty
 from effattack.measure.energy import energy_ratio

@@ -5,10 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from effattack.budgets import LEVELS
 from effattack.errors import UsageError
-
-LEVELS = 255
-"""Steps of the 8-bit grid between 0 and 1."""
 
 
 def to_grid(images: Tensor) -> Tensor:

@@ -13,8 +13,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Generator, Tensor
 
-from effattack.errors import UsageError
-from effattack.images import LEVELS
+from effattack.budgets import LEVELS, check_eps
 
 
 class Threat(ABC):
@@ -54,11 +53,6 @@ class Linf(Threat):
     def __init__(self, eps: float) -> None:
         self.eps = check_eps(eps)
         self._levels = math.floor(self.eps * LEVELS + 1e-6)
-        if self._levels < 1:
-            raise UsageError(
-                f"eps = {self.eps:.3g} is less than one step of 8-bit images (1/255): no pixel "
-                "can change; use eps >= 1/255"
-            )
 
     def start(self, clean: Tensor, generator: Generator) -> Tensor:
         noise = torch.rand(clean.shape, generator=generator, dtype=clean.dtype) * 2 - 1
@@ -93,14 +87,3 @@ class Box(Threat):
 
     def on_grid(self, images: Tensor, clean: Tensor) -> Tensor:
         return (images * LEVELS).round().clamp(0, LEVELS) / LEVELS
-
-
-def check_eps(eps: float) -> float:
-    """The budget as a float.
-
-    Raises:
-        UsageError: if it is not a number in (0, 1].
-    """
-    if not isinstance(eps, int | float) or not 0 < eps <= 1:
-        raise UsageError(f"eps = {eps!r} is no budget: give a number in (0, 1], such as 8/255")
-    return float(eps)

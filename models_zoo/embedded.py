@@ -26,6 +26,7 @@ from effattack.models_zoo.networks import (
     small_vit,
     tiny_cnn,
 )
+from effattack.models_zoo.quantization.llm_int8 import LLMInt8
 from effattack.models_zoo.quantization.quantized import Quantized
 from effattack.models_zoo.token_sparsification.adavit import AdaViT
 from effattack.models_zoo.token_sparsification.ats import ATS
@@ -67,6 +68,12 @@ def digits_vit_ats() -> ATS:
 def digits_vit_int8() -> Quantized:
     """The plain small ViT on digits, its linear layers in int8 with dynamic activations."""
     return Quantized(digits_vit(), digits.SHAPE, name="digits_vit_int8", data=DATA)
+
+
+def digits_vit_llm_int8() -> LLMInt8:
+    """The small ViT on digits under LLM.int8(); few columns of clean digits are outliers."""
+    name = "digits_vit_llm_int8"
+    return LLMInt8(digits_vit(), digits.SHAPE, threshold=3.0, name=name, data=DATA)
 
 
 def digits_vit_evit() -> EViT:

@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 
 from effattack import cli
-from effattack.cli import DEFAULT_VICTIMS, main, parse_eps
+from effattack.budgets import parse_eps
+from effattack.cli import DEFAULT_VICTIMS, main
 from effattack.errors import UsageError
 from effattack.registry import load_victim, registered
 from effattack.scores import COLUMNS

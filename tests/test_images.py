@@ -9,8 +9,9 @@ import pytest
 import torch
 from toys import noise_images
 
+from effattack.budgets import LEVELS
 from effattack.errors import UsageError
-from effattack.images import LEVELS, check_images, check_labels, to_grid
+from effattack.images import check_images, check_labels, to_grid
 
 SHAPE = (3, 4, 4)
 

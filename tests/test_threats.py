@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from torch import Generator, Tensor
 from toys import noise_images
 
+from effattack.budgets import LEVELS, check_eps
 from effattack.errors import UsageError
-from effattack.images import LEVELS, to_grid
-from effattack.threats import Box, Linf, Threat, check_eps
+from effattack.images import to_grid
+from effattack.threats import Box, Linf, Threat
 
 FLOAT32 = 1e-6
 """What rounding may add to a distance."""

@@ -7,7 +7,7 @@ from functools import cache
 import torch
 from torch import Generator, Tensor, nn
 
-from effattack.images import LEVELS
+from effattack.budgets import LEVELS
 from effattack.registry import load_victim
 from effattack.victim import Gate, Trace, Victim
 

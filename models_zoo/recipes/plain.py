@@ -37,5 +37,6 @@ RECIPES: dict[str, Callable[[], None]] = {
     "digits_vit_ats": train_vit,
     "digits_vit_int8": train_vit,
     "digits_vit_evit": partial(training_free, embedded.digits_vit_evit),
+    "digits_vit_llm_int8": partial(training_free, embedded.digits_vit_llm_int8),
     "digits_vit_tome": partial(training_free, embedded.digits_vit_tome),
 }

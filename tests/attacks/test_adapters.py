@@ -14,8 +14,9 @@ from toys import LinearSaver, grey_images
 
 from effattack.attacks import Foolbox, Torchattacks, adapters, build
 from effattack.attacks.base import Attack
+from effattack.budgets import LEVELS
 from effattack.errors import UsageError
-from effattack.images import LEVELS, to_grid
+from effattack.images import to_grid
 from effattack.victim import Victim
 
 foolbox = pytest.importorskip("foolbox")

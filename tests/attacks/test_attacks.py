@@ -19,8 +19,9 @@ from toys import LinearSaver, grey_images
 from effattack import attacks
 from effattack.attacks import Attack, DeepSloth, DeSparsify, Slowdown, attack_class, build, names
 from effattack.attacks.base import undisturbed
+from effattack.budgets import LEVELS
 from effattack.errors import GradientError, NotApplicable, UsageError
-from effattack.images import LEVELS, to_grid
+from effattack.images import to_grid
 from effattack.models_zoo.criteria import Confidence
 from effattack.models_zoo.early_exit.early_exit import EarlyExit
 from effattack.models_zoo.margins import log_odds
