@@ -123,7 +123,7 @@ def _attacks(
     victim: Victim, attacks: Sequence[Attack | str], eps: float, seeds: Sequence[int]
 ) -> tuple[list[Attack], list[dict[str, str]]]:
     """Controls first, then what was asked for, each once."""
-    ready: dict[tuple[str, str], Attack] = {}
+    ready: dict[str, Attack] = {}
     skipped = []
     budgets = {a.eps for a in attacks if isinstance(a, Attack) and a.kind != "control"} or {eps}
     if any(isinstance(a, str) for a in attacks):
@@ -137,7 +137,7 @@ def _attacks(
             except NotApplicable as error:
                 skipped.append({"victim": victim.name, "attack": name, "reason": str(error)})
                 break
-            ready.setdefault((attack.name, repr(attack)), attack)
+            ready.setdefault(attack_digest(attack), attack)
     for given in attacks:
         if isinstance(given, Attack):
             if given.victim is not victim:
@@ -145,7 +145,7 @@ def _attacks(
                     f"{given.name} was made for {given.victim.name}, not for {victim.name}: "
                     "make it for the victim that is evaluated"
                 )
-            ready.setdefault((given.name, repr(given)), given)
+            ready.setdefault(attack_digest(given), given)
     _check_distinct(ready.values())
     return list(ready.values()), skipped
 

@@ -63,7 +63,8 @@ class Attack(ABC):
         """Adversarial images: inside the budget and [0, 1], on the 8-bit grid, detached.
 
         Args:
-            images: (B, *input_shape), float, in [0, 1]; rounded to the 8-bit grid first.
+            images: (B, *input_shape), float, in [0, 1]; moved to the victim's device and dtype,
+                and rounded to the 8-bit grid first.
             labels: (B,) class indices; where missing, the clean predictions stand in.
 
         Raises:
@@ -73,7 +74,7 @@ class Attack(ABC):
         check_images(images, self.victim.input_shape)
         with undisturbed(self.victim):
             seed_global_state(self.seed)
-            clean = to_grid(images.detach())
+            clean = to_grid(images.detach().to(self.victim.device, self.victim.dtype))
             with torch.no_grad():
                 prediction = self.victim.trace(clean).logits.argmax(1)
             if labels is None:
