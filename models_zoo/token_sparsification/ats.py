@@ -7,14 +7,13 @@ Fayyaz et al., "Adaptive Token Sampling for Efficient Vision Transformers", ECCV
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Self
 
 import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from effattack.errors import UsageError
-from effattack.models_zoo.official import vit_from_official
 from effattack.models_zoo.token_sparsification.vit import (
     BlockMacs,
     ViTVictim,
@@ -119,25 +118,13 @@ class ATS(ViTVictim):
         self.max_macs = float(self._macs(self._most_tokens()))
 
     @classmethod
-    def from_official(
-        cls, state_dict: Mapping[str, Tensor], *, num_heads: int, **settings: Any
-    ) -> ATS:
-        """From the weights of the official implementation (adaptivetokensampling/ATS, DROP_TOKENS).
+    def from_official(cls, state_dict: Mapping[str, Tensor], **settings: Any) -> Self:
+        """As :meth:`ViTVictim.from_official`; the constant ``out_zero_mask`` entries are dropped.
 
-        Each image is sampled by itself, as the official code does at batch 1.
-
-        Args:
-            state_dict: official names; sizes follow from it, ``out_zero_mask`` constants are
-                dropped.
-            num_heads: of every block.
-            settings: the arguments of the constructor; the normalisation is the identity unless
-                ``mean`` and ``std`` are given.
-
-        Raises:
-            UsageError: listing missing and surplus keys.
+        Each image is sampled by itself, as the official code does at batch 1 with DROP_TOKENS.
         """
         weights = {k: v for k, v in state_dict.items() if not k.endswith(".attn.out_zero_mask")}
-        return cls(vit_from_official(weights, num_heads=num_heads), **settings)
+        return super().from_official(weights, **settings)
 
     def forward(self, images: Tensor) -> Tensor:
         if not len(images):

@@ -6,7 +6,6 @@ The halting score is channel 0 of the token itself: no weights beside those of t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -14,7 +13,6 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from effattack.errors import UsageError
-from effattack.models_zoo.official import vit_from_official
 from effattack.models_zoo.token_sparsification.avit_policy import AdaptiveHalting, Halted
 from effattack.models_zoo.token_sparsification.vit import (
     BlockMacs,
@@ -84,23 +82,6 @@ class AViT(ViTVictim):
         self._block_macs = tuple(BlockMacs(block) for block in vit.blocks)
         self.dense_macs = float(self._macs([self.tokens] * len(vit.blocks)))
         self.max_macs = self.dense_macs
-
-    @classmethod
-    def from_official(
-        cls, state_dict: Mapping[str, Tensor], *, num_heads: int, **settings: Any
-    ) -> AViT:
-        """From the weights of the official implementation (github.com/NVlabs/A-ViT).
-
-        Args:
-            state_dict: official names; sizes follow from it.
-            num_heads: of every block.
-            settings: the arguments of the constructor; the normalisation is the identity unless
-                ``mean`` and ``std`` are given.
-
-        Raises:
-            UsageError: listing missing and surplus keys.
-        """
-        return cls(vit_from_official(state_dict, num_heads=num_heads), **settings)
 
     def forward(self, images: Tensor) -> Tensor:
         if not len(images):

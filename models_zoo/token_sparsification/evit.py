@@ -7,7 +7,7 @@ training, though the published models were trained with it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from math import ceil
 from typing import Any
 
@@ -16,7 +16,6 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from effattack.errors import UsageError
-from effattack.models_zoo.official import vit_from_official
 from effattack.models_zoo.token_sparsification.vit import (
     BlockMacs,
     ViTVictim,
@@ -109,23 +108,6 @@ class EViT(ViTVictim):
         self.fuse = fuse
         self.dense_macs = self._macs([self.patches + 1] * (len(keep_rates) + 1))
         self.max_macs = self._macs(self._tokens())
-
-    @classmethod
-    def from_official(
-        cls, state_dict: Mapping[str, Tensor], *, num_heads: int, **settings: Any
-    ) -> EViT:
-        """From the weights of the official implementation (github.com/youweiliang/evit).
-
-        Args:
-            state_dict: official names; sizes follow from it.
-            num_heads: of every block.
-            settings: the arguments of the constructor; the normalisation is the identity unless
-                ``mean`` and ``std`` are given.
-
-        Raises:
-            UsageError: listing missing and surplus keys.
-        """
-        return cls(vit_from_official(state_dict, num_heads=num_heads), **settings)
 
     def forward(self, images: Tensor) -> Tensor:
         return self._run(images)[0] if len(images) else images.new_zeros(0, self.num_classes)

@@ -6,7 +6,7 @@ control: the MACs cannot depend on the input. Training-free: any trained ViT can
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -15,7 +15,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from effattack.errors import UsageError
-from effattack.models_zoo.official import vit_from_official
 from effattack.models_zoo.token_sparsification.vit import (
     BlockMacs,
     ViTVictim,
@@ -136,23 +135,6 @@ class ToMe(ViTVictim):
         self.proportional_attention = proportional_attention
         self.dense_macs = self._macs(merging=False)
         self.max_macs = self._macs(merging=True)
-
-    @classmethod
-    def from_official(
-        cls, state_dict: Mapping[str, Tensor], *, num_heads: int, **settings: Any
-    ) -> ToMe:
-        """From the weights of the official implementation (github.com/facebookresearch/ToMe).
-
-        Args:
-            state_dict: official names, those of a plain ViT; sizes follow from it.
-            num_heads: of every block.
-            settings: the arguments of the constructor; the normalisation is the identity unless
-                ``mean`` and ``std`` are given.
-
-        Raises:
-            UsageError: listing missing and surplus keys.
-        """
-        return cls(vit_from_official(state_dict, num_heads=num_heads), **settings)
 
     def forward(self, images: Tensor) -> Tensor:
         return self._run(images)[0] if len(images) else images.new_zeros(0, self.num_classes)

@@ -7,14 +7,15 @@ MACs of those pieces as functions of the number of tokens.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
 
 import torch
 from timm.models.vision_transformer import Attention, Block, VisionTransformer
 from torch import Tensor, nn
 
 from effattack.errors import UsageError
+from effattack.models_zoo.official import vit_from_official
 from effattack.victim import Victim
 
 
@@ -50,6 +51,23 @@ class ViTVictim(Victim):
         std = config.get("std", (1.0,) * channels) if std is None else std
         self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
+
+    @classmethod
+    def from_official(
+        cls, state_dict: Mapping[str, Tensor], *, num_heads: int, **settings: Any
+    ) -> Self:
+        """From the weights of the official implementation of the mechanism.
+
+        Args:
+            state_dict: official names; sizes follow from it.
+            num_heads: of every block.
+            settings: the arguments of the constructor; the normalisation is the identity unless
+                ``mean`` and ``std`` are given.
+
+        Raises:
+            UsageError: listing missing and surplus keys.
+        """
+        return cls(vit_from_official(state_dict, num_heads=num_heads), **settings)
 
     def embed(self, images: Tensor) -> Tensor:
         """(B, C, H, W) in [0, 1] -> tokens (B, N, width), CLS first."""
