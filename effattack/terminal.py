@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-from rich.box import SIMPLE
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
@@ -65,7 +64,7 @@ def _logged(console: Console, total: float) -> Callable[[str, float], None]:
 def print_scores(evaluation: Evaluation, console: Console) -> None:
     """A score table per victim, what was skipped, and the self-checks that failed."""
     for victim, rows in evaluation.scores().groupby("victim", sort=False):
-        console.print(_table(str(victim), rows))
+        console.print(_table(str(victim), rows), end="\n\n")
     for skipped in evaluation.meta.get("skipped", []):
         console.print(f"skipped: {skipped['reason']}", style="dim", **PLAIN)
     for note in evaluation.meta.get("notes", []):
@@ -83,7 +82,7 @@ def _table(victim: str, rows: pd.DataFrame) -> Table:
     first = rows.iloc[0]
     work = f"clean {words.macs(first.clean_macs)}, max {words.macs(first.max_macs)} per image"
     title = Text(f"{victim}: {work}{', constant' if first.constant else ''}")
-    table = Table(title=title, title_justify="left", box=SIMPLE, pad_edge=False)
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
     table.add_column("attack", no_wrap=True)
     for header in ("eps", "acc.", "agree", "MACs", "retained", "latency"):
         table.add_column(header, justify="right", no_wrap=True)

@@ -65,6 +65,16 @@ def test_a_run_writes_all_it_promises(project: Path, capsys: pytest.CaptureFixtu
         assert word in printed
 
 
+def test_no_number_is_cut_off_in_a_log_of_80_columns(
+    capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert run("--attack", "torchattacks.PGD") == 0
+    printed = capsys.readouterr().out
+    assert "torchattacks.PGD" in printed
+    assert "…" not in printed
+
+
 def test_the_report_can_be_made_again_from_the_frames(project: Path) -> None:
     assert run("--out", "out") == 0
     report = project / "out" / "report.html"
