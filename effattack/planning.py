@@ -89,15 +89,10 @@ def plan(
         warnings.warn(note, stacklevel=3)
     ready, skipped = _attacks(victim, attacks, eps, seeds)
     digest = victim_digest(victim)
-    cells = [
-        Cell(
-            _spec(victim, digest, attack, clean, labels, first),
-            attack,
-            *_slice(clean, labels, first),
-        )
-        for first in range(0, len(clean), SLICE)
-        for attack in ready
-    ]
+    cells: list[Cell] = []
+    for first in range(0, len(clean), SLICE):
+        rows = slice(first, first + SLICE)
+        cells += _cells(victim, digest, ready, clean[rows], labels[rows], first)
     timed = min(timed, len(clean), SLICE)
     return Plan(victim, tuple(cells), tuple(skipped), tuple(notes), timed, energy)
 
@@ -161,27 +156,37 @@ def _check_distinct(attacks: Iterable[Attack]) -> None:
             )
 
 
-def _slice(images: Tensor, labels: Tensor, first: int) -> tuple[Tensor, Tensor]:
-    return images[first : first + SLICE], labels[first : first + SLICE]
-
-
-def _spec(
-    victim: Victim, digest: str, attack: Attack, images: Tensor, labels: Tensor, first: int
-) -> CellSpec:
-    images, labels = _slice(images, labels, first)
-    return CellSpec(
-        work="attack",
-        victim=victim.name,
-        victim_digest=digest,
-        attack=attack.name,
-        settings=f"{attack!r} {attack_digest(attack)}",
-        eps=attack.eps,
-        seed=attack.seed,
-        first=first,
-        last=first + len(images),
-        data_digest=data_digest(images, labels),
-        device=str(images.device),
-        threads=torch.get_num_threads(),
-        code=code_version(),
-        torch=torch.__version__,
-    )
+def _cells(
+    victim: Victim,
+    digest: str,
+    attacks: Sequence[Attack],
+    images: Tensor,
+    labels: Tensor,
+    first: int,
+) -> list[Cell]:
+    """The cells of one slice of the data, in the order of the attacks."""
+    data = data_digest(images, labels)
+    return [
+        Cell(
+            CellSpec(
+                work="attack",
+                victim=victim.name,
+                victim_digest=digest,
+                attack=attack.name,
+                settings=f"{attack!r} {attack_digest(attack)}",
+                eps=attack.eps,
+                seed=attack.seed,
+                first=first,
+                last=first + len(images),
+                data_digest=data,
+                device=str(images.device),
+                threads=torch.get_num_threads(),
+                code=code_version(),
+                torch=torch.__version__,
+            ),
+            attack,
+            images,
+            labels,
+        )
+        for attack in attacks
+    ]

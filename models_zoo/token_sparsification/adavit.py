@@ -83,9 +83,6 @@ class AdaViT(ViTVictim):
         super().__init__(
             vit,
             name=name,
-            family="token sparsification",
-            max_macs=float("nan"),
-            dense_macs=float("nan"),
             **settings,
         )
         if not 0 <= keep_layers <= len(vit.blocks):

@@ -93,9 +93,6 @@ class ATS(ViTVictim):
         super().__init__(
             vit,
             name=name,
-            family="token sparsification",
-            max_macs=float("nan"),
-            dense_macs=float("nan"),
             **settings,
         )
         depth = len(vit.blocks)

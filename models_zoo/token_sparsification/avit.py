@@ -67,9 +67,6 @@ class AViT(ViTVictim):
         super().__init__(
             vit,
             name=name,
-            family="token sparsification",
-            max_macs=float("nan"),
-            dense_macs=float("nan"),
             **settings,
         )
         if not 0 < halting_eps < 1:

@@ -183,9 +183,6 @@ class DynamicViT(ViTVictim):
         super().__init__(
             vit,
             name=name,
-            family="token sparsification",
-            max_macs=float("nan"),
-            dense_macs=float("nan"),
             constant=RULES[rule].constant,
             **settings,
         )

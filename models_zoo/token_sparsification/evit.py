@@ -84,9 +84,6 @@ class EViT(ViTVictim):
         super().__init__(
             vit,
             name=name,
-            family="token sparsification",
-            max_macs=float("nan"),
-            dense_macs=float("nan"),
             constant=True,
             **settings,
         )

@@ -112,9 +112,6 @@ class ToMe(ViTVictim):
         super().__init__(
             vit,
             name=name,
-            family="token sparsification",
-            max_macs=float("nan"),
-            dense_macs=float("nan"),
             constant=True,
             **settings,
         )

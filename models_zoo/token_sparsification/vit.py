@@ -8,6 +8,7 @@ MACs of those pieces as functions of the number of tokens.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import nan
 from typing import Any, Self
 
 import torch
@@ -21,6 +22,8 @@ from effattack.victim import Victim
 
 class ViTVictim(Victim):
     """A victim that wraps a timm ``VisionTransformer`` whose head reads the CLS token.
+
+    A mechanism sets ``max_macs`` and ``dense_macs`` once its own settings are known.
 
     Args:
         vit: the model; put into eval mode.
@@ -43,7 +46,12 @@ class ViTVictim(Victim):
         embed = vit.patch_embed
         channels = embed.proj.in_channels
         super().__init__(
-            input_shape=(channels, *embed.img_size), num_classes=vit.num_classes, **settings
+            family="token sparsification",
+            input_shape=(channels, *embed.img_size),
+            num_classes=vit.num_classes,
+            max_macs=nan,
+            dense_macs=nan,
+            **settings,
         )
         self.vit = vit.eval()
         config = getattr(vit, "pretrained_cfg", None) or {}
