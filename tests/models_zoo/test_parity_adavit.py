@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from parity import golden, relative
 from timm.layers import SwiGLU
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
@@ -22,10 +20,7 @@ from effattack.models_zoo.token_sparsification.adavit import AdaViT
 from effattack.models_zoo.token_sparsification.adavit_policy import Choice
 from effattack.victim import Trace
 
-GOLDEN = Path(__file__).parents[1] / "golden"
-FACTS = json.loads((GOLDEN / "adavit.json").read_text())["from_official"]
-VECTORS = load_file(GOLDEN / "adavit.safetensors")
-WEIGHTS = {k.removeprefix("weights/"): v for k, v in VECTORS.items() if k.startswith("weights/")}
+FACTS, VECTORS, WEIGHTS = golden("adavit")
 IMAGES = VECTORS["input"]
 FORMS: dict[str, dict[str, Any]] = {
     "width": {},
@@ -68,10 +63,6 @@ def random_victim(form: str, spread: float = 0.3) -> AdaViT:
 def pixels() -> Tensor:
     noise = torch.rand(6, 3, 32, 32, generator=torch.Generator().manual_seed(1))
     return noise * torch.linspace(0, 1, 6).view(-1, 1, 1, 1)
-
-
-def relative(found: Tensor, expected: Tensor) -> float:
-    return ((found - expected).abs().max() / expected.abs().max()).item()
 
 
 def gates(trace: Trace, kind: str) -> list[Tensor]:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from parity import golden, relative
 from torch import Tensor
 
 from effattack import audit
@@ -18,10 +16,7 @@ from effattack.models_zoo.networks import small_vit
 from effattack.models_zoo.token_sparsification.avit import AViT
 from effattack.models_zoo.token_sparsification.avit_policy import AdaptiveHalting, Halted
 
-GOLDEN = Path(__file__).parents[1] / "golden"
-FACTS = json.loads((GOLDEN / "avit.json").read_text())["from_official"]
-VECTORS = load_file(GOLDEN / "avit.safetensors")
-WEIGHTS = {k.removeprefix("weights/"): v for k, v in VECTORS.items() if k.startswith("weights/")}
+FACTS, VECTORS, WEIGHTS = golden("avit")
 IMAGES = VECTORS["input"]
 
 
@@ -38,10 +33,6 @@ def stop_on_cls(request: pytest.FixtureRequest) -> bool:
 @pytest.fixture
 def official(variant: str, stop_on_cls: bool) -> AViT:
     return AViT.from_official(WEIGHTS, **FACTS["variants"][variant], stop_on_cls=stop_on_cls)
-
-
-def relative(found: Tensor, expected: Tensor) -> float:
-    return ((found - expected).abs().max() / expected.abs().max()).item()
 
 
 @pytest.mark.parametrize("path", ["forward", "trace"])

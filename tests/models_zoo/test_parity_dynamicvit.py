@@ -2,30 +2,19 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import pytest
 import torch
-from safetensors.torch import load_file
-from torch import Tensor
+from parity import golden, relative
 
 from effattack import audit
 from effattack.models_zoo.token_sparsification.dynamicvit import DynamicViT
 
-GOLDEN = Path(__file__).parents[1] / "golden"
-FACTS = json.loads((GOLDEN / "dynamicvit.json").read_text())["from_official"]
-VECTORS = load_file(GOLDEN / "dynamicvit.safetensors")
-WEIGHTS = {k.removeprefix("weights/"): v for k, v in VECTORS.items() if k.startswith("weights/")}
+FACTS, VECTORS, WEIGHTS = golden("dynamicvit")
 IMAGES = VECTORS["input"]
 
 
 def official(variant: str) -> DynamicViT:
     return DynamicViT.from_official(WEIGHTS, **FACTS["variants"][variant])
-
-
-def relative(found: Tensor, expected: Tensor) -> float:
-    return ((found - expected).abs().max() / expected.abs().max()).item()
 
 
 # Dropped tokens keep an attention weight of about 1e-6 in the official mask_mode; a deployed path

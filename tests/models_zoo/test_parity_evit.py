@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import pytest
 import torch
-from safetensors.torch import load_file
-from torch import Tensor
+from parity import golden, relative
 
 from effattack import audit
 from effattack.models_zoo.token_sparsification.evit import FUSED, EViT
 
-GOLDEN = Path(__file__).parents[1] / "golden"
-FACTS = json.loads((GOLDEN / "evit.json").read_text())["from_official"]
-VECTORS = load_file(GOLDEN / "evit.safetensors")
-WEIGHTS = {k.removeprefix("weights/"): v for k, v in VECTORS.items() if k.startswith("weights/")}
+FACTS, VECTORS, WEIGHTS = golden("evit")
 IMAGES = VECTORS["input"]
 
 
@@ -28,10 +21,6 @@ def variant(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def victim(variant: str) -> EViT:
     return EViT.from_official(WEIGHTS, **FACTS["variants"][variant])
-
-
-def relative(found: Tensor, expected: Tensor) -> float:
-    return ((found - expected).abs().max() / expected.abs().max()).item()
 
 
 @pytest.mark.parametrize("path", ["forward", "trace"])

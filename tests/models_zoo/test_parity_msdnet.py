@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from parity import relative
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -37,10 +38,6 @@ def build(variant: str = "fixed_0.6", **changes: Any) -> MSDNet:
 
 def all_exits(suffix: str = "") -> Tensor:
     return torch.stack([VECTORS[f"logits_exit{k}{suffix}"] for k in range(EXITS)], dim=1)
-
-
-def relative(found: Tensor, expected: Tensor) -> float:
-    return ((found - expected).abs().max() / expected.abs().max()).item()
 
 
 @pytest.mark.parametrize("variant", FACTS["variants"])

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from parity import relative
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -39,10 +40,6 @@ def all_exits(form: str, suffix: str = "") -> Tensor:
     """Official logits (B, exits, classes), every exit of every image."""
     exits = VECTORS[form]["confidence"].shape[1]
     return torch.stack([VECTORS[form][f"logits_exit{k}{suffix}"] for k in range(exits)], dim=1)
-
-
-def relative(found: Tensor, expected: Tensor) -> float:
-    return ((found - expected).abs().max() / expected.abs().max()).item()
 
 
 @pytest.mark.parametrize(("form", "variant"), VARIANTS)
