@@ -9,9 +9,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from effattack import cli
+from effattack import cli as commands
 from effattack.budgets import parse_eps
-from effattack.cli import DEFAULT_VICTIMS, main
+from effattack.cli import main
+from effattack.cli.run import DEFAULT_VICTIMS
 from effattack.errors import UsageError
 from effattack.registry import load_victim, registered
 from effattack.scores import COLUMNS
@@ -146,7 +147,7 @@ def test_an_interruption_says_how_to_go_on(
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "_execute", interrupt)
+    monkeypatch.setattr(commands.run, "_execute", interrupt)
     assert run() == 130
     assert "the same command resumes" in capsys.readouterr().err
 
