@@ -1,4 +1,4 @@
-"""The pytest plugin: options, fixtures, and one section of the terminal summary.
+"""The pytest plugin: options, marker, fixtures, and one section of the terminal summary.
 
 pytest loads this module into every session of an environment that has effattack, so it imports
 neither torch nor pandas; the fixtures do, once a test asks for one.
@@ -6,13 +6,18 @@ neither torch nor pandas; the fixtures do, once a test asks for one.
 
 from __future__ import annotations
 
+import shlex
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from effattack._pytest_session import SESSION, for_pytest, in_words, session_of, users_code
+from effattack._pytest_judge import NO_TIMING, compared, hold_baseline, hold_limits
+from effattack._pytest_marker import MARKER, marked
+from effattack._pytest_options import add_options, settings_of
+from effattack._pytest_results import finish, prepare
+from effattack._pytest_session import SESSION, Session, for_pytest, in_words, score, users_code
 from effattack._pytest_summary import lines
 from effattack.errors import UsageError
 
@@ -20,64 +25,46 @@ if TYPE_CHECKING:
     from _pytest.terminal import TerminalReporter
     from torch import Tensor
 
+    from effattack.attacks import Attack
     from effattack.evaluation import Evaluation
     from effattack.victim import Victim
 
+UNTIMED = "effattack_untimed"
+NONE = pytest.param("none", marks=pytest.mark.skip("none registered: give --effattack-victim"))
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    group = parser.getgroup("effattack", "how much of a model's savings an attacker takes back")
-    group.addoption(
-        "--effattack-victim",
-        metavar="NAME|MODULE:FACTORY",
-        help="what to score: a registered name, or a callable that returns an effattack.Victim "
-        "(default: every registered victim)",
-    )
-    group.addoption(
-        "--effattack-data",
-        metavar="PATH|MODULE:FACTORY",
-        help="image folder by class, .npz with images and labels, or a callable that returns both",
-    )
-    group.addoption(
-        "--effattack-attack",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="attack to run, repeatable (default: all that apply)",
-    )
-    group.addoption(
-        "--effattack-eps", default="8/255", help="l-inf budget of pixels in [0, 1] (8/255)"
-    )
-    group.addoption(
-        "--effattack-samples", type=int, default=200, metavar="N", help="images to score (200)"
-    )
-    for side, worse in (("below", "less"), ("above", "more")):
-        group.addoption(
-            f"--effattack-fail-{side}",
-            action="append",
-            default=[],
-            metavar="SCORE=VALUE",
-            help="limit that effattack.suites hold the worst compute attack to, on a score where "
-            f"{worse} is worse; repeatable",
-        )
-    group.addoption(
-        "--effattack-out",
-        metavar="DIR",
-        help="keep finished cells here (the same command resumes), and write frames and a report",
-    )
+    add_options(parser)
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", MARKER)
     try:
-        config.stash[SESSION] = session_of(config)
+        settings = settings_of(config)
     except UsageError as error:
         raise pytest.UsageError(for_pytest(error)) from None
+    config.stash[SESSION] = Session(
+        settings,
+        folder=config.invocation_params.dir,
+        command=shlex.join(["pytest", *map(str, config.invocation_params.args)]),
+        worker=getattr(config, "workerinput", {}).get("workerid", ""),
+    )
+    prepare(config.stash[SESSION])
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Names only: a victim is loaded when the first test that needs it runs."""
+    with in_words():
+        asked = marked(metafunc.definition)
+    settings = metafunc.config.stash[SESSION].settings
     if "effattack_victim_name" in metafunc.fixturenames:
-        names = metafunc.config.stash[SESSION].victims
-        metafunc.parametrize("effattack_victim_name", names, indirect=True, scope="session")
+        names = asked.get("victims", settings.registered)
+        metafunc.parametrize(
+            "effattack_victim_name",
+            [settings.victim] if settings.victim else names or [NONE],
+            indirect=True,
+            scope="session",
+        )
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -104,39 +91,41 @@ def effattack_victim(effattack_victim_name: str, pytestconfig: pytest.Config) ->
 def effattack_data(effattack_victim: Victim, pytestconfig: pytest.Config) -> tuple[Tensor, Tensor]:
     """Images and labels of --effattack-data; without that option, the victim's own."""
     session, victim = pytestconfig.stash[SESSION], effattack_victim
-    with users_code(session, session.data or victim.data or "no data"):
+    data = session.settings.data or victim.data
+    with users_code(session, data or "no data"):
         from effattack.data import load_data, subset
 
-        images, labels = subset(*load_data(session.data, victim), session.samples)
+        images, labels = subset(*load_data(data, victim), session.settings.samples)
         return images.to(victim.device, victim.dtype), labels.to(victim.device)
 
 
 @pytest.fixture(scope="session")
 def effattack_evaluate(pytestconfig: pytest.Config) -> Callable[..., Evaluation]:
-    """``effattack.evaluate``, whose result also enters the terminal summary and the report.
+    """``effattack.evaluate``, whose result enters the summary and the report, and is judged.
 
-    ``eps`` and ``out`` default to those of the command line. Under xdist, latency is not measured.
+    What its arguments leave open, the test's marker says, and then the options. The test fails
+    where a limit of either is crossed, or something got worse since --effattack-compare.
     """
     session = pytestconfig.stash[SESSION]
 
     def evaluate(
-        victim: Victim, images: Tensor, labels: Tensor, attacks: Any, **settings: Any
+        victim: Victim,
+        images: Tensor,
+        labels: Tensor,
+        attacks: Sequence[Attack | str] = (),
+        **arguments: Any,
     ) -> Evaluation:
         __tracebackhide__ = True
-        from effattack import evaluation
-
-        settings = {"eps": session.eps, "out": session.out, **settings}
-        if session.worker and settings.get("timed") != 0:
-            settings["timed"] = 0
-            if not session.warned:
-                session.warned = True
-                warnings.warn(
-                    "effattack measures no latency in xdist workers, which disturb each other: "
-                    "use -n 0 for that",
-                    stacklevel=2,
-                )
-        found = evaluation.evaluate(victim, images, labels, attacks, **settings)
-        session.record(found)
+        with in_words():
+            asked = marked(session.item)
+        limits = [*session.settings.limits, *asked.pop("limits")]
+        asked.pop("victims", None)
+        attacks = attacks or asked.pop("attacks", ())
+        found = score(session, victim, images, labels, attacks, **{**asked, **arguments})
+        if path := session.settings.compare:
+            comparison = compared(session, found, path)
+            hold_baseline(session, comparison, comparison.worse, path.stem)
+        hold_limits(session, found, limits)
         return found
 
     return evaluate
@@ -146,28 +135,35 @@ def effattack_evaluate(pytestconfig: pytest.Config) -> Callable[..., Evaluation]
 def effattack_evaluation(
     effattack_victim: Victim,
     effattack_data: tuple[Tensor, Tensor],
-    effattack_evaluate: Callable[..., Evaluation],
     pytestconfig: pytest.Config,
 ) -> Evaluation:
-    """The victim under the attacks of the command line, evaluated once for all tests."""
-    from effattack.attacks import defaults
-
-    attacks = pytestconfig.stash[SESSION].attacks or defaults(effattack_victim)
+    """The victim under the attacks of the options, evaluated once for all tests; not judged."""
     with in_words():
-        return effattack_evaluate(effattack_victim, *effattack_data, attacks)
+        return score(pytestconfig.stash[SESSION], effattack_victim, *effattack_data)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """What an xdist worker says when it is done."""
+    node.config.stash[SESSION].untimed |= getattr(node, "workeroutput", {}).get(UNTIMED, False)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    session.config.stash[SESSION].write()
+    ours = session.config.stash[SESSION]
+    finish(ours)
+    if ours.worker:
+        session.config.workeroutput[UNTIMED] = ours.untimed  # type: ignore[attr-defined]
+    elif ours.untimed:
+        warnings.warn(f"effattack measured no latency: {NO_TIMING}", stacklevel=1)
+    if any(bad for _, bad in ours.written) and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_terminal_summary(terminalreporter: TerminalReporter, config: pytest.Config) -> None:
     reports = [report for group in terminalreporter.stats.values() for report in group]
-    victims, written = lines(reports), config.stash[SESSION].written
-    if victims or written:
+    said = [*lines(reports), *config.stash[SESSION].written]
+    if said:
         terminalreporter.section("effattack")
-    for line, bad in victims:
+    for line, bad in said:
         terminalreporter.write_line(line, red=bad)
-    if written:
-        terminalreporter.write_line(written)

@@ -6,59 +6,50 @@ Imports neither torch nor pandas, as the plugin must not.
 from __future__ import annotations
 
 import re
-import shlex
-import shutil
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from effattack._pytest_options import Settings
 from effattack._pytest_summary import PREFIX, by_victim, damage, worst
-from effattack.budgets import parse_eps
-from effattack.errors import EffattackError, FactoryError, UsageError, unknown_name
-from effattack.limits import Limit, parse_limit
+from effattack.errors import EffattackError, FactoryError
 
 if TYPE_CHECKING:
-    from effattack.evaluation import Evaluation
+    from torch import Tensor
 
-WORKERS = ".workers"
-_SAME_ROW = ["victim", "attack", "eps", "seed", "sample", "prediction", "macs"]
+    from effattack.attacks import Attack
+    from effattack.evaluation import Evaluation
+    from effattack.victim import Victim
 
 
 @dataclass
 class Session:
-    """Settings from the command line, and what was found so far."""
+    """Settings, and what was found so far."""
 
-    victims: list[str]
-    data: str | None
-    attacks: list[str]
-    eps: float
-    samples: int
-    limits: list[Limit]
+    settings: Settings
     folder: Path
     """Where pytest was started: on the import path for factories."""
-    out: Path | None
     command: str
     worker: str
     """Name of this xdist worker; empty in any other process."""
     item: pytest.Item | None = None
     """The test that runs now."""
     evaluations: list[Evaluation] = field(default_factory=list)
-    warned: bool = False
-    written: str = ""
-    """What to say of the report."""
+    untimed: bool = False
+    """Whether a latency was asked for, here or in a worker, that xdist forbids."""
+    written: list[tuple[str, bool]] = field(default_factory=list)
+    """What to say of the files written at the end, and whether it is bad news."""
 
     def record(self, evaluation: Evaluation) -> None:
         """Keep a result for the report, and tell the worst of it with the current test."""
-        found = worst(evaluation)
         self.evaluations.append(evaluation)
-        for victim, facts in found.items():
+        for victim, facts in worst(evaluation).items():
             told = by_victim(self.item.user_properties).get(victim, {}) if self.item else {}
             if damage(facts) > damage(told):
                 for key, value in facts.items():
@@ -71,76 +62,40 @@ class Session:
             others = [pair for pair in self.item.user_properties if pair[0] != name]
             self.item.user_properties[:] = [*others, (name, value)]
 
-    def write(self) -> None:
-        """Frames, scores and report of all results, this process's or its workers'."""
-        if self.out is None:
-            return
-        parts = [] if self.worker else sorted(self.out.glob(f"{WORKERS}/*"))
-        if not self.evaluations and not parts:
-            return
-        from effattack.evaluation import Evaluation
-        from effattack.reporting.html import write
-
-        try:
-            found = Evaluation.concat([*self.evaluations, *map(Evaluation.load, parts)])
-            if self.worker:
-                found.save(self.out / WORKERS / self.worker)
-                return
-            data = self.data or "the victims' own images, or those of the tests"
-            evaluation = Evaluation(
-                found.samples.drop_duplicates(_SAME_ROW, ignore_index=True),
-                {**found.meta, "command": self.command, "data": data},
-            )
-            evaluation.save(self.out)
-            write(*evaluation.report(), self.out / "report.html")
-        except Exception as error:  # whatever it is, the results of the tests come first
-            self.written = f"no report in {self.out}: {type(error).__name__}: {for_pytest(error)}"
-        else:
-            shutil.rmtree(self.out / WORKERS, ignore_errors=True)
-            self.written = f"report: {self.out / 'report.html'}"
-
 
 SESSION = pytest.StashKey[Session]()
 
 
-def session_of(config: pytest.Config) -> Session:
-    """The session that the options of the command line describe.
+def score(
+    session: Session,
+    victim: Victim,
+    images: Tensor,
+    labels: Tensor,
+    attacks: Sequence[Attack | str] = (),
+    **arguments: Any,
+) -> Evaluation:
+    """``effattack.evaluate`` with the session's settings for whatever is left open; recorded.
 
-    Raises:
-        UsageError: for an option with a value that it cannot have.
+    Under xdist, latency is not measured.
     """
-    victim, out = config.getoption("--effattack-victim"), config.getoption("--effattack-out")
-    samples = config.getoption("--effattack-samples")
-    known = [entry.name for entry in entry_points(group="effattack.victims")]
-    if victim and ":" not in victim and victim not in known:
-        raise unknown_name("victim", victim, known)
-    if samples < 1:
-        raise UsageError(f"--effattack-samples {samples}: score at least one image")
-    below = config.getoption("--effattack-fail-below")
-    above = config.getoption("--effattack-fail-above")
-    session = Session(
-        victims=[victim] if victim else known,
-        data=config.getoption("--effattack-data"),
-        attacks=config.getoption("--effattack-attack"),
-        eps=parse_eps(config.getoption("--effattack-eps")),
-        samples=samples,
-        limits=[
-            *(parse_limit(text, fail_below=True) for text in below),
-            *(parse_limit(text, fail_below=False) for text in above),
-        ],
-        folder=config.invocation_params.dir,
-        out=config.invocation_params.dir / out if out else None,
-        command=shlex.join(["pytest", *map(str, config.invocation_params.args)]),
-        worker=getattr(config, "workerinput", {}).get("workerid", ""),
-    )
-    if session.out and not session.worker:
-        shutil.rmtree(session.out / WORKERS, ignore_errors=True)
-    return session
+    from effattack.evaluation import evaluate
+    from effattack.levels import attacks_of
+
+    settings = session.settings
+    attacks = attacks or settings.attacks or attacks_of(settings.thoroughness, victim)
+    common = {"eps": settings.eps, "seeds": settings.thoroughness.seeds, "out": settings.out}
+    if session.worker:
+        session.untimed |= arguments.get("timed") != 0
+        arguments["timed"] = 0
+    found = evaluate(victim, images, labels, attacks, **{**common, **arguments})
+    session.record(found)
+    return found
 
 
 def for_pytest(error: Exception) -> str:
     """The message, with the options of ``effattack run`` under the names they have here."""
-    renamed = r"(?<![\w-])(?:--(?=(?:data|eps|out|samples)\b)|(?=fail-(?:below|above)\b))"
+    options = "attack|baselines|compare|data|eps|out|samples|save|victim"
+    renamed = rf"(?<![\w-])(?:--(?=(?:{options})\b)|(?=fail-(?:below|above)\b))"
     return re.sub(renamed, "--effattack-", str(error))
 
 

@@ -25,6 +25,9 @@ HEADER = (
     "verdict",
 )
 
+PHASES = ("", "collect", "setup", "call", "teardown")
+"""Of a test, in order: the last report knows most."""
+
 Properties = list[tuple[str, Any]]
 Facts = dict[str, Any]
 """Of one victim: plain numbers and strings, which any process can send."""
@@ -66,12 +69,14 @@ def by_victim(properties: Properties) -> dict[str, Facts]:
 
 
 def lines(reports: Iterable[Any]) -> list[tuple[str, bool]]:
-    """One line per scored victim, and whether it is bad news, from the reports of all tests."""
+    """One line per scored victim and per note, and whether it is bad news."""
     scores: dict[str, Facts] = {}
     verdicts: dict[str, dict[str, None]] = {}
+    notes: dict[str, None] = {}
     for test, properties, failed in _tests(reports):
         for victim, facts in by_victim(properties).items():
             verdict = facts.get("verdict", SEVERITY[0])
+            notes[facts.get("note", "")] = None
             if failed and _severity(verdict) < SEVERITY.index("could not measure"):
                 verdict = f"failed: {test}"
             verdicts.setdefault(victim, {})[verdict] = None
@@ -80,20 +85,20 @@ def lines(reports: Iterable[Any]) -> list[tuple[str, bool]]:
     rows = [_row(victim, facts, list(verdicts[victim])) for victim, facts in scores.items()]
     table = [HEADER, *rows] if rows else []
     widths = [max(len(row[k]) for row in table) for k in range(5)] if rows else []
-    return [
+    told = [
         ("  ".join([*map(str.ljust, row, widths), row[-1]]), row[-1].startswith(SEVERITY[2:]))
         for row in table
     ]
+    return told + [(note, False) for note in notes if rows and note]
 
 
 def _tests(reports: Iterable[Any]) -> Iterator[tuple[str, Properties, bool]]:
-    """Each test by its short name, its properties, and whether any phase of it failed."""
+    """Each test by its short name, its last properties, and whether any phase of it failed."""
     properties: dict[str, Properties] = {}
     failed = set()
-    for report in reports:
+    for report in sorted(reports, key=lambda report: PHASES.index(getattr(report, "when", ""))):
         if test := getattr(report, "nodeid", "").rpartition("/")[2]:
-            own = getattr(report, "user_properties", [])
-            properties[test] = max(properties.get(test, []), own, key=len)
+            properties[test] = getattr(report, "user_properties", [])
             if getattr(report, "failed", False):
                 failed.add(test)
     for test, own in properties.items():

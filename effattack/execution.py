@@ -218,6 +218,8 @@ def _provenance(planned: Plan, checks: list[Check], same: Interval | None) -> di
                 "num_classes": victim.num_classes,
                 "max_macs": victim.max_macs,
                 "dense_macs": victim.dense_macs,
+                "digest": planned.cells[0].spec.victim_digest,
+                "data": list(dict.fromkeys(cell.spec.data_digest for cell in planned.cells)),
             }
         },
         "skipped": list(planned.skipped),

@@ -8,6 +8,7 @@ pass.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
 from effattack.errors import MeasurementError, UsageError, unknown_name
@@ -25,7 +26,15 @@ MORE_IS_WORSE = {
     "latency_low",
     "energy_ratio",
 }
-
+TIMED = {"latency_ratio", "latency_low", "energy_ratio"}
+"""Scores of the clock and the meter, which neighbours on the machine disturb."""
+RANGE = {
+    "savings_retained": (-inf, 1),
+    "attack_success": (-inf, 1),
+    "accuracy": (0, 1),
+    "agreement": (0, 1),
+}
+"""Where a limit makes sense; the others take any number from 0."""
 
 JUDGED_BY = {"latency_ratio": "latency_low"}
 """Noisy scores fail only where their whole interval is beyond the limit."""
@@ -48,6 +57,13 @@ class Verdict(NamedTuple):
     passed: bool
     message: str
 
+    @property
+    def short(self) -> str:
+        """In a few words, for a table."""
+        side = _side(self.limit, self.passed)
+        kept = "passed" if self.passed else "failed"
+        return f"{kept}: {self.limit.score} {side} {self.limit.value:g}"
+
 
 def parse_limit(text: str, *, fail_below: bool) -> Limit:
     """``"savings_retained=0.6"`` -> Limit.
@@ -68,6 +84,11 @@ def parse_limit(text: str, *, fail_below: bool) -> Limit:
         value = float("nan")
     if not equals or value != value:
         raise UsageError(f"fail-{option} {text!r}: write SCORE=NUMBER, such as {score}=0.6")
+    low, high = RANGE.get(score, (0, inf))
+    if not low <= value <= high:
+        bounds = f"from {low:g}" if high == inf else f"up to {high:g}"
+        bounds = f"in [{low:g}, {high:g}]" if inf not in (-low, high) else bounds
+        raise UsageError(f"fail-{option} {text!r} is out of range: {score} takes a number {bounds}")
     return Limit(score, value, fail_below)
 
 
@@ -116,6 +137,12 @@ def _judge(victim: str, rows: pd.DataFrame, kinds: dict[str, str], limit: Limit)
     return Verdict(victim, limit, passed, _in_words(worst, limit, value, passed))
 
 
+def _side(limit: Limit, passed: bool) -> str:
+    if passed:
+        return "at least" if limit.fail_below else "at most"
+    return "below" if limit.fail_below else "above"
+
+
 def _remedy(score: str) -> str:
     if score.startswith("latency"):
         return "time the victim on a calm machine, without xdist"
@@ -125,11 +152,7 @@ def _remedy(score: str) -> str:
 
 
 def _in_words(row: pd.Series, limit: Limit, value: float, passed: bool) -> str:
-    side = (
-        ("at least" if limit.fail_below else "at most")
-        if passed
-        else ("below" if limit.fail_below else "above")
-    )
+    side = _side(limit, passed)
     bound = "the lower bound of " if limit.score in JUDGED_BY else ""
     ceiling = f" of at most {row.max_macs:,.0f}" if row.max_macs == row.max_macs else ""
     return (

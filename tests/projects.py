@@ -33,6 +33,9 @@ MODELS = """
     def build():
         return LinearSaver(1.0, seed=1)
 
+    def doubtful():
+        return LinearSaver(9.0, seed=1)
+
     def data():
         images = grey_images(8)
         return images, build()(images).argmax(1)
@@ -78,7 +81,8 @@ MODELS = """
         return torch.nn.Linear(16, 2)
 """
 QUICK = ("-p", "no:hypothesispytest", "-p", "no:cacheprovider")
-SUITES = ("--pyargs", "effattack.suites", "--effattack-attack=Slowdown")
+SUITES = ("--pyargs", "effattack.suites.test_cascades")
+OTHERS = ("--pyargs", "effattack.suites.test_other_mechanisms", "--effattack-attack=Slowdown")
 BUILD, DATA = "--effattack-victim=models:build", "--effattack-data=models:data"
 
 

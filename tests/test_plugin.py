@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
-from importlib.metadata import entry_points
+import subprocess
+import sys
 from math import nan
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,8 +16,10 @@ import pytest
 import toys
 from projects import BUILD, DATA, QUICK, SUITES, Run, project, section
 
+from effattack._pytest_options import OPTIONS
 from effattack._pytest_session import for_pytest
 from effattack._pytest_summary import lines
+from effattack.baselines import FOLDER, Baseline
 from effattack.errors import UsageError
 
 
@@ -60,8 +64,8 @@ def test_a_test_of_the_users_own(run: Run, pytester: pytest.Pytester) -> None:
 
 def test_the_same_folder_resumes(run: Run, pytester: pytest.Pytester) -> None:
     def cells() -> dict[str, int]:
-        result = run(*SUITES, BUILD, DATA, "--effattack-out=kept", "-k", "deterministic")
-        result.assert_outcomes(passed=1, deselected=10)
+        result = run(*SUITES, BUILD, DATA, "--effattack-out=kept", "-k", "trusted")
+        result.assert_outcomes(passed=1, deselected=7)
         return {p.name: p.stat().st_mtime_ns for p in (pytester.path / "kept/cells").iterdir()}
 
     assert cells() == cells()
@@ -106,7 +110,17 @@ def test_nothing_is_said_where_nothing_was_scored(run: Run, pytester: pytest.Pyt
         ("eps=-1/255", "eps = -0.00* is no budget: *"),
         ("eps=8", "eps = 8.0 is no budget: *"),
         ("eps=nan", "eps = nan is no budget: *"),
-        ("samples=0", "--effattack-samples 0: score at least one image"),
+        ("samples=0", "--effattack-samples '0': give a whole number, 1 or more"),
+        ("samples=some", "--effattack-samples 'some': give a whole number, 1 or more"),
+        ("level=quik", "unknown level 'quik': did you mean quick*"),
+        ("save=a/b", "baseline 'a/b': use letters, digits and . + - _ only; *--effattack-basel*"),
+        (
+            "fail-below=savings_retained=60",
+            "--effattack-fail-below 'savings_retained=60' is out of range: savings_retained takes "
+            "a number up to 1",
+        ),
+        ("fail-below=accuracy=-1", "*accuracy takes a number in [[]0, 1]"),
+        ("fail-above=macs_ratio=-1", "*macs_ratio takes a number from 0"),
         ("victim=digits_vit_ast", "unknown victim 'digits_vit_ast': did you mean digits_vit_ats*"),
     ],
 )
@@ -117,39 +131,194 @@ def test_a_bad_option_ends_the_session_in_one_line(run: Run, option: str, messag
     result.stderr.fnmatch_lines([f"ERROR: {message}"])
 
 
+TIMED = "above=latency_ratio=9"
+OCCUPIED = "--effattack-baselines=occupied"
+HEAVY = {"jinja2", "numpy", "pandas", "pyarrow", "rich", "scipy", "timm", "torch"}
+
+
+def test_loading_the_plugin_imports_nothing_heavy() -> None:
+    code = "import sys, pytest; before = {*sys.modules}; import effattack._pytest_plugin; "
+    code += f"print(sorted({HEAVY} & ({{*sys.modules}} - before)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 def test_collecting_imports_no_torch_and_loads_no_model(pytester: pytest.Pytester) -> None:
     pytester.makeconftest(
-        """
+        f"""
         import sys
 
         def pytest_unconfigure():
-            print("heavy:", sorted({"numpy", "pandas", "scipy", "torch"} & set(sys.modules)))
+            print("heavy:", sorted({HEAVY} & set(sys.modules)))
         """
     )
     pytester.makepyfile("def test_it(): pass")
     limit = "--effattack-fail-below=savings_retained=0.6"
-    zoo = 11 * len(entry_points(group="effattack.victims"))
-    for arguments, count in (((".",), 1), ((*SUITES[:2], limit), zoo)):
+    for arguments, least in (((".",), 1), (("--pyargs", "effattack.suites", limit), 100)):
         result = pytester.runpytest_subprocess(*QUICK, "--collect-only", "-q", *arguments)
-        result.stdout.fnmatch_lines([f"{count} test* collected*", "heavy: []"])
+        result.stdout.fnmatch_lines(["*test* collected*", "heavy: []"])
+        assert sum("::" in line for line in result.outlines) >= least
 
 
-def test_under_xdist_the_controller_says_it_all(
-    run: Run, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+def test_every_option_has_a_twin_in_the_ini_file(run: Run, pytester: pytest.Pytester) -> None:
+    pytester.makeini(
+        """
+        [pytest]
+        addopts = --strict-config --strict-markers
+        effattack_victim = models:build
+        effattack_data = models:data
+        effattack_fail_below =
+            savings_retained=-1
+            accuracy=0
+        effattack_samples = 6
+        effattack_eps = 4/255
+        """
+    )
+    result = run(*SUITES, "-k", "limit", "--effattack-samples=5")
+    result.assert_outcomes(passed=2, deselected=7)
+    assert "Slowdown at 4/255" in section(result)
+    helped = str(run("--help").stdout)
+    for option in OPTIONS:
+        assert f"--effattack-{option.name}" in helped
+        assert f"effattack_{option.name.replace('-', '_')}" in helped
+
+
+def test_a_bad_twin_is_told_like_the_option(run: Run, pytester: pytest.Pytester) -> None:
+    pytester.makeini("[pytest]\neffattack_samples = -3")
+    result = run()
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["ERROR: --effattack-samples '-3': give a whole number, 1 or more"])
+
+
+MARKED = """
+    import models
+    import pytest
+
+    @pytest.mark.effattack(victims=["models:build"], attacks=["Slowdown"], eps="8/255", timed=0)
+    class TestMine:
+        @pytest.mark.effattack(fail_below={"savings_retained": -1}, eps=2/255)
+        def test_a_limit_that_holds(self, effattack_victim, effattack_evaluate):
+            found = effattack_evaluate(effattack_victim, *models.data())
+            assert found.scores().eps.tolist()[-1] == 2 / 255
+
+        @pytest.mark.effattack(fail_below={"savings_retained": 0.99})
+        def test_a_limit_that_is_crossed(self, effattack_victim, effattack_evaluate):
+            effattack_evaluate(effattack_victim, *models.data())
+"""
+
+
+def test_a_marker_says_what_is_scored_and_how_it_is_judged(
+    run: Run, pytester: pytest.Pytester
 ) -> None:
-    pytest.importorskip("xdist")
-    monkeypatch.setenv("PYTHONPATH", str(Path(toys.__file__).parent))
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    limit = "--effattack-fail-below=savings_retained=0.6"
-    options = (*QUICK, "-n2", "-k", "limit or deterministic", "--effattack-out=kept", limit)
-    result = pytester.runpytest_subprocess(*SUITES, BUILD, DATA, *options)
+    pytester.makepyfile(MARKED)
+    result = run("--strict-markers")
     result.assert_outcomes(passed=1, failed=1)
-    result.stdout.fnmatch_lines(["*effattack measures no latency in xdist workers*"])
+    result.stdout.re_match_lines([r"toy: savings retained is 0\.\d+, below the limit 0\.99: Slow.*"])
+    result.stdout.no_fnmatch_line("*Traceback*")
+    assert "failed: savings_retained below 0.99" in section(result)
+    other = run("--strict-markers", "--effattack-victim=models:Plain", "-k", "holds")
+    other.assert_outcomes(passed=1, deselected=1)
+    assert "plain" in section(other)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("victim=['a:b']", "unknown argument of mark.effattack 'victim': did you mean victims*"),
+        ("'a:b'", "mark.effattack('a:b'): name the argument, such as victims=*"),
+        ("victims='a:b'", "mark.effattack: 'a:b' is no list of names"),
+        ("eps=8", "eps = 8 is no budget: give a number in (0, 1]*"),
+        ("seeds=[]", "mark.effattack(seeds=[[]]): give whole numbers, 0 or more"),
+        ("timed=-1", "mark.effattack(timed=-1): give a number of images, 0 or more"),
+        ("fail_below='accuracy=1'", "mark.effattack: 'accuracy=1' is no limit: write a score *"),
+        ("fail_above={'savings_retained': 1}", "savings_retained is worse when it is below *"),
+        ("fail_below={'accuracy': 60}", "*'accuracy=60' is out of range: *"),
+    ],
+)
+def test_a_bad_marker_fails_at_collection(
+    run: Run, pytester: pytest.Pytester, arguments: str, message: str
+) -> None:
+    pytester.makepyfile(
+        f"""
+        import pytest
+
+        @pytest.mark.effattack({arguments})
+        def test_it():
+            pass
+        """
+    )
+    result = run("--collect-only")
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines([message])
+    result.stdout.no_fnmatch_line("*Traceback*")
+
+
+def test_thirty_failing_tests_make_one_line(run: Run, pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        import models
+        import pytest
+
+        @pytest.fixture(scope="session")
+        def found(effattack_evaluate):
+            return effattack_evaluate(models.build(), *models.data(), ["Slowdown"], timed=0)
+
+        @pytest.fixture(autouse=True)
+        def told(record_property, found):
+            record_property("effattack.toy.verdict", "scored, not judged")
+
+        @pytest.mark.parametrize("k", range(30))
+        def test_it(k):
+            assert k < 0
+        """
+    )
+    result = run("-q", "--tb=no")
+    result.assert_outcomes(failed=30)
+    told = [line for line in section(result).splitlines() if line.startswith(("toy", "victim"))]
+    assert len(told) == 2
+    assert told[1].endswith("(and 29 more)")
+    assert len(told[1]) < 200
+
+
+@pytest.fixture
+def in_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a project needs for its workers to find the toys."""
+    pytest.importorskip("xdist")
+    inherited = os.environ.get("PYTHONPATH", "")
+    monkeypatch.setenv("PYTHONPATH", f"{Path(toys.__file__).parent}{os.pathsep}{inherited}")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+@pytest.mark.usefixtures("in_workers")
+def test_under_xdist_the_controller_says_it_all(run: Run, pytester: pytest.Pytester) -> None:
+    limits = [f"--effattack-fail-{limit}" for limit in ("below=savings_retained=0.6", TIMED)]
+    options = (*QUICK, "-n2", "-rs", "-k", "limit or trusted", "--effattack-out=kept", *limits)
+    result = pytester.runpytest_subprocess(
+        *SUITES, BUILD, DATA, *options, "--effattack-save=v1"
+    )
+    result.assert_outcomes(passed=1, failed=1, skipped=1, warnings=1)
+    result.stdout.fnmatch_lines(
+        [
+            "*effattack measured no latency: xdist workers disturb each other: use -n 0*",
+            "SKIPPED*xdist workers disturb each other: use -n 0 to judge latency and energy",
+        ],
+    )
     assert re.search(
         "Slowdown at 8/255 .* not measured +failed: savings_retained below", section(result)
     )
     assert (pytester.path / "kept" / "report.html").exists()
     assert not (pytester.path / "kept" / ".workers").exists()
+    assert set(Baseline.load(pytester.path / FOLDER / "v1.json").victims) == {"toy"}
+
+
+def test_a_baseline_that_cannot_be_saved_fails_the_session(
+    run: Run, pytester: pytest.Pytester
+) -> None:
+    (pytester.path / "occupied").write_text("")
+    result = run(*SUITES, BUILD, DATA, "-k", "trusted", "--effattack-save=v1", OCCUPIED)
+    result.assert_outcomes(passed=1, deselected=7)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert re.search("nothing was written: .*another folder with --effattack-bas", section(result))
 
 
 def report(test: str, macs: float | None = None, failed: bool = False, **facts: Any) -> object:

@@ -1,6 +1,6 @@
-"""The command line: ``effattack run | list | report | doctor``, one file per command.
+"""The command line: ``effattack run | list | report | ...``, one file per command.
 
-A command is a module with its ``HELP`` line, its ``arguments`` and its ``run``.
+A command is a module with its ``HELP`` line, its ``EXAMPLES``, its ``arguments`` and its ``run``.
 
 Exit codes: 0 all is well, 1 a limit was crossed, 2 wrong usage, 3 it could not be measured.
 """
@@ -15,18 +15,20 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from effattack.cli import doctor, listing, report, run
+from effattack.cli import completion, doctor, listing, output, report, run, summary
 from effattack.errors import EffattackError, FactoryError, MeasurementError
 from effattack.terminal import PLAIN
 
-COMMANDS = {"run": run, "list": listing, "report": report, "doctor": doctor}
-EXAMPLES = """examples:
-  effattack run
-  effattack run --victim mypackage.models:build --data images/ --fail-below savings_retained=0.6
-  effattack run --victim digits_vit_ats --attack Slowdown --attack DeSparsify --eps 4/255
-  effattack report effattack-report
-
-exit codes: 0 passed, 1 a limit was crossed, 2 wrong usage, 3 it could not be measured
+COMMANDS = {
+    "run": run,
+    "list": listing,
+    "report": report,
+    "summary": summary,
+    "doctor": doctor,
+    "completion": completion,
+}
+EXIT_CODES = """exit codes: 0 passed, 1 a limit was crossed or a score got worse than the baseline,
+2 wrong usage, 3 it could not be measured, 130 interrupted (the same command resumes)
 """
 
 
@@ -37,15 +39,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     parser = _parser()
     options = parser.parse_args(arguments)
-    console, errors = Console(), Console(stderr=True)
+    console, errors = output.console_of(options), Console(stderr=True)
     if "" not in sys.path:
         sys.path.insert(0, "")
     try:
         return int(options.handler(options, console))
     except EffattackError as error:
+        errors.print(f"effattack: {error}", style="red", **PLAIN)
         if isinstance(error, FactoryError):
             traceback.print_exception(error.__cause__)
-        errors.print(f"effattack: {error}", style="red", **PLAIN)
         return error.exit_code
     except KeyboardInterrupt:
         errors.print("effattack: interrupted; the same command resumes after the finished cells")
@@ -60,12 +62,28 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="effattack",
         description="How much of an efficient model's savings can an attacker take back?",
-        epilog=EXAMPLES,
+        epilog=f"{run.EXAMPLES}\n{EXIT_CODES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for name, command in COMMANDS.items():
-        subparser = commands.add_parser(name, help=command.HELP)
-        command.arguments(subparser)
-        subparser.set_defaults(handler=command.run)
+    _add_commands(parser)
     return parser
+
+
+def parsers() -> dict[str, argparse.ArgumentParser]:
+    """The parser of every command."""
+    return _add_commands(argparse.ArgumentParser())
+
+
+def _add_commands(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    commands, found = parser.add_subparsers(required=True, metavar="COMMAND"), {}
+    for name, command in COMMANDS.items():
+        found[name] = commands.add_parser(
+            name,
+            help=command.HELP,
+            description=f"{command.HELP[0].upper()}{command.HELP[1:]}.",
+            epilog=f"{command.EXAMPLES}\n{EXIT_CODES}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        command.arguments(found[name])
+        found[name].set_defaults(handler=command.run)
+    return found

@@ -9,6 +9,9 @@ from rich.console import Console
 from effattack.terminal import PLAIN
 
 HELP = "what can be measured on this machine"
+EXAMPLES = """examples:
+  effattack doctor
+"""
 
 
 def arguments(doctor: argparse.ArgumentParser) -> None:

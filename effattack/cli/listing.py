@@ -9,6 +9,10 @@ from rich.console import Console
 from effattack.terminal import PLAIN
 
 HELP = "what can be named"
+EXAMPLES = """examples:
+  effattack list victims
+  effattack list attacks
+"""
 
 
 def arguments(listing: argparse.ArgumentParser) -> None:

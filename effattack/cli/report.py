@@ -8,22 +8,31 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from effattack.cli import output
 from effattack.terminal import PLAIN, print_scores
 
 if TYPE_CHECKING:
     from effattack.evaluation import Evaluation
 
 HELP = "make the report again from stored frames"
+EXAMPLES = """examples:
+  effattack report effattack-report
+  effattack report --json effattack-report | jq '.scores[].savings_retained'
+"""
 
 
 def arguments(report: argparse.ArgumentParser) -> None:
     report.add_argument("folder", type=Path, metavar="DIR")
+    output.arguments(report)
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
     from effattack.evaluation import Evaluation
 
-    write(Evaluation.load(options.folder), options.folder, console)
+    evaluation = Evaluation.load(options.folder)
+    write(evaluation, options.folder, console)
+    if options.json:
+        output.print_json(evaluation, options.folder)
     return 0
 
 

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from effattack.baselines import FOLDER
 from effattack.budgets import parse_eps
+from effattack.cli import output
 from effattack.cli.report import write
 from effattack.errors import UsageError
 from effattack.terminal import PLAIN, progress_bar
@@ -23,6 +25,13 @@ if TYPE_CHECKING:
     from effattack.victim import Victim
 
 HELP = "score victims under attacks and write a report"
+EXAMPLES = """examples:
+  effattack run
+  effattack run --victim mypackage.models:build --data images/ --fail-below savings_retained=0.6
+  effattack run --victim digits_vit_ats --attack Slowdown --attack DeSparsify --eps 4/255
+  effattack run --victim mypackage.models:build --data images/ --save v1
+  effattack run --victim mypackage.models:build --data images/ --compare v1 --quiet
+"""
 DEFAULT_VICTIMS = (
     "digits_cnn_early_exit",
     "digits_tinysaver_cascade",
@@ -46,12 +55,18 @@ def arguments(run: argparse.ArgumentParser) -> None:
     run.add_argument("--energy", action="store_true", help="meter energy: 25 s per attack")
     run.add_argument("--fail-below", action="append", default=[], metavar="SCORE=VALUE")
     run.add_argument("--fail-above", action="append", default=[], metavar="SCORE=VALUE")
+    run.add_argument("--save", metavar="NAME", help="save the scores as a baseline of that name")
+    run.add_argument("--compare", metavar="NAME", help="fail what got worse since that baseline")
+    run.add_argument("--baselines", type=Path, default=Path(FOLDER), metavar="DIR")
     run.add_argument("--out", type=Path, default=Path("effattack-report"), metavar="DIR")
+    output.arguments(run)
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
     from effattack.attacks import attack_class
+    from effattack.baselines import Baseline, path_of
     from effattack.cells import Store
+    from effattack.comparison import Comparison, compare
     from effattack.evaluation import Evaluation
     from effattack.limits import judge, parse_limit
     from effattack.registry import load_victim
@@ -61,6 +76,11 @@ def run(options: argparse.Namespace, console: Console) -> int:
     eps, device = parse_eps(options.eps), _device(options.device)
     for name in options.attack or ():
         attack_class(name)
+    save, before = (
+        path_of(name, options.baselines) if name else None
+        for name in (options.save, options.compare)
+    )
+    baseline = Baseline.load(before) if before else None
     store = Store(options.out / "cells")
     victims = [load_victim(name).to(device) for name in options.victim or DEFAULT_VICTIMS]
     plans = [_plan(victim, eps, options) for victim in victims]
@@ -68,11 +88,18 @@ def run(options: argparse.Namespace, console: Console) -> int:
     evaluation.meta["command"] = "effattack " + shlex.join(sys.argv[1:])
     evaluation.meta["data"] = options.data or "the victims' own test images"
     write(evaluation, options.out, console)
+    if save:
+        console.print(f"baseline: {Baseline.of(evaluation).save(save)}", **PLAIN)
     verdicts = judge(evaluation.scores(), evaluation.kinds, limits)
-    for verdict in verdicts:
-        style = "green" if verdict.passed else "red"
-        console.print(verdict.message, style=style, **PLAIN)
-    return 0 if all(verdict.passed for verdict in verdicts) else 1
+    found = compare(evaluation, baseline, options.compare) if baseline else Comparison([], [])
+    for message in [v.message for v in verdicts if v.passed] + found.notes:
+        console.print(message, **PLAIN)
+    crossed = [verdict.message for verdict in verdicts if not verdict.passed]
+    worse = [f"worse than {options.compare}: {change}" for change in found.worse]
+    output.print_bad_news(crossed + worse, options)
+    if options.json:
+        output.print_json(evaluation, options.out, verdicts, found.worse)
+    return 1 if crossed or worse else 0
 
 
 def _plan(victim: Victim, eps: float, options: argparse.Namespace) -> Plan:

@@ -51,6 +51,8 @@ ALL = (
     "Clock",
     "Energy",
 )
+MOST = 60_000
+"""Bytes that a comment takes everywhere; a step summary of GitHub takes 1 MiB."""
 LEFT = {"Victim", "Attack", "Kind", "Worst compute attack", "Clock"}
 """Columns of words; the others are numbers."""
 
@@ -84,6 +86,19 @@ def summary(scores: pd.DataFrame, meta: Meta) -> str:
             parts.append(f"Energy: {plain(str(meta.get('energy') or NO_ENERGY))}")
     parts.append(_made(meta))
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def fitting(scores: pd.DataFrame, meta: Meta, most: int = MOST) -> str:
+    """The summary in at most so many bytes; what has to go is named."""
+    text = summary(scores, meta)
+    if len(text.encode()) > most:
+        gone = f"All {len(scores)} scores are too many for here: they are in `scores.csv`."
+        text = re.sub("<details>.*</details>", gone, text, flags=re.DOTALL)
+    if len(text.encode()) > most:
+        gone = "\n\nCut off here: the rest is in `report.html`.\n"
+        kept = text.encode()[: most - len(gone.encode())].decode(errors="ignore")
+        text = kept.rpartition("\n")[0] + gone
+    return text
 
 
 def _headline(verdict: Verdict, meta: Meta) -> list[str]:

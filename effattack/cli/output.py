@@ -1,0 +1,70 @@
+"""Where the commands that score write: a table for people, JSON for programs, or nothing."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from effattack.terminal import PLAIN
+
+if TYPE_CHECKING:
+    from effattack.comparison import Change
+    from effattack.evaluation import Evaluation
+    from effattack.limits import Verdict
+
+SCHEMA = 1
+"""Of ``--json``; raised when its fields change meaning."""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """``--quiet`` or ``--json``."""
+    choice = parser.add_mutually_exclusive_group()
+    choice.add_argument("--quiet", action="store_true", help="say only what went wrong")
+    choice.add_argument("--json", action="store_true", help="the scores as JSON, and nothing else")
+
+
+def console_of(options: argparse.Namespace) -> Console:
+    """For progress and tables; with ``--json`` they make room on the standard output."""
+    return Console(stderr=getattr(options, "json", False), quiet=getattr(options, "quiet", False))
+
+
+def print_json(
+    evaluation: Evaluation,
+    folder: Path,
+    verdicts: Sequence[Verdict] = (),
+    regressions: Iterable[Change] = (),
+) -> None:
+    """One object: scores, self-checks, what was skipped, limits, regressions, the report."""
+    _, scores, meta = evaluation.report()
+    found: dict[str, Any] = {
+        "schema": SCHEMA,
+        "report": str(folder / "report.html"),
+        "scores": json.loads(scores.to_json(orient="records")),
+        "limits": [
+            {
+                "victim": verdict.victim,
+                "score": verdict.limit.score,
+                "value": verdict.limit.value,
+                "passed": verdict.passed,
+                "message": verdict.message,
+            }
+            for verdict in verdicts
+        ],
+        "regressions": [str(change) for change in regressions],
+        "checks": meta["checks"],
+        "skipped": meta.get("skipped", []),
+        "notes": meta.get("notes", []),
+    }
+    print(json.dumps(found, indent=1, default=str))
+
+
+def print_bad_news(messages: Iterable[str], options: argparse.Namespace) -> None:
+    """What went wrong is said also with ``--quiet``."""
+    console = Console(stderr=options.json)
+    for message in messages:
+        console.print(message, style="red", **PLAIN)

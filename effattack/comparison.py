@@ -1,0 +1,224 @@
+"""An evaluation against a baseline: what changed beyond the noise.
+
+Both were made on the same images, so images are compared pair by pair: resampling them gives an
+interval for each change, and a change whose interval contains "none" is no change. The intervals
+of one victim hold together (Bonferroni), so that many comparisons raise no more alarms than one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from math import isnan, nan
+from typing import TYPE_CHECKING, NamedTuple
+
+from effattack.baselines import Baseline, Record, Series
+from effattack.errors import UsageError
+from effattack.measure.statistics import Interval, median_ratio
+from effattack.resampling import (
+    CONFIDENCE,
+    Statistic,
+    interval,
+    macs_ratio,
+    mean,
+    resamples,
+    savings_retained,
+)
+
+if TYPE_CHECKING:
+    from effattack.evaluation import Evaluation
+
+SHARES = ("savings_retained", "accuracy")
+"""Compared by difference, worse when they fall; all else by ratio, worse when it rises."""
+
+
+class Change(NamedTuple):
+    """One score before and after."""
+
+    victim: str
+    attack: str
+    eps: float
+    score: str
+    before: float
+    after: float
+    by: Interval
+    """``after - before`` of shares, ``after / before`` of the rest; NaN bounds: not judged."""
+
+    @property
+    def moved(self) -> bool:
+        """Whether it changed beyond the noise."""
+        return self.by.excludes(0 if self.score in SHARES else 1)
+
+    @property
+    def worse(self) -> bool:
+        """Whether it changed for the worse beyond the noise."""
+        return self.by.high < 0 if self.score in SHARES else self.by.low > 1
+
+    def __str__(self) -> str:
+        share = self.score in SHARES
+        sign = "{:+.3f}" if share else "×{:.3f}"
+        number = "{:,.0f}" if self.score == "macs" else "{:.3f}"
+        at = f" at eps {self.eps * 255:g}/255" if 0 < self.eps < 1 else ""
+        bounds = "no interval, not judged"
+        if self.by.low == self.by.low:
+            bounds = f"interval {sign.format(self.by.low)} to {sign.format(self.by.high)}"
+        return (
+            f"{self.victim} under {self.attack}{at}: {self.score.replace('_', ' ')} "
+            f"{number.format(self.before)} → {number.format(self.after)}, "
+            f"{sign.format(self.by.value)} ({bounds})"
+        )
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All changes, and what could not be compared."""
+
+    changes: list[Change]
+    notes: list[str]
+
+    @property
+    def moved(self) -> list[Change]:
+        """Changes in either direction beyond the noise."""
+        return [change for change in self.changes if change.moved]
+
+    @property
+    def worse(self) -> list[Change]:
+        """Regressions."""
+        return [change for change in self.changes if change.worse]
+
+
+def compare(evaluation: Evaluation, baseline: Baseline, name: str) -> Comparison:
+    """Clean images and compute attacks of every victim of the evaluation against a baseline.
+
+    Latency and energy are compared only where the machine is the same; MACs and accuracy always.
+
+    Args:
+        evaluation: what was found now.
+        baseline: what was found then.
+        name: of the baseline, for messages.
+
+    Raises:
+        UsageError: if the baseline lacks a victim, or was made on another one or other images.
+    """
+    now = Baseline.of(evaluation)
+    timed, notes = _same_machine(now, baseline, name)
+    changes = []
+    for victim, record in now.victims.items():
+        then = _same_victim(victim, record, baseline, name)
+        pairs = list(_pairs(record, then))
+        notes += _unpaired(victim, record, then, name)
+        if pairs:
+            changes += _changes(victim, pairs, record.max_macs, then.max_macs, timed)
+    asked, before = set(now.made["attacks"]), set(baseline.made.get("attacks", []))
+    names = [{attack.partition("(")[0] for attack in some} for some in (asked - before, before)]
+    if changed := sorted(names[0] & names[1]):
+        notes.append(f"settings of {', '.join(changed)} are not those of {name}")
+    return Comparison(changes, notes)
+
+
+def _same_machine(now: Baseline, then: Baseline, name: str) -> tuple[bool, list[str]]:
+    here, there = now.made["machine"], then.made.get("machine", {})
+    if differ := [key for key in here if here[key] != there.get(key)]:
+        facts = "; ".join(f"{key} {there.get(key)!r} there, {here[key]!r} here" for key in differ)
+        return False, [f"latency and energy not compared with {name}: another machine ({facts})"]
+    return True, []
+
+
+def _same_victim(victim: str, record: Record, baseline: Baseline, name: str) -> Record:
+    if victim not in baseline.victims:
+        raise UsageError(
+            f"baseline {name} holds {', '.join(baseline.victims)}, not {victim}: compare with "
+            "another, or save one of this victim with --save"
+        )
+    then = baseline.victims[victim]
+    for fact in ("family", "input_shape", "num_classes"):
+        before, after = getattr(then, fact), getattr(record, fact)
+        if before != after:
+            raise UsageError(
+                f"baseline {name} is of another victim called {victim} ({fact.replace('_', ' ')} "
+                f"{before} there, {after} here): give the victims different names"
+            )
+    if then.data != record.data:
+        raise UsageError(
+            f"baseline {name} scored {victim} on other images ({len(then.series[0].macs)} there, "
+            f"{len(record.series[0].macs)} here): use the same data and number of samples, or save "
+            "it again with --save"
+        )
+    return then
+
+
+def _key(series: Series) -> tuple[str, float]:
+    return series.attack, round(series.eps, 9)
+
+
+def _pairs(now: Record, then: Record) -> Iterator[tuple[Series, Series]]:
+    """Each compared series now and then; ``clean`` first."""
+    before = {_key(series): series for series in then.series}
+    for series in now.series:
+        if (series.attack == "clean" or series.kind == "compute") and _key(series) in before:
+            yield series, before[_key(series)]
+
+
+def _unpaired(victim: str, now: Record, then: Record, name: str) -> list[str]:
+    here, there = ({_key(s) for s in r.series if s.kind == "compute"} for r in (now, then))
+    new = ", ".join(sorted(attack for attack, _ in here - there))
+    gone = ", ".join(sorted(attack for attack, _ in there - here))
+    notes = [f"{victim}: {new} not in {name}, nothing to compare with"] if new else []
+    return notes + ([f"{victim}: {gone} of {name} did not run now"] if gone else [])
+
+
+def _changes(
+    victim: str,
+    pairs: list[tuple[Series, Series]],
+    max_now: float,
+    max_then: float,
+    timed: bool,
+) -> list[Change]:
+    """The changes of one victim, with intervals that hold together."""
+    clean_now, clean_then = (series.macs for series in pairs[0])
+    weights = resamples(len(clean_now))
+    asked: list[tuple[Series, Series, str, Callable[[float], Interval]]] = []
+
+    def ask(now: Series, then: Series, score: str, after: Statistic, before: Statistic) -> None:
+        change = _difference if score in SHARES else _quotient
+        asked.append((now, then, score, partial(interval, change(after, before), weights)))
+
+    for now, then in pairs:
+        ask(now, then, "accuracy", mean(now.correct), mean(then.correct))
+        if now.attack == "clean":
+            ask(now, then, "macs", mean(now.macs), mean(then.macs))
+            continue
+        if isnan(max_now + max_then):
+            after, before = macs_ratio(now.macs, clean_now), macs_ratio(then.macs, clean_then)
+            ask(now, then, "macs_ratio", after, before)
+        else:
+            after = savings_retained(now.macs, clean_now, max_now)
+            before = savings_retained(then.macs, clean_then, max_then)
+            ask(now, then, "savings_retained", after, before)
+        if timed and now.slowdown and len(now.slowdown) == len(then.slowdown):
+            asked.append((now, then, "latency_ratio", partial(_latency, now, then)))
+        if timed and not isnan(now.scores["energy_ratio"] + then.scores["energy_ratio"]):
+            asked.append((now, then, "energy_ratio", partial(_energy, now, then)))
+    held = 1 - (1 - CONFIDENCE) / len(asked)
+    return [
+        Change(victim, now.attack, now.eps, score, then.scores[score], now.scores[score], by(held))
+        for now, then, score, by in asked
+    ]
+
+
+def _difference(after: Statistic, before: Statistic) -> Statistic:
+    return lambda weights: after(weights) - before(weights)
+
+
+def _quotient(after: Statistic, before: Statistic) -> Statistic:
+    return lambda weights: after(weights) / before(weights)
+
+
+def _latency(now: Series, then: Series, confidence: float) -> Interval:
+    return median_ratio(now.slowdown, then.slowdown, confidence=confidence)
+
+
+def _energy(now: Series, then: Series, confidence: float) -> Interval:
+    """One figure each, so that there is no interval."""
+    return Interval(now.scores["energy_ratio"] / then.scores["energy_ratio"], nan, nan)

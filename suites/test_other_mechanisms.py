@@ -1,0 +1,25 @@
+"""Any other mechanism: your own family, or a model that cannot be opened.
+
+Nothing is known of how it saves, so it is held to what every victim is held to.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from effattack.suites.shared import Suite, attacked, pytest_generate_tests
+from effattack.suites.test_cascades import TestCascades as _Cascades
+from effattack.suites.test_early_exit import TestEarlyExit as _EarlyExit
+from effattack.suites.test_layer_skipping import TestLayerSkipping as _LayerSkipping
+from effattack.suites.test_quantized import TestQuantized as _Quantized
+from effattack.suites.test_token_sparsification import TestTokenSparsification as _Tokens
+
+__all__ = ["attacked", "pytest_generate_tests"]
+
+KNOWN = {suite.family for suite in (_Cascades, _EarlyExit, _LayerSkipping, _Quantized, _Tokens)}
+
+
+@pytest.mark.effattack(victims=[])
+class TestOtherMechanisms(Suite):
+    def covers(self, family: str) -> bool:
+        return family not in KNOWN
