@@ -33,12 +33,12 @@ def finish(session: Session) -> None:
     if session.worker:
         from effattack.evaluation import Evaluation
 
-        _told(session, lambda: Evaluation.concat(session.evaluations).save(folder / session.worker))
+        Evaluation.concat(session.evaluations).save(folder / session.worker)
         return
     if session.settings.out:
-        _told(session, lambda: _report(session, folder))
+        _told(session, "report", _report, folder)
     if session.settings.save:
-        _told(session, lambda: _baseline(session, folder))
+        _told(session, "baseline", _baseline, folder)
     prepare(session)
 
 
@@ -50,11 +50,13 @@ def _handover(session: Session) -> Path | None:
     return save.parent / WORKERS if save is not None else None
 
 
-def _told(session: Session, write: Callable[[], Path]) -> None:
+def _told(
+    session: Session, what: str, write: Callable[[Session, Path], Path], folder: Path
+) -> None:
     try:
-        session.written.append((f"written: {write()}", False))
+        session.written.append((f"{what}: {write(session, folder)}", False))
     except Exception as error:  # whatever it is, the results of the tests come first
-        said = f"nothing was written: {type(error).__name__}: {for_pytest(error)}"
+        said = f"no {what} was written: {type(error).__name__}: {for_pytest(error)}"
         session.written.append((said, True))
 
 

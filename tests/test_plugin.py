@@ -199,7 +199,7 @@ MARKED = """
         @pytest.mark.effattack(fail_below={"savings_retained": -1}, eps=2/255)
         def test_a_limit_that_holds(self, effattack_victim, effattack_evaluate):
             found = effattack_evaluate(effattack_victim, *models.data())
-            assert found.scores().eps.tolist()[-1] == 2 / 255
+            assert 2 / 255 in found.scores().eps.tolist()
 
         @pytest.mark.effattack(fail_below={"savings_retained": 0.99})
         def test_a_limit_that_is_crossed(self, effattack_victim, effattack_evaluate):
@@ -318,7 +318,7 @@ def test_a_baseline_that_cannot_be_saved_fails_the_session(
     result = run(*SUITES, BUILD, DATA, "-k", "trusted", "--effattack-save=v1", OCCUPIED)
     result.assert_outcomes(passed=1, deselected=7)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
-    assert re.search("nothing was written: .*another folder with --effattack-bas", section(result))
+    assert re.search("no baseline was written: .*folder with --effattack-bas", section(result))
 
 
 def report(test: str, macs: float | None = None, failed: bool = False, **facts: Any) -> object:

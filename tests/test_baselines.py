@@ -1,0 +1,219 @@
+"""Baselines: what is stored, what is compared, and which files are refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import toys
+
+from effattack.baselines import SCHEMA, Baseline, commit, path_of
+from effattack.comparison import Comparison, compare
+from effattack.errors import UsageError
+from effattack.evaluation import Evaluation, evaluate
+
+
+@pytest.fixture(scope="module")
+def evaluation() -> Evaluation:
+    """The toy on forty images, under one attack that takes back some of its savings."""
+    victim = toys.LinearSaver(seed=1)
+    images = toys.grey_images(40)
+    labels = victim(images).argmax(1)
+    return evaluate(victim, images, labels, ["Slowdown"], eps=4 / 255, timed=0)
+
+
+@pytest.fixture
+def file(evaluation: Evaluation, tmp_path: Path) -> Path:
+    """Its baseline."""
+    return Baseline.of(evaluation).save(path_of("v1", tmp_path))
+
+
+def changed(evaluation: Evaluation, **columns: Callable[[pd.DataFrame], object]) -> Evaluation:
+    """The evaluation with columns of the attacked rows replaced."""
+    samples = evaluation.samples.copy()
+    rows = samples.attack == "Slowdown"
+    for column, value in columns.items():
+        samples.loc[rows, column] = value(samples[rows])
+    return Evaluation(samples, evaluation.meta)
+
+
+def timed(evaluation: Evaluation, ratio: float) -> Evaluation:
+    """The evaluation with times, the attacked ones longer."""
+    jitter = np.random.default_rng(0).uniform(0.99, 1.01, len(evaluation.samples))
+    samples = evaluation.samples.assign(seconds=ratio * jitter, clean_seconds=1.0, clock="wall")
+    return Evaluation(samples, evaluation.meta)
+
+
+def against(before: Evaluation, after: Evaluation) -> Comparison:
+    return compare(after, Baseline.of(before), "v1")
+
+
+def test_it_is_readable_and_comes_back_as_it_was(evaluation: Evaluation, file: Path) -> None:
+    content = json.loads(file.read_text())
+    assert content["schema"] == SCHEMA
+    made = {"created", "command", "commit", "attacks", "seeds", "packages", "machine"}
+    assert set(content["made"]) == made
+    assert {"effattack", "torch", "pytest"} <= set(content["made"]["packages"])
+    record = content["victims"]["toy"]
+    assert record["digest"]
+    assert len(record["data"]) == 1
+    assert len(file.read_text().splitlines()) < 120
+    assert json.loads(json.dumps(content)) == content
+    series = Baseline.of(evaluation).victims["toy"].series
+    for stored, found in zip(Baseline.load(file).victims["toy"].series, series, strict=True):
+        assert (stored.attack, stored.macs, stored.correct) == (
+            found.attack,
+            found.macs,
+            found.correct,
+        )
+    assert not list(file.parent.glob("*.draft"))
+
+
+def test_the_same_again_is_no_change(evaluation: Evaluation, file: Path) -> None:
+    found = compare(evaluation, Baseline.load(file), "v1")
+    assert {change.score for change in found.changes} == {"accuracy", "macs", "savings_retained"}
+    assert found.moved == []
+    assert found.notes == []
+
+
+def test_a_regression_is_told_with_its_interval(evaluation: Evaluation) -> None:
+    worse = changed(evaluation, macs=lambda rows: rows.max_macs)
+    found = against(evaluation, worse)
+    (change,) = found.worse
+    assert (change.score, change.after) == ("savings_retained", 0)
+    assert change.by.low < change.by.value < change.by.high < 0
+    assert str(change).startswith("toy under Slowdown at eps 4/255: savings retained 0.")
+    assert " (interval -0." in str(change)
+    back = against(worse, evaluation)
+    assert back.worse == []
+    assert [each.score for each in back.moved] == ["savings_retained"]
+
+
+def test_one_image_more_is_inside_the_noise(evaluation: Evaluation) -> None:
+    def one_more(rows: pd.DataFrame) -> object:
+        macs = rows.macs.copy()
+        macs[macs.idxmin()] = rows.max_macs.iloc[0]
+        return macs
+
+    found = against(evaluation, changed(evaluation, macs=one_more))
+    savings = next(change for change in found.changes if change.score == "savings_retained")
+    assert savings.before > savings.after
+    assert not savings.moved
+
+
+def test_accuracy_lost_under_attack_is_a_regression(evaluation: Evaluation) -> None:
+    wrong = changed(evaluation, prediction=lambda rows: 1 - rows.label)
+    assert [change.score for change in against(evaluation, wrong).worse] == ["accuracy"]
+
+
+def test_latency_counts_on_the_same_machine_only(evaluation: Evaluation) -> None:
+    before, after = timed(evaluation, 1.2), timed(evaluation, 1.8)
+    (change,) = against(before, after).worse
+    assert change.score == "latency_ratio"
+    assert change.by.value == pytest.approx(1.5, rel=0.05)
+    machine = {**evaluation.meta["environment"], "cpu": "another"}
+    moved = Evaluation(after.samples, {**after.meta, "environment": machine})
+    found = against(before, moved)
+    assert found.worse == []
+    (note,) = found.notes
+    assert note.startswith("latency and energy not compared with v1: another machine (cpu ")
+    assert note.endswith("'another' here)")
+
+
+def test_energy_has_no_interval_and_is_not_judged(evaluation: Evaluation) -> None:
+    def metered(joules: float) -> Evaluation:
+        return Evaluation(
+            evaluation.samples.assign(joules=joules, clean_joules=1.0), evaluation.meta
+        )
+
+    found = against(metered(1.0), metered(3.0))
+    assert found.worse == []
+    energy = next(change for change in found.changes if change.score == "energy_ratio")
+    assert str(energy).endswith("energy ratio 1.000 → 3.000, ×3.000 (no interval, not judged)")
+
+
+def test_without_a_max_the_macs_ratio_is_compared(evaluation: Evaluation) -> None:
+    about = {**evaluation.meta["victims"]["toy"], "max_macs": np.nan}
+    meta = {**evaluation.meta, "victims": {"toy": about}}
+    unknown = Evaluation(evaluation.samples.assign(max_macs=np.nan), meta)
+    worse = changed(unknown, macs=lambda rows: rows.clean_macs * 5)
+    assert [change.score for change in against(unknown, worse).worse] == ["macs_ratio"]
+
+
+def test_what_is_on_one_side_only_is_noted(evaluation: Evaluation) -> None:
+    clean = Evaluation(
+        evaluation.samples[evaluation.samples.attack != "Slowdown"], evaluation.meta
+    )
+    assert against(evaluation, clean).notes == ["toy: Slowdown of v1 did not run now"]
+    assert against(clean, evaluation).notes == [
+        "toy: Slowdown not in v1, nothing to compare with"
+    ]
+    other = {**evaluation.meta, "attacks": ["Slowdown(eps=4/255, steps=500, seed=0)"]}
+    found = against(evaluation, Evaluation(evaluation.samples, other))
+    assert found.notes == ["settings of Slowdown are not those of v1"]
+
+
+@pytest.mark.parametrize(
+    ("fact", "value", "message"),
+    [
+        ("family", "early exit", r"of another victim called toy \(family early exit there, casca"),
+        ("input_shape", [3, 4, 4], r"of another victim called toy \(input shape \[3, 4, 4\] there"),
+        ("data", ["0"], r"scored toy on other images \(40 there, 40 here\): use the same data"),
+    ],
+)
+def test_a_baseline_of_something_else_is_refused(
+    evaluation: Evaluation, fact: str, value: object, message: str
+) -> None:
+    baseline = Baseline.of(evaluation)
+    record = replace(baseline.victims["toy"], **{fact: value})
+    with pytest.raises(UsageError, match=message):
+        compare(evaluation, Baseline(baseline.made, {"toy": record}), "v1")
+    with pytest.raises(UsageError, match=r"baseline v1 holds other, not toy: compare with anoth"):
+        compare(evaluation, Baseline(baseline.made, {"other": record}), "v1")
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda text: text[: len(text) // 2], "v1.json is damaged or cut off .* restore it"),
+        (lambda text: text.replace('"schema": 1', '"schema": 9'), "schema 9, this version reads"),
+        (lambda text: "[]", "has schema None"),
+        (lambda text: text.replace('"digest"', '"digets"'), "lacks a field .*restore it from ver"),
+        (lambda text: text.replace('"macs": [', '"macs": [1, ', 1), "lists of different lengths"),
+        (lambda text: text.replace('"victims": {', '"victims": 3, "x": {'), "lacks a field"),
+    ],
+)
+def test_a_damaged_file_is_refused(
+    file: Path, damage: Callable[[str], str], message: str
+) -> None:
+    text = damage(file.read_text())
+    assert text != file.read_text()
+    file.write_text(text)
+    with pytest.raises(UsageError, match=message):
+        Baseline.load(file)
+
+
+def test_a_missing_file_names_those_there_are(file: Path) -> None:
+    with pytest.raises(UsageError, match=r"no baseline .*v2\.json .*: there are v1$"):
+        Baseline.load(path_of("v2", file.parent))
+    with pytest.raises(UsageError, match=r"no baseline .*: save it first with --save$"):
+        Baseline.load(file.parent / "empty" / "v1.json")
+
+
+@pytest.mark.parametrize("name", ["../v1", "a/b", "", ".hidden", "a b"])
+def test_a_name_is_no_path(name: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="use letters, digits"):
+        path_of(name, tmp_path)
+
+
+def test_the_commit_is_none_outside_of_git(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert commit() is None
