@@ -146,13 +146,9 @@ def test_without_a_max_the_macs_ratio_is_compared(evaluation: Evaluation) -> Non
 
 
 def test_what_is_on_one_side_only_is_noted(evaluation: Evaluation) -> None:
-    clean = Evaluation(
-        evaluation.samples[evaluation.samples.attack != "Slowdown"], evaluation.meta
-    )
+    clean = Evaluation(evaluation.samples[evaluation.samples.attack != "Slowdown"], evaluation.meta)
     assert against(evaluation, clean).notes == ["toy: Slowdown of v1 did not run now"]
-    assert against(clean, evaluation).notes == [
-        "toy: Slowdown not in v1, nothing to compare with"
-    ]
+    assert against(clean, evaluation).notes == ["toy: Slowdown not in v1, nothing to compare with"]
     other = {**evaluation.meta, "attacks": ["Slowdown(eps=4/255, steps=500, seed=0)"]}
     found = against(evaluation, Evaluation(evaluation.samples, other))
     assert found.notes == ["settings of Slowdown are not those of v1"]
@@ -188,9 +184,7 @@ def test_a_baseline_of_something_else_is_refused(
         (lambda text: text.replace('"victims": {', '"victims": 3, "x": {'), "lacks a field"),
     ],
 )
-def test_a_damaged_file_is_refused(
-    file: Path, damage: Callable[[str], str], message: str
-) -> None:
+def test_a_damaged_file_is_refused(file: Path, damage: Callable[[str], str], message: str) -> None:
     text = damage(file.read_text())
     assert text != file.read_text()
     file.write_text(text)
@@ -211,9 +205,7 @@ def test_a_name_is_no_path(name: str, tmp_path: Path) -> None:
         path_of(name, tmp_path)
 
 
-def test_the_commit_is_none_outside_of_git(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_commit_is_none_outside_of_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     assert commit() is None

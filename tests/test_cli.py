@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -150,6 +152,77 @@ def test_an_interruption_says_how_to_go_on(
     monkeypatch.setattr(commands.run, "_execute", interrupt)
     assert run() == 130
     assert "the same command resumes" in capsys.readouterr().err
+
+
+def test_json_is_all_that_is_printed(capsys: pytest.CaptureFixture) -> None:
+    assert run("--json", "--fail-below", "savings_retained=0.99") == 1
+    found = json.loads(capsys.readouterr().out)
+    assert {row["attack"] for row in found["scores"]} == {"clean", "noise", "uniform", "Slowdown"}
+    assert [limit["passed"] for limit in found["limits"]] == [False]
+    assert main(["report", "--json", "effattack-report"]) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert (again["scores"], again["limits"]) == (found["scores"], [])
+
+
+def test_quiet_says_only_what_went_wrong(capsys: pytest.CaptureFixture) -> None:
+    assert run("--quiet", "--fail-below", "savings_retained=-1") == 0
+    assert capsys.readouterr().out == ""
+    assert run("--quiet", "--fail-below", "savings_retained=0.99") == 1
+    told = capsys.readouterr().out
+    assert told.count("\n") == 1
+    assert "below the limit 0.99" in told
+
+
+def test_a_baseline_decides_the_exit_code(project: Path, capsys: pytest.CaptureFixture) -> None:
+    assert run("--save", "v1") == 0
+    assert run("--compare", "v1") == 0
+    capsys.readouterr()
+    assert run("--compare", "v2") == 2
+    assert "v2.json (No such file or directory): there are v1" in capsys.readouterr().err
+    stored = project / "effattack-baselines" / "v1.json"
+    stored.write_text(stored.read_text()[:99])
+    assert run("--compare", "v1") == 2
+    assert "damaged or cut off" in capsys.readouterr().err
+
+
+def test_a_factory_that_raises_is_told_once_under_our_line(
+    project: Path, capsys: pytest.CaptureFixture
+) -> None:
+    (project / "mine.py").write_text("def build():\n    raise ValueError('no weights here')\n")
+    assert run() == 2
+    told = capsys.readouterr().err
+    assert told.startswith("effattack: mine:build raised ValueError: no weights here")
+    assert told.count("Traceback") == 1
+
+
+@pytest.mark.parametrize("command", commands.COMMANDS)
+def test_help_has_examples_and_exit_codes(command: str, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main([command, "--help"])
+    told = capsys.readouterr().out
+    assert f"  effattack {command}" in told or f"effattack {command} bash" in told
+    assert "exit codes: 0 passed" in told
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        (["su"], ["summary"]),
+        (["run", "--qu"], ["--quiet"]),
+        (["run", "--victim", "digits_vit_at"], ["digits_vit_ats"]),
+        (["run", "--device", ""], ["cpu", "cuda"]),
+        (["list", "vi"], ["victims"]),
+    ],
+)
+def test_bash_completes(
+    typed: list[str], offered: list[str], capsys: pytest.CaptureFixture
+) -> None:
+    assert main(["completion", "bash"]) == 0
+    words = " ".join(f"'{word}'" for word in ["effattack", *typed])
+    script = f"{capsys.readouterr().out}\nCOMP_WORDS=({words}); COMP_CWORD={len(typed)}; _effattack"
+    script += '; echo "${COMPREPLY[@]}"'
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == offered
 
 
 def test_lists_and_doctor(capsys: pytest.CaptureFixture) -> None:

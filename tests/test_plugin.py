@@ -213,7 +213,9 @@ def test_a_marker_says_what_is_scored_and_how_it_is_judged(
     pytester.makepyfile(MARKED)
     result = run("--strict-markers")
     result.assert_outcomes(passed=1, failed=1)
-    result.stdout.re_match_lines([r"toy: savings retained is 0\.\d+, below the limit 0\.99: Slow.*"])
+    result.stdout.re_match_lines(
+        [r"toy: savings retained is 0\.\d+, below the limit 0\.99: Slow.*"]
+    )
     result.stdout.no_fnmatch_line("*Traceback*")
     assert "failed: savings_retained below 0.99" in section(result)
     other = run("--strict-markers", "--effattack-victim=models:Plain", "-k", "holds")
@@ -293,9 +295,7 @@ def in_workers(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_under_xdist_the_controller_says_it_all(run: Run, pytester: pytest.Pytester) -> None:
     limits = [f"--effattack-fail-{limit}" for limit in ("below=savings_retained=0.6", TIMED)]
     options = (*QUICK, "-n2", "-rs", "-k", "limit or trusted", "--effattack-out=kept", *limits)
-    result = pytester.runpytest_subprocess(
-        *SUITES, BUILD, DATA, *options, "--effattack-save=v1"
-    )
+    result = pytester.runpytest_subprocess(*SUITES, BUILD, DATA, *options, "--effattack-save=v1")
     result.assert_outcomes(passed=1, failed=1, skipped=1, warnings=1)
     result.stdout.fnmatch_lines(
         [

@@ -146,7 +146,9 @@ def test_what_cannot_be_used_is_said_in_one_line(
 def test_a_victim_of_another_family_is_left_to_its_own_suite(run: Run) -> None:
     result = run("--pyargs", "effattack.suites.test_early_exit", BUILD, DATA, "-rs")
     result.assert_outcomes(skipped=8)
-    result.stdout.fnmatch_lines(["SKIPPED [[]8]*toy is of the family 'cascade', which has a suite*"])
+    result.stdout.fnmatch_lines(
+        ["SKIPPED [[]8]*toy is of the family 'cascade', which has a suite*"]
+    )
     assert not section(result)
 
 

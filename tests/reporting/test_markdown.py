@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from effattack.reporting.markdown import code, plain, summary
+from effattack.reporting.card import card
+from effattack.reporting.markdown import code, fitting, plain, summary
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +45,28 @@ def test_says_what_the_numbers_are(scores: pd.DataFrame) -> None:
     ):
         assert words in text
     assert len(text.encode()) < 64_000
+
+
+@pytest.mark.parametrize("most", [60_000, 6_000, 2_000, 500])
+def test_it_fits(scores: pd.DataFrame, most: int) -> None:
+    text = fitting(scores, frames.meta(), most)
+    assert len(text.encode()) <= most
+    assert text.startswith("### effattack")
+    whole = text == summary(scores, frames.meta())
+    assert whole != ("`scores.csv`" in text or "Cut off here" in text)
+
+
+def test_a_card_says_under_which_threat_and_how_sure() -> None:
+    samples = frames.samples(40)
+    text = card(samples, frames.scores(samples), frames.meta())
+    assert text.startswith("## Robustness of efficiency\n")
+    assert {len(row) for row in rows(text)} == {2}
+    assert re.search(
+        r"Savings retained \| \*\*\d+.%\*\* \(95 % interval over images: \d+% to", text
+    )
+    assert "(constant)" in text
+    assert "every pixel within ε = 8/255" in text
+    assert "| Images | 40, seeds" in text
 
 
 def test_errors_come_first(scores: pd.DataFrame) -> None:
