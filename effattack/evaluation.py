@@ -130,6 +130,7 @@ def evaluate(
     eps: float = 8 / 255,
     seeds: Sequence[int] = (0,),
     timed: int = 16,
+    seconds: float = 0.0,
     energy: bool = False,
     out: str | Path | None = None,
     progress: Progress | None = None,
@@ -145,7 +146,8 @@ def evaluate(
         eps: l-inf budget of attacks given by name.
         seeds: of attacks given by name, and of the controls.
         timed: images whose latency is measured, clean and attacked; 0 measures none.
-        energy: also meter their energy, where a counter is reachable; 25 s per attack.
+        seconds: of timing per attack, at least; three passes over the images in any case.
+        energy: also meter their energy, where a counter is reachable; 30 s per attack.
         out: folder of finished cells; the same call with the same folder resumes.
         progress: called after each cell.
 
@@ -154,7 +156,15 @@ def evaluate(
         MeasurementError: if the audit fails or no gradient reaches the pixels.
     """
     planned = plan(
-        victim, images, labels, attacks, eps=eps, seeds=seeds, timed=timed, energy=energy
+        victim,
+        images,
+        labels,
+        attacks,
+        eps=eps,
+        seeds=seeds,
+        timed=timed,
+        seconds=seconds,
+        energy=energy,
     )
     store = Store(Path(out) / "cells") if out is not None else None
     return Evaluation(*execute(planned, store, progress))

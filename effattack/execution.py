@@ -23,7 +23,6 @@ from effattack.attacks.base import undisturbed
 from effattack.budgets import LEVELS
 from effattack.cells import CellSpec, Store
 from effattack.errors import MeasurementError
-from effattack.measure.clocks import WallClock
 from effattack.measure.counters import available_counters, why_empty
 from effattack.measure.energy import energy_ratio
 from effattack.measure.environment import environment
@@ -44,8 +43,9 @@ Progress = Callable[[str, float], None]
 COLUMNS = [
     *("victim", "family", "attack", "kind", "eps", "seed", "sample", "label", "prediction"),
     *("clean_prediction", "macs", "clean_macs", "dense_macs", "max_macs", "constant"),
-    *("knife_edge", "linf", "l2", "seconds", "clean_seconds", "clock", "joules", "clean_joules"),
-    "image",
+    *("knife_edge", "linf", "l2", "seconds", "clean_seconds", "clock"),
+    *("event_seconds", "clean_event_seconds", "environment", "joules", "clean_joules"),
+    *("idle_watts", "modelled_joules", "clean_modelled_joules", "image"),
 ]
 """Columns of the per-sample frame; README of the fields in ``docs/frames.md``."""
 
@@ -87,7 +87,7 @@ def _timed(store: Store | None, cell: Cell, rows: pd.DataFrame, planned: Plan) -
     the next run on a calmer machine may time again.
     """
     spec = replace(cell.spec, work=planned.timing)
-    timing = partial(run_timing, cell, rows, planned.timed, planned.energy)
+    timing = partial(run_timing, cell, rows, planned.timed, planned.seconds, planned.energy)
     if cell.attack.name != "clean":
         return _stored(store, spec, timing)
     if store is not None and (stored := store.read(spec)) is not None:
@@ -125,6 +125,7 @@ def run_cell(cell: Cell) -> pd.DataFrame:
             "label": cell.labels.cpu(),
             "prediction": found.logits.argmax(1).cpu(),
             "macs": found.macs,
+            "modelled_joules": found.modelled_joules,
             "knife_edge": found.knife_edge,
             "linf": change.abs().amax(1).cpu(),
             "l2": change.norm(dim=1).cpu(),
@@ -133,23 +134,31 @@ def run_cell(cell: Cell) -> pd.DataFrame:
     )
 
 
-def run_timing(cell: Cell, rows: pd.DataFrame, count: int, energy: bool) -> pd.DataFrame:
+def run_timing(
+    cell: Cell, rows: pd.DataFrame, count: int, seconds: float, energy: bool
+) -> pd.DataFrame:
     """Time, and meter if asked, the first ``count`` attacked images beside the clean ones."""
     victim, clean = cell.attack.victim, cell.images[:count]
     attacked = _images(rows, clean)
-    times = time_pairs(victim, clean, attacked, clocks=[WallClock(victim.device)])
-    joules, clean_joules = np.nan, np.nan
+    by_clock = dict(iter(time_pairs(victim, clean, attacked, seconds=seconds).groupby("clock")))
+    wall, events = by_clock["wall"], by_clock.get("cuda_event")
+    joules, clean_joules, idle = np.nan, np.nan, np.nan
     if energy and (counters := available_counters(victim.device)[0]):
         measured = energy_ratio(victim, clean, attacked, counters[0])
         joules, clean_joules = measured.joules_attacked, measured.joules_clean
+        idle = measured.idle_watts
     return pd.DataFrame(
         {
-            "sample": rows["sample"].to_numpy()[: len(times)],
-            "seconds": times.seconds_attacked,
-            "clean_seconds": times.seconds_clean,
-            "clock": times.clock,
+            "sample": rows["sample"].to_numpy()[: len(wall)],
+            "seconds": wall.seconds_attacked.to_numpy(),
+            "clean_seconds": wall.seconds_clean.to_numpy(),
+            "clock": "wall",
+            "event_seconds": np.nan if events is None else events.seconds_attacked.to_numpy(),
+            "clean_event_seconds": np.nan if events is None else events.seconds_clean.to_numpy(),
+            "environment": wall.environment.to_numpy(),
             "joules": joules,
             "clean_joules": clean_joules,
+            "idle_watts": idle,
         }
     )
 
@@ -182,6 +191,7 @@ def _joined(rows: pd.DataFrame, clean: pd.DataFrame, cell: Cell) -> pd.DataFrame
         seed=attack.seed,
         clean_prediction=clean.prediction.to_numpy(),
         clean_macs=clean.macs.to_numpy(),
+        clean_modelled_joules=clean.modelled_joules.to_numpy(),
         dense_macs=victim.dense_macs,
         max_macs=victim.max_macs,
         constant=victim.constant,
@@ -233,5 +243,5 @@ def _energy_note(planned: Plan) -> str:
     if not counters:
         return "no counter is reachable: " + "; ".join(why_empty(planned.victim.device))
     if not planned.energy:
-        return f"{counters[0].name} is reachable but was not asked for: it takes 25 s per attack"
-    return f"{counters[0].name}, windows of 5 s, the first discarded"
+        return f"{counters[0].name} is reachable but was not asked for: it takes 30 s per attack"
+    return f"{counters[0].name}, windows of 5 s, the first discarded, idle power beside"

@@ -47,13 +47,15 @@ class Plan:
     skipped: tuple[dict[str, str], ...]
     notes: tuple[str, ...]
     timed: int
+    seconds: float
     energy: bool
 
     @property
     def timing(self) -> str:
         """Names the timing of a cell, beside the work of attacking; true of this machine only."""
         where = environment(self.victim.device)["device_name"]
-        return f"timing of {self.timed} images on {where}{', with energy' * self.energy}"
+        long = f"for {self.seconds:g} s " * (self.seconds > 0)
+        return f"timing of {self.timed} images {long}on {where}{', with energy' * self.energy}"
 
     @property
     def work(self) -> float:
@@ -70,10 +72,11 @@ def plan(
     eps: float = 8 / 255,
     seeds: Sequence[int] = (0,),
     timed: int = 16,
+    seconds: float = 0.0,
     energy: bool = False,
 ) -> Plan:
     """The cells of an evaluation, checked but not run; see :func:`effattack.evaluate`."""
-    _check_arguments(victim, attacks, seeds, timed)
+    _check_arguments(victim, attacks, seeds, timed, seconds)
     check_images(images, victim.input_shape)
     check_labels(labels, len(images), victim.num_classes)
     check_declared(victim)
@@ -94,11 +97,15 @@ def plan(
         rows = slice(first, first + SLICE)
         cells += _cells(victim, digest, ready, clean[rows], labels[rows], first)
     timed = min(timed, len(clean), SLICE)
-    return Plan(victim, tuple(cells), tuple(skipped), tuple(notes), timed, energy)
+    return Plan(victim, tuple(cells), tuple(skipped), tuple(notes), timed, seconds, energy)
 
 
 def _check_arguments(
-    victim: Victim, attacks: Sequence[Attack | str], seeds: Sequence[int], timed: int
+    victim: Victim,
+    attacks: Sequence[Attack | str],
+    seeds: Sequence[int],
+    timed: int,
+    seconds: float,
 ) -> None:
     if not isinstance(victim, Victim):
         raise UsageError(
@@ -110,8 +117,11 @@ def _check_arguments(
             f"attacks = {attacks!r}: give a list of attacks made for the victim, such as "
             "[Slowdown(victim)], or of names, such as ['Slowdown']"
         )
-    if not seeds or timed < 0:
-        raise UsageError(f"seeds = {seeds}, timed = {timed}: give at least one seed, timed >= 0")
+    if not seeds or timed < 0 or not 0 <= seconds < float("inf"):
+        raise UsageError(
+            f"seeds = {seeds}, timed = {timed}, seconds = {seconds}: give at least one seed, and "
+            "images and seconds to time of 0 or more"
+        )
 
 
 def _attacks(

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from effattack.errors import AuditError, UsageError
 from effattack.measure.macs import MacsCounter
+from effattack.measure.modelled import modelled_joules
 
 MARGIN_SLACK = 1e-5
 """Decisions closer to their threshold than this may differ between paths in float32."""
@@ -191,6 +192,8 @@ class Audit(NamedTuple):
     """(B, classes): from ``forward``, one image at a time."""
     macs: Tensor
     """(B,) float64: MACs counted while ``forward`` ran."""
+    modelled_joules: Tensor
+    """(B,) float64: by :mod:`effattack.measure.modelled` from what was counted."""
     knife_edge: Tensor
     """(B,) bool: a decision fell within rounding of its threshold; float64 paths agree there."""
 
@@ -210,7 +213,7 @@ def audit(victim: Victim, images: Tensor) -> Audit:
     Raises:
         AuditError: with the first image that differs, by how much, and where the MACs went.
     """
-    logits, macs, knife_edge = [], [], []
+    logits, macs, joules, knife_edge = [], [], [], []
     for index, image in enumerate(images.split(1)):
         with torch.no_grad():
             with MacsCounter() as counter:
@@ -221,10 +224,12 @@ def audit(victim: Victim, images: Tensor) -> Audit:
         if not agrees and not (_near_threshold(trace) and _agrees_in_float64(victim, image)):
             raise AuditError(_difference(victim, image, index, declared))
         macs.append(counter.total)
+        joules.append(modelled_joules(counter))
         knife_edge.append(not agrees)
     return Audit(
         logits=torch.cat(logits),
         macs=torch.tensor(macs, dtype=torch.float64),
+        modelled_joules=torch.tensor(joules, dtype=torch.float64),
         knife_edge=torch.tensor(knife_edge),
     )
 

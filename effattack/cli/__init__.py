@@ -1,4 +1,4 @@
-"""The command line: ``effattack run | list | report | doctor``, one file per command.
+"""The command line: ``effattack run | list | report | doctor | calibrate``, one file per command.
 
 A command is a module with its ``HELP`` line, its ``arguments`` and its ``run``.
 
@@ -15,11 +15,17 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from effattack.cli import doctor, listing, report, run
+from effattack.cli import calibrate, doctor, listing, report, run
 from effattack.errors import EffattackError, FactoryError, MeasurementError
 from effattack.terminal import PLAIN
 
-COMMANDS = {"run": run, "list": listing, "report": report, "doctor": doctor}
+COMMANDS = {
+    "run": run,
+    "list": listing,
+    "report": report,
+    "doctor": doctor,
+    "calibrate": calibrate,
+}
 EXAMPLES = """examples:
   effattack run
   effattack run --victim mypackage.models:build --data images/ --fail-below savings_retained=0.6

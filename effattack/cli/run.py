@@ -43,7 +43,11 @@ def arguments(run: argparse.ArgumentParser) -> None:
     )
     run.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     run.add_argument("--seed", type=int, default=0)
-    run.add_argument("--energy", action="store_true", help="meter energy: 25 s per attack")
+    run.add_argument(
+        "--timing", type=float, default=0.0, metavar="SECONDS",
+        help="per attack, at least; effattack calibrate says what they buy (three passes)",
+    )  # fmt: skip
+    run.add_argument("--energy", action="store_true", help="meter energy: 30 s per attack")
     run.add_argument("--fail-below", action="append", default=[], metavar="SCORE=VALUE")
     run.add_argument("--fail-above", action="append", default=[], metavar="SCORE=VALUE")
     run.add_argument("--out", type=Path, default=Path("effattack-report"), metavar="DIR")
@@ -58,7 +62,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
 
     limits = [parse_limit(text, fail_below=True) for text in options.fail_below]
     limits += [parse_limit(text, fail_below=False) for text in options.fail_above]
-    eps, device = parse_eps(options.eps), _device(options.device)
+    eps, device = parse_eps(options.eps), usable_device(options.device)
     for name in options.attack or ():
         attack_class(name)
     store = Store(options.out / "cells")
@@ -82,8 +86,8 @@ def _plan(victim: Victim, eps: float, options: argparse.Namespace) -> Plan:
 
     images, labels = subset(*load_data(options.data, victim), options.samples)
     attacks = options.attack or defaults(victim)
-    seeds, energy = (options.seed,), options.energy
-    return plan(victim, images, labels, attacks, eps=eps, seeds=seeds, energy=energy)
+    timing = {"seconds": options.timing, "energy": options.energy}
+    return plan(victim, images, labels, attacks, eps=eps, seeds=(options.seed,), **timing)
 
 
 def _execute(plans: Sequence[Plan], store: Store, console: Console) -> list[Evaluation]:
@@ -94,7 +98,12 @@ def _execute(plans: Sequence[Plan], store: Store, console: Console) -> list[Eval
         return [Evaluation(*execute(plan, store, advance)) for plan in plans]
 
 
-def _device(name: str) -> str:
+def usable_device(name: str) -> str:
+    """The name of a device that is there.
+
+    Raises:
+        UsageError: for a missing one.
+    """
     import torch
 
     if name == "cuda" and not torch.cuda.is_available():
