@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import csv
 import shlex
 import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +16,7 @@ from rich.console import Console
 from effattack.terminal import PLAIN, progress_bar
 
 if TYPE_CHECKING:
-    from effattack.measure.calibration import Power
+    from effattack.measure.calibration import Power, Trial
 
 HELP = "false alarms and smallest detectable slowdown of the latency protocol here"
 SLOWDOWNS = [0.0, 3.0, 5.0, 10.0, 20.0]
@@ -57,11 +60,19 @@ def run(options: argparse.Namespace, console: Console) -> int:
     images, _ = subset(*load_data(options.data, victim), options.images)
     slowdowns = [percent / 100 for percent in options.slowdown or SLOWDOWNS]
     total = len(slowdowns) * options.trials * 2
-    with competing(options.load), progress_bar(console, total) as advance:
+    with (
+        competing(options.load),
+        progress_bar(console, total) as advance,
+        _rows(options.out) as write,
+    ):
+
+        def finished(trial: Trial) -> None:
+            advance(f"{trial.slowdown:.0%} {trial.order}", 1)
+            write(trial)
+
         trials = calibrate(
             victim, images, clock, slowdowns=slowdowns, trials=options.trials,
-            seconds=options.seconds,
-            finished=lambda trial: advance(f"{trial.slowdown:.0%} {trial.order}", 1),
+            seconds=options.seconds, finished=finished,
         )  # fmt: skip
         where = environment(device)
     table = power_table(trials)
@@ -69,8 +80,21 @@ def run(options: argparse.Namespace, console: Console) -> int:
     console.print(text, **PLAIN)
     if options.out is not None:
         options.out.write_text(text + "\n")
-        trials.to_csv(options.out.with_suffix(".csv"), index=False)
     return 0
+
+
+@contextmanager
+def _rows(out: Path | None) -> Iterator[Callable[[Sequence[object]], object]]:
+    """Writes each trial to the CSV file at once, so that an interruption loses none."""
+    from effattack.measure.calibration import Trial
+
+    if out is None:
+        yield lambda trial: None
+        return
+    with out.with_suffix(".csv").open("w", buffering=1) as file:
+        rows = csv.writer(file)
+        rows.writerow(Trial._fields)
+        yield rows.writerow
 
 
 def _header(options: argparse.Namespace, victim: str, where: dict) -> str:
