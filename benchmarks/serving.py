@@ -40,7 +40,9 @@ def main() -> int:
     attacked = build(options.attack, victim, 8 / 255, 0)(images, labels)
     server = Server(options.max_batch, options.max_wait)
     clock = WallClock(victim.device)
-    measured = time_batches(victim, images, attacked, clock, max_batch=server.max_batch)
+    measured = time_batches(
+        victim, images, attacked, clock, max_batch=server.max_batch, readings=20
+    )
     service = drawn_from(measured)
     with running(options.victim, server) as port:
         load(port, images, attacked, 0.0, np.full(20, 0.05))  # warms up
@@ -55,7 +57,7 @@ def main() -> int:
     where = environment(victim.device)
     text = "\n".join(
         [
-            f"`python benchmarks/serving.py {shlex.join(sys.argv[1:])}`".replace(" `", "`"),
+            f"`python {shlex.join(sys.argv)}`",
             "",
             f"{victim.name} under {options.attack} on {where['device_name']}, {where['cores']} "
             f"cores, torch {where['torch']}, load average {where['load_average']:.1f}; batches of "
@@ -64,8 +66,8 @@ def main() -> int:
             "",
             _markdown(pd.DataFrame(rows)),
             "",
-            f"Simulated at {rate:.0f} requests per second, machines for the same p99, at 1 per "
-            "machine and hour:",
+            f"Simulated at {rate:.0f} requests per second, times in seconds, at 1 per machine and "
+            "hour:",
             "",
             _markdown(operator),
         ]
@@ -114,10 +116,10 @@ def _compared(  # type: ignore[no-untyped-def]
         "attacked": share,
         "requests/s": rate,
         "mean, real (ms)": really.mean * 1e3,
-        "simulated": simulated.mean * 1e3,
+        "mean, simulated (ms)": simulated.mean * 1e3,
         "mean off by": f"{errors[0]:+.1%}",
         "p95, real (ms)": really.p95 * 1e3,
-        "simulated ": simulated.p95 * 1e3,
+        "p95, simulated (ms)": simulated.p95 * 1e3,
         "p95 off by": f"{errors[1]:+.1%}",
         "agree": "yes" if max(map(abs, errors)) <= AGREE else "no",
     }

@@ -59,7 +59,7 @@ def test_m_m_c() -> None:
     c, erlang = 3, 1.5
     last = erlang**c / math.factorial(c) * c / (c - erlang)
     queued = last / (sum(erlang**k / math.factorial(k) for k in range(c)) + last)
-    served = simulate(exponential(1.0), Server(1, 0.0, machines=c), erlang, requests=REQUESTS)
+    served = simulate(exponential(1.0, 2), Server(1, 0, c), erlang, requests=REQUESTS, seed=2)
     waited = (served.started - served.arrived).mean()
     assert waited == pytest.approx(queued / (c - erlang), rel=0.15)
     assert summary(served, machines=c).utilisation == pytest.approx(erlang / c, rel=0.05)
