@@ -43,17 +43,14 @@ def main() -> int:
         images, labels = subset(*load_data(None, victim), count)
         attacked = build(options.attack, victim, 8 / 255, 0)(images, labels)
         clock = clock_named("wall", victim.device)
-        frames.append(
-            batch_curve(
-                victim, images, attacked, clock, batch_size=options.batch_size,
-                repeats=options.repeats,
-            )
-        )  # fmt: skip
-    table = pd.concat(frames, ignore_index=True)
-    print(table[SHOWN].to_string(index=False, float_format=lambda value: f"{value:.4g}"))
+        curve = batch_curve(
+            victim, images, attacked, clock, batch_size=options.batch_size, repeats=options.repeats
+        )
+        frames.append(curve)
+        print(curve[SHOWN].to_string(index=False, float_format=lambda v: f"{v:.4g}"), flush=True)
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
-        table.to_csv(options.out, index=False)
+        pd.concat(frames, ignore_index=True).to_csv(options.out, index=False)
     return 0
 
 
