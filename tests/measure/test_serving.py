@@ -107,7 +107,7 @@ def test_requests_that_arrive_together_fill_batches() -> None:
 
 def test_machines_are_as_few_as_the_formula_says() -> None:
     """At one machine each, M/M/1 answers 99 % within ln(100) s / (1 - ρ)."""
-    asked = {"rate": 0.5, "requests": REQUESTS}
+    asked = {"rate": 0.5, "requests": 4000}
     bound = math.log(100) / 0.5
     assert machines_for(1.3 * bound, exponential(1.0), ALONE, **asked) == 1
     assert machines_for(0.6 * bound, exponential(1.0), ALONE, **asked) > 1
