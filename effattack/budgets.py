@@ -88,3 +88,8 @@ def budget_text(threat: str, eps: float) -> str:
     """A budget that cannot be taken for another threat's: "8/255" is l-inf, "l2 0.5" is not."""
     size = size_text(threat, eps)
     return size if threat in ("linf", "none", "box") else f"{threat} {size}"
+
+
+def at_budget(threat: str, eps: float) -> str:
+    """The same inside a sentence: "eps 8/255", "l2 0.5"."""
+    return f"eps {budget_text(threat, eps)}" if threat == "linf" else budget_text(threat, eps)

@@ -39,7 +39,7 @@ def run(victim: Victim, data: tuple, attacks: list[Attack | str], **settings: ob
 def test_one_row_per_sample_and_controls_beside(toy: LinearSaver, data: tuple) -> None:
     found = run(toy, data, ["Slowdown", DeepSloth(toy, 4 / 255)])
     assert list(found.samples.columns) == COLUMNS
-    key = ["victim", "attack", "eps", "seed", "sample"]
+    key = ["victim", "attack", "threat", "eps", "seed", "sample"]
     assert not found.samples.duplicated(key).any()
     assert set(found.samples.attack) == {"clean", "noise", "uniform", "Slowdown", "DeepSloth"}
     assert set(found.samples[found.samples.attack == "noise"].eps) == {4 / 255, 8 / 255}

@@ -32,6 +32,7 @@ def samples(
             "family": "cascade",
             "attack": attack,
             "kind": KINDS[attack],
+            "threat": "linf",
             "eps": 8 / 255,
             "seed": 0,
             "sample": range(count),

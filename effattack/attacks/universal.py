@@ -12,7 +12,7 @@ from effattack.attacks.base import Attack, check_objective, seed_global_state, u
 from effattack.attacks.search import input_gradient
 from effattack.attacks.training import Training
 from effattack.errors import UsageError
-from effattack.images import fingerprints
+from effattack.images import check_images, check_labels, fingerprints
 from effattack.objectives import Callback, Goal, Objective, Step, unwatched
 from effattack.threats import Threat
 from effattack.victim import Victim
@@ -40,6 +40,8 @@ class UniversalAttack(Attack):
 
     perturbation: Tensor | None = None
     """(1 or classes, C, H, W), for patches (..., size, size); None before ``fit``."""
+    to_fit: tuple[Tensor, Tensor] | None = None
+    """Images and labels that an evaluation will fit it on."""
     fitted_on: frozenset[str] = frozenset()
     """Fingerprints of the images it was fitted on: it must not be scored on these."""
 
@@ -112,7 +114,9 @@ class UniversalAttack(Attack):
         for rows in torch.arange(len(images)).split(self.training.batch):
             some = None if labels is None else labels[rows]
             part, goal = self._goal(images[rows], some, callback)
-            clean.append(part), logits.append(goal.logits), known.append(goal.labels)
+            clean.append(part)
+            logits.append(goal.logits)
+            known.append(goal.labels)
         return torch.cat(clean), Goal(self.victim, torch.cat(logits), torch.cat(known), callback)
 
     def _learnt(self, clean: Tensor, goal: Goal) -> Tensor:
