@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from effattack.budgets import at_budget
 from effattack.contract import check_gradients
 from effattack.victim import Victim
 
@@ -77,7 +78,7 @@ def _against_noise(scores: pd.DataFrame, compute: pd.DataFrame) -> Iterator[Chec
                 f"{row.attack} is stronger than noise",
                 passed,
                 f"MACs ×{row.macs_ratio:.3f} against ×{random:.3f} of noise at "
-                f"{budget_text(row.threat, row.eps)}"
+                f"{at_budget(row.threat, row.eps)}"
                 + ("" if passed else ": the attack is broken or masked"),
             )
 

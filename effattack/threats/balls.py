@@ -211,7 +211,8 @@ class L1(_NormBall):
         turns, order = turns.sort(1, descending=True)
         weights = weights.gather(1, order)
         slope, height = weights.cumsum(1), (weights * turns).cumsum(1)
-        at = (height - turns * slope >= self.eps).byte().argmax(1, keepdim=True) - 1
+        at = (height - turns * slope >= self.eps).byte().argmax(1, keepdim=True)
+        at = (at - 1).clamp_min(0)  # a row inside the ball already has no turn to find
         fall = (height.gather(1, at) - self.eps) / slope.gather(1, at)
         return (size - fall.clamp_min(0)).clamp_min(0).minimum(room)
 

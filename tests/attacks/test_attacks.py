@@ -31,7 +31,7 @@ from effattack.models_zoo.margins import log_odds
 from effattack.victim import Opaque, Trace, Victim
 
 ON_A_CASCADE = [name for name in names() if name != "DeSparsify"]
-BUDGETED = [name for name in ON_A_CASCADE if name not in ("clean", "uniform")]
+BUDGETED = [n for n in ON_A_CASCADE if n not in ("clean", "uniform", "UniversalSlowdown")]
 
 every_attack = pytest.mark.parametrize("name", ON_A_CASCADE)
 
