@@ -183,7 +183,7 @@ def code_version() -> str:
     """The version of effattack and a hash of its sources, so that edited code runs cells again."""
     root = Path(effattack.__file__).parent
     digest = hashlib.sha256()
-    for pattern in ("*.py", "attacks/*.py", "measure/*.py", "models_zoo/**/*.py"):
+    for pattern in ("*.py", "attacks/*.py", "threats/*.py", "measure/*.py", "models_zoo/**/*.py"):
         for file in sorted(root.glob(pattern)):
             digest.update(file.read_bytes())
     return f"{effattack.__version__}+{digest.hexdigest()[:12]}"

@@ -12,7 +12,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from effattack.errors import UsageError
-from effattack.images import check_images, check_labels
+from effattack.images import check_images, check_labels, fingerprints
 from effattack.registry import call, import_factory
 from effattack.victim import Victim
 
@@ -63,6 +63,23 @@ def subset(images: Tensor, labels: Tensor, count: int) -> tuple[Tensor, Tensor]:
         return images, labels
     rows = torch.arange(count) * len(images) // count
     return images[rows], labels[rows]
+
+
+def held_out(images: Tensor, labels: Tensor, count: int) -> tuple[Tensor, Tensor] | None:
+    """What universal attacks learn from when no data is given for it: images not in ``subset``.
+
+    As many as are scored, evenly spread over the rest; none equal to a scored one. None where
+    nothing is left.
+    """
+    if count >= len(images):
+        return None
+    scored = torch.zeros(len(images), dtype=torch.bool)
+    scored[torch.arange(count) * len(images) // count] = True
+    seen = set(fingerprints(images[scored]))
+    others = (~scored).nonzero()[:, 0]
+    new = [key not in seen for key in fingerprints(images[others])]
+    rest = others[torch.tensor(new)]
+    return subset(images[rest], labels[rest], count) if len(rest) else None
 
 
 def _from_npz(path: Path) -> tuple[Tensor, Tensor]:

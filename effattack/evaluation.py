@@ -19,7 +19,7 @@ from effattack.cells import Store
 from effattack.errors import UsageError
 from effattack.execution import SCHEMA, Progress, execute
 from effattack.planning import plan
-from effattack.scores import score_table
+from effattack.scores import CELL, score_table
 from effattack.selfchecks import Check, check_scores
 from effattack.victim import Victim
 
@@ -29,7 +29,7 @@ class Evaluation:
     """The result: per-sample rows, and how they came to be.
 
     Attributes:
-        samples: one row per victim, attack, eps, seed and sample.
+        samples: one row per victim, attack, threat, eps, seed and sample.
         meta: provenance, self-checks, what was skipped; plain JSON.
     """
 
@@ -37,7 +37,7 @@ class Evaluation:
     meta: dict[str, Any] = field(default_factory=dict)
 
     def scores(self) -> pd.DataFrame:
-        """One row per victim, attack and eps; the columns of ``scores.csv``."""
+        """One row per victim, attack, threat and eps; the columns of ``scores.csv``."""
         return score_table(self.samples)
 
     @property
@@ -52,11 +52,11 @@ class Evaluation:
 
     def report(self) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Any]]:
         """What :mod:`effattack.reporting` draws: samples, scores with their kind, provenance."""
-        of_row = self.samples.groupby(["victim", "attack", "eps"], sort=False)
+        of_row = self.samples.groupby(CELL, sort=False)
         about = of_row.agg(
             kind=("kind", "first"), family=("family", "first"), samples=("macs", "size")
         )
-        scores = self.scores().merge(about.reset_index(), on=["victim", "attack", "eps"])
+        scores = self.scores().merge(about.reset_index(), on=CELL)
         checks = [check._asdict() for check in self.checks()]
         return self.samples, scores, {**self.meta, "checks": checks}
 
@@ -79,13 +79,13 @@ class Evaluation:
                     meta[key] = meta.get(key, []) + [v for v in value if v not in meta.get(key, [])]
                 else:
                     meta[key] = value
-        identity = ["victim", "attack", "eps", "seed", "sample"]
+        identity = [*CELL, "seed", "sample"]
         samples = pd.concat([e.samples for e in evaluations])
         same = [*identity, "prediction", "clean_prediction", "macs", "clean_macs", "max_macs"]
         samples = samples.drop_duplicates(same, ignore_index=True)  # the controls stand in each
         if samples.duplicated(identity).any():
             raise UsageError(
-                "two evaluations differ on the same victim, attack, eps and seed: give the "
+                "two evaluations differ on the same victim, attack, budget and seed: give the "
                 "victims different names"
             )
         return Evaluation(samples, meta)
@@ -131,6 +131,7 @@ def evaluate(
     seeds: Sequence[int] = (0,),
     timed: int = 16,
     energy: bool = False,
+    fit: tuple[Tensor, Tensor] | None = None,
     out: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
@@ -140,12 +141,14 @@ def evaluate(
         victim: used in eval mode; its own mode is restored.
         images: (B, *input_shape) float in [0, 1]; rounded to the 8-bit grid, with a note.
         labels: (B,) class indices.
-        attacks: attack objects made for this victim, or names (default settings at ``eps``, once
-            per seed). Names that cannot apply are skipped, with the reason in ``meta``.
-        eps: l-inf budget of attacks given by name.
+        attacks: attack objects made for this victim, or names (``"Slowdown"``,
+            ``"Slowdown(threat='l2:1.0')"``; once per seed). Names that cannot apply are skipped,
+            with the reason in ``meta``.
+        eps: l-inf budget of attacks given by name, where the name tells no threat.
         seeds: of attacks given by name, and of the controls.
         timed: images whose latency is measured, clean and attacked; 0 measures none.
         energy: also meter their energy, where a counter is reachable; 25 s per attack.
+        fit: images and labels that unfitted universal attacks learn from; none may be scored.
         out: folder of finished cells; the same call with the same folder resumes.
         progress: called after each cell.
 
@@ -154,7 +157,7 @@ def evaluate(
         MeasurementError: if the audit fails or no gradient reaches the pixels.
     """
     planned = plan(
-        victim, images, labels, attacks, eps=eps, seeds=seeds, timed=timed, energy=energy
+        victim, images, labels, attacks, eps=eps, seeds=seeds, timed=timed, energy=energy, fit=fit
     )
     store = Store(Path(out) / "cells") if out is not None else None
     return Evaluation(*execute(planned, store, progress))

@@ -23,6 +23,7 @@ from effattack.attacks.base import undisturbed
 from effattack.budgets import LEVELS
 from effattack.cells import CellSpec, Store
 from effattack.errors import MeasurementError
+from effattack.fitting import fitted
 from effattack.measure.clocks import WallClock
 from effattack.measure.counters import available_counters, why_empty
 from effattack.measure.energy import energy_ratio
@@ -33,7 +34,7 @@ from effattack.planning import Cell, Plan
 from effattack.selfchecks import Check, check_victim
 from effattack.victim import audit
 
-SCHEMA = 1
+SCHEMA = 2
 """Of the stored frames; raised when their columns change meaning."""
 SHOWN = 8
 """Images per victim and attack that the frame keeps for the report."""
@@ -42,8 +43,8 @@ Progress = Callable[[str, float], None]
 """Called with a description and the work just finished, in MACs."""
 
 COLUMNS = [
-    *("victim", "family", "attack", "kind", "eps", "seed", "sample", "label", "prediction"),
-    *("clean_prediction", "macs", "clean_macs", "dense_macs", "max_macs", "constant"),
+    *("victim", "family", "attack", "kind", "threat", "eps", "seed", "sample", "label"),
+    *("prediction", "clean_prediction", "macs", "clean_macs", "dense_macs", "max_macs", "constant"),
     *("knife_edge", "linf", "l2", "seconds", "clean_seconds", "clock", "joules", "clean_joules"),
     "image",
 ]
@@ -110,7 +111,7 @@ def run_cell(cell: Cell) -> pd.DataFrame:
     Raises:
         AuditError: if the declared MACs of an image are not the executed ones.
     """
-    adversarial = cell.attack(cell.images, cell.labels)
+    adversarial = fitted(cell.attack)(cell.images, cell.labels)
     found = audit(cell.attack.victim, adversarial)
     if broken := (~torch.isfinite(found.logits).all(1)).nonzero().flatten().tolist():
         raise MeasurementError(
@@ -178,6 +179,7 @@ def _joined(rows: pd.DataFrame, clean: pd.DataFrame, cell: Cell) -> pd.DataFrame
         family=victim.family,
         attack=attack.name,
         kind=attack.kind,
+        threat=attack.threat.name,
         eps=attack.eps,
         seed=attack.seed,
         clean_prediction=clean.prediction.to_numpy(),

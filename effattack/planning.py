@@ -9,12 +9,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from effattack.attacks import Attack, build
+from effattack.attacks import Attack, Clean, NearUniform, Noise, build
 from effattack.cells import CellSpec, attack_digest, code_version, data_digest, victim_digest
 from effattack.contract import check_declared
 from effattack.errors import NotApplicable, UsageError
+from effattack.fitting import prepared
 from effattack.images import check_images, check_labels, to_grid
 from effattack.measure.environment import environment
+from effattack.threats import Linf
 from effattack.victim import Victim
 
 SLICE = 100
@@ -71,6 +73,7 @@ def plan(
     seeds: Sequence[int] = (0,),
     timed: int = 16,
     energy: bool = False,
+    fit: tuple[Tensor, Tensor] | None = None,
 ) -> Plan:
     """The cells of an evaluation, checked but not run; see :func:`effattack.evaluate`."""
     _check_arguments(victim, attacks, seeds, timed)
@@ -88,11 +91,12 @@ def plan(
     for note in notes:
         warnings.warn(note, stacklevel=3)
     ready, skipped = _attacks(victim, attacks, eps, seeds)
+    ready = [prepared(attack, fit, clean) for attack in ready]
     digest = victim_digest(victim)
     cells: list[Cell] = []
     for first in range(0, len(clean), SLICE):
         rows = slice(first, first + SLICE)
-        cells += _cells(victim, digest, ready, clean[rows], labels[rows], first)
+        cells += _cells(digest, ready, clean[rows], labels[rows], first)
     timed = min(timed, len(clean), SLICE)
     return Plan(victim, tuple(cells), tuple(skipped), tuple(notes), timed, energy)
 
@@ -118,46 +122,57 @@ def _attacks(
     victim: Victim, attacks: Sequence[Attack | str], eps: float, seeds: Sequence[int]
 ) -> tuple[list[Attack], list[dict[str, str]]]:
     """Controls first, then what was asked for, each once."""
-    ready: dict[str, Attack] = {}
-    skipped = []
-    budgets = {a.eps for a in attacks if isinstance(a, Attack) and a.kind != "control"} or {eps}
-    if any(isinstance(a, str) for a in attacks):
-        budgets.add(eps)
-    controls = [("clean", eps), *(("noise", b) for b in sorted(budgets)), ("uniform", eps)]
-    named = [(a, eps) for a in attacks if isinstance(a, str)]
-    for name, budget in controls + named:
-        for seed in seeds:
-            try:
-                attack = build(name, victim, budget, seed)
-            except NotApplicable as error:
-                skipped.append({"victim": victim.name, "attack": name, "reason": str(error)})
-                break
-            ready.setdefault(attack_digest(attack), attack)
+    asked, skipped = [], []
     for given in attacks:
-        if isinstance(given, Attack):
-            if given.victim is not victim:
-                raise UsageError(
-                    f"{given.name} was made for {given.victim.name}, not for {victim.name}: "
-                    "make it for the victim that is evaluated"
-                )
-            ready.setdefault(attack_digest(given), given)
+        if isinstance(given, str):
+            made, reason = _built(given, victim, eps, seeds)
+            asked += made
+            skipped += reason
+        elif given.victim is not victim:
+            raise UsageError(
+                f"{given.name} was made for {given.victim.name}, not for {victim.name}: "
+                "make it for the victim that is evaluated"
+            )
+        else:
+            asked.append(given)
+    # noise in every budget; at eps, if any attack was asked for by its name
+    rivals = [a.threat for a in asked if a.kind != "control"]
+    if not rivals or any(isinstance(given, str) for given in attacks):
+        rivals.append(Linf(eps))
+    threats = sorted({str(t): t for t in rivals}.values(), key=lambda t: (t.name, t.eps))
+    controls: list[Attack] = [Clean(victim)]
+    controls += [Noise(victim, threat=t, seed=seed) for t in threats for seed in seeds]
+    controls += [NearUniform(victim, seed=seed) for seed in seeds]
+    ready: dict[str, Attack] = {}
+    for attack in controls + asked:
+        ready.setdefault(attack_digest(attack), attack)
     _check_distinct(ready.values())
     return list(ready.values()), skipped
 
 
+def _built(
+    name: str, victim: Victim, eps: float, seeds: Sequence[int]
+) -> tuple[list[Attack], list[dict[str, str]]]:
+    """The attack of a name, once per seed; or why it cannot apply."""
+    try:
+        return [build(name, victim, eps, seed) for seed in seeds], []
+    except NotApplicable as error:
+        return [], [{"victim": victim.name, "attack": name, "reason": str(error)}]
+
+
 def _check_distinct(attacks: Iterable[Attack]) -> None:
-    seen: dict[tuple[str, float, int], Attack] = {}
+    seen: dict[tuple[str, str, float, int], Attack] = {}
     for attack in attacks:
-        other = seen.setdefault((attack.name, attack.eps, attack.seed), attack)
+        identity = attack.name, attack.threat.name, attack.eps, attack.seed
+        other = seen.setdefault(identity, attack)
         if other is not attack:
             raise UsageError(
-                f"{attack!r} and {other!r} would share their rows: give them different budgets or "
-                "seeds, or evaluate them apart"
+                f"{attack!r} and {other!r} would share their rows: give them different options, "
+                "budgets or seeds, or evaluate them apart"
             )
 
 
 def _cells(
-    victim: Victim,
     digest: str,
     attacks: Sequence[Attack],
     images: Tensor,
@@ -170,7 +185,7 @@ def _cells(
         Cell(
             CellSpec(
                 work="attack",
-                victim=victim.name,
+                victim=attack.victim.name,
                 victim_digest=digest,
                 attack=attack.name,
                 settings=f"{attack!r} {attack_digest(attack)}",

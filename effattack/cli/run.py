@@ -35,11 +35,21 @@ def arguments(run: argparse.ArgumentParser) -> None:
     run.add_argument(
         "--victim", action="append", metavar="NAME|MODULE:FACTORY", help="default: four on digits"
     )
-    run.add_argument("--attack", action="append", metavar="NAME", help="default: all that apply")
+    run.add_argument(
+        "--attack",
+        action="append",
+        metavar="NAME[(OPTION=VALUE, ...)]",
+        help="default: all that apply",
+    )
     run.add_argument("--eps", default="8/255", help="l-inf budget in [0, 1] pixels (8/255)")
     run.add_argument("--samples", type=int, default=200, metavar="N", help="images (200)")
     run.add_argument(
         "--data", metavar="PATH|MODULE:FACTORY", help="folder by class, .npz, or a callable"
+    )
+    run.add_argument(
+        "--fit-data",
+        metavar="PATH|MODULE:FACTORY",
+        help="what universal attacks learn from (images of --data that are not scored)",
     )
     run.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     run.add_argument("--seed", type=int, default=0)
@@ -77,13 +87,16 @@ def run(options: argparse.Namespace, console: Console) -> int:
 
 def _plan(victim: Victim, eps: float, options: argparse.Namespace) -> Plan:
     from effattack.attacks import defaults
-    from effattack.data import load_data, subset
+    from effattack.data import held_out, load_data, subset
     from effattack.planning import plan
 
-    images, labels = subset(*load_data(options.data, victim), options.samples)
+    data = load_data(options.data, victim)
+    images, labels = subset(*data, options.samples)
+    source = options.fit_data
+    fit = load_data(source, victim) if source else held_out(*data, options.samples)
     attacks = options.attack or defaults(victim)
     seeds, energy = (options.seed,), options.energy
-    return plan(victim, images, labels, attacks, eps=eps, seeds=seeds, energy=energy)
+    return plan(victim, images, labels, attacks, eps=eps, seeds=seeds, energy=energy, fit=fit)
 
 
 def _execute(plans: Sequence[Plan], store: Store, console: Console) -> list[Evaluation]:
