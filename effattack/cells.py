@@ -144,8 +144,9 @@ def describe(value: Any) -> str:
     name = f"{type(value).__module__}.{type(value).__qualname__}"
     if isinstance(value, nn.Module):
         return name
-    if isinstance(value, type) or callable(value):
-        return f"{getattr(value, '__qualname__', name)}{hash_text(_source(value))}"
+    if isinstance(value, type) or inspect.isroutine(value):
+        held = [cell.cell_contents for cell in getattr(value, "__closure__", None) or ()]
+        return f"{getattr(value, '__qualname__', name)}{hash_text(_source(value))}{describe(held)}"
     return f"{name}{describe(vars(value))}" if hasattr(value, "__dict__") else name
 
 
