@@ -16,7 +16,8 @@ from effattack import audit
 from effattack.contract import INVARIANTS, Check
 from effattack.errors import UsageError
 from effattack.models_zoo.token_sparsification.ats import ATS
-from effattack.models_zoo.token_sparsification.dynamicvit import DynamicViT, Threshold
+from effattack.models_zoo.token_sparsification.dynamicvit import DynamicViT
+from effattack.models_zoo.token_sparsification.dynamicvit_policy import Threshold
 from effattack.models_zoo.token_sparsification.evit import FUSED, EViT
 from effattack.models_zoo.token_sparsification.tome import ToMe
 from effattack.models_zoo.token_sparsification.vit import ViTVictim
@@ -105,12 +106,11 @@ def test_controls_are_constant(victim: ViTVictim, images: Tensor) -> None:
         assert macs.unique().numel() > 1, "these images should not all cost the same"
 
 
-def test_empty_batch(victim: ViTVictim) -> None:
-    nothing = torch.empty(0, 3, 32, 32)
-    assert victim(nothing).shape == (0, 10)
-    trace = victim.trace(nothing)
-    assert trace.logits.shape == (0, 10)
-    assert trace.macs.shape == (0,)
+@pytest.mark.parametrize("shape", [(0, 3, 32, 32), (1, 3, 16, 16), (3, 32, 32)])
+@pytest.mark.parametrize("path", ["forward", "trace"])
+def test_images_that_do_not_fit(victim: ViTVictim, shape: tuple[int, ...], path: str) -> None:
+    with pytest.raises(UsageError, match=r"at least one image of shape \(3, 32, 32\)"):
+        getattr(victim, path)(torch.zeros(shape))
 
 
 @pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "deit_tiny_patch16_224"])
@@ -231,7 +231,7 @@ BAD: dict[str, tuple[Callable[[], object], str]] = {
     "no ViT": (lambda: EViT(timm.create_model("resnet18"), keep_rates=[1]), "ResNet is no timm"),
     "distilled": (
         lambda: ToMe(small_vit("deit_tiny_distilled_patch16_224"), r=1),
-        "no timm VisionTransformer|distillation",
+        "a distillation token",
     ),
     "registers": (lambda: ToMe(small_vit(reg_tokens=2), r=1), "register tokens"),
     "average pooling": (lambda: ToMe(small_vit(global_pool="avg"), r=1), "global_pool='avg'"),
