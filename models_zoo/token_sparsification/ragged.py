@@ -7,7 +7,8 @@ order of their token counts, so a bucket is a slice and nothing is copied. In ha
 CUDA, where many small calls would cost more than they save, attention is one call of
 ``torch.nn.attention.varlen``.
 
-A batch of one image is one bucket: the same code is the path of a single image.
+A batch of one image is one bucket, on which a block runs as it stands: the path of a single image
+is what the packed ones are tested against.
 """
 
 from __future__ import annotations
@@ -81,14 +82,14 @@ class Layout(NamedTuple):
             The rows that stay, in their new order, and where they stand then.
         """
         rows = kept.nonzero()[:, 0]
+        if not len(rows):
+            return rows, Layout((), ())
         if len(self.images) == 1:
-            return rows, Layout(self.images, (len(rows),)) if len(rows) else Layout((), ())
+            return rows, Layout(self.images, (len(rows),))
         rows = rows.cpu()
         bounds = torch.searchsorted(rows, torch.tensor(self.counts).cumsum(0)[:-1])
         pieces = zip(self.images, rows.tensor_split(bounds), strict=True)
         left = sorted((len(piece), image, piece) for image, piece in pieces if len(piece))
-        if not left:
-            return rows.to(kept.device), Layout((), ())
         rows = torch.cat([piece for _, _, piece in left]).to(kept.device)
         return rows, Layout(tuple(at[1] for at in left), tuple(at[0] for at in left))
 
@@ -118,7 +119,9 @@ def merge_heads(attn: Attention, heads: Tensor) -> Tensor:
 
 
 def ragged_block(block: Block, x: Tensor, layout: Layout) -> Tensor:
-    """The stock block, (T, width) -> (T, width)."""
+    """The block, (T, width) -> (T, width); as it stands where all images are of one bucket."""
+    if len(set(layout.counts)) == 1:
+        return layout.by_bucket(block, x)
     heads = attention(*split_heads(block.attn, block.norm1(x)), layout)
     x = x + block.ls1(merge_heads(block.attn, heads))
     return x + block.ls2(block.mlp(block.norm2(x)))
