@@ -3,8 +3,8 @@
     python benchmarks/deployed.py [--out FILE.md|FILE.csv]
 
 Every victim runs against its dense model (the stock model, with timm's fused attention) on the
-same batches, in ABBA order in one process, on one CPU thread; the ratio of their times is a
-median over quadruples. The MACs are those executed on the timed images, counted by dispatch.
+same batches, in ABBA order in one process, on one CPU thread. The MACs are those executed on the
+timed images, counted by dispatch; both ratios are medians over the quadruples.
 About three minutes on one idle core. With CUDA, the token mechanisms are timed there too, in half
 precision, at batch 1, 32 and 256.
 
@@ -99,7 +99,7 @@ def row(
             dense, skipping = quadruple(clock, *runs, mirrored=turn % 2 == 1)
             ratios.append(skipping / dense)
             dense_seconds.append(dense)
-    macs, time = sum(spent) / len(spent), median(ratios)
+    macs, time = median(spent), median(ratios)
     share = (1 - time) / (1 - macs) if macs < 0.99 else None
     speed = dense_macs / median(dense_seconds) / peak
     bound = "compute" if speed >= COMPUTE_BOUND else "overhead"

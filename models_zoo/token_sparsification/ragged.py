@@ -69,8 +69,8 @@ class Layout(NamedTuple):
 
     def firsts(self) -> list[int]:
         """Rows of the first token of each image, CLS, in the order of the batch."""
-        starts = accumulate(self.counts[:-1], initial=0)
-        return [start for _, start in sorted(zip(self.images, starts, strict=True))]
+        starts = accumulate(self.counts, initial=0)
+        return [start for _, start in sorted(zip(self.images, starts, strict=False))]
 
     def keep(self, kept: Tensor) -> tuple[Tensor, Layout]:
         """Drop tokens.

@@ -124,6 +124,7 @@ def check_vit(vit: nn.Module) -> None:
 def _not_honoured(vit: VisionTransformer) -> dict[str, bool]:
     """What this model may have and a plain one has not -> whether it does."""
     embed, blocks = type(vit.patch_embed), list(vit.blocks)
+    attns = [getattr(b, "attn", None) for b in blocks]
     standard = all(type(b) is Block and type(b.attn) is Attention for b in blocks)
     mlps = {type(getattr(b, "mlp", None)).__name__ for b in blocks} - {"Mlp", "GluMlp", "SwiGLU"}
     return {
@@ -137,7 +138,7 @@ def _not_honoured(vit: VisionTransformer) -> dict[str, bool]:
         "dynamic image size": getattr(vit, "dynamic_img_size", False),
         "a non-standard block": not standard,
         f"an MLP of type {', '.join(sorted(mlps))}": bool(mlps),
-        "gated attention": any(getattr(b.attn, "gate", None) is not None for b in blocks),
+        "gated attention": any(getattr(attn, "gate", None) is not None for attn in attns),
     }
 
 

@@ -11,7 +11,7 @@ import pytest
 import timm
 import torch
 from timm.layers import HybridEmbed, Mlp
-from timm.models.vision_transformer import Attention, ParallelScalingBlock, VisionTransformer
+from timm.models.vision_transformer import ParallelScalingBlock, VisionTransformer
 from torch import Tensor, nn
 
 from effattack import audit
@@ -237,7 +237,14 @@ class GatedMlp(Mlp):
 
 def hybrid() -> VisionTransformer:
     backbone = nn.Conv2d(3, 8, 2, 2)
+    backbone.num_features = 8
     return small_vit(embed_layer=partial(HybridEmbed, backbone=backbone, feature_size=(16, 16)))
+
+
+def gated() -> VisionTransformer:
+    vit = small_vit()
+    vit.blocks[1].attn.gate = nn.Linear(WIDTH, WIDTH)
+    return vit
 
 
 BAD: dict[str, tuple[Callable[[], object], str]] = {
@@ -249,10 +256,7 @@ BAD: dict[str, tuple[Callable[[], object], str]] = {
     "registers": (lambda: ToMe(small_vit(reg_tokens=2), r=1), "register tokens"),
     "average pooling": (lambda: ToMe(small_vit(global_pool="avg"), r=1), "global_pool='avg'"),
     "hybrid": (lambda: ToMe(hybrid(), r=1), "patch embedding of type HybridEmbed"),
-    "gated": (
-        lambda: ToMe(small_vit(attn_layer=partial(Attention, gated=True)), r=1),
-        "gated attention",
-    ),
+    "gated": (lambda: ToMe(gated(), r=1), "gated attention"),
     "other blocks": (
         lambda: ToMe(small_vit(block_fn=ParallelScalingBlock), r=1),
         "a non-standard block",
