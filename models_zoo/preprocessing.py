@@ -28,7 +28,8 @@ class Preprocess(nn.Module):
         interpolation: "bicubic" or "bilinear".
 
     Raises:
-        UsageError: for a crop that is larger than the resized image.
+        UsageError: for a crop that is larger than the (resized) image; without ``resize``, at the
+            first image.
     """
 
     mean: Tensor
@@ -54,12 +55,16 @@ class Preprocess(nn.Module):
         """(B, C, H, W) in [0, 1] -> (B, C, crop, crop)."""
         height, width = images.shape[-2:]
         if self.resize is not None and self.resize != min(height, width):
-            scale = self.resize / min(height, width)
-            height, width = round(height * scale), round(width * scale)
+            shorter = min(height, width)
+            height, width = self.resize * height // shorter, self.resize * width // shorter
             mode = self.interpolation
             images = interpolate(images, size=(height, width), mode=mode, antialias=True)
         if self.crop is not None:
-            top, left = (height - self.crop) // 2, (width - self.crop) // 2
+            if self.crop > min(height, width):
+                raise UsageError(
+                    f"crop = {self.crop} of an image of {height} x {width} pixels: resize it first"
+                )
+            top, left = round((height - self.crop) / 2), round((width - self.crop) / 2)
             images = images[..., top : top + self.crop, left : left + self.crop]
         return (images - self.mean) / self.std
 
