@@ -4,11 +4,13 @@ Import this package by its long name, ``effattack.models_zoo``.
 """
 
 from effattack.models_zoo.cascade.cascade import Cascade, TinySaver
+from effattack.models_zoo.checkpoints import read_checkpoint
 from effattack.models_zoo.early_exit.early_exit import EarlyExit
 from effattack.models_zoo.early_exit.exit_vit import ExitViT
 from effattack.models_zoo.early_exit.msdnet import MSDNet
 from effattack.models_zoo.early_exit.sdn import SDN
 from effattack.models_zoo.layer_skipping.skipnet import SkipNet
+from effattack.models_zoo.preprocessing import Preprocess, preprocessed
 from effattack.models_zoo.quantization.llm_int8 import LLMInt8
 from effattack.models_zoo.quantization.pruned import Pruned
 from effattack.models_zoo.quantization.quantized import Quantized
@@ -32,10 +34,13 @@ __all__ = [
     "ExitViT",
     "LLMInt8",
     "MSDNet",
+    "Preprocess",
     "Pruned",
     "Quantized",
     "SkipNet",
     "TinySaver",
     "ToMe",
     "load",
+    "preprocessed",
+    "read_checkpoint",
 ]
