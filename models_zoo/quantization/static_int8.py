@@ -73,6 +73,7 @@ class StaticInt8(ConstantVictim):
         if not self.quantized_macs:
             raise UsageError(f"{LACKING} (all layers stayed in floats)")
         self._traced = straight_through(rounded)
+        self.eval()  # new graph modules are in training mode
 
     def differentiable(self, images: Tensor) -> Tensor:
         return self._traced(images)

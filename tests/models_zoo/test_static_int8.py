@@ -115,6 +115,7 @@ def test_its_cells_are_known_again() -> None:
 
 def test_stays_on_the_cpu() -> None:
     assert victim().to("cpu") is victim()
+    assert not any(module.training for module in victim().modules())
     with pytest.raises(UsageError, match="cannot move to meta: its int8 kernels"):
         victim().to("meta")
 
