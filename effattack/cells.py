@@ -165,6 +165,7 @@ def hash_text(text: str) -> str:
 
 def _bytes(tensor: Tensor) -> bytes:
     plain = tensor.dequantize() if type(tensor) not in (Tensor, nn.Parameter) else tensor
+    plain = plain.to_dense() if plain.is_mkldnn else plain
     return plain.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
 
 

@@ -12,7 +12,8 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from effattack.models_zoo import digits
-from effattack.models_zoo.cascade.cascade import TinySaver
+from effattack.models_zoo.cascade.cascade import Cascade, TinySaver
+from effattack.models_zoo.cascade.esn import ESN
 from effattack.models_zoo.early_exit.early_exit import EarlyExit
 from effattack.models_zoo.early_exit.exit_vit import ExitViT
 from effattack.models_zoo.early_exit.msdnet import MSDNet
@@ -27,7 +28,9 @@ from effattack.models_zoo.networks import (
     tiny_cnn,
 )
 from effattack.models_zoo.quantization.llm_int8 import LLMInt8
+from effattack.models_zoo.quantization.pruned import Pruned
 from effattack.models_zoo.quantization.quantized import Quantized
+from effattack.models_zoo.quantization.static_int8 import StaticInt8
 from effattack.models_zoo.token_sparsification.adavit import AdaViT
 from effattack.models_zoo.token_sparsification.ats import ATS
 from effattack.models_zoo.token_sparsification.avit import AViT
@@ -179,9 +182,53 @@ def digits_skipnet(trained: bool = True) -> SkipNet:
     return _trained(victim, name, trained)
 
 
+def digits_cnns() -> tuple[nn.Sequential, nn.Sequential]:
+    """The tiny and the large plain CNN on digits, which others wrap; no victims."""
+    saver, base = tiny_cnn(), base_cnn()
+    _trained(nn.ModuleList([saver, base]), "digits_tinysaver_cascade")
+    return saver, base
+
+
 def digits_tinysaver_cascade() -> TinySaver:
     """A tiny CNN that saves a larger one, on digits."""
     name = "digits_tinysaver_cascade"
-    saver, base = tiny_cnn(), base_cnn()
-    _trained(nn.ModuleList([saver, base]), name)
-    return TinySaver(saver, base, _threshold(name), digits.SHAPE, name=name, data=DATA)
+    return TinySaver(*digits_cnns(), _threshold(name), digits.SHAPE, name=name, data=DATA)
+
+
+def digits_three_stage_cascade() -> Cascade:
+    """A tiny, a middling and a large CNN on digits; the middle one is that of the early exits."""
+    name = "digits_three_stage_cascade"
+    saver, base = digits_cnns()
+    early_exit = digits_cnn_early_exit()
+    middle = nn.Sequential(*early_exit.stages, early_exit.heads[-1])
+    models = [saver, middle, base]
+    return Cascade(models, _threshold(name), digits.SHAPE, name=name, data=DATA)
+
+
+def digits_esn(trained: bool = True) -> ESN:
+    """The tiny CNN on digits as first exit of the large one, which has four more."""
+    name = "digits_esn"
+    saver, base = digits_cnns()
+    victim = ESN(
+        (saver[:3], saver[3:]),
+        list(base[:5]),
+        base[5],
+        _threshold(name, trained),
+        digits.SHAPE,
+        name=name,
+        data=DATA,
+    )
+    _trained(victim.sequence, name, trained)
+    return victim
+
+
+def digits_cnn_int8() -> StaticInt8:
+    """The large CNN on digits under static int8, calibrated on the held-out images."""
+    calibration, _ = digits.digits("heldout")
+    name = "digits_cnn_int8"
+    return StaticInt8(digits_cnns()[1], digits.SHAPE, calibration, name=name, data=DATA)
+
+
+def digits_cnn_pruned() -> Pruned:
+    """A control: the large CNN on digits without half of its weights."""
+    return Pruned(digits_cnns()[1], digits.SHAPE, 0.5, name="digits_cnn_pruned", data=DATA)

@@ -78,7 +78,8 @@ def describe(
     """Write the card of a trained victim and print its line."""
     images, _ = digits("test")
     with torch.no_grad():
-        clean = victim.trace(images).macs.mean().item()
+        macs = victim.trace(images).macs
+    clean = macs.mean().item()
     card = {
         "name": victim.name,
         "family": victim.family,
@@ -94,6 +95,8 @@ def describe(
         "parameters": sum(p.numel() for p in victim.parameters()),
         "torch": torch.__version__,
     }
+    if hasattr(victim, "bit_operations"):
+        card["clean_bit_operations"] = round(victim.bit_operations(macs).mean().item())
     write_card(victim.name, card)
     print(
         f"{victim.name}: accuracy {card['accuracy']:.2%} (dense {dense_accuracy:.2%}), clean MACs "
