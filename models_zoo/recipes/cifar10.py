@@ -84,7 +84,7 @@ def train_vit() -> None:
     """The plain ViT."""
     torch.manual_seed(0)
     vit = photographs.cifar10_vit(trained=False)
-    fit(vit, partial(classified, vit), epochs=14, rate=1e-3, name="cifar10_vit")
+    fit(vit, partial(classified, vit), epochs=9, rate=1e-3, name="cifar10_vit")
     finish(photographs.cifar10_vit_ats, photographs.cifar10_vit(), recipe="cifar10_vit")
 
 
@@ -98,7 +98,7 @@ def train_avit() -> None:
         loss = F.cross_entropy(trace.logits, labels, label_smoothing=SMOOTHING)
         return loss + PONDER_WEIGHT * trace.aux["ponder"].mean()
 
-    fit(victim, loss, epochs=4, rate=5e-4)
+    fit(victim, loss, epochs=3, rate=5e-4)
     finish(photographs.cifar10_vit_avit, photographs.cifar10_vit())
 
 
