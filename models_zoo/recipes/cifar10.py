@@ -23,7 +23,7 @@ from effattack.models_zoo.files import WEIGHTS, save_weights, write_card
 from effattack.models_zoo.recipes import fitting
 from effattack.models_zoo.recipes.cards import BATCH, describe, share_right
 from effattack.models_zoo.recipes.early_exit import lowest_threshold
-from effattack.models_zoo.recipes.fitting import Loss, mirrored, shifted
+from effattack.models_zoo.recipes.fitting import Loss, Optimiser, adamw, mirrored, sgd, shifted
 from effattack.victim import Victim
 
 SMOOTHING = 0.1
@@ -40,7 +40,8 @@ def train_sdn() -> None:
     """
     torch.manual_seed(0)
     victim = photographs.cifar10_sdn(trained=False)
-    fit(victim, in_bfloat16(partial(weighted_exits, victim)), epochs=15, rate=5e-3)
+    loss = in_bfloat16(partial(weighted_exits, victim))
+    fit(victim, loss, epochs=18, rate=0.2, optimiser=sgd)
     choose_sdn_threshold()
 
 
@@ -117,7 +118,15 @@ def in_bfloat16(loss: Loss) -> Loss:
     return mixed
 
 
-def fit(model: nn.Module, loss: Loss, *, epochs: int, rate: float, name: str | None = None) -> None:
+def fit(
+    model: nn.Module,
+    loss: Loss,
+    *,
+    epochs: int,
+    rate: float,
+    name: str | None = None,
+    optimiser: Optimiser = adamw,
+) -> None:
     """Train on CIFAR-10 with shifts and mirroring, and store the weights under the name."""
     name = name or model.name
     model.to("cuda" if torch.cuda.is_available() else "cpu")
@@ -132,6 +141,7 @@ def fit(model: nn.Module, loss: Loss, *, epochs: int, rate: float, name: str | N
         epochs=epochs,
         rate=rate,
         batch=128,
+        optimiser=optimiser,
         checkpoint=checkpoints / f"{name}.pt",
     )
     save_weights(model, WEIGHTS / f"{name}.safetensors")
