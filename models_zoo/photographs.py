@@ -9,9 +9,10 @@ from __future__ import annotations
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
+from effattack.models_zoo.cascade.cascade import TinySaver
 from effattack.models_zoo.cifar10 import SHAPE
 from effattack.models_zoo.early_exit.sdn import SDN
-from effattack.models_zoo.files import stored_threshold, with_weights
+from effattack.models_zoo.files import read_card, stored_threshold, with_weights
 from effattack.models_zoo.networks import saver_cnn, small_vit
 from effattack.models_zoo.quantization.quantized import Quantized
 from effattack.models_zoo.token_sparsification.ats import ATS
@@ -43,6 +44,14 @@ def cifar10_resnet() -> nn.Sequential:
 def cifar10_saver(width: int, trained: bool = True) -> nn.Sequential:
     """A candidate saver; no victim."""
     return with_weights(saver_cnn(width), f"cifar10_saver_{width}", trained)
+
+
+def cifar10_tinysaver_cascade() -> TinySaver:
+    """The ResNet-20, and the saver that the search chose for it."""
+    name = "cifar10_tinysaver_cascade"
+    card = read_card(name)
+    saver, base = cifar10_saver(card["saver_width"]), cifar10_resnet()
+    return TinySaver(saver, base, card["threshold"], SHAPE, name=name, data=DATA)
 
 
 def cifar10_vit(trained: bool = True) -> VisionTransformer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,8 +33,12 @@ def describe(
     recipe: str,
     dense_accuracy: float,
     threshold: float | list[float] | None = None,
+    **facts: Any,
 ) -> None:
-    """Write the card of a victim from its test images, and print its line."""
+    """Write the card of a victim from its test images, and whatever ``facts`` its factory needs.
+
+    Prints its line.
+    """
     with torch.no_grad():
         macs = torch.cat([victim.trace(some).macs for some in images.split(BATCH)])
     clean = macs.mean().item()
@@ -50,6 +55,7 @@ def describe(
         "threshold": threshold,
         "parameters": sum(p.numel() for p in victim.parameters()),
         "torch": torch.__version__,
+        **facts,
     }
     if hasattr(victim, "bit_operations"):
         card["clean_bit_operations"] = round(victim.bit_operations(macs).mean().item())

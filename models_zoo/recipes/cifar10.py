@@ -11,12 +11,15 @@ import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
+from effattack.errors import UsageError
 from effattack.models_zoo import photographs
+from effattack.models_zoo.cascade.search import search_saver
 from effattack.models_zoo.cifar10 import cifar10
 from effattack.models_zoo.early_exit.sdn import SDN
 from effattack.models_zoo.files import WEIGHTS, save_weights, write_card
@@ -81,12 +84,27 @@ def train_saver(width: int) -> None:
     )
 
 
+def choose_saver() -> None:
+    """TinySaver's search among the savers, for the ResNet."""
+    savers = {str(width): photographs.cifar10_saver(width) for width in SAVER_WIDTHS}
+    base = photographs.cifar10_resnet()
+    cascade, table = search_saver({**savers, "base": base}, "base", *floats("heldout"))
+    print(table.to_string())
+    if cascade is None:
+        raise UsageError("no saver saves: train the savers for longer")
+    best = table.iloc[0]
+    facts = {"threshold": best.threshold, "saver_width": int(best.saver)}
+    write_card("cifar10_tinysaver_cascade", facts)
+    finish(photographs.cifar10_tinysaver_cascade, base, **facts)
+
+
 def train_vit() -> None:
     """The plain ViT."""
     torch.manual_seed(0)
     vit = photographs.cifar10_vit(trained=False)
     fit(vit, partial(classified, vit), epochs=9, rate=1e-3, name="cifar10_vit")
-    finish(photographs.cifar10_vit_ats, photographs.cifar10_vit(), recipe="cifar10_vit")
+    for factory in (photographs.cifar10_vit_ats, photographs.cifar10_vit_int8):
+        finish(factory, photographs.cifar10_vit(), recipe="cifar10_vit")
 
 
 def train_avit() -> None:
@@ -152,7 +170,7 @@ def finish(
     base: nn.Module,
     *,
     recipe: str | None = None,
-    threshold: float | None = None,
+    **facts: Any,
 ) -> None:
     """The card of a trained victim beside its dense base."""
     victim, (images, labels) = factory(), floats("test")
@@ -164,7 +182,7 @@ def finish(
         f"{len(labels):,} test images (effattack.models_zoo.cifar10)",
         recipe=recipe or victim.name,
         dense_accuracy=share_right(base, images, labels),
-        threshold=threshold,
+        **facts,
     )
 
 
@@ -181,6 +199,9 @@ def _augmented(levels: Tensor, generator: Generator) -> Tensor:
 RECIPES: dict[str, Callable[[], None]] = {
     "cifar10_sdn": train_sdn,
     **{f"cifar10_saver_{width}": partial(train_saver, width) for width in SAVER_WIDTHS},
+    "cifar10_tinysaver_cascade": choose_saver,
     "cifar10_vit": train_vit,
+    "cifar10_vit_ats": train_vit,
+    "cifar10_vit_int8": train_vit,
     "cifar10_vit_avit": train_avit,
 }
