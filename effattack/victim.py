@@ -97,6 +97,19 @@ class Victim(nn.Module):
         self.batch_coupled = batch_coupled
         self.data = data
 
+    def __call__(self, images: Tensor) -> Tensor:
+        """The logits (B, classes) of images (B, *input_shape), by the deployed path.
+
+        Raises:
+            UsageError: for an empty batch, or images of another shape.
+        """
+        if not len(images) or tuple(images.shape[1:]) != self.input_shape:
+            raise UsageError(
+                f"{self.name} got images of shape {tuple(images.shape)}: give at least one image "
+                f"of shape {self.input_shape}"
+            )
+        return super().__call__(images)
+
     def forward(self, images: Tensor) -> Tensor:
         """The deployed path: skips what it decides to skip; (B, *input_shape) -> (B, classes)."""
         raise NotImplementedError(f"{type(self).__name__} must implement forward(images)")

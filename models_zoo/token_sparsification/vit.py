@@ -80,16 +80,7 @@ class ViTVictim(Victim):
         return cls(vit_from_official(state_dict, num_heads=num_heads), **settings)
 
     def embed(self, images: Tensor) -> Tensor:
-        """(B, C, H, W) in [0, 1] -> tokens (B, N, width), CLS first.
-
-        Raises:
-            UsageError: for an empty batch, or images of another shape than ``input_shape``.
-        """
-        if not len(images) or images.shape[1:] != self.input_shape:
-            raise UsageError(
-                f"{self.name} got images of shape {tuple(images.shape)}: give at least one image "
-                f"of shape {self.input_shape}"
-            )
+        """(B, C, H, W) in [0, 1] -> tokens (B, N, width), CLS first."""
         images = (images - self.mean) / self.std
         return self.vit.norm_pre(self.vit._pos_embed(self.vit.patch_embed(images)))
 

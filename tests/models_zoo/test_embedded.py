@@ -64,6 +64,12 @@ def traced(name: str) -> Trace:
         return load(name).trace(scored_images()[0])
 
 
+@every_victim
+def test_an_empty_batch_is_refused(name: str) -> None:
+    with pytest.raises(UsageError, match="at least one image of shape"):
+        load(name)(scored_images()[0][:0])
+
+
 def test_the_whole_rung_is_registered() -> None:
     assert set(NAMES) >= RUNG
 

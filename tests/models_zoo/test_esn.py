@@ -111,11 +111,6 @@ def test_positions_see_only_what_came_before() -> None:
     assert not torch.equal(moved[:, 2], together[:, 2])
 
 
-def test_empty_batch() -> None:
-    nobody = images(0)
-    assert victim()(nobody).shape == victim().trace(nobody).logits.shape == (0, CLASSES)
-
-
 def test_parts_that_do_not_fit() -> None:
     with pytest.raises(UsageError, match=r"\(4, 5\) classes"):
         victim(classes=4)
