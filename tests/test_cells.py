@@ -11,8 +11,9 @@ import pytest
 import torch
 from toys import LinearSaver, embedded, grey_images
 
-from effattack.cells import CellSpec, Store, data_digest, victim_digest
+from effattack.cells import CellSpec, data_digest, victim_digest
 from effattack.errors import UsageError
+from effattack.store import Store
 from effattack.victim import Opaque
 
 SPEC = CellSpec(

@@ -1,0 +1,81 @@
+"""Names that any process can make a cell's materials from, on this machine or another."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+
+from effattack.cells import CellSpec, code_version
+from effattack.data import Source
+from effattack.errors import CellError
+from effattack.materials import Held
+from effattack.planning import attacks_of
+from effattack.registry import load_victim
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Names of a victim, of attacks and of data.
+
+    Attributes:
+        victim: registered name, or ``module:factory``.
+        attacks: names, as the user gave them.
+        budgets: l-inf radii of attacks whose name tells none.
+        seeds: of each.
+        data: where the images are.
+        device: of the victim.
+    """
+
+    victim: str
+    attacks: tuple[str, ...]
+    budgets: tuple[float, ...]
+    seeds: tuple[int, ...]
+    data: Source
+    device: str
+
+    def open(self, spec: CellSpec) -> Held:
+        """What it names, made in this process or kept from the cell before.
+
+        Raises:
+            CellError: if it is not what the cell was planned with.
+        """
+        held = made(self)
+        found = {
+            "code": code_version(),
+            "torch": torch.__version__,
+            "victim_digest": held.digest,
+            "data_digest": held.slice(spec.first, spec.last).digest,
+        }
+        for key, value in found.items():
+            if value != getattr(spec, key):
+                raise CellError(
+                    f"{_WORDS[key]} here ({value}) from when the cell was planned "
+                    f"({getattr(spec, key)}): {_REMEDIES[key]}"
+                )
+        if spec.work != "checks" and spec.settings not in held.attacks:
+            raise CellError(f"{spec.settings} cannot be made again by name: {_REMEDIES['code']}")
+        return held
+
+
+@lru_cache(maxsize=2)
+def made(recipe: Recipe) -> Held:
+    """What a recipe names, in this process."""
+    victim = load_victim(recipe.victim).to(recipe.device)
+    attacks, _ = attacks_of(victim, recipe.attacks, recipe.budgets, recipe.seeds)
+    return Held(victim, attacks, recipe.data.open())
+
+
+_WORDS = {
+    "code": "the code of effattack differs",
+    "torch": "torch differs",
+    "victim_digest": "the victim differs",
+    "data_digest": "the images differ",
+}
+_REMEDIES = {
+    "code": "install the same effattack on every node",
+    "torch": "install the same torch on every node",
+    "victim_digest": "its factory must load the same weights each time, not draw new ones",
+    "data_digest": "the data must come in the same order each time: do not shuffle or augment",
+}
