@@ -59,7 +59,7 @@ class Source:
             )
         found = call(import_factory(self.name), self.name)
         if isinstance(found, tuple | list) and len(found) == 2:
-            return Arrays(*as_tensors(*found, self.name))
+            return Arrays(*as_tensors(found[0], found[1], self.name))
         if not hasattr(found, "__iter__") and not hasattr(found, "__getitem__"):
             raise UsageError(
                 f"{self.name} must return images and labels, a data set or a loader, not "

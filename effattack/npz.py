@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from zipfile import ZIP_STORED, BadZipFile, ZipFile
 
 import numpy as np
@@ -46,5 +46,5 @@ def _array(path: Path, archive: ZipFile, name: str) -> Any:
         shape, fortran, dtype = read(file)
         if dtype.hasobject:
             raise ValueError(f"{name} holds Python objects")
-        order = "F" if fortran else "C"
-        return np.memmap(path, dtype, "r", offset=file.tell(), shape=shape, order=order)
+        order: Literal["F", "C"] = "F" if fortran else "C"
+        return np.memmap(path, dtype, "r", file.tell(), shape, order)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass
 from functools import lru_cache
 
+import numpy as np
 import torch
 
+from effattack.attacks.base import seed_global_state
 from effattack.cells import CellSpec, code_version
 from effattack.data import Source
 from effattack.errors import CellError
 from effattack.materials import Held
 from effattack.planning import attacks_of
 from effattack.registry import load_victim
+from effattack.victim import Victim
 
 
 @dataclass(frozen=True)
@@ -59,10 +63,22 @@ class Recipe:
         return held
 
 
+def fresh(name: str) -> Victim:
+    """The victim of a name; a factory that draws weights draws the same ones in every process."""
+    python, legacy = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=()):
+            seed_global_state(0)
+            return load_victim(name)
+    finally:
+        random.setstate(python)
+        np.random.set_state(legacy)
+
+
 @lru_cache(maxsize=2)
 def made(recipe: Recipe) -> Held:
     """What a recipe names, in this process."""
-    victim = load_victim(recipe.victim).to(recipe.device)
+    victim = fresh(recipe.victim).to(recipe.device)
     attacks, _ = attacks_of(victim, recipe.attacks, recipe.budgets, recipe.seeds)
     return Held(victim, attacks, recipe.data.open())
 

@@ -142,7 +142,8 @@ class Stream(Data):
 
     def __init__(self, loader: Any) -> None:
         self.loader = loader
-        self._at, self._rows = 0, iter(())
+        self._at = 0
+        self._rows: Iterator[tuple[Tensor, Tensor]] = iter(())
 
     def __len__(self) -> int:
         raise UsageError(

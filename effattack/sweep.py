@@ -25,8 +25,7 @@ from effattack.executors import Executor
 from effattack.executors.in_process import InProcess
 from effattack.materials import Held
 from effattack.planning import SLICE, Plan, attacks_of, listed
-from effattack.recipes import Recipe
-from effattack.registry import load_victim
+from effattack.recipes import Recipe, fresh
 from effattack.scheduling import Progress, execute
 from effattack.store import Store
 from effattack.sweepfile import read
@@ -124,15 +123,16 @@ class Sweep:
             CellError: if cells failed; all others are finished.
             UsageError: for a sweep or a store that cannot be used.
         """
-        evaluation, failures = complete(
-            self.plan(), Store(Path(out) / "cells"), executor or InProcess(), progress
-        )
+        executor = executor or InProcess()
+        executor.check(self.device, self.timed > 0)
+        store = Store(Path(out) / "cells")
+        evaluation, failures = complete(self.plan(), store, executor, progress)
         if failures:
             raise failed(failures)
         return evaluation
 
     def _plan(self, name: str) -> Plan:
-        victim = load_victim(name)
+        victim = fresh(name)
         check_declared(victim)
         attacks = self.attacks or tuple(defaults(victim))
         source, notes = source_of(self.data, victim, self.samples), []
@@ -158,7 +158,11 @@ class Sweep:
 def complete(
     plans: Sequence[Plan], store: Store, executor: Executor, progress: Progress | None = None
 ) -> tuple[Evaluation, list[str]]:
-    """Run what is not finished; the evaluation of all that is, and why cells failed."""
+    """Run what is not finished; the evaluation of all that is, and why cells failed.
+
+    Raises:
+        CellError: if nothing could be finished.
+    """
     failures: dict[str, str] = {}
 
     def note(outcome: Outcome) -> None:
@@ -167,6 +171,8 @@ def complete(
 
     place = execute(plans, store, executor, note, progress)
     parts = [Evaluation(*assembled(plan, store, place, failures)) for plan in plans]
+    if not any(len(part.samples) for part in parts):
+        raise failed(list(failures.values()))
     return Evaluation.concat(parts), list(failures.values())
 
 

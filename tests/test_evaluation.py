@@ -11,10 +11,10 @@ import torch
 from toys import LinearSaver, grey_images
 
 import effattack
+from effattack.assembly import COLUMNS
 from effattack.attacks import Attack, DeepSloth, Slowdown
 from effattack.errors import AuditError, UsageError
 from effattack.evaluation import Evaluation
-from effattack.assembly import COLUMNS
 from effattack.scores import COLUMNS as SCORES
 from effattack.victim import Opaque, Trace, Victim
 

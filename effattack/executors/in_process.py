@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from effattack.execution import Outcome, perform
+from effattack.executors import check_local
 from effattack.measure.environment import device_name
 from effattack.planning import Cell
 from effattack.store import Shelf
@@ -18,6 +19,9 @@ class InProcess:
 
     def __exit__(self, *error: object) -> None:
         pass
+
+    def check(self, device: str, timed: bool) -> None:
+        check_local(device)
 
     def run(self, cells: Iterable[Cell], shelf: Shelf) -> Iterator[Outcome]:
         return (perform(cell, shelf) for cell in cells)

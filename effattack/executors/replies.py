@@ -17,8 +17,8 @@ def reply(ticket: str, store: Store) -> str:
         outcome = perform(read(ticket), store)
     except StoreError as error:
         return json.dumps({"state": "store", "error": str(error)})
-    error = None if outcome.error is None else described(outcome.error)
-    return json.dumps({"state": outcome.state, "error": error})
+    why = None if outcome.error is None else described(outcome.error)
+    return json.dumps({"state": outcome.state, "error": why})
 
 
 def understood(line: str, cell: Cell) -> Outcome:

@@ -14,6 +14,7 @@ from queue import SimpleQueue
 
 from effattack.errors import CellError, UsageError
 from effattack.execution import Outcome
+from effattack.executors import check_local
 from effattack.executors.replies import understood
 from effattack.executors.tickets import written
 from effattack.measure.environment import device_name, usable_cores
@@ -36,22 +37,21 @@ class Workers:
         if (count is not None and count < 1) or (timeout is not None and timeout <= 0):
             raise UsageError(f"workers = {count}, timeout = {timeout}: both must be positive")
         self.count, self.timeout = count, timeout
+        self._workers: list[Worker] = []
 
     def __enter__(self) -> Workers:
         return self
 
     def __exit__(self, *error: object) -> None:
-        pass
+        self._keep(0)
+
+    def check(self, device: str, timed: bool) -> None:
+        check_local(device)
 
     def run(self, cells: Iterable[Cell], shelf: Shelf) -> Iterator[Outcome]:
-        if not isinstance(shelf, Store):
-            raise UsageError("workers share a store on the disk: give the folder of one")
         cells = list(cells)
-        on_gpu = bool(cells) and cells[0].spec.device != "cpu"
-        count = min(self.count or _devices(on_gpu), len(cells))
-        workers = [Worker(shelf, index if on_gpu else None) for index in range(count)]
         idle: SimpleQueue[Worker] = SimpleQueue()
-        for worker in workers:
+        for worker in self._ready(cells, shelf):
             idle.put(worker)
 
         def served(cell: Cell) -> Outcome:
@@ -61,18 +61,38 @@ class Workers:
             finally:
                 idle.put(worker)
 
-        threads = ThreadPoolExecutor(max(1, count))
+        threads = ThreadPoolExecutor(max(1, idle.qsize()))
         try:
             for future in as_completed([threads.submit(served, cell) for cell in cells]):
                 yield future.result()
+        except BaseException:
+            self._keep(0)
+            raise
         finally:
-            for worker in workers:
-                worker.end()
             threads.shutdown(cancel_futures=True)
 
     @contextmanager
     def alone(self) -> Iterator[Workers]:
-        yield Workers(1, self.timeout)
+        self._keep(1)
+        single = Workers(1, self.timeout)
+        single._workers = self._workers
+        yield single
+
+    def _ready(self, cells: list[Cell], shelf: Shelf) -> list[Worker]:
+        """As many workers as there is use for; they start with their first cell."""
+        if not isinstance(shelf, Store):
+            raise UsageError("workers share a store on the disk: give the folder of one")
+        on_gpu = bool(cells) and cells[0].spec.device != "cpu"
+        count = min(self.count or _devices(on_gpu), len(cells))
+        for index in range(len(self._workers), count):
+            self._workers.append(Worker(shelf, index if on_gpu else None))
+        return self._workers[:count]
+
+    def _keep(self, count: int) -> None:
+        """End all workers but the first ones."""
+        for worker in self._workers[count:]:
+            worker.end()
+        del self._workers[count:]
 
     def place(self, device: str) -> str:
         return device_name(device)
