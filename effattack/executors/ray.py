@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,8 @@ class Ray:
         self._ray.shutdown()
 
     def check(self, device: str, timed: bool) -> None:
-        _import(local=self.address is None)
+        if find_spec("ray") is None:
+            raise UsageError("Ray is not installed: pip install 'effattack[ray]'")
         if not self.gpus > 0 or (self.gpus > 1 and self.gpus % 1):
             raise UsageError(f"gpus = {self.gpus:g}: a cell takes a whole GPU, or a share of one")
         if device == "cuda" and timed and self.gpus < 1:
@@ -153,7 +155,7 @@ def _import(*, local: bool) -> Any:
     """Ray, which reads its settings when it is imported.
 
     Raises:
-        UsageError: if it is not installed, or was imported with other settings.
+        UsageError: if it was imported with other settings.
     """
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     if local and os.environ.get(_LOOPBACK) != "0":
@@ -164,10 +166,8 @@ def _import(*, local: bool) -> Any:
             )
         token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
         os.environ.update({_LOOPBACK: "0", **token})
-    try:
-        import ray
-    except ImportError as error:
-        raise UsageError(f"Ray is not installed ({error}): pip install 'effattack[ray]'") from error
+    import ray
+
     return ray
 
 
