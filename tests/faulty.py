@@ -70,6 +70,11 @@ TOY = Sweep(
 )
 """49 short cells: 12 slices under four attacks, and the self-checks."""
 BAD = Sweep(
-    victims=("faulty:Faulty",), attacks=("noise",), data="faulty:bad_data", slice=1, timed=0
+    victims=("faulty:Faulty",),
+    attacks=("noise",),
+    seeds=(1,),
+    data="faulty:bad_data",
+    slice=1,
+    timed=0,
 )
 """13 cells, of which the clean ones of three slices fail."""

@@ -13,7 +13,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import pandas as pd
@@ -153,3 +155,43 @@ def kill_one(store: Store, title: str) -> bool:
             os.kill(owner["pid"], signal.SIGKILL)
             return True
     return False
+
+
+@pytest.mark.skipif(find_spec("ray") is None, reason="pip install 'effattack[ray]'")
+def test_ray_stays_on_the_loopback_and_survives_lost_workers(
+    tmp_path: Path, undisturbed: pd.DataFrame
+) -> None:
+    from effattack.executors.ray import Ray
+
+    open_to: set[str] = set()
+
+    class Watched(Ray):
+        def alone(self) -> AbstractContextManager[Ray]:
+            raise AssertionError("nothing is timed")
+
+        def __exit__(self, *error: object) -> None:
+            open_to.update(listening(os.getpid()))
+            super().__exit__(*error)
+
+    found = while_workers_are_killed(tmp_path, Watched(cores=2), "ray::_task")
+    assert same(found.samples, undisturbed)
+    assert open_to, "no port of Ray was found"
+    assert open_to <= {"0100007F", "0000000000000000FFFF00000100007F"}, open_to
+
+
+def listening(root: int) -> set[str]:
+    """Addresses, as the kernel writes them, on which the descendants of a process listen."""
+    family, sockets = {root}, set()
+    processes = sorted(int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit())
+    for pid in processes:
+        with suppress(OSError):
+            if int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]) in family:
+                family.add(pid)
+                sockets |= {os.readlink(fd) for fd in Path(f"/proc/{pid}/fd").iterdir()}
+    lines = [
+        line.split()
+        for table in ("tcp", "tcp6")
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]
+    ]
+    own = [line for line in lines if line[3] == "0A" and f"socket:[{line[9]}]" in sockets]
+    return {line[1].partition(":")[0] for line in own}
