@@ -20,12 +20,12 @@ from effattack.measure.statistics import Interval
 from effattack.planning import Cell, Plan
 from effattack.store import Shelf
 
-SCHEMA = 1
+SCHEMA = 2
 """Of the stored frames; raised when their columns change meaning."""
 
 COLUMNS = [
-    *("victim", "family", "attack", "kind", "eps", "seed", "sample", "label", "prediction"),
-    *("clean_prediction", "macs", "clean_macs", "dense_macs", "max_macs", "constant"),
+    *("victim", "family", "attack", "kind", "threat", "eps", "seed", "sample", "label"),
+    *("prediction", "clean_prediction", "macs", "clean_macs", "dense_macs", "max_macs", "constant"),
     *("knife_edge", "linf", "l2", "seconds", "clean_seconds", "clock", "joules", "clean_joules"),
     *("node", "device", "image"),
 ]
@@ -92,6 +92,7 @@ def _joined(rows: pd.DataFrame, clean: pd.DataFrame, cell: Cell, about: About) -
         family=about.family,
         attack=cell.spec.attack,
         kind=cell.kind,
+        threat=cell.threat,
         eps=cell.spec.eps,
         seed=cell.spec.seed,
         clean_prediction=clean.prediction.to_numpy(),

@@ -99,8 +99,9 @@ def describe(value: Any) -> str:
     name = f"{type(value).__module__}.{type(value).__qualname__}"
     if isinstance(value, nn.Module):
         return name
-    if isinstance(value, type) or callable(value):
-        return f"{getattr(value, '__qualname__', name)}{hash_text(_source(value))}"
+    if isinstance(value, type) or inspect.isroutine(value):
+        held = [cell.cell_contents for cell in getattr(value, "__closure__", None) or ()]
+        return f"{getattr(value, '__qualname__', name)}{hash_text(_source(value))}{describe(held)}"
     return f"{name}{describe(vars(value))}" if hasattr(value, "__dict__") else name
 
 
@@ -119,6 +120,7 @@ def hash_text(text: str) -> str:
 
 def _bytes(tensor: Tensor) -> bytes:
     plain = tensor.dequantize() if type(tensor) not in (Tensor, nn.Parameter) else tensor
+    plain = plain.to_dense() if plain.is_mkldnn else plain
     return plain.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
 
 
@@ -134,7 +136,7 @@ def code_version() -> str:
     """The version of effattack and a hash of its sources, so that edited code runs cells again."""
     root = Path(effattack.__file__).parent
     digest = hashlib.sha256()
-    for pattern in ("*.py", "attacks/*.py", "measure/*.py", "models_zoo/**/*.py"):
+    for pattern in ("*.py", "attacks/*.py", "threats/*.py", "measure/*.py", "models_zoo/**/*.py"):
         for file in sorted(root.glob(pattern)):
             digest.update(file.read_bytes())
     return f"{effattack.__version__}+{digest.hexdigest()[:12]}"

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from effattack.errors import UsageError
-from effattack.images import check_images, check_labels
+from effattack.images import check_images, check_labels, fingerprints
 from effattack.npz import open_npz
 from effattack.registry import call, import_factory
 from effattack.sources import Arrays, Data, Folder, Spread, as_tensors, of_loader
@@ -114,7 +114,7 @@ def load_data(source: str | None, victim: Victim) -> tuple[Tensor, Tensor]:
     Raises:
         UsageError: naming the cause and the remedy.
     """
-    images, labels = source_of(source, victim).open().read(0, 1 << 62)
+    images, labels = source_of(source, victim).open().whole()
     check_images(images, victim.input_shape)
     check_labels(labels, len(images), victim.num_classes)
     return images, labels
@@ -132,3 +132,20 @@ def subset(images: Tensor, labels: Tensor, count: int) -> tuple[Tensor, Tensor]:
         return images, labels
     rows = torch.arange(count) * len(images) // count
     return images[rows], labels[rows]
+
+
+def held_out(images: Tensor, labels: Tensor, count: int) -> tuple[Tensor, Tensor] | None:
+    """What universal attacks learn from when no data is given for it: images not in ``subset``.
+
+    As many as are scored, evenly spread over the rest; none equal to a scored one. None where
+    nothing is left.
+    """
+    if count >= len(images):
+        return None
+    scored = torch.zeros(len(images), dtype=torch.bool)
+    scored[torch.arange(count) * len(images) // count] = True
+    seen = set(fingerprints(images[scored]))
+    others = (~scored).nonzero()[:, 0]
+    new = [key not in seen for key in fingerprints(images[others])]
+    rest = others[torch.tensor(new)]
+    return subset(images[rest], labels[rest], count) if len(rest) else None

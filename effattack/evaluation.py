@@ -22,7 +22,7 @@ from effattack.execution import Outcome
 from effattack.executors.in_process import InProcess
 from effattack.planning import plan
 from effattack.scheduling import Progress, discard_damaged, execute
-from effattack.scores import score_table
+from effattack.scores import CELL, score_table
 from effattack.selfchecks import Check, check_scores
 from effattack.store import Memory, Store, writable
 from effattack.victim import Victim
@@ -33,7 +33,7 @@ class Evaluation:
     """The result: per-sample rows, and how they came to be.
 
     Attributes:
-        samples: one row per victim, attack, eps, seed and sample.
+        samples: one row per victim, attack, threat, eps, seed and sample.
         meta: provenance, self-checks, what was skipped; plain JSON.
     """
 
@@ -41,7 +41,7 @@ class Evaluation:
     meta: dict[str, Any] = field(default_factory=dict)
 
     def scores(self) -> pd.DataFrame:
-        """One row per victim, attack and eps; the columns of ``scores.csv``."""
+        """One row per victim, attack, threat and eps; the columns of ``scores.csv``."""
         return score_table(self.samples)
 
     @property
@@ -56,11 +56,11 @@ class Evaluation:
 
     def report(self) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Any]]:
         """What :mod:`effattack.reporting` draws: samples, scores with their kind, provenance."""
-        of_row = self.samples.groupby(["victim", "attack", "eps"], sort=False)
+        of_row = self.samples.groupby(CELL, sort=False)
         about = of_row.agg(
             kind=("kind", "first"), family=("family", "first"), samples=("macs", "size")
         )
-        scores = self.scores().merge(about.reset_index(), on=["victim", "attack", "eps"])
+        scores = self.scores().merge(about.reset_index(), on=CELL)
         checks = [check._asdict() for check in self.checks()]
         return self.samples, scores, {**self.meta, "checks": checks}
 
@@ -83,13 +83,13 @@ class Evaluation:
                     meta[key] = meta.get(key, []) + [v for v in value if v not in meta.get(key, [])]
                 else:
                     meta[key] = value
-        identity = ["victim", "attack", "eps", "seed", "sample"]
+        identity = [*CELL, "seed", "sample"]
         samples = pd.concat([e.samples for e in evaluations])
         same = [*identity, "prediction", "clean_prediction", "macs", "clean_macs", "max_macs"]
         samples = samples.drop_duplicates(same, ignore_index=True)  # the controls stand in each
         if samples.duplicated(identity).any():
             raise UsageError(
-                "two evaluations differ on the same victim, attack, eps and seed: give the "
+                "two evaluations differ on the same victim, attack, budget and seed: give the "
                 "victims different names"
             )
         return Evaluation(samples, meta)
@@ -135,6 +135,7 @@ def evaluate(
     seeds: Sequence[int] = (0,),
     timed: int = 16,
     energy: bool = False,
+    fit: tuple[Tensor, Tensor] | None = None,
     out: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
@@ -144,12 +145,14 @@ def evaluate(
         victim: used in eval mode; its own mode is restored.
         images: (B, *input_shape) float in [0, 1]; rounded to the 8-bit grid, with a note.
         labels: (B,) class indices.
-        attacks: attack objects made for this victim, or names (default settings at ``eps``, once
-            per seed). Names that cannot apply are skipped, with the reason in ``meta``.
-        eps: l-inf budget of attacks given by name.
+        attacks: attack objects made for this victim, or names (``"Slowdown"``,
+            ``"Slowdown(threat='l2:1.0')"``; once per seed). Names that cannot apply are skipped,
+            with the reason in ``meta``.
+        eps: l-inf budget of attacks given by name, where the name tells no threat.
         seeds: of attacks given by name, and of the controls.
         timed: images whose latency is measured, clean and attacked; 0 measures none.
         energy: also meter their energy, where a counter is reachable; 25 s per attack.
+        fit: images and labels that unfitted universal attacks learn from; none may be scored.
         out: folder of finished cells; the same call with the same folder resumes.
         progress: called after each cell.
 
@@ -158,7 +161,7 @@ def evaluate(
         MeasurementError: if the audit fails or no gradient reaches the pixels.
     """
     planned = plan(
-        victim, images, labels, attacks, eps=eps, seeds=seeds, timed=timed, energy=energy
+        victim, images, labels, attacks, eps=eps, seeds=seeds, timed=timed, energy=energy, fit=fit
     )
     shelf, executor = Memory() if out is None else Store(Path(out) / "cells"), InProcess()
     discard_damaged([planned], shelf, executor)

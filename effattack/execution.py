@@ -22,6 +22,7 @@ from effattack.attacks.base import undisturbed
 from effattack.budgets import LEVELS
 from effattack.cells import CellSpec
 from effattack.errors import CellError, MeasurementError, StoreError
+from effattack.fitting import fitted
 from effattack.materials import Held
 from effattack.measure.clocks import WallClock
 from effattack.measure.counters import available_counters
@@ -111,7 +112,7 @@ def run_attack(held: Held, spec: CellSpec) -> pd.DataFrame:
         AuditError: if the declared MACs of an image are not the executed ones.
     """
     images, labels = held.images(spec)
-    adversarial = held.attacks[spec.settings](images, labels)
+    adversarial = fitted(held.attacks[spec.settings])(images, labels)
     found = audit(held.victim, adversarial)
     if broken := (~torch.isfinite(found.logits).all(1)).nonzero().flatten().tolist():
         raise MeasurementError(

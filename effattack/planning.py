@@ -9,14 +9,16 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from effattack.attacks import Attack, build
+from effattack.attacks import Attack, Clean, NearUniform, Noise, build
 from effattack.cells import CellSpec, attack_digest, code_version, data_digest
 from effattack.contract import check_declared
 from effattack.data import slices
 from effattack.errors import NotApplicable, UsageError
+from effattack.fitting import Fit, check_unseen, prepared
 from effattack.images import check_images, check_labels, to_grid
 from effattack.materials import About, Held, Maker, settings
 from effattack.sources import Arrays
+from effattack.threats import Linf
 from effattack.victim import Victim
 
 SLICE = 100
@@ -36,6 +38,7 @@ class Cell:
     spec: CellSpec
     maker: Maker
     kind: str
+    threat: str
     gradients: int
     macs: float
 
@@ -72,6 +75,7 @@ class Plan:
                 replace(cell.spec, work=work),
                 cell.maker,
                 cell.kind,
+                cell.threat,
                 gradients=0,
                 macs=30 * self.timed * self.about.work,
                 attacked=cell.spec,
@@ -98,13 +102,14 @@ def plan(
     seeds: Sequence[int] = (0,),
     timed: int = 16,
     energy: bool = False,
+    fit: tuple[Tensor, Tensor] | None = None,
 ) -> Plan:
     """The cells of an evaluation, checked but not run; see :func:`effattack.evaluate`."""
     _check_arguments(victim, attacks, seeds, timed)
     check_images(images, victim.input_shape)
     check_labels(labels, len(images), victim.num_classes)
     check_declared(victim)
-    ready, skipped = attacks_of(victim, attacks, (eps,), seeds)
+    ready, skipped = attacks_of(victim, attacks, (eps,), seeds, lambda: fit)
     held = Held(victim, ready, Arrays(images.detach(), labels))
     return listed(
         held,
@@ -153,6 +158,7 @@ def listed(
     for first, images, labels in slices(held.data, size):
         check_images(images, victim.input_shape)
         check_labels(labels, len(images), victim.num_classes)
+        check_unseen(held.attacks.values(), to_grid(images))
         moved = max(moved, (to_grid(images) - images).abs().max().item())
         count = first + len(images)
         base = CellSpec(
@@ -172,7 +178,9 @@ def listed(
             torch=torch.__version__,
         )
         if first == 0:
-            cells.append(Cell(replace(base, work="checks"), maker, "control", 0, 100 * about.work))
+            cells.append(
+                Cell(replace(base, work="checks"), maker, "control", "", 0, 100 * about.work)
+            )
         cells += [_cell(attack, base, maker) for attack in held.attacks.values()]
     if moved > 1e-6:
         notes.append(f"{victim.name}: images rounded to the 8-bit grid (by at most {moved:.1e})")
@@ -190,7 +198,7 @@ def _cell(attack: Attack, base: CellSpec, maker: Maker) -> Cell:
     steps = chosen.get("steps", 10 * (attack.kind == "accuracy")) * chosen.get("restarts", 1)
     passes = 3 * steps + chosen.get("queries", 0) + 10
     work = About.of(attack.victim).work
-    return Cell(spec, maker, attack.kind, count * steps, count * passes * work)
+    return Cell(spec, maker, attack.kind, attack.threat.name, count * steps, count * passes * work)
 
 
 def attacks_of(
@@ -198,8 +206,14 @@ def attacks_of(
     attacks: Sequence[Attack | str],
     budgets: Sequence[float],
     seeds: Sequence[int],
+    fit: Fit,
 ) -> tuple[list[Attack], list[dict[str, str]]]:
-    """Controls and what was asked for in all budgets, each once; and what cannot apply."""
+    """Controls and what was asked for in all budgets, each once; and what cannot apply.
+
+    Args:
+        victim, attacks, budgets, seeds: what to make.
+        fit: gives the images and labels that unfitted universal attacks learn from.
+    """
     ready: dict[str, Attack] = {}
     skipped: list[dict[str, str]] = []
     for eps in budgets:
@@ -208,7 +222,7 @@ def attacks_of(
             ready.setdefault(attack_digest(attack), attack)
         skipped += [reason for reason in reasons if reason not in skipped]
     _check_distinct(ready.values())
-    return list(ready.values()), skipped
+    return [prepared(attack, fit) for attack in ready.values()], skipped
 
 
 def _check_arguments(
@@ -232,39 +246,51 @@ def _attacks(
     victim: Victim, attacks: Sequence[Attack | str], eps: float, seeds: Sequence[int]
 ) -> tuple[list[Attack], list[dict[str, str]]]:
     """Controls first, then what was asked for, each once."""
-    ready: dict[str, Attack] = {}
-    skipped = []
-    budgets = {a.eps for a in attacks if isinstance(a, Attack) and a.kind != "control"} or {eps}
-    if any(isinstance(a, str) for a in attacks):
-        budgets.add(eps)
-    controls = [("clean", eps), *(("noise", b) for b in sorted(budgets)), ("uniform", eps)]
-    named = [(a, eps) for a in attacks if isinstance(a, str)]
-    for name, budget in controls + named:
-        for seed in seeds:
-            try:
-                attack = build(name, victim, budget, seed)
-            except NotApplicable as error:
-                skipped.append({"victim": victim.name, "attack": name, "reason": str(error)})
-                break
-            ready.setdefault(attack_digest(attack), attack)
+    asked, skipped = [], []
     for given in attacks:
-        if isinstance(given, Attack):
-            if given.victim is not victim:
-                raise UsageError(
-                    f"{given.name} was made for {given.victim.name}, not for {victim.name}: "
-                    "make it for the victim that is evaluated"
-                )
-            ready.setdefault(attack_digest(given), given)
+        if isinstance(given, str):
+            made, reason = _built(given, victim, eps, seeds)
+            asked += made
+            skipped += reason
+        elif given.victim is not victim:
+            raise UsageError(
+                f"{given.name} was made for {given.victim.name}, not for {victim.name}: "
+                "make it for the victim that is evaluated"
+            )
+        else:
+            asked.append(given)
+    # noise in every budget; at eps, if any attack was asked for by its name
+    rivals = [a.threat for a in asked if a.kind != "control"]
+    if not rivals or any(isinstance(given, str) for given in attacks):
+        rivals.append(Linf(eps))
+    threats = sorted({str(t): t for t in rivals}.values(), key=lambda t: (t.name, t.eps))
+    controls: list[Attack] = [Clean(victim)]
+    controls += [Noise(victim, threat=t, seed=seed) for t in threats for seed in seeds]
+    controls += [NearUniform(victim, seed=seed) for seed in seeds]
+    ready: dict[str, Attack] = {}
+    for attack in controls + asked:
+        ready.setdefault(attack_digest(attack), attack)
     _check_distinct(ready.values())
     return list(ready.values()), skipped
 
 
+def _built(
+    name: str, victim: Victim, eps: float, seeds: Sequence[int]
+) -> tuple[list[Attack], list[dict[str, str]]]:
+    """The attack of a name, once per seed; or why it cannot apply."""
+    try:
+        return [build(name, victim, eps, seed) for seed in seeds], []
+    except NotApplicable as error:
+        return [], [{"victim": victim.name, "attack": name, "reason": str(error)}]
+
+
 def _check_distinct(attacks: Iterable[Attack]) -> None:
-    seen: dict[tuple[str, float, int], Attack] = {}
+    seen: dict[tuple[str, str, float, int], Attack] = {}
     for attack in attacks:
-        other = seen.setdefault((attack.name, attack.eps, attack.seed), attack)
+        identity = attack.name, attack.threat.name, attack.eps, attack.seed
+        other = seen.setdefault(identity, attack)
         if other is not attack:
             raise UsageError(
-                f"{attack!r} and {other!r} would share their rows: give them different budgets or "
-                "seeds, or evaluate them apart"
+                f"{attack!r} and {other!r} would share their rows: give them different options, "
+                "budgets or seeds, or evaluate them apart"
             )

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, replace
+from functools import cache, lru_cache
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from effattack.attacks.base import seed_global_state
+from effattack.attacks.base import Attack, seed_global_state
 from effattack.cells import CellSpec, code_version
-from effattack.data import Source
+from effattack.data import Source, held_out
 from effattack.errors import CellError
 from effattack.materials import Held
 from effattack.planning import attacks_of
@@ -29,6 +30,7 @@ class Recipe:
         budgets: l-inf radii of attacks whose name tells none.
         seeds: of each.
         data: where the images are.
+        fit: what universal attacks learn from; None: those of ``data`` that are not scored.
         device: of the victim.
     """
 
@@ -37,7 +39,19 @@ class Recipe:
     budgets: tuple[float, ...]
     seeds: tuple[int, ...]
     data: Source
+    fit: Source | None
     device: str
+
+    def made_attacks(self, victim: Victim) -> tuple[list[Attack], list[dict[str, str]]]:
+        """Its attacks on a victim, and those that cannot apply."""
+        return attacks_of(victim, self.attacks, self.budgets, self.seeds, cache(self._fitting))
+
+    def _fitting(self) -> tuple[Tensor, Tensor] | None:
+        if self.fit is not None:
+            return self.fit.open().whole()
+        if self.data.samples is None:
+            return None
+        return held_out(*replace(self.data, samples=None).open().whole(), self.data.samples)
 
     def open(self, spec: CellSpec) -> Held:
         """What it names, made in this process or kept from the cell before.
@@ -79,8 +93,7 @@ def fresh(name: str) -> Victim:
 def made(recipe: Recipe) -> Held:
     """What a recipe names, in this process."""
     victim = fresh(recipe.victim).to(recipe.device)
-    attacks, _ = attacks_of(victim, recipe.attacks, recipe.budgets, recipe.seeds)
-    return Held(victim, attacks, recipe.data.open())
+    return Held(victim, recipe.made_attacks(victim)[0], recipe.data.open())
 
 
 _WORDS = {

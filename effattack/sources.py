@@ -6,6 +6,7 @@ time; nothing here shuffles.
 
 from __future__ import annotations
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
@@ -34,6 +35,10 @@ class Data(ABC):
     def read(self, first: int, last: int) -> tuple[Tensor, Tensor]:
         """Images and labels from ``first`` up to ``last``; fewer, or none, at the end."""
         return self.rows(range(min(first, len(self)), min(last, len(self))))
+
+    def whole(self) -> tuple[Tensor, Tensor]:
+        """All images and labels at once, in memory."""
+        return self.read(0, sys.maxsize)
 
 
 class Arrays(Data):

@@ -24,7 +24,7 @@ from effattack.execution import Outcome, described
 from effattack.executors import Executor
 from effattack.executors.in_process import InProcess
 from effattack.materials import Held
-from effattack.planning import SLICE, Plan, attacks_of, listed
+from effattack.planning import SLICE, Plan, listed
 from effattack.recipes import Recipe, fresh
 from effattack.scheduling import Progress, execute
 from effattack.store import Store
@@ -41,6 +41,7 @@ class Sweep:
         budgets: l-inf radii in [0, 1] pixels; in a file also ``"8/255"``.
         seeds: of each attack.
         data: folder by class, ``.npz``, or ``module:factory``; None: the victims' own.
+        fit: what universal attacks learn from; None: those of the data that are not scored.
         samples: images, evenly spread over the data; None: all.
         slice: images per cell: what an interruption can lose.
         timed: images whose latency is measured, at most a slice; 0: none.
@@ -57,6 +58,7 @@ class Sweep:
     budgets: tuple[float, ...] = (8 / 255,)
     seeds: tuple[int, ...] = (0,)
     data: str | None = None
+    fit: str | None = None
     samples: int | None = None
     slice: int = SLICE
     timed: int = 16
@@ -141,10 +143,12 @@ class Sweep:
                 f"{victim.name}: {len(source.leave_out)} unreadable images were passed over: "
                 f"{', '.join(source.leave_out[:5])}{' ...' * (len(source.leave_out) > 5)}"
             )
-        ready, skipped = attacks_of(victim, attacks, self.budgets, self.seeds)
+        fit = None if self.fit is None else source_of(self.fit, victim)
+        recipe = Recipe(name, attacks, self.budgets, self.seeds, source, fit, self.device)
+        ready, skipped = recipe.made_attacks(victim)
         return listed(
             Held(victim, ready, source.open()),
-            Recipe(name, attacks, self.budgets, self.seeds, source, self.device),
+            recipe,
             skipped=skipped,
             notes=notes,
             size=self.slice,

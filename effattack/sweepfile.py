@@ -79,6 +79,7 @@ _KINDS: dict[str, tuple[Callable[[Any], bool], str, Callable[[Any], Any]]] = {
     "budgets": (_is(str, int, float), "numbers, or text such as '8/255'", _budget),
     "seeds": _COUNT,
     "data": _NAME,
+    "fit": _NAME,
     "samples": _COUNT,
     "slice": _COUNT,
     "timed": _COUNT,
@@ -86,4 +87,4 @@ _KINDS: dict[str, tuple[Callable[[Any], bool], str, Callable[[Any], Any]]] = {
     "device": _NAME,
     "skip_bad": _SWITCH,
 }
-_SINGLE = {"data", "samples", "slice", "timed", "energy", "device", "skip_bad"}
+_SINGLE = {"data", "fit", "samples", "slice", "timed", "energy", "device", "skip_bad"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -38,7 +39,7 @@ def run(victim: Victim, data: tuple, attacks: list[Attack | str], **settings: ob
 def test_one_row_per_sample_and_controls_beside(toy: LinearSaver, data: tuple) -> None:
     found = run(toy, data, ["Slowdown", DeepSloth(toy, 4 / 255)])
     assert list(found.samples.columns) == COLUMNS
-    key = ["victim", "attack", "eps", "seed", "sample"]
+    key = ["victim", "attack", "threat", "eps", "seed", "sample"]
     assert not found.samples.duplicated(key).any()
     assert set(found.samples.attack) == {"clean", "noise", "uniform", "Slowdown", "DeepSloth"}
     assert set(found.samples[found.samples.attack == "noise"].eps) == {4 / 255, 8 / 255}
@@ -167,8 +168,10 @@ def test_an_attack_made_for_another_victim(toy: LinearSaver, data: tuple) -> Non
 
 
 def test_two_attacks_that_would_share_rows(toy: LinearSaver, data: tuple) -> None:
+    other = Slowdown(toy)
+    other.search = replace(other.search, random_start=False)
     with pytest.raises(UsageError, match="would share their rows"):
-        run(toy, data, [Slowdown(toy), Slowdown(toy, keep_prediction=True)])
+        run(toy, data, [Slowdown(toy), other])
 
 
 @pytest.mark.parametrize(

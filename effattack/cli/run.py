@@ -35,11 +35,21 @@ def arguments(run: argparse.ArgumentParser) -> None:
     what.add_argument(
         "--victim", action="append", metavar="NAME|MODULE:FACTORY", help="default: four on digits"
     )
-    what.add_argument("--attack", action="append", metavar="NAME", help="default: all that apply")
+    what.add_argument(
+        "--attack",
+        action="append",
+        metavar="NAME[(OPTION=VALUE, ...)]",
+        help="default: all that apply",
+    )
     what.add_argument("--eps", help="l-inf budget in [0, 1] pixels (8/255)")
     what.add_argument("--samples", type=int, metavar="N", help="images (200)")
     what.add_argument(
         "--data", metavar="PATH|MODULE:FACTORY", help="folder by class, .npz, or a callable"
+    )
+    what.add_argument(
+        "--fit-data",
+        metavar="PATH|MODULE:FACTORY",
+        help="what universal attacks learn from (images of --data that are not scored)",
     )
     what.add_argument("--device", choices=["cpu", "cuda"], help="(cpu)")
     what.add_argument("--seed", type=int, help="(0)")
@@ -119,6 +129,7 @@ def _sweep(options: argparse.Namespace) -> Sweep:
         "budgets": options.eps and (parse_eps(options.eps),),
         "samples": options.samples,
         "data": options.data,
+        "fit": options.fit_data,
         "device": options.device,
         "seeds": None if options.seed is None else (options.seed,),
         "energy": options.energy,

@@ -124,7 +124,7 @@ class Ray:
         try:
             return understood(self._ray.get(task), cell)
         except self._ray.exceptions.RayError as error:
-            return _failed(cell, f"Ray gave it up: {_first_line(error)}", store)
+            return _failed(cell, f"Ray gave it up: {_last_line(error)}", store)
 
 
 def _task(ticket: str, folder: str) -> str:
@@ -189,5 +189,5 @@ def _reach(address: str) -> None:
         ) from error
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+def _last_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1]

@@ -32,7 +32,9 @@ def read(ticket: str) -> Cell:
     fields: dict[str, Any] = json.loads(ticket)
     fields["spec"] = CellSpec(**fields["spec"])
     maker = {key: _frozen(value) for key, value in fields["maker"].items()}
-    maker["data"] = Source(**{k: _frozen(v) for k, v in maker["data"].items()})
+    for key in ("data", "fit"):
+        if maker[key] is not None:
+            maker[key] = Source(**{k: _frozen(v) for k, v in maker[key].items()})
     fields["maker"] = Recipe(**maker)
     if "attacked" not in fields:
         return Cell(**fields)

@@ -65,7 +65,7 @@ def changes(journal: Journal, wanted: list[CellSpec]) -> dict[str, int]:
     return reasons
 
 
-_PLACE = ("work", "victim", "attack", "eps", "seed", "first", "last")
+_PLACE = ("work", "victim", "first", "last")
 _WORDS = {
     "code": "the code of effattack changed",
     "torch": "torch changed",
@@ -78,4 +78,4 @@ _WORDS = {
 
 
 def _place(spec: dict[str, Any]) -> tuple[Any, ...]:
-    return tuple(spec.get(key) for key in _PLACE)
+    return (spec["settings"].rpartition(" ")[0], *(spec[key] for key in _PLACE))
