@@ -1,6 +1,7 @@
 """victim x data x attacks -> Evaluation: a long frame with one row per attacked sample.
 
-``plan`` lists the cells, ``execute`` runs or resumes them, ``evaluate`` does both.
+``plan`` lists the cells, ``execute`` runs or resumes them, ``assembled`` joins their rows, and
+``evaluate`` does all three.
 """
 
 from __future__ import annotations
@@ -14,13 +15,16 @@ from typing import Any
 import pandas as pd
 from torch import Tensor
 
+from effattack.assembly import SCHEMA, assembled
 from effattack.attacks import Attack
-from effattack.cells import Store
 from effattack.errors import UsageError
-from effattack.execution import SCHEMA, Progress, execute
+from effattack.execution import Outcome
+from effattack.executors.in_process import InProcess
 from effattack.planning import plan
+from effattack.scheduling import Progress, discard_damaged, execute
 from effattack.scores import CELL, score_table
 from effattack.selfchecks import Check, check_scores
+from effattack.store import Memory, Store, writable
 from effattack.victim import Victim
 
 
@@ -92,7 +96,7 @@ class Evaluation:
 
     def save(self, folder: str | Path) -> Path:
         """Write ``samples.parquet``, ``scores.csv`` and ``meta.json``; returns the folder."""
-        folder = Store(Path(folder)).folder
+        folder = writable(Path(folder))
         scores = self.scores()
         self.samples.to_parquet(folder / "samples.parquet", index=False)
         scores.to_csv(folder / "scores.csv", index=False)
@@ -159,5 +163,12 @@ def evaluate(
     planned = plan(
         victim, images, labels, attacks, eps=eps, seeds=seeds, timed=timed, energy=energy, fit=fit
     )
-    store = Store(Path(out) / "cells") if out is not None else None
-    return Evaluation(*execute(planned, store, progress))
+    shelf, executor = Memory() if out is None else Store(Path(out) / "cells"), InProcess()
+    discard_damaged([planned], shelf, executor)
+    place = execute([planned], shelf, executor, _raise, progress)
+    return Evaluation(*assembled(planned, shelf, place, {}))
+
+
+def _raise(outcome: Outcome) -> None:
+    assert outcome.error is not None
+    raise outcome.error
