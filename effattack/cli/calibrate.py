@@ -43,19 +43,20 @@ def arguments(calibrate: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
-    from effattack.cells import Store
-    from effattack.cli.run import usable_device
     from effattack.data import load_data, subset
+    from effattack.executors import check_local
     from effattack.measure.calibration import calibrate, power_table
     from effattack.measure.clocks import clock_named
     from effattack.measure.environment import environment
     from effattack.measure.load import competing
     from effattack.registry import load_victim
+    from effattack.store.files import writable
 
-    device = usable_device(options.device)
+    check_local(options.device)
+    device = options.device
     clock = clock_named(options.clock, device)
     if options.out is not None:
-        Store(options.out.parent)
+        writable(options.out.parent)
     victim = load_victim(options.victim).to(device)
     images, _ = subset(*load_data(options.data, victim), options.images)
     slowdowns = [percent / 100 for percent in options.slowdown or SLOWDOWNS]
