@@ -29,7 +29,7 @@ def open_policies(trace: Trace, goal: Goal) -> Tensor:
     attention is computed, plus the mean of (M^p − 1)² over patches. In place of Gumbel samples
     stands their mean, σ(z): attacks craft in eval mode, where policies do not draw.
     """
-    missing = {name: (policy - 1).square() for name, policy in trace.aux.items()}
+    missing = {k: (m - 1).square() for k, m in trace.aux.items() if k.endswith("_policy")}
     tokens = missing["token_policy"]
     total = tokens.mean(2).sum(1)
     if "layer_policy" in missing:
