@@ -88,7 +88,7 @@ def main() -> None:
         }
         scores = effattack.evaluate(
             victim, images[:SCORED], labels[:SCORED], list(made.values()), timed=0, fit=fit
-        ).scores
+        ).scores()
         print(f"{mechanism} is done", file=sys.stderr, flush=True)
         wanted = {row: (a.name, a.threat.name, a.eps) for row, a in made.items()}
         wanted |= {row: ("noise", *budget) for row, budget in CONTROLS.items()}
