@@ -13,10 +13,12 @@ from effattack.attacks.adapters import Foolbox, Torchattacks
 from effattack.attacks.base import Attack
 from effattack.attacks.controls import Clean, NearUniform, Noise
 from effattack.attacks.deepsloth import DeepSloth
-from effattack.attacks.desparsify import DeSparsify
+from effattack.attacks.desparsify import DeSparsify, UniversalDeSparsify
 from effattack.attacks.naming import check_options, parse_name
+from effattack.attacks.quantattack import QuantAttack, UniversalQuantAttack
 from effattack.attacks.query import QueryAttack
 from effattack.attacks.slowdown import Slowdown, UniversalSlowdown
+from effattack.attacks.slowformer import SlowFormer
 from effattack.attacks.universal import UniversalAttack
 from effattack.errors import EffattackError, UsageError, unknown_name
 from effattack.victim import Opaque, Victim
@@ -29,10 +31,14 @@ __all__ = [
     "Foolbox",
     "NearUniform",
     "Noise",
+    "QuantAttack",
     "QueryAttack",
+    "SlowFormer",
     "Slowdown",
     "Torchattacks",
     "UniversalAttack",
+    "UniversalDeSparsify",
+    "UniversalQuantAttack",
     "UniversalSlowdown",
     "attack_class",
     "build",
@@ -46,13 +52,17 @@ _BUILT_IN: dict[str, type[Attack]] = {
     "UniversalSlowdown": UniversalSlowdown,
     "DeepSloth": DeepSloth,
     "DeSparsify": DeSparsify,
+    "UniversalDeSparsify": UniversalDeSparsify,
+    "SlowFormer": SlowFormer,
+    "QuantAttack": QuantAttack,
+    "UniversalQuantAttack": UniversalQuantAttack,
     "QueryAttack": QueryAttack,
 }
 _LIBRARIES: dict[str, type[Torchattacks] | type[Foolbox]] = {
     "torchattacks": Torchattacks,
     "foolbox": Foolbox,
 }
-_UNBUDGETED = (Clean, NearUniform)
+_UNBUDGETED = (Clean, NearUniform, SlowFormer)
 
 
 def names() -> list[str]:

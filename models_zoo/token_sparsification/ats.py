@@ -78,6 +78,10 @@ class ATS(ViTVictim):
     has one unit per patch token and the proxy margin (K - 1) s - 1, clipped to [-1, 1]: the
     expected number of grid points that fall on the token, minus one.
 
+    The trace's ``aux`` holds, of the blocks that sample and 0 where a token is dead:
+    ``significance`` (B, blocks, patches), and ``cls_attention`` (B, blocks, heads, patches), the
+    attention of CLS to the patches.
+
     Args:
         vit: any timm ``VisionTransformer`` with a CLS token.
         ats_blocks: 0-based indices of the blocks that sample.
@@ -162,7 +166,7 @@ class ATS(ViTVictim):
     def trace(self, images: Tensor) -> Trace:
         x = self.embed(images)
         live = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
-        gates, all_scores, counts = [], [], [live.sum(1).double()]
+        gates, all_scores, cls_rows, counts = [], [], [], [live.sum(1).double()]
         blocks: Any = self.vit.blocks
         for index, block in enumerate(blocks):
             if index in self.ats_blocks:
@@ -181,6 +185,7 @@ class ATS(ViTVictim):
                     )
                 )
                 all_scores.append(scores)
+                cls_rows.append(attention[:, :, 0, 1:])
                 x = x + block.ls1(project_heads(block.attn, attention @ v))
                 x = x + block.ls2(block.mlp(block.norm2(x)))
                 live = torch.cat([live[:, :1], kept], dim=1)
@@ -191,7 +196,10 @@ class ATS(ViTVictim):
             logits=self.classify(x),
             gates=tuple(gates),
             macs=self._macs(counts),
-            aux={"significance": torch.stack(all_scores, dim=1)},
+            aux={
+                "significance": torch.stack(all_scores, dim=1),
+                "cls_attention": torch.stack(cls_rows, dim=1),
+            },
         )
 
     def _macs(self, counts: list[Any]) -> Any:
