@@ -43,6 +43,11 @@ OPTIONS = (
         "image folder by class, .npz with images and labels, or a callable that returns both",
     ),
     Option(
+        "fit-data",
+        "PATH|MODULE:FACTORY",
+        "what universal attacks learn from (default: images of the data that are not scored)",
+    ),
+    Option(
         "level",
         "|".join(LEVELS),
         "how thorough effattack.suites are: images, attacks and seeds (quick)",
@@ -101,6 +106,7 @@ class Settings:
     """What the user wants scored; empty for the registered victims."""
     registered: list[str]
     data: str
+    fit_data: str
     level: str
     attacks: list[str]
     eps: float
@@ -133,7 +139,7 @@ def settings_of(config: pytest.Config) -> Settings:
 
     def single(name: str) -> str:
         given = config.getoption(f"--effattack-{name}")
-        return str(config.getini(f"effattack_{name}") if given is None else given)
+        return str(config.getini(f"effattack_{name.replace('-', '_')}") if given is None else given)
 
     def several(name: str) -> list[str]:
         given = config.getoption(f"--effattack-{name}")
@@ -151,6 +157,7 @@ def settings_of(config: pytest.Config) -> Settings:
         victim=victim,
         registered=registered,
         data=single("data"),
+        fit_data=single("fit-data"),
         level=level,
         attacks=several("attack"),
         eps=parse_eps(single("eps")),

@@ -17,7 +17,15 @@ from effattack._pytest_judge import NO_TIMING, compared, hold_baseline, hold_lim
 from effattack._pytest_marker import MARKER, marked
 from effattack._pytest_options import add_options, settings_of
 from effattack._pytest_results import finish, prepare
-from effattack._pytest_session import SESSION, Session, for_pytest, in_words, score, users_code
+from effattack._pytest_session import (
+    SESSION,
+    Session,
+    fit_data,
+    for_pytest,
+    in_words,
+    score,
+    users_code,
+)
 from effattack._pytest_summary import lines
 from effattack.errors import UsageError
 
@@ -138,8 +146,11 @@ def effattack_evaluation(
     pytestconfig: pytest.Config,
 ) -> Evaluation:
     """The victim under the attacks of the options, evaluated once for all tests; not judged."""
-    with in_words():
-        return score(pytestconfig.stash[SESSION], effattack_victim, *effattack_data)
+    session, victim = pytestconfig.stash[SESSION], effattack_victim
+    settings = session.settings
+    with users_code(session, settings.fit_data):
+        fit = fit_data(settings, victim, settings.attacks)
+        return score(session, victim, *effattack_data, fit=fit)
 
 
 @pytest.hookimpl(optionalhook=True)

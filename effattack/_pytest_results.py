@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from effattack.evaluation import Evaluation
 
 WORKERS = ".workers"
-_SAME_ROW = ["victim", "attack", "eps", "seed", "sample", "prediction", "macs"]
+_SAME_ROW = ["victim", "attack", "threat", "eps", "seed", "sample", "prediction", "macs"]
 
 
 def prepare(session: Session) -> None:

@@ -92,9 +92,26 @@ def score(
     return found
 
 
+def fit_data(
+    settings: Settings, victim: Victim, attacks: Sequence[str]
+) -> tuple[Tensor, Tensor] | None:
+    """What universal ones of these attacks learn from: none of the scored images.
+
+    None where there is no such attack, or no image is left.
+    """
+    from effattack.attacks import UniversalAttack, attack_class
+    from effattack.data import held_out, load_data
+
+    if not any(issubclass(attack_class(name), UniversalAttack) for name in attacks):
+        return None
+    if settings.fit_data:
+        return load_data(settings.fit_data, victim)
+    return held_out(*load_data(settings.data, victim), settings.samples)
+
+
 def for_pytest(error: Exception) -> str:
     """The message, with the options of ``effattack run`` under the names they have here."""
-    options = "attack|baselines|compare|data|eps|out|samples|save|victim"
+    options = "attack|baselines|compare|data|eps|fit-data|out|samples|save|victim"
     renamed = rf"(?<![\w-])(?:--(?=(?:{options})\b)|(?=fail-(?:below|above)\b))"
     return re.sub(renamed, "--effattack-", str(error))
 

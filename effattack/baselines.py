@@ -39,10 +39,11 @@ _REMEDY = "restore it from version control, or save it again with --save"
 
 @dataclass(frozen=True)
 class Series:
-    """One victim under one attack; the lists hold one value per image, averaged over seeds."""
+    """One victim, attack and budget; the lists hold one value per image, averaged over seeds."""
 
     attack: str
     kind: str
+    threat: str
     eps: float
     scores: dict[str, float]
     """Of the score table, for people; NaN where not measured."""
@@ -178,12 +179,13 @@ def commit() -> str | None:
 
 
 def _record(rows: pd.DataFrame, scores: pd.DataFrame, about: Mapping[str, Any]) -> Record:
+    of_series = rows.groupby(["attack", "threat", "eps"], sort=False)
     kept = ("input_shape", "num_classes", "max_macs", "digest", "data")
     return Record(
         family=str(rows.family.iloc[0]),
         series=[
-            _series(rows[(rows.attack == score.attack) & (rows.eps == score.eps)], score)
-            for score in scores.itertuples()
+            _series(own, score)
+            for score, (_, own) in zip(scores.itertuples(), of_series, strict=True)
         ],
         **{key: about[key] for key in kept},
     )
@@ -196,6 +198,7 @@ def _series(rows: pd.DataFrame, score: Any) -> Series:
     return Series(
         attack=score.attack,
         kind=str(rows.kind.iloc[0]),
+        threat=score.threat,
         eps=float(score.eps),
         scores={key: float(getattr(score, key)) for key in (*named, "energy_ratio")},
         macs=per_image.macs.mean().tolist(),

@@ -14,6 +14,7 @@ from math import isnan, nan
 from typing import TYPE_CHECKING, NamedTuple
 
 from effattack.baselines import Baseline, Record, Series
+from effattack.budgets import at_budget
 from effattack.errors import UsageError
 from effattack.measure.statistics import Interval, median_ratio
 from effattack.resampling import (
@@ -38,6 +39,7 @@ class Change(NamedTuple):
 
     victim: str
     attack: str
+    threat: str
     eps: float
     score: str
     before: float
@@ -59,12 +61,12 @@ class Change(NamedTuple):
         share = self.score in SHARES
         sign = "{:+.3f}" if share else "×{:.3f}"
         number = "{:,.0f}" if self.score == "macs" else "{:.3f}"
-        at = f" at eps {self.eps * 255:g}/255" if 0 < self.eps < 1 else ""
         bounds = "no interval, not judged"
         if self.by.low == self.by.low:
             bounds = f"interval {sign.format(self.by.low)} to {sign.format(self.by.high)}"
+        under = _under(self.attack, self.threat, self.eps)
         return (
-            f"{self.victim} under {self.attack}{at}: {self.score.replace('_', ' ')} "
+            f"{self.victim} under {under}: {self.score.replace('_', ' ')} "
             f"{number.format(self.before)} → {number.format(self.after)}, "
             f"{sign.format(self.by.value)} ({bounds})"
         )
@@ -148,8 +150,12 @@ def _same_victim(victim: str, record: Record, baseline: Baseline, name: str) -> 
     return then
 
 
-def _key(series: Series) -> tuple[str, float]:
-    return series.attack, round(series.eps, 9)
+def _key(series: Series) -> tuple[str, str, float]:
+    return series.attack, series.threat, round(series.eps, 9)
+
+
+def _under(attack: str, threat: str, eps: float) -> str:
+    return attack if threat == "none" else f"{attack} at {at_budget(threat, eps)}"
 
 
 def _pairs(now: Record, then: Record) -> Iterator[tuple[Series, Series]]:
@@ -162,8 +168,8 @@ def _pairs(now: Record, then: Record) -> Iterator[tuple[Series, Series]]:
 
 def _unpaired(victim: str, now: Record, then: Record, name: str) -> list[str]:
     here, there = ({_key(s) for s in r.series if s.kind == "compute"} for r in (now, then))
-    new = ", ".join(sorted(attack for attack, _ in here - there))
-    gone = ", ".join(sorted(attack for attack, _ in there - here))
+    new = ", ".join(_under(*key) for key in sorted(here - there))
+    gone = ", ".join(_under(*key) for key in sorted(there - here))
     notes = [f"{victim}: {new} not in {name}, nothing to compare with"] if new else []
     return notes + ([f"{victim}: {gone} of {name} did not run now"] if gone else [])
 
@@ -202,7 +208,7 @@ def _changes(
             asked.append((now, then, "energy_ratio", partial(_energy, now, then)))
     held = 1 - (1 - CONFIDENCE) / len(asked)
     return [
-        Change(victim, now.attack, now.eps, score, then.scores[score], now.scores[score], by(held))
+        Change(victim, *_key(now), score, then.scores[score], now.scores[score], by(held))
         for now, then, score, by in asked
     ]
 

@@ -21,7 +21,9 @@ class Level(NamedTuple):
     seeds: tuple[int, ...]
     """Of attacks and controls."""
     attacks: str
-    """``"first"`` of the victim's default attacks, its ``"defaults"``, or ``"all"`` that apply."""
+    """``"first"`` of the victim's default attacks, its ``"defaults"``, or ``"all"`` that apply.
+
+    Universal ones, which learn from images that are not scored, are for the user to name."""
 
 
 LEVELS = {
@@ -44,11 +46,18 @@ def level_of(name: str) -> Level:
 
 def attacks_of(level: Level, victim: Victim) -> list[str]:
     """Names of the attacks that a level runs on a victim."""
-    from effattack.attacks import attack_class, defaults, names
+    from effattack.attacks import defaults, names
 
     if level.attacks == "all":
-        return [n for n in names() if attack_class(n).kind != "control" and _applies(n, victim)]
+        return [name for name in names() if _needs_no_more(name) and _applies(name, victim)]
     return defaults(victim)[: 1 if level.attacks == "first" else None]
+
+
+def _needs_no_more(name: str) -> bool:
+    from effattack.attacks import UniversalAttack, attack_class
+
+    attack = attack_class(name)
+    return attack.kind != "control" and not issubclass(attack, UniversalAttack)
 
 
 def _applies(name: str, victim: Victim) -> bool:

@@ -1,4 +1,4 @@
-"""From per-sample rows to scores, one row per victim, attack and budget; seeds pooled."""
+"""From per-sample rows to scores, one row per victim, attack, threat and eps; seeds pooled."""
 
 from __future__ import annotations
 
@@ -6,14 +6,18 @@ import numpy as np
 import pandas as pd
 
 from effattack.errors import MeasurementError
-from effattack.measure.statistics import median_ratio
+from effattack.measure.statistics import Interval, median_ratio, proportion, ratio_of_sums
 
+CELL = ["victim", "attack", "threat", "eps"]
+"""What one row of scores is of."""
 COLUMNS = [
-    "victim",
-    "attack",
-    "eps",
+    *CELL,
     "accuracy",
+    "accuracy_low",
+    "accuracy_high",
     "agreement",
+    "agreement_low",
+    "agreement_high",
     "macs",
     "clean_macs",
     "dense_macs",
@@ -22,27 +26,30 @@ COLUMNS = [
     "attack_success",
     "attack_success_dense",
     "savings_retained",
+    "savings_retained_low",
+    "savings_retained_high",
     "constant",
     "latency_ratio",
     "latency_low",
     "latency_high",
     "clock",
     "energy_ratio",
+    "modelled_energy_ratio",
 ]
 """Columns of ``scores.csv``."""
 
 
 def score_table(samples: pd.DataFrame) -> pd.DataFrame:
-    """Scores of every victim, attack and eps, in the order of the samples.
+    """Scores of every victim, attack, threat and eps, in the order of the samples.
 
     Raises:
         MeasurementError: if a sample executed more than the declared max, or a constant victim's
             MACs moved: then the victim's declaration is wrong and no score can be trusted.
     """
     check_declarations(samples)
-    groups = samples.groupby(["victim", "attack", "eps"], sort=False)
+    groups = samples.groupby(CELL, sort=False)
     return pd.DataFrame(
-        [{"victim": v, "attack": a, "eps": e, **_scores(rows)} for (v, a, e), rows in groups],
+        [{**dict(zip(CELL, key, strict=True)), **_scores(rows)} for key, rows in groups],
         columns=COLUMNS,
     )
 
@@ -80,11 +87,18 @@ def _scores(rows: pd.DataFrame) -> dict[str, object]:
     constant = bool(rows.constant.all())
     success = 0.0 if constant else attack_success(rows.macs, rows.clean_macs, rows.max_macs)
     dense = 0.0 if constant else attack_success(rows.macs, rows.clean_macs, rows.dense_macs)
+    retained = Interval(1, 1, 1) if constant else _retained(rows)
+    right = _share(rows, rows.prediction == rows.label)
+    same = _share(rows, rows.prediction == rows.clean_prediction)
     timed = rows.dropna(subset=["seconds", "clean_seconds"])
-    latency = median_ratio(timed.seconds.to_numpy(float), timed.clean_seconds.to_numpy(float))
+    latency = _latency(timed)
     return {
-        "accuracy": (rows.prediction == rows.label).mean(),
-        "agreement": (rows.prediction == rows.clean_prediction).mean(),
+        "accuracy": right.value,
+        "accuracy_low": right.low,
+        "accuracy_high": right.high,
+        "agreement": same.value,
+        "agreement_low": same.low,
+        "agreement_high": same.high,
         "macs": rows.macs.mean(),
         "clean_macs": rows.clean_macs.mean(),
         "dense_macs": rows.dense_macs.mean(),
@@ -93,13 +107,35 @@ def _scores(rows: pd.DataFrame) -> dict[str, object]:
         "attack_success": success,
         "attack_success_dense": dense,
         "savings_retained": 1 - success,
+        "savings_retained_low": retained.low,
+        "savings_retained_high": retained.high,
         "constant": constant,
         "latency_ratio": latency.value,
         "latency_low": latency.low,
         "latency_high": latency.high,
         "clock": timed.clock.iloc[0] if len(timed) else None,
         "energy_ratio": _ratio(rows.joules, rows.clean_joules),
+        "modelled_energy_ratio": _ratio(rows.modelled_joules, rows.clean_modelled_joules),
     }
+
+
+def _retained(rows: pd.DataFrame) -> Interval:
+    """Bootstrapped over images; the seeds of an image stay together."""
+    left, saved = rows.max_macs - rows.macs, rows.max_macs - rows.clean_macs
+    return ratio_of_sums(left.groupby(rows["sample"]).sum(), saved.groupby(rows["sample"]).sum())
+
+
+def _share(rows: pd.DataFrame, holds: pd.Series) -> Interval:
+    """Of images; one that holds under some of its seeds adds the share of them."""
+    images = holds.groupby(rows["sample"]).mean()
+    return proportion(images.sum(), len(images))
+
+
+def _latency(timed: pd.DataFrame) -> Interval:
+    """Over images; the seeds of one are averaged in the logarithm."""
+    logs = np.log(timed[["seconds", "clean_seconds"]].astype(float))
+    images = np.exp(logs.groupby(timed["sample"]).mean())
+    return median_ratio(images.seconds, images.clean_seconds)
 
 
 def _ratio(attacked: pd.Series, clean: pd.Series) -> float:

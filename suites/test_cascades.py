@@ -18,8 +18,10 @@ if TYPE_CHECKING:
 
 __all__ = ["attacked", "pytest_generate_tests"]
 
+VICTIMS = ["digits_tinysaver_cascade", "digits_three_stage_cascade", "digits_esn"]
 
-@pytest.mark.effattack(victims=["digits_tinysaver_cascade"])
+
+@pytest.mark.effattack(victims=VICTIMS)
 class TestCascades(Suite):
     family = "cascade"
 

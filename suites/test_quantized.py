@@ -1,7 +1,8 @@
 """Quantization: products run in int8; some methods keep outlier columns in floating point.
 
-Plain int8 is robust by construction: the same operators run on every image, and no MAC moves. Where
-outliers decide what runs in floating point, savings are robust if an attacker cannot make outliers.
+Plain int8, and pruning beside it, is robust by construction: the same operators run on every image,
+and no MAC moves. Where outliers decide what runs in floating point, savings are robust if an
+attacker cannot make outliers.
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ if TYPE_CHECKING:
 
 __all__ = ["attacked", "pytest_generate_tests"]
 
+VICTIMS = ["digits_vit_int8", "digits_cnn_int8", "digits_cnn_pruned", "digits_vit_llm_int8"]
 
-@pytest.mark.effattack(victims=["digits_vit_int8", "digits_vit_llm_int8"])
+
+@pytest.mark.effattack(victims=VICTIMS)
 class TestQuantized(Suite):
     family = "quantization"
 

@@ -62,7 +62,7 @@ def test_it_is_readable_and_comes_back_as_it_was(evaluation: Evaluation, file: P
     record = content["victims"]["toy"]
     assert record["digest"]
     assert len(record["data"]) == 1
-    assert len(file.read_text().splitlines()) < 120
+    assert len(file.read_text().splitlines()) < 130
     assert json.loads(json.dumps(content)) == content
     series = Baseline.of(evaluation).victims["toy"].series
     for stored, found in zip(Baseline.load(file).victims["toy"].series, series, strict=True):
@@ -147,11 +147,24 @@ def test_without_a_max_the_macs_ratio_is_compared(evaluation: Evaluation) -> Non
 
 def test_what_is_on_one_side_only_is_noted(evaluation: Evaluation) -> None:
     clean = Evaluation(evaluation.samples[evaluation.samples.attack != "Slowdown"], evaluation.meta)
-    assert against(evaluation, clean).notes == ["toy: Slowdown of v1 did not run now"]
-    assert against(clean, evaluation).notes == ["toy: Slowdown not in v1, nothing to compare with"]
+    assert against(evaluation, clean).notes == ["toy: Slowdown at eps 4/255 of v1 did not run now"]
+    assert against(clean, evaluation).notes == [
+        "toy: Slowdown at eps 4/255 not in v1, nothing to compare with"
+    ]
     other = {**evaluation.meta, "attacks": ["Slowdown(eps=4/255, steps=500, seed=0)"]}
     found = against(evaluation, Evaluation(evaluation.samples, other))
     assert found.notes == ["settings of Slowdown are not those of v1"]
+
+
+def test_threats_are_told_apart(evaluation: Evaluation) -> None:
+    l2 = changed(evaluation, threat=lambda rows: "l2", macs=lambda rows: rows.max_macs)
+    both = Evaluation.concat([evaluation, l2])
+    assert against(both, both).moved == []
+    (note, *_) = against(evaluation, both).notes
+    assert note == "toy: Slowdown at l2 0.0157 not in v1, nothing to compare with"
+    worse = changed(both, macs=lambda rows: rows.max_macs)
+    (change,) = against(both, worse).worse
+    assert change.threat == "linf"
 
 
 @pytest.mark.parametrize(

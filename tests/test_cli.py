@@ -11,10 +11,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from effattack import cli as commands
+import effattack.cli as commands
+from effattack import scheduling
 from effattack.budgets import parse_eps
 from effattack.cli import main
-from effattack.cli.run import DEFAULT_VICTIMS
+from effattack.cli.what import DEFAULT_VICTIMS
 from effattack.errors import UsageError
 from effattack.registry import load_victim, registered
 from effattack.scores import COLUMNS
@@ -149,7 +150,7 @@ def test_an_interruption_says_how_to_go_on(
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(commands.run, "_execute", interrupt)
+    monkeypatch.setattr(scheduling, "_run", interrupt)
     assert run() == 130
     assert "the same command resumes" in capsys.readouterr().err
 
@@ -232,6 +233,22 @@ def test_lists_and_doctor(capsys: pytest.CaptureFixture) -> None:
     printed = capsys.readouterr().out
     for word in ("digits_vit_ats", "Slowdown", "torchattacks.PGD", "torch", "rapl"):
         assert word in printed
+
+
+def test_calibration_writes_its_table_and_every_trial(
+    project: Path, capsys: pytest.CaptureFixture
+) -> None:
+    options = ["--victim", "mine:build", "--data", "mine:data", "--trials", "1", "--load", "1"]
+    options += ["--seconds", "0.01", "--slowdown", "0", "--slowdown", "900", "--images", "6"]
+    assert main(["calibrate", *options, "--out", "tables/power.md"]) == 0
+    table = (project / "tables" / "power.md").read_text()
+    assert table.strip() in capsys.readouterr().out
+    for text in ("| 900% | ABBA | 1 |", "| 0% | sequential | 1 |", "beside 1 busy", "Smallest"):
+        assert text in table
+    trials = pd.read_csv(project / "tables" / "power.csv")
+    assert trials.slowdown.tolist() == [0, 0, 9, 9]
+    assert main(["calibrate", *options, "--seconds", "0"]) == 2
+    assert "1 trials of 0.0 s" in capsys.readouterr().err
 
 
 def test_the_defaults_are_registered() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -11,11 +13,14 @@ import torch
 from toys import LinearSaver, grey_images
 
 import effattack
+from effattack import execution
+from effattack.assembly import COLUMNS
 from effattack.attacks import Attack, DeepSloth, Slowdown
-from effattack.cells import Store
 from effattack.errors import AuditError, UsageError
 from effattack.evaluation import Evaluation
-from effattack.execution import COLUMNS
+from effattack.measure import latency
+from effattack.measure.clocks import WallClock
+from effattack.measure.statistics import Interval
 from effattack.scores import COLUMNS as SCORES
 from effattack.victim import Opaque, Trace, Victim
 
@@ -39,7 +44,7 @@ def run(victim: Victim, data: tuple, attacks: list[Attack | str], **settings: ob
 def test_one_row_per_sample_and_controls_beside(toy: LinearSaver, data: tuple) -> None:
     found = run(toy, data, ["Slowdown", DeepSloth(toy, 4 / 255)])
     assert list(found.samples.columns) == COLUMNS
-    key = ["victim", "attack", "eps", "seed", "sample"]
+    key = ["victim", "attack", "threat", "eps", "seed", "sample"]
     assert not found.samples.duplicated(key).any()
     assert set(found.samples.attack) == {"clean", "noise", "uniform", "Slowdown", "DeepSloth"}
     assert set(found.samples[found.samples.attack == "noise"].eps) == {4 / 255, 8 / 255}
@@ -98,7 +103,7 @@ def test_an_interruption_keeps_what_is_finished(
         run(toy, data, ["Slowdown", "DeepSloth"], out=tmp_path)
     monkeypatch.undo()
     kept = {file.name for file in (tmp_path / "cells").glob("*.parquet")}
-    assert len(kept) == 4  # clean, noise, uniform, Slowdown
+    assert len(kept) == 5  # checks, clean, noise, uniform, Slowdown
     whole = run(toy, data, ["Slowdown", "DeepSloth"], out=tmp_path)
     assert kept < {file.name for file in (tmp_path / "cells").glob("*.parquet")}
     undisturbed = run(toy, data, ["Slowdown", "DeepSloth"])
@@ -124,6 +129,43 @@ def test_latency_names_its_clock_and_checks_itself(toy: LinearSaver, data: tuple
     assert timed == (0 if latency["fired"] else 8)
     assert latency["fired"] == any("no latency is given" in note for note in found.meta["notes"])
     assert found.meta["energy"]
+
+
+def test_a_device_that_vanishes_while_it_is_timed_loses_no_finished_row(
+    toy: LinearSaver, data: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    def vanishing(*arguments: object, **settings: object) -> pd.DataFrame:
+        calls.append(arguments)
+        if len(calls) == 4:
+            raise RuntimeError("CUDA error: unspecified launch failure")
+        return latency.time_pairs(*arguments, **settings)
+
+    monkeypatch.setattr(execution, "time_pairs", vanishing)
+    monkeypatch.setattr(Interval, "excludes", lambda *_: False)
+    with pytest.raises(RuntimeError, match="launch failure"):
+        run(toy, data, ["Slowdown"], timed=6, out=tmp_path)
+    assert len(list((tmp_path / "cells").glob("*.parquet"))) == 1 + 4 + 3
+    monkeypatch.setattr(Slowdown, "run", lambda *_: pytest.fail("attacked again"))
+    found = run(toy, data, ["Slowdown"], timed=6, out=tmp_path)
+    assert len(calls) == 5
+    assert found.samples.seconds.notna().sum() == 4 * 6
+
+
+def test_cuda_events_stand_beside_the_wall_clock(
+    toy: LinearSaver, data: tuple, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Events(WallClock):
+        name = "cuda_event"
+
+    monkeypatch.setattr(latency, "clocks_for", lambda device: (WallClock(device), Events(device)))
+    monkeypatch.setattr(Interval, "excludes", lambda *_: False)
+    rows = run(toy, data, ["Slowdown"], timed=6).samples
+    timed = rows[rows.event_seconds.notna() & rows.clean_event_seconds.notna()]
+    assert len(timed) == len(rows[rows.seconds.notna()]) == 4 * 6
+    assert set(timed.clock) == {"wall"}
+    assert json.loads(timed.environment.iloc[0])["device"] == "cpu"
 
 
 def test_several_seeds(toy: LinearSaver, data: tuple) -> None:
@@ -168,8 +210,10 @@ def test_an_attack_made_for_another_victim(toy: LinearSaver, data: tuple) -> Non
 
 
 def test_two_attacks_that_would_share_rows(toy: LinearSaver, data: tuple) -> None:
+    other = Slowdown(toy)
+    other.search = replace(other.search, random_start=False)
     with pytest.raises(UsageError, match="would share their rows"):
-        run(toy, data, [Slowdown(toy), Slowdown(toy, keep_prediction=True)])
+        run(toy, data, [Slowdown(toy), other])
 
 
 @pytest.mark.parametrize(
@@ -204,7 +248,7 @@ def test_an_unknown_attack_is_refused_before_anything_runs(
 ) -> None:
     with pytest.raises(UsageError, match="did you mean Slowdown"):
         run(toy, data, ["Slodown"], out=tmp_path)
-    assert not list(Store(tmp_path / "cells").folder.iterdir())
+    assert not (tmp_path / "cells").exists()
 
 
 def test_a_folder_without_an_evaluation(tmp_path: Path) -> None:

@@ -66,7 +66,8 @@ def test_the_same_folder_resumes(run: Run, pytester: pytest.Pytester) -> None:
     def cells() -> dict[str, int]:
         result = run(*SUITES, BUILD, DATA, "--effattack-out=kept", "-k", "trusted")
         result.assert_outcomes(passed=1, deselected=7)
-        return {p.name: p.stat().st_mtime_ns for p in (pytester.path / "kept/cells").iterdir()}
+        stored = (pytester.path / "kept" / "cells").glob("*.parquet")
+        return {path.name: path.stat().st_mtime_ns for path in stored}
 
     assert cells() == cells()
 
@@ -87,6 +88,19 @@ def test_a_victim_fixture_of_the_users_own(run: Run, pytester: pytest.Pytester) 
     )
     result = run(DATA, "--effattack-samples=5")
     result.assert_outcomes(passed=1)
+
+
+def test_a_universal_attack_learns_from_images_that_are_not_scored(run: Run) -> None:
+    universal = "--effattack-attack=UniversalSlowdown(epochs=1)"
+    options = (*SUITES, BUILD, DATA, universal, "-k", "trusted")
+    rest = run(*options, "--effattack-samples=5", "--effattack-fail-below=savings_retained=-1")
+    rest.assert_outcomes(passed=1, deselected=7)
+    assert "UniversalSlowdown(epochs=1) at 8/255" in section(rest)
+    others = run(*options, "--effattack-fit-data=models:others")
+    others.assert_outcomes(passed=1, deselected=7)
+    nothing = run(*options)
+    nothing.assert_outcomes(errors=1, deselected=7)
+    nothing.stdout.fnmatch_lines(["*is universal: give images to learn *--effattack-fit-data*"])
 
 
 def test_nothing_is_said_where_nothing_was_scored(run: Run, pytester: pytest.Pytester) -> None:
@@ -325,7 +339,7 @@ def report(test: str, macs: float | None = None, failed: bool = False, **facts: 
     """What pytest reports of a test on ``my.victim``."""
     if macs is not None:
         unknown = ("savings_retained", "latency_ratio", "latency_low", "latency_high")
-        facts |= {**dict.fromkeys(unknown, nan), "attack": "A", "eps": 8 / 255, "clock": ""}
+        facts |= {**dict.fromkeys(unknown, nan), "attack": "A", "budget": "8/255", "clock": ""}
         facts |= {"clean_macs": 10.0, "macs": macs}
     properties = [(f"effattack.my.victim.{key}", value) for key, value in facts.items()]
     nodeid = f"tests/test_x.py::{test}"

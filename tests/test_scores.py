@@ -32,6 +32,7 @@ def samples(
             "family": "cascade",
             "attack": attack,
             "kind": KINDS[attack],
+            "threat": "linf",
             "eps": 8 / 255,
             "seed": 0,
             "sample": range(count),
@@ -48,6 +49,8 @@ def samples(
             "clock": "wall",
             "joules": math.nan,
             "clean_joules": math.nan,
+            "modelled_joules": 3e-9,
+            "clean_modelled_joules": 2e-9,
             **columns,
         }
     )
@@ -57,8 +60,8 @@ def test_the_columns_are_those_of_the_file() -> None:
     table = score_table(samples("Slowdown", [20.0, 40.0], [60.0, 80.0]))
     assert list(table.columns) == COLUMNS
     assert COLUMNS[0] == "victim"
-    assert COLUMNS[-1] == "energy_ratio"
-    assert len(COLUMNS) == 19
+    assert COLUMNS[-1] == "modelled_energy_ratio"
+    assert len(COLUMNS) == 27
 
 
 def test_a_hand_computed_row() -> None:
@@ -69,6 +72,27 @@ def test_a_hand_computed_row() -> None:
     assert row.macs_ratio == pytest.approx(140 / 60)
     assert row.latency_ratio == pytest.approx(2)
     assert math.isnan(row.energy_ratio)
+    assert row.modelled_energy_ratio == pytest.approx(1.5)
+
+
+def test_every_headline_number_has_an_interval() -> None:
+    attacked = [float(40 + k % 50) for k in range(100)]
+    rows = samples("Slowdown", [20.0] * 100, attacked, label=[k % 4 // 3 for k in range(100)])
+    row = score_table(rows).iloc[0]
+    for name in ("savings_retained", "accuracy", "agreement"):
+        assert row[f"{name}_low"] <= row[name] <= row[f"{name}_high"]
+    assert row.accuracy == 0.75
+    assert (row.accuracy_low, row.accuracy_high) == pytest.approx((0.6534, 0.8312), abs=1e-4)
+    assert row.savings_retained_low < row.savings_retained < row.savings_retained_high
+
+
+def test_seeds_are_no_new_images() -> None:
+    """Three seeds that do the same to the same images leave every interval as it was."""
+    attacked = [float(40 + k) for k in range(40)]
+    one = samples("Slowdown", [20.0] * 40, attacked, label=[k % 4 // 3 for k in range(40)])
+    one["seconds"] = [1e-3 + k * 1e-4 for k in range(40)]
+    three = pd.concat([one.assign(seed=seed) for seed in range(3)])
+    pd.testing.assert_frame_equal(score_table(one), score_table(three))
 
 
 def test_accuracy_and_agreement_are_different_things() -> None:

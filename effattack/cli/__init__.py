@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from effattack.cli import completion, doctor, listing, output, report, run, summary
+from effattack.cli import calibrate, completion, doctor, listing, output, report, run, summary
 from effattack.errors import EffattackError, FactoryError, MeasurementError
 from effattack.terminal import PLAIN
 
@@ -25,6 +25,7 @@ COMMANDS = {
     "report": report,
     "summary": summary,
     "doctor": doctor,
+    "calibrate": calibrate,
     "completion": completion,
 }
 EXIT_CODES = """exit codes: 0 passed, 1 a limit was crossed or a score got worse than the baseline,

@@ -5,128 +5,60 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from effattack.baselines import FOLDER
-from effattack.budgets import parse_eps
-from effattack.cli import output
+from effattack.cli import judging, output, what, where
 from effattack.cli.report import write
-from effattack.errors import UsageError
 from effattack.terminal import PLAIN, progress_bar
-
-if TYPE_CHECKING:
-    from effattack.cells import Store
-    from effattack.evaluation import Evaluation
-    from effattack.planning import Plan
-    from effattack.victim import Victim
 
 HELP = "score victims under attacks and write a report"
 EXAMPLES = """examples:
   effattack run
   effattack run --victim mypackage.models:build --data images/ --fail-below savings_retained=0.6
   effattack run --victim digits_vit_ats --attack Slowdown --attack DeSparsify --eps 4/255
+  effattack run --attack "Slowdown(threat='l2:1.0')" --attack "UniversalSlowdown(threat='patch:16')"
   effattack run --victim mypackage.models:build --data images/ --save v1
   effattack run --victim mypackage.models:build --data images/ --compare v1 --quiet
+  effattack run sweep.toml --workers
 """
-DEFAULT_VICTIMS = (
-    "digits_cnn_early_exit",
-    "digits_tinysaver_cascade",
-    "digits_vit_ats",
-    "digits_vit_int8",
-)
 
 
 def arguments(run: argparse.ArgumentParser) -> None:
-    run.add_argument(
-        "--victim", action="append", metavar="NAME|MODULE:FACTORY", help="default: four on digits"
-    )
-    run.add_argument("--attack", action="append", metavar="NAME", help="default: all that apply")
-    run.add_argument("--eps", default="8/255", help="l-inf budget in [0, 1] pixels (8/255)")
-    run.add_argument("--samples", type=int, default=200, metavar="N", help="images (200)")
-    run.add_argument(
-        "--data", metavar="PATH|MODULE:FACTORY", help="folder by class, .npz, or a callable"
-    )
-    run.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    run.add_argument("--seed", type=int, default=0)
-    run.add_argument("--energy", action="store_true", help="meter energy: 25 s per attack")
-    run.add_argument("--fail-below", action="append", default=[], metavar="SCORE=VALUE")
-    run.add_argument("--fail-above", action="append", default=[], metavar="SCORE=VALUE")
-    run.add_argument("--save", metavar="NAME", help="save the scores as a baseline of that name")
-    run.add_argument("--compare", metavar="NAME", help="fail what got worse since that baseline")
-    run.add_argument("--baselines", type=Path, default=Path(FOLDER), metavar="DIR")
+    what.arguments(run)
+    where.arguments(run)
+    judging.arguments(run)
     run.add_argument("--out", type=Path, default=Path("effattack-report"), metavar="DIR")
+    run.add_argument("--dry-run", action="store_true", help="show what would be run")
+    run.add_argument("--verify", action="store_true", help="run damaged cells again")
     output.arguments(run)
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
-    from effattack.attacks import attack_class
-    from effattack.baselines import Baseline, path_of
-    from effattack.cells import Store
-    from effattack.comparison import Comparison, compare
-    from effattack.evaluation import Evaluation
-    from effattack.limits import judge, parse_limit
-    from effattack.registry import load_victim
+    from effattack.overview import overview
+    from effattack.scheduling import discard_damaged
+    from effattack.store import Store
+    from effattack.sweep import complete, failed
 
-    limits = [parse_limit(text, fail_below=True) for text in options.fail_below]
-    limits += [parse_limit(text, fail_below=False) for text in options.fail_above]
-    eps, device = parse_eps(options.eps), _device(options.device)
-    for name in options.attack or ():
-        attack_class(name)
-    save, before = (
-        path_of(name, options.baselines) if name else None
-        for name in (options.save, options.compare)
-    )
-    baseline = Baseline.load(before) if before else None
+    judge = judging.Judge.of(options)
+    sweep, executor = what.sweep_of(options), where.executor_of(options)
+    executor.check(sweep.device, sweep.timed > 0)
     store = Store(options.out / "cells")
-    victims = [load_victim(name).to(device) for name in options.victim or DEFAULT_VICTIMS]
-    plans = [_plan(victim, eps, options) for victim in victims]
-    evaluation = Evaluation.concat(_execute(plans, store, console))
+    plans = sweep.plan()
+    if options.verify:
+        for spec in discard_damaged(plans, store, executor):
+            console.print(f"damaged, to be run again: {store.path(spec)}", **PLAIN)
+    todo, lines = overview(plans, store)
+    for line in lines:
+        console.print(line, **PLAIN)
+    if options.dry_run:
+        return 0
+    with progress_bar(console, todo) as advance:
+        evaluation, failures = complete(plans, store, executor, advance)
     evaluation.meta["command"] = "effattack " + shlex.join(sys.argv[1:])
-    evaluation.meta["data"] = options.data or "the victims' own test images"
+    evaluation.meta["data"] = sweep.data or "the victims' own test images"
     write(evaluation, options.out, console)
-    if save:
-        console.print(f"baseline: {Baseline.of(evaluation).save(save)}", **PLAIN)
-    verdicts = judge(evaluation.scores(), evaluation.kinds, limits)
-    found = compare(evaluation, baseline, options.compare) if baseline else Comparison([], [])
-    for message in [v.message for v in verdicts if v.passed] + found.notes:
-        console.print(message, **PLAIN)
-    crossed = [verdict.message for verdict in verdicts if not verdict.passed]
-    worse = [f"worse than {options.compare}: {change}" for change in found.worse]
-    output.print_bad_news(crossed + worse, options)
-    if options.json:
-        output.print_json(evaluation, options.out, verdicts, found.worse)
-    return 1 if crossed or worse else 0
-
-
-def _plan(victim: Victim, eps: float, options: argparse.Namespace) -> Plan:
-    from effattack.attacks import defaults
-    from effattack.data import load_data, subset
-    from effattack.planning import plan
-
-    images, labels = subset(*load_data(options.data, victim), options.samples)
-    attacks = options.attack or defaults(victim)
-    seeds, energy = (options.seed,), options.energy
-    return plan(victim, images, labels, attacks, eps=eps, seeds=seeds, energy=energy)
-
-
-def _execute(plans: Sequence[Plan], store: Store, console: Console) -> list[Evaluation]:
-    from effattack.evaluation import Evaluation
-    from effattack.execution import execute
-
-    with progress_bar(console, sum(plan.work for plan in plans)) as advance:
-        return [Evaluation(*execute(plan, store, advance)) for plan in plans]
-
-
-def _device(name: str) -> str:
-    import torch
-
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UsageError(
-            "--device cuda: torch sees no CUDA device here (effattack doctor says why); "
-            "use --device cpu"
-        )
-    return name
+    if failures:
+        raise failed(failures)
+    return judge.judge(evaluation, options, console)

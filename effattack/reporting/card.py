@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import pandas as pd
 
-from effattack.measure.statistics import NOTHING
 from effattack.reporting import words
 from effattack.reporting.markdown import code, plain
 from effattack.reporting.meta import Meta, section
 from effattack.reporting.tables import over_dense
-from effattack.reporting.verdict import Verdict, unit_of, verdicts
+from effattack.reporting.verdict import Row, Verdict, samples_of, unit_of, verdicts
 from effattack.reporting.words import missing
-from effattack.resampling import interval, resamples, savings_retained
 
 
 def card(samples: pd.DataFrame, scores: pd.DataFrame, meta: Meta) -> str:
@@ -24,15 +22,14 @@ def _block(verdict: Verdict, samples: pd.DataFrame, meta: Meta) -> str:
     row, clean = verdict.shown, verdict.clean
     if row is None or clean is None:
         return f"{code(verdict.victim)} was not scored."
-    own = samples[(samples.victim == verdict.victim) & (samples.attack == row["attack"])]
-    own = own[own.eps == row["eps"]]
+    own = samples_of(row, samples[samples.victim == verdict.victim])
     like = unit_of(row)
     machine = section(meta, "environment")
     versions = section(meta, "versions")
     facts = {
-        "Savings retained": _savings(verdict, own),
+        "Savings retained": _savings(verdict),
         "Worst compute attack": code(str(row["attack"])) if verdict.worst else "none applies",
-        "Threat": f"every pixel within ε = {words.eps(row['eps'])} of the image, in [0, 1]",
+        "Threat": _threat(row),
         "MACs per image": f"{words.macs(row['clean_macs'], like)} clean, "
         f"{words.macs(row['macs'], like)} attacked ({words.ratio(row['macs_ratio'])}; "
         f"{over_dense(row)} of the dense model), max {words.macs(row['max_macs'], like)}",
@@ -51,15 +48,18 @@ def _block(verdict: Verdict, samples: pd.DataFrame, meta: Meta) -> str:
     return "\n".join(lines + [f"| {fact} | {told} |" for fact, told in facts.items()])
 
 
-def _savings(verdict: Verdict, rows: pd.DataFrame) -> str:
+def _threat(row: Row) -> str:
+    """What the attacker may change."""
+    if row["threat"] == "linf":
+        return f"every pixel within {words.at(row)} of the image, in [0, 1]"
+    return "none" if row["threat"] == "none" else f"{words.at(row)}, pixels in [0, 1]"
+
+
+def _savings(verdict: Verdict) -> str:
     if missing(verdict.savings):
         return plain(verdict.note) or words.MISSING
-    images = rows.groupby("sample")[["macs", "clean_macs", "max_macs"]].mean()
-    found = NOTHING
-    if verdict.worst and not verdict.constant:
-        statistic = savings_retained(images.macs, images.clean_macs, images.max_macs.iloc[0])
-        found = interval(statistic, resamples(len(images)))
     told = f"**{words.headline_percent(verdict.savings)}**"
-    if missing(found.low):
-        return told + (" (constant)" if verdict.constant else "")
-    return f"{told} (95 % interval over images: {found.low:.0%} to {found.high:.0%})"
+    if verdict.constant or verdict.worst is None:
+        return told + " (constant)" * verdict.constant
+    low, high = (verdict.worst[f"savings_retained_{end}"] for end in ("low", "high"))
+    return told if missing(low) else f"{told} (95 % interval over images: {low:.0%} to {high:.0%})"

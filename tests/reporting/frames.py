@@ -116,6 +116,7 @@ def cell(name: str, fake: Fake, attack: str, seed: int, count: int) -> pd.DataFr
             "family": fake.family,
             "attack": attack,
             "kind": kind_of(attack),
+            "threat": {"clean": "none", "uniform": "box"}.get(attack, "linf"),
             "eps": eps_of(attack),
             "seed": seed,
             "sample": np.arange(count),
@@ -156,7 +157,8 @@ def samples(count: int = 100, seeds: tuple[int, ...] = (0,)) -> pd.DataFrame:
 def scores(rows: pd.DataFrame) -> pd.DataFrame:
     """One row per victim, attack and eps, as ``Evaluation.scores()`` makes them."""
     table = []
-    for (victim, attack, eps), cell_rows in rows.groupby(["victim", "attack", "eps"], sort=False):
+    cells = rows.groupby(["victim", "attack", "threat", "eps"], sort=False)
+    for (victim, attack, threat, eps), cell_rows in cells:
         first = cell_rows.iloc[0]
         clean, macs = cell_rows.clean_macs.mean(), cell_rows.macs.mean()
         dense, most = first.dense_macs, first.max_macs
@@ -167,6 +169,7 @@ def scores(rows: pd.DataFrame) -> pd.DataFrame:
             {
                 "victim": victim,
                 "attack": attack,
+                "threat": threat,
                 "eps": eps,
                 "accuracy": (cell_rows.prediction == cell_rows.label).mean(),
                 "agreement": (cell_rows.prediction == cell_rows.clean_prediction).mean(),
@@ -178,6 +181,8 @@ def scores(rows: pd.DataFrame) -> pd.DataFrame:
                 "attack_success": success,
                 "attack_success_dense": 0.0 if first.constant else (macs - clean) / (dense - clean),
                 "savings_retained": 1 - success,
+                "savings_retained_low": 1 - success - 0.05 * (not first.constant),
+                "savings_retained_high": 1 - success + 0.05 * (not first.constant),
                 "constant": first.constant,
                 "latency_ratio": np.exp(middle),
                 "latency_low": np.exp(middle - spread),

@@ -58,7 +58,8 @@ def test_it_fits(scores: pd.DataFrame, most: int) -> None:
 
 def test_a_card_says_under_which_threat_and_how_sure() -> None:
     samples = frames.samples(40)
-    text = card(samples, frames.scores(samples), frames.meta())
+    found, meta = frames.scores(samples), frames.meta()
+    text = card(samples, found, meta)
     assert text.startswith("## Robustness of efficiency\n")
     assert {len(row) for row in rows(text)} == {2}
     assert re.search(
@@ -67,6 +68,8 @@ def test_a_card_says_under_which_threat_and_how_sure() -> None:
     assert "(constant)" in text
     assert "every pixel within ε = 8/255" in text
     assert "| Images | 40, seeds" in text
+    patch = card(*(f.assign(threat="patch@corner", eps=16.0) for f in (samples, found)), meta)
+    assert "| Threat | patch@corner 16 px, pixels in [0, 1] |" in patch
 
 
 def test_errors_come_first(scores: pd.DataFrame) -> None:

@@ -1,0 +1,75 @@
+"""What makes ``effattack run`` fail: limits, and what got worse since a baseline."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from effattack.baselines import FOLDER, Baseline, path_of
+from effattack.cli import output
+from effattack.limits import Limit, judge, parse_limit
+from effattack.terminal import PLAIN
+
+if TYPE_CHECKING:
+    from effattack.evaluation import Evaluation
+
+
+def arguments(run: argparse.ArgumentParser) -> None:
+    what = run.add_argument_group("what makes it fail")
+    what.add_argument("--fail-below", action="append", default=[], metavar="SCORE=VALUE")
+    what.add_argument("--fail-above", action="append", default=[], metavar="SCORE=VALUE")
+    what.add_argument("--save", metavar="NAME", help="save the scores as a baseline of that name")
+    what.add_argument("--compare", metavar="NAME", help="fail what got worse since that baseline")
+    what.add_argument("--baselines", type=Path, default=Path(FOLDER), metavar="DIR")
+
+
+@dataclass(frozen=True)
+class Judge:
+    """The limits and the baseline to hold scores to, and where to save a new one."""
+
+    limits: list[Limit]
+    save: Path | None
+    baseline: Baseline | None
+
+    @classmethod
+    def of(cls, options: argparse.Namespace) -> Judge:
+        """What the options say, read before anything runs.
+
+        Raises:
+            UsageError: for a limit that is none, or a baseline that cannot be read.
+        """
+        save, before = (
+            path_of(name, options.baselines) if name else None
+            for name in (options.save, options.compare)
+        )
+        return cls(
+            [
+                *(parse_limit(text, fail_below=True) for text in options.fail_below),
+                *(parse_limit(text, fail_below=False) for text in options.fail_above),
+            ],
+            save,
+            Baseline.load(before) if before else None,
+        )
+
+    def judge(self, evaluation: Evaluation, options: argparse.Namespace, console: Console) -> int:
+        """Say how the scores stand, and save them; returns the exit code."""
+        from effattack.comparison import Comparison, compare
+
+        if self.save:
+            console.print(f"baseline: {Baseline.of(evaluation).save(self.save)}", **PLAIN)
+        verdicts = judge(evaluation.scores(), evaluation.kinds, self.limits)
+        found = Comparison([], [])
+        if self.baseline:
+            found = compare(evaluation, self.baseline, options.compare)
+        for message in [v.message for v in verdicts if v.passed] + found.notes:
+            console.print(message, **PLAIN)
+        bad = [verdict.message for verdict in verdicts if not verdict.passed]
+        bad += [f"worse than {options.compare}: {change}" for change in found.worse]
+        output.print_bad_news(bad, options)
+        if options.json:
+            output.print_json(evaluation, options.out, verdicts, found.worse)
+        return 1 if bad else 0
