@@ -9,11 +9,12 @@ import warnings
 from importlib.util import find_spec
 from typing import Any
 
-from effattack.attacks.adapters import Foolbox, Torchattacks
 from effattack.attacks.base import Attack
 from effattack.attacks.controls import Clean, NearUniform, Noise
 from effattack.attacks.deepsloth import DeepSloth
 from effattack.attacks.desparsify import DeSparsify
+from effattack.attacks.from_foolbox import Foolbox
+from effattack.attacks.from_torchattacks import Torchattacks
 from effattack.attacks.naming import check_options, parse_name
 from effattack.attacks.query import QueryAttack
 from effattack.attacks.slowdown import Slowdown, UniversalSlowdown

@@ -131,14 +131,14 @@ class ATS(ViTVictim):
     def _forward_one(self, image: Tensor) -> Tensor:
         x = self.embed(image)
         for index, block in enumerate(self.vit.blocks):
-            x = self._sample(block, x) if index in self.ats_blocks else block(x)
+            x = self._sample(index, block, x) if index in self.ats_blocks else block(x)
         return self.classify(x)
 
-    def _sample(self, block: Any, x: Tensor) -> Tensor:
+    def _sample(self, index: int, block: Any, x: Tensor) -> Tensor:
         q, k, v = queries_keys_values(block.attn, block.norm1(x))
         attention = attention_map(q, k)
         scores = significance(attention, v)
-        kept = self.policy.keep(scores, torch.ones_like(scores, dtype=torch.bool))[0]
+        kept = self.keep(index, scores, torch.ones_like(scores, dtype=torch.bool))[0]
         rows = torch.cat([kept.new_ones(1), kept]).nonzero()[:, 0]
         update = project_heads(block.attn, attention.index_select(2, rows) @ v)
         x = x.index_select(1, rows) + block.ls1(update)
@@ -154,7 +154,7 @@ class ATS(ViTVictim):
                 q, k, v = queries_keys_values(block.attn, block.norm1(x))
                 attention = attention_map(q, k, live)
                 scores = significance(attention, v, live[:, 1:])
-                kept = self.policy.keep(scores.detach(), live[:, 1:])
+                kept = self.keep(index, scores.detach(), live[:, 1:])
                 gates.append(
                     Gate(
                         name=f"blocks.{index}.tokens",
@@ -179,6 +179,14 @@ class ATS(ViTVictim):
             aux={"significance": torch.stack(all_scores, dim=1)},
         )
 
+    def keep(self, index: int, scores: Tensor, live: Tensor) -> Tensor:
+        """What block ``index`` keeps: scores (B, n) and live (B, n) bool -> (B, n) bool."""
+        return self.policy.keep(scores, live)
+
+    def most(self, index: int, patches: int) -> int:
+        """The largest number of patch tokens that block ``index`` keeps of ``patches``."""
+        return self.policy.most(patches)
+
     def _macs(self, counts: list[Any]) -> Any:
         """MACs from the tokens (CLS included) before block 0 and after every block."""
         total = counts[0] * 0 + stem_and_head_macs(self.vit)
@@ -193,7 +201,7 @@ class ATS(ViTVictim):
         counts = [self.tokens]
         for index in range(len(self.vit.blocks)):
             samples = index in self.ats_blocks
-            counts.append(1 + self.policy.most(counts[-1] - 1) if samples else counts[-1])
+            counts.append(1 + self.most(index, counts[-1] - 1) if samples else counts[-1])
         return counts
 
     def _cost_to_go(self, index: int) -> float:

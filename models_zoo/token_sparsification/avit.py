@@ -91,7 +91,7 @@ class AViT(ViTVictim):
         output, cls_live = torch.zeros_like(x[:, :1]), True
         for index, block in enumerate(self.vit.blocks):
             x = block(x)
-            state = self.policy.step(state, self._score(index, self.policy.log_odds(x)))
+            state = self.step(index, state, self.policy.log_odds(x), patches=int(cls_live))
             if cls_live:
                 output = output + state.weight[:, :1, None] * x[:, :1]
                 cls_live = bool(state.onward[0, 0])
@@ -101,9 +101,17 @@ class AViT(ViTVictim):
             x, state = x.index_select(1, rows), state.rows(rows)
         return self.classify(output)
 
-    def _score(self, index: int, log_odds: Tensor) -> Tensor:
+    def step(self, index: int, before: Halted, log_odds: Tensor, patches: int) -> Halted:
+        """Where the tokens stand after block ``index``.
+
+        Args:
+            index: of the block.
+            before: where they stood.
+            log_odds: (B, n), of the block's halting scores.
+            patches: where the patch tokens begin: 1, or 0 where CLS has left the tokens.
+        """
         last = index == len(self.vit.blocks) - 1
-        return torch.ones_like(log_odds) if last else log_odds.sigmoid()
+        return self.policy.step(before, torch.ones_like(log_odds) if last else log_odds.sigmoid())
 
     def trace(self, images: Tensor) -> Trace:
         x = self.embed(images)
@@ -116,7 +124,7 @@ class AViT(ViTVictim):
             before = state
             x = masked_block(block, x, _attended(before.onward))
             log_odds = self.policy.log_odds(x)
-            state = self.policy.step(before, self._score(index, log_odds))
+            state = self.step(index, before, log_odds, patches=1)
             output = output + state.weight[:, :1, None] * x[:, :1]
             live.append(before.onward)
             halting.append(log_odds.sigmoid() * before.onward)
