@@ -11,13 +11,16 @@ from typing import Any
 
 from effattack.attacks.base import Attack
 from effattack.attacks.controls import Clean, NearUniform, Noise
+from effattack.attacks.corruptions import Corruption
 from effattack.attacks.deepsloth import DeepSloth
 from effattack.attacks.desparsify import DeSparsify
+from effattack.attacks.exits_pgd import PGDAvg, PGDMax
 from effattack.attacks.from_foolbox import Foolbox
 from effattack.attacks.from_torchattacks import Torchattacks
 from effattack.attacks.naming import check_options, parse_name
 from effattack.attacks.query import QueryAttack
 from effattack.attacks.slowdown import Slowdown, UniversalSlowdown
+from effattack.attacks.transfer import Transfer
 from effattack.attacks.universal import UniversalAttack
 from effattack.errors import EffattackError, UsageError, unknown_name
 from effattack.victim import Opaque, Victim
@@ -25,14 +28,18 @@ from effattack.victim import Opaque, Victim
 __all__ = [
     "Attack",
     "Clean",
+    "Corruption",
     "DeSparsify",
     "DeepSloth",
     "Foolbox",
     "NearUniform",
     "Noise",
+    "PGDAvg",
+    "PGDMax",
     "QueryAttack",
     "Slowdown",
     "Torchattacks",
+    "Transfer",
     "UniversalAttack",
     "UniversalSlowdown",
     "attack_class",
@@ -41,19 +48,27 @@ __all__ = [
     "names",
 ]
 
-CONTROLS: dict[str, type[Attack]] = {"clean": Clean, "noise": Noise, "uniform": NearUniform}
+CONTROLS: dict[str, type[Attack]] = {
+    "clean": Clean,
+    "noise": Noise,
+    "uniform": NearUniform,
+    "corruption": Corruption,
+}
 _BUILT_IN: dict[str, type[Attack]] = {
     "Slowdown": Slowdown,
     "UniversalSlowdown": UniversalSlowdown,
     "DeepSloth": DeepSloth,
     "DeSparsify": DeSparsify,
     "QueryAttack": QueryAttack,
+    "PGDAvg": PGDAvg,
+    "PGDMax": PGDMax,
+    "Transfer": Transfer,
 }
 _LIBRARIES: dict[str, type[Torchattacks] | type[Foolbox]] = {
     "torchattacks": Torchattacks,
     "foolbox": Foolbox,
 }
-_UNBUDGETED = (Clean, NearUniform)
+_UNBUDGETED = (Clean, NearUniform, Corruption)
 
 
 def names() -> list[str]:

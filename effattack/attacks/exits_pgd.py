@@ -19,7 +19,7 @@ from effattack.attacks.search import Best, cosine, input_gradient
 from effattack.errors import NotApplicable
 from effattack.objectives import Goal, Step
 from effattack.threats import Threat
-from effattack.victim import Victim
+from effattack.victim import Trace, Victim
 
 Loss = Callable[[Tensor], Tensor]
 """Cross-entropies of all stages (B, stages) -> what is driven up, (B,)."""
@@ -68,7 +68,7 @@ class PGDAvg(Attack):
 
     def run(self, clean: Tensor, goal: Goal, generator: Generator) -> Tensor:
         with torch.no_grad():
-            best = Best(clean.clone(), *self._judged(clean, goal)[1:])
+            best = Best(clean.clone(), *_judged(goal.victim.trace(clean), goal)[1:])
         for number, loss in enumerate(self._losses(clean)):
             self._climb(clean, loss, goal, generator, best, number)
         return best.images
@@ -90,24 +90,14 @@ class PGDAvg(Attack):
         iterate = threat.start(clean, generator)
         for step in range(self.steps + 1):
             images = threat.on_grid(iterate, clean).detach().requires_grad_()
-            entropies, wrong, mean = self._judged(images, goal)
+            trace = goal.victim.trace(images)
+            entropies, wrong, mean = _judged(trace, goal)
             best.update(rows, images.detach(), wrong, mean)
             goal.callback(Step(number, step, self.steps, best.macs, best.value))
             if step < self.steps:
-                gradient = input_gradient(loss(entropies), images, goal.victim.trace(images[:0]))
+                gradient = input_gradient(loss(entropies), images, trace)
                 moved = threat.ascend(iterate, gradient, size(step / self.steps))
                 iterate = threat.project(moved, clean)
-
-    def _judged(self, images: Tensor, goal: Goal) -> tuple[Tensor, Tensor, Tensor]:
-        """Cross-entropies (B, stages); whether the answer is wrong (0 or 1) and their mean, (B,)."""
-        trace = goal.victim.trace(images)
-        if trace.stage_logits is None:
-            raise NotApplicable(f"{goal.victim.name} shows no internal classifiers")
-        stages = trace.stage_logits
-        labels = goal.labels[:, None].expand(-1, stages.shape[1])
-        entropies = F.cross_entropy(stages.transpose(1, 2), labels, reduction="none")
-        wrong = (trace.logits.argmax(1) != goal.labels).double()
-        return entropies, wrong, entropies.mean(1).detach()
 
 
 class PGDMax(PGDAvg):
@@ -122,3 +112,14 @@ class PGDMax(PGDAvg):
             stages = self.victim.trace(clean[:1]).stage_logits
         assert stages is not None
         return [lambda entropies, k=k: entropies[:, k] for k in range(stages.shape[1])]
+
+
+def _judged(trace: Trace, goal: Goal) -> tuple[Tensor, Tensor, Tensor]:
+    """Cross-entropies (B, stages); whether the answer is wrong (0 or 1) and their mean, (B,)."""
+    stages = trace.stage_logits
+    if stages is None:
+        raise NotApplicable(f"{goal.victim.name} shows no internal classifiers (stage_logits)")
+    labels = goal.labels[:, None].expand(-1, stages.shape[1])
+    entropies = F.cross_entropy(stages.transpose(1, 2), labels, reduction="none")
+    wrong = (trace.logits.argmax(1) != goal.labels).double()
+    return entropies, wrong, entropies.mean(1).detach()

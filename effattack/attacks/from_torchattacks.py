@@ -30,6 +30,7 @@ _USABLE: dict[str, tuple[str, ...]] = {
 MultiAttack (takes attacks, not a model)."""
 _NORMS = {"linf": "Linf", "l2": "L2"}
 _RGB_ONLY = {"PIFGSM", "PIFGSMPP", "TIFGSM"}
+_FOUR_CLASSES = {"APGDT", "AutoAttack"}
 
 
 class Torchattacks(LibraryAttack):
@@ -43,6 +44,11 @@ class Torchattacks(LibraryAttack):
 
     def __init__(self, victim: Victim, attack: str, *arguments: Any, **settings: Any) -> None:
         super().__init__(victim, attack, *arguments, **settings)
+        if attack in _FOUR_CLASSES and victim.num_classes < 4:
+            raise NotApplicable(
+                f"{self.label} takes at least 4 classes for granted; {victim.name} has "
+                f"{victim.num_classes}: use another attack of the library, such as APGD"
+            )
         if attack in _RGB_ONLY and victim.input_shape[0] != 3:
             raise NotApplicable(
                 f"{self.label} takes images of 3 channels for granted; {victim.name} takes "

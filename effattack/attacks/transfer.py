@@ -14,6 +14,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from effattack.attacks.base import Attack, Kind, budget
+from effattack.attacks.naming import parse_name, written
 from effattack.cells import victim_digest
 from effattack.errors import NotApplicable, UsageError
 from effattack.objectives import Goal
@@ -50,10 +51,13 @@ class Transfer(Attack):
         threat: Threat | str | None = None,
         seed: int = 0,
     ) -> None:
-        from effattack.attacks import build
+        from effattack.attacks import build  # which knows this class, too
 
         super().__init__(victim, budget(eps, threat), seed=seed)
-        source = getattr(victim, "float_model", None) if source is None else source
+        if source is not None:
+            self.settings = {**self.settings, "source": getattr(source, "name", type(source).__name__)}
+        else:
+            source = getattr(victim, "float_model", None)
         if source is None:
             raise NotApplicable(
                 f"{victim.name} knows no float model to transfer from: give source=..., or use a "
@@ -65,12 +69,11 @@ class Transfer(Attack):
                 f"the source has {self.source.num_classes} classes and {victim.name} "
                 f"{victim.num_classes}: transfer from a model of the same task"
             )
-        self.settings = {**self.settings, "source": self.source.name}
         self.source_digest = victim_digest(self.source)
         self.crafted = build(_with_threat(attack, self.threat), self.source, seed=seed)
 
     def run(self, clean: Tensor, goal: Goal, generator: Generator) -> Tensor:
-        return self.crafted(clean, goal.labels, goal.callback)
+        return self.crafted(clean, goal.labels, goal.callback).to(clean)
 
 
 class FloatModel(Victim):
@@ -98,8 +101,6 @@ class FloatModel(Victim):
 
 
 def _with_threat(attack: str, threat: Threat) -> str:
-    from effattack.attacks.naming import parse_name, written
-
     name, options = parse_name(attack)
     told: dict[str, Any] = {**options, "threat": str(threat)}
     return f"{name}({written(told)})"

@@ -30,8 +30,9 @@ from effattack.models_zoo.early_exit.early_exit import EarlyExit
 from effattack.models_zoo.margins import log_odds
 from effattack.victim import Opaque, Trace, Victim
 
-ON_A_CASCADE = [name for name in names() if name != "DeSparsify"]
-BUDGETED = [n for n in ON_A_CASCADE if n not in ("clean", "uniform", "UniversalSlowdown")]
+ON_A_CASCADE = [name for name in names() if name not in ("DeSparsify", "Transfer")]
+UNBUDGETED = ("clean", "uniform", "corruption", "UniversalSlowdown")
+BUDGETED = [n for n in ON_A_CASCADE if n not in UNBUDGETED]
 
 every_attack = pytest.mark.parametrize("name", ON_A_CASCADE)
 
@@ -328,8 +329,11 @@ def test_unknown_names_suggest_the_nearest(name: str, nearest: str) -> None:
 
 def test_every_kind_is_stated() -> None:
     kinds = {name: attack_class(name).kind for name in names()}
-    assert {n for n, kind in kinds.items() if kind == "control"} == {"clean", "noise", "uniform"}
+    assert {n for n, kind in kinds.items() if kind == "control"} == set(attacks.CONTROLS)
     assert {n for n, kind in kinds.items() if kind == "accuracy"} == {
+        "PGDAvg",
+        "PGDMax",
+        "Transfer",
         "torchattacks.PGD",
         "foolbox.LinfPGD",
     }
