@@ -32,10 +32,11 @@ from effattack.victim import Opaque, Trace, Victim
 
 ELSEWHERE = {
     *("DeSparsify", "UniversalDeSparsify", "SlowFormer"),
-    *("QuantAttack", "UniversalQuantAttack"),
+    *("QuantAttack", "UniversalQuantAttack", "Transfer"),
 }
 ON_A_CASCADE = [name for name in names() if name not in ELSEWHERE]
-BUDGETED = [n for n in ON_A_CASCADE if n not in ("clean", "uniform", "UniversalSlowdown")]
+UNBUDGETED = ("clean", "uniform", "corruption", "UniversalSlowdown")
+BUDGETED = [n for n in ON_A_CASCADE if n not in UNBUDGETED]
 
 every_attack = pytest.mark.parametrize("name", ON_A_CASCADE)
 
@@ -332,8 +333,11 @@ def test_unknown_names_suggest_the_nearest(name: str, nearest: str) -> None:
 
 def test_every_kind_is_stated() -> None:
     kinds = {name: attack_class(name).kind for name in names()}
-    assert {n for n, kind in kinds.items() if kind == "control"} == {"clean", "noise", "uniform"}
+    assert {n for n, kind in kinds.items() if kind == "control"} == set(attacks.CONTROLS)
     assert {n for n, kind in kinds.items() if kind == "accuracy"} == {
+        "PGDAvg",
+        "PGDMax",
+        "Transfer",
         "torchattacks.PGD",
         "foolbox.LinfPGD",
     }
