@@ -22,6 +22,7 @@ from effattack.objectives import Goal
 from effattack.threats import Threat
 from effattack.victim import Victim
 
+
 class TracedLogits(nn.Module):
     """The victim as these libraries expect a model: images -> logits, with a gradient."""
 

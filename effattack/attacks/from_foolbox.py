@@ -50,7 +50,9 @@ class Foolbox(LibraryAttack):
         if "constraint" in takes:
             options.setdefault("constraint", self.threat.name)
         wrapped = foolbox.PyTorchModel(model, bounds=(0, 1), device=images.device)
-        budget = {"epsilons": None if issubclass(self.cls, _base("MinimizationAttack")) else self.eps}
+        budget = {
+            "epsilons": None if issubclass(self.cls, _base("MinimizationAttack")) else self.eps
+        }
         try:
             attack = construct(self.cls, self.label, **options)
             return attack(wrapped, images, labels, **budget)[1]
@@ -68,7 +70,7 @@ def _usable(attack: Any, distances: Any) -> tuple[str, ...]:
     if issubclass(attack, _base("FlexibleDistanceMinimizationAttack")):
         return _BALLS
     own = attack.distance
-    own = own.fget(attack) if isinstance(own, property) else own
+    own = own.__get__(attack) if isinstance(own, property) else own
     names = {"linf": distances.linf, "l2": distances.l2, "l1": distances.l1, "pixels": distances.l0}
     return tuple(name for name, distance in names.items() if distance == own)
 

@@ -55,7 +55,10 @@ class Transfer(Attack):
 
         super().__init__(victim, budget(eps, threat), seed=seed)
         if source is not None:
-            self.settings = {**self.settings, "source": getattr(source, "name", type(source).__name__)}
+            self.settings = {
+                **self.settings,
+                "source": getattr(source, "name", type(source).__name__),
+            }
         else:
             source = getattr(victim, "float_model", None)
         if source is None:

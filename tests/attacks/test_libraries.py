@@ -70,9 +70,7 @@ def colour() -> Victim:
 @pytest.mark.parametrize(
     ("library", "name"), every_attack(), ids=lambda part: getattr(part, "library", part)
 )
-def test_it_runs_inside_its_budget(
-    library: type[LibraryAttack], name: str, colour: Victim
-) -> None:
+def test_it_runs_inside_its_budget(library: type[LibraryAttack], name: str, colour: Victim) -> None:
     cls, usable = library.known()[name]
     if needs_numba(name):
         pytest.importorskip("numba")

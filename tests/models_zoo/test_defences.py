@@ -81,9 +81,7 @@ def test_contract(name: str, check: Check, images: Tensor) -> None:
     assert check(DEFENDED[name](), images) == []
 
 
-@pytest.mark.parametrize(
-    "build", [ats, avit], ids=["ATS", "A-ViT"]
-)
+@pytest.mark.parametrize("build", [ats, avit], ids=["ATS", "A-ViT"])
 @pytest.mark.parametrize("order", ["confidence", "random"])
 def test_a_cap_bounds_the_worst_case_and_binds(
     build: Callable[..., Victim], order: str, images: Tensor
@@ -129,7 +127,12 @@ def test_a_draw_is_the_images_own() -> None:
     caps, none = TokenCaps({0: 4}, "random"), torch.zeros(40, 30)
     kept = caps.admit(0, wanted, none, live)
     for row in range(40):
-        alone = caps.admit(0, wanted[row : row + 1, live[row]], none[:1, live[row]], torch.ones_like(live[:1, live[row]]))
+        alone = caps.admit(
+            0,
+            wanted[row : row + 1, live[row]],
+            none[:1, live[row]],
+            torch.ones_like(live[:1, live[row]]),
+        )
         assert torch.equal(alone[0], kept[row, live[row]])
     share = kept.double().mean(0)
     assert share.max() < 0.4, "a fixed set of places would always win"
