@@ -11,28 +11,40 @@ from typing import Any
 
 from effattack.attacks.adapters import Foolbox, Torchattacks
 from effattack.attacks.base import Attack
+from effattack.attacks.cascade import CascadeAttack
 from effattack.attacks.controls import Clean, NearUniform, Noise
-from effattack.attacks.deepsloth import DeepSloth
+from effattack.attacks.deepsloth import DeepSloth, UniversalDeepSloth
 from effattack.attacks.desparsify import DeSparsify
+from effattack.attacks.gradauto import GradAuto
+from effattack.attacks.gradmdm import GradMDM
+from effattack.attacks.ilfo import ILFO
 from effattack.attacks.naming import check_options, parse_name
 from effattack.attacks.query import QueryAttack
 from effattack.attacks.slowdown import Slowdown, UniversalSlowdown
+from effattack.attacks.sponge import EvolvedSponge, Sponge
 from effattack.attacks.universal import UniversalAttack
 from effattack.errors import EffattackError, UsageError, unknown_name
 from effattack.victim import Opaque, Victim
 
 __all__ = [
+    "ILFO",
     "Attack",
+    "CascadeAttack",
     "Clean",
     "DeSparsify",
     "DeepSloth",
+    "EvolvedSponge",
     "Foolbox",
+    "GradAuto",
+    "GradMDM",
     "NearUniform",
     "Noise",
     "QueryAttack",
     "Slowdown",
+    "Sponge",
     "Torchattacks",
     "UniversalAttack",
+    "UniversalDeepSloth",
     "UniversalSlowdown",
     "attack_class",
     "build",
@@ -44,8 +56,15 @@ CONTROLS: dict[str, type[Attack]] = {"clean": Clean, "noise": Noise, "uniform": 
 _BUILT_IN: dict[str, type[Attack]] = {
     "Slowdown": Slowdown,
     "UniversalSlowdown": UniversalSlowdown,
+    "CascadeAttack": CascadeAttack,
     "DeepSloth": DeepSloth,
+    "UniversalDeepSloth": UniversalDeepSloth,
     "DeSparsify": DeSparsify,
+    "GradAuto": GradAuto,
+    "GradMDM": GradMDM,
+    "ILFO": ILFO,
+    "Sponge": Sponge,
+    "EvolvedSponge": EvolvedSponge,
     "QueryAttack": QueryAttack,
 }
 _LIBRARIES: dict[str, type[Torchattacks] | type[Foolbox]] = {
