@@ -70,7 +70,7 @@ class CascadeAttack(GradientAttack):
         base: "keep" or "break" the prediction of the last model.
         steps: gradient evaluations per restart.
         kappa: κ of the hinge, in units of the margins.
-        weight: of the cross-entropy of the last model.
+        weight: of the cross-entropy of the last model (default: 0.1 to keep, 1 to break it).
         restarts: independent runs.
         seed: of the random start.
 
@@ -88,12 +88,14 @@ class CascadeAttack(GradientAttack):
         base: Base = "keep",
         steps: int = 50,
         kappa: float = 0.05,
-        weight: float = 0.1,
+        weight: float | None = None,
         restarts: int = 1,
         seed: int = 0,
     ) -> None:
         if base not in get_args(Base):
             raise UsageError(f"base = {base!r}: choose 'keep' or 'break'")
+        if weight is None:
+            weight = 0.1 if base == "keep" else 1.0
         super().__init__(
             victim,
             budget(eps, threat),

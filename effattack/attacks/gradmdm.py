@@ -34,6 +34,9 @@ class PowerLosses(MergedPull):
         p, q = (1.0, 1.0) if step < self.warm_up else (self.p, self.q)
         return -power_norm(1 - shares.clamp_min(0.5), p), power_norm(shares.clamp_max(0.5), q)
 
+    def __call__(self, trace: Trace, goal: Goal) -> Tensor:
+        return self.weight * super().__call__(trace, goal)
+
     def direction(self, trace: Trace, images: Tensor, goal: Goal, step: int) -> Tensor:
         return self.weight * super().direction(trace, images, goal, step)
 
