@@ -75,7 +75,7 @@ class ILFO(PenalisedAttack):
         threat: Threat | str | None = None,
         steps: int = 100,
         rate: float = 0.01,
-        weight: float = 100.0,
+        weight: float = 1000.0,
         kappa: float = 0.05,
         seed: int = 0,
     ) -> None:
