@@ -23,7 +23,7 @@ from effattack.budgets import size_text
 from effattack.errors import NotApplicable
 from effattack.images import check_images, check_labels, to_grid
 from effattack.objectives import Callback, Goal, Objective, unwatched
-from effattack.threats import Linf, Threat, parse_threat
+from effattack.threats import Box, Linf, Threat, parse_threat
 from effattack.victim import Victim
 
 Kind = Literal["compute", "accuracy", "control"]
@@ -159,10 +159,13 @@ class GradientAttack(Attack):
         return self.search(clean, self.threat, self.objective, goal, generator)
 
 
-def budget(eps: float, threat: Threat | str | None) -> Threat:
-    """The threat that an attack is made with: an l-inf ball of ``eps`` unless another is given."""
+def budget(eps: float | None, threat: Threat | str | None) -> Threat:
+    """The threat that an attack is made with: an l-inf ball of ``eps`` unless another is given.
+
+    Attacks whose papers set no budget have ``eps = None`` as default: the pixel box alone.
+    """
     if threat is None:
-        return Linf(eps)
+        return Box() if eps is None else Linf(eps)
     return parse_threat(threat) if isinstance(threat, str) else threat
 
 

@@ -153,8 +153,12 @@ def on_knife_edge(trace: Trace) -> Tensor:
     return near
 
 
-def input_gradient(value: Tensor, images: Tensor, trace: Trace) -> Tensor:
+def input_gradient(
+    value: Tensor, images: Tensor, trace: Trace, *, retain_graph: bool = False
+) -> Tensor:
     """Gradient of Σ value in the pixels, (B, *input_shape).
+
+    ``retain_graph`` if another gradient through the same trace is to follow.
 
     Raises:
         GradientError: if no gradient reaches the pixels, with the gate and the remedy.
@@ -162,7 +166,9 @@ def input_gradient(value: Tensor, images: Tensor, trace: Trace) -> Tensor:
     gradient = None
     deaf = [g.name for g in trace.gates if g.reached.any() and not g.margin.requires_grad]
     if value.requires_grad and not deaf:
-        (gradient,) = torch.autograd.grad(value.sum(), images, allow_unused=True)
+        (gradient,) = torch.autograd.grad(
+            value.sum(), images, allow_unused=True, retain_graph=retain_graph
+        )
     if gradient is None:
         where = f"gates {', '.join(deaf)}" if deaf else "the objective"
         raise GradientError(
