@@ -36,7 +36,7 @@ class Cell:
     def work(self) -> float:
         """A guess of the MACs it takes, for the time left."""
         macs = self.attack.victim.max_macs
-        passes = 3 * self.attack.settings.get("steps", 10 * (self.attack.kind == "accuracy")) + 10
+        passes = 3 * self.attack.gradients + 10
         return (macs if macs == macs else 1e6) * passes * len(self.images)
 
 

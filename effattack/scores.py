@@ -22,6 +22,7 @@ COLUMNS = [
     "attack_success",
     "attack_success_dense",
     "savings_retained",
+    "slow_and_wrong",
     "constant",
     "latency_ratio",
     "latency_low",
@@ -93,6 +94,7 @@ def _scores(rows: pd.DataFrame) -> dict[str, object]:
         "attack_success": success,
         "attack_success_dense": dense,
         "savings_retained": 1 - success,
+        "slow_and_wrong": _slow_and_wrong(rows),
         "constant": constant,
         "latency_ratio": latency.value,
         "latency_low": latency.low,
@@ -100,6 +102,10 @@ def _scores(rows: pd.DataFrame) -> dict[str, object]:
         "clock": timed.clock.iloc[0] if len(timed) else None,
         "energy_ratio": _ratio(rows.joules, rows.clean_joules),
     }
+
+
+def _slow_and_wrong(rows: pd.DataFrame) -> float:
+    return float(((rows.macs > rows.clean_macs) & (rows.prediction != rows.label)).mean())
 
 
 def _ratio(attacked: pd.Series, clean: pd.Series) -> float:

@@ -59,7 +59,7 @@ def test_the_columns_are_those_of_the_file() -> None:
     assert list(table.columns) == COLUMNS
     assert COLUMNS[0] == "victim"
     assert COLUMNS[-1] == "energy_ratio"
-    assert len(COLUMNS) == 20
+    assert len(COLUMNS) == 21
 
 
 def test_a_hand_computed_row() -> None:
@@ -70,6 +70,12 @@ def test_a_hand_computed_row() -> None:
     assert row.macs_ratio == pytest.approx(140 / 60)
     assert row.latency_ratio == pytest.approx(2)
     assert math.isnan(row.energy_ratio)
+
+
+def test_slow_and_wrong_counts_only_where_both_hold() -> None:
+    clean, attacked = [20.0] * 4, [60.0, 60.0, 20.0, 20.0]
+    row = score_table(samples("Slowdown", clean, attacked, prediction=[0, 1, 0, 1])).iloc[0]
+    assert row.slow_and_wrong == 0.25
 
 
 def test_accuracy_and_agreement_are_different_things() -> None:

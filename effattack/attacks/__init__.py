@@ -10,10 +10,14 @@ from importlib.util import find_spec
 from typing import Any
 
 from effattack.attacks.adapters import Foolbox, Torchattacks
+from effattack.attacks.auto import AutoSlow
 from effattack.attacks.base import Attack
 from effattack.attacks.controls import Clean, NearUniform, Noise
 from effattack.attacks.deepsloth import DeepSloth
 from effattack.attacks.desparsify import DeSparsify
+from effattack.attacks.joint import SlowAndWrong
+from effattack.attacks.latency_query import LatencyQuery
+from effattack.attacks.minimal import MinimalBudget, eps50
 from effattack.attacks.naming import check_options, parse_name
 from effattack.attacks.query import QueryAttack
 from effattack.attacks.slowdown import Slowdown, UniversalSlowdown
@@ -23,13 +27,17 @@ from effattack.victim import Opaque, Victim
 
 __all__ = [
     "Attack",
+    "AutoSlow",
     "Clean",
     "DeSparsify",
     "DeepSloth",
     "Foolbox",
+    "LatencyQuery",
+    "MinimalBudget",
     "NearUniform",
     "Noise",
     "QueryAttack",
+    "SlowAndWrong",
     "Slowdown",
     "Torchattacks",
     "UniversalAttack",
@@ -37,6 +45,7 @@ __all__ = [
     "attack_class",
     "build",
     "defaults",
+    "eps50",
     "names",
 ]
 
@@ -46,7 +55,11 @@ _BUILT_IN: dict[str, type[Attack]] = {
     "UniversalSlowdown": UniversalSlowdown,
     "DeepSloth": DeepSloth,
     "DeSparsify": DeSparsify,
+    "SlowAndWrong": SlowAndWrong,
+    "AutoSlow": AutoSlow,
     "QueryAttack": QueryAttack,
+    "LatencyQuery": LatencyQuery,
+    "MinimalBudget": MinimalBudget,
 }
 _LIBRARIES: dict[str, type[Torchattacks] | type[Foolbox]] = {
     "torchattacks": Torchattacks,
