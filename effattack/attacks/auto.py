@@ -30,7 +30,7 @@ PUBLISHED: tuple[Objective, ...] = (
 """The members beside the house attack: each joins where its ``check`` finds what it needs."""
 
 KAPPA, PREDICTION_WEIGHT = 0.05, 0.1
-HOUSE, OTHERS, AGAIN = 60, 24, 16
+HOUSE, OTHERS, AGAIN = 150, 30, 20
 """Gradients of the house attack's first run, of all published losses together, of its second."""
 QUERIES = 30
 
