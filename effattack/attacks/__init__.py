@@ -9,6 +9,7 @@ import warnings
 from importlib.util import find_spec
 from typing import Any
 
+from effattack.attacks.auto import AutoSlow
 from effattack.attacks.base import Attack
 from effattack.attacks.cascade import CascadeAttack
 from effattack.attacks.controls import Clean, NearUniform, Noise
@@ -21,6 +22,9 @@ from effattack.attacks.from_torchattacks import Torchattacks
 from effattack.attacks.gradauto import GradAuto
 from effattack.attacks.gradmdm import GradMDM
 from effattack.attacks.ilfo import ILFO
+from effattack.attacks.joint import SlowAndWrong
+from effattack.attacks.latency_query import LatencyQuery
+from effattack.attacks.minimal import MinimalBudget, eps50
 from effattack.attacks.naming import check_options, parse_name
 from effattack.attacks.quantattack import QuantAttack, UniversalQuantAttack
 from effattack.attacks.query import QueryAttack
@@ -36,6 +40,7 @@ __all__ = [
     "ILFO",
     "Attack",
     "CascadeAttack",
+    "AutoSlow",
     "Clean",
     "Corruption",
     "DeSparsify",
@@ -44,6 +49,8 @@ __all__ = [
     "Foolbox",
     "GradAuto",
     "GradMDM",
+    "LatencyQuery",
+    "MinimalBudget",
     "NearUniform",
     "Noise",
     "PGDAvg",
@@ -51,6 +58,7 @@ __all__ = [
     "QuantAttack",
     "QueryAttack",
     "SlowFormer",
+    "SlowAndWrong",
     "Slowdown",
     "Sponge",
     "Torchattacks",
@@ -63,6 +71,7 @@ __all__ = [
     "attack_class",
     "build",
     "defaults",
+    "eps50",
     "names",
 ]
 
@@ -92,6 +101,10 @@ _BUILT_IN: dict[str, type[Attack]] = {
     "PGDAvg": PGDAvg,
     "PGDMax": PGDMax,
     "Transfer": Transfer,
+    "SlowAndWrong": SlowAndWrong,
+    "AutoSlow": AutoSlow,
+    "LatencyQuery": LatencyQuery,
+    "MinimalBudget": MinimalBudget,
 }
 _LIBRARIES: dict[str, type[Torchattacks] | type[Foolbox]] = {
     "torchattacks": Torchattacks,

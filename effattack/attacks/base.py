@@ -70,6 +70,11 @@ class Attack(ABC):
         return self.threat.eps
 
     @property
+    def gradients(self) -> int:
+        """Most gradient evaluations of one image, as far as the options tell."""
+        return self.settings.get("steps") or 10 * (self.kind == "accuracy")
+
+    @property
     def label(self) -> str:
         """What the attack is called, whatever its options."""
         return type(self).__name__
@@ -154,6 +159,10 @@ class GradientAttack(Attack):
         self.objective, self.search = objective, search
         super().__init__(victim, threat, seed=seed)
         check_objective(objective, victim)
+
+    @property
+    def gradients(self) -> int:
+        return self.search.steps * self.search.restarts
 
     def run(self, clean: Tensor, goal: Goal, generator: Generator) -> Tensor:
         return self.search(clean, self.threat, self.objective, goal, generator)

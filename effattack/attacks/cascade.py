@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from effattack.attacks.base import GradientAttack, budget
-from effattack.attacks.search import ProjectedGradient, cosine
+from effattack.attacks.search import ProjectedGradient, cosine, kept
 from effattack.errors import NotApplicable, UsageError
 from effattack.objectives import Goal, MarginHinge
 from effattack.threats import Threat
@@ -101,7 +101,7 @@ class CascadeAttack(GradientAttack):
             budget(eps, threat),
             DefeatSavers(base, kappa, weight),
             ProjectedGradient(
-                steps, cosine(1.0), restarts=restarts, keep_prediction=base == "keep"
+                steps, cosine(1.0), restarts=restarts, accept=kept if base == "keep" else None
             ),
             seed,
         )
