@@ -51,14 +51,9 @@ class Evaluation:
         return made + check_scores(self.scores(), self.kinds)
 
     def report(self) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Any]]:
-        """What :mod:`effattack.reporting` draws: samples, scores with their kind, provenance."""
-        of_row = self.samples.groupby(["victim", "attack", "eps"], sort=False)
-        about = of_row.agg(
-            kind=("kind", "first"), family=("family", "first"), samples=("macs", "size")
-        )
-        scores = self.scores().merge(about.reset_index(), on=["victim", "attack", "eps"])
+        """What :mod:`effattack.reporting` draws: samples, scores, provenance."""
         checks = [check._asdict() for check in self.checks()]
-        return self.samples, scores, {**self.meta, "checks": checks}
+        return self.samples, self.scores(), {**self.meta, "checks": checks}
 
     @staticmethod
     def concat(evaluations: Iterable[Evaluation]) -> Evaluation:

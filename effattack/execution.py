@@ -22,6 +22,7 @@ import effattack
 from effattack.attacks.base import undisturbed
 from effattack.budgets import LEVELS
 from effattack.cells import CellSpec, Store
+from effattack.decisions import opened, to_text
 from effattack.errors import MeasurementError
 from effattack.measure.clocks import WallClock
 from effattack.measure.counters import available_counters, why_empty
@@ -45,7 +46,7 @@ COLUMNS = [
     *("victim", "family", "attack", "kind", "eps", "seed", "sample", "label", "prediction"),
     *("clean_prediction", "macs", "clean_macs", "dense_macs", "max_macs", "constant"),
     *("knife_edge", "linf", "l2", "seconds", "clean_seconds", "clock", "joules", "clean_joules"),
-    "image",
+    *("opened", "decisions", "image"),
 ]
 """Columns of the per-sample frame; README of the fields in ``docs/frames.md``."""
 
@@ -128,6 +129,8 @@ def run_cell(cell: Cell) -> pd.DataFrame:
             "knife_edge": found.knife_edge,
             "linf": change.abs().amax(1).cpu(),
             "l2": change.norm(dim=1).cpu(),
+            "opened": [opened(image) for image in found.decisions],
+            "decisions": [to_text(image) for image in found.decisions],
             "image": [level.tobytes() for level in levels],
         }
     )
@@ -185,6 +188,7 @@ def _joined(rows: pd.DataFrame, clean: pd.DataFrame, cell: Cell) -> pd.DataFrame
         dense_macs=victim.dense_macs,
         max_macs=victim.max_macs,
         constant=victim.constant,
+        decisions=rows.decisions.where(shown, None),
         image=rows.image.where(shown, None),
     )
 

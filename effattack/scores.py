@@ -6,22 +6,28 @@ import numpy as np
 import pandas as pd
 
 from effattack.errors import MeasurementError
-from effattack.measure.statistics import median_ratio
+from effattack.measure.statistics import median_ratio, ratio_of_sums
 
 COLUMNS = [
     "victim",
+    "family",
     "attack",
+    "kind",
     "eps",
+    "samples",
     "accuracy",
     "agreement",
     "macs",
     "clean_macs",
     "dense_macs",
     "max_macs",
+    "reachable",
     "macs_ratio",
     "attack_success",
     "attack_success_dense",
     "savings_retained",
+    "savings_low",
+    "savings_high",
     "constant",
     "latency_ratio",
     "latency_low",
@@ -82,17 +88,24 @@ def _scores(rows: pd.DataFrame) -> dict[str, object]:
     dense = 0.0 if constant else attack_success(rows.macs, rows.clean_macs, rows.dense_macs)
     timed = rows.dropna(subset=["seconds", "clean_seconds"])
     latency = median_ratio(timed.seconds.to_numpy(float), timed.clean_seconds.to_numpy(float))
+    low, high = _savings_interval(rows, constant)
     return {
+        "family": rows.family.iloc[0],
+        "kind": rows.kind.iloc[0],
+        "samples": len(rows),
         "accuracy": (rows.prediction == rows.label).mean(),
         "agreement": (rows.prediction == rows.clean_prediction).mean(),
         "macs": rows.macs.mean(),
         "clean_macs": rows.clean_macs.mean(),
         "dense_macs": rows.dense_macs.mean(),
         "max_macs": rows.max_macs.mean(),
+        "reachable": max(rows.macs.max(), rows.clean_macs.max()),
         "macs_ratio": rows.macs.sum() / rows.clean_macs.sum(),
         "attack_success": success,
         "attack_success_dense": dense,
         "savings_retained": 1 - success,
+        "savings_low": low,
+        "savings_high": high,
         "constant": constant,
         "latency_ratio": latency.value,
         "latency_low": latency.low,
@@ -100,6 +113,15 @@ def _scores(rows: pd.DataFrame) -> dict[str, object]:
         "clock": timed.clock.iloc[0] if len(timed) else None,
         "energy_ratio": _ratio(rows.joules, rows.clean_joules),
     }
+
+
+def _savings_interval(rows: pd.DataFrame, constant: bool) -> tuple[float, float]:
+    """Over images: the seeds of one image are one observation. Savings are never below 0."""
+    if constant:
+        return 1.0, 1.0
+    images = rows[["macs", "clean_macs", "max_macs"]].groupby(rows["sample"]).sum(min_count=1)
+    success = ratio_of_sums(images.macs - images.clean_macs, images.max_macs - images.clean_macs)
+    return float(np.maximum(0, 1 - success.high)), 1 - success.low  # NaN stays NaN
 
 
 def _ratio(attacked: pd.Series, clean: pd.Series) -> float:

@@ -193,6 +193,8 @@ class Audit(NamedTuple):
     """(B,) float64: MACs counted while ``forward`` ran."""
     knife_edge: Tensor
     """(B,) bool: a decision fell within rounding of its threshold; float64 paths agree there."""
+    decisions: tuple[dict[str, Tensor], ...]
+    """Per image, gate name -> (units,) bool: what ``trace`` computed."""
 
 
 def audit(victim: Victim, images: Tensor) -> Audit:
@@ -210,7 +212,7 @@ def audit(victim: Victim, images: Tensor) -> Audit:
     Raises:
         AuditError: with the first image that differs, by how much, and where the MACs went.
     """
-    logits, macs, knife_edge = [], [], []
+    logits, macs, knife_edge, decisions = [], [], [], []
     for index, image in enumerate(images.split(1)):
         with torch.no_grad():
             with MacsCounter() as counter:
@@ -222,10 +224,12 @@ def audit(victim: Victim, images: Tensor) -> Audit:
             raise AuditError(_difference(victim, image, index, declared))
         macs.append(counter.total)
         knife_edge.append(not agrees)
+        decisions.append({gate.name: gate.active.flatten().cpu() for gate in trace.gates})
     return Audit(
         logits=torch.cat(logits),
         macs=torch.tensor(macs, dtype=torch.float64),
         knife_edge=torch.tensor(knife_edge),
+        decisions=tuple(decisions),
     )
 
 

@@ -58,7 +58,7 @@ def test_the_columns_are_those_of_the_file() -> None:
     assert list(table.columns) == COLUMNS
     assert COLUMNS[0] == "victim"
     assert COLUMNS[-1] == "energy_ratio"
-    assert len(COLUMNS) == 19
+    assert len(COLUMNS) == 25
 
 
 def test_a_hand_computed_row() -> None:

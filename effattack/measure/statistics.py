@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import beta
+from scipy.stats import beta, t
 
 from effattack.errors import UsageError
 
@@ -72,6 +72,29 @@ def median_ratio(
     tail = (1 - confidence) / 2
     low, high = np.exp(np.quantile(medians, [tail, 1 - tail]))
     return Interval(value, float(low), float(high))
+
+
+def ratio_of_sums(above: ArrayLike, below: ArrayLike, *, confidence: float = 0.95) -> Interval:
+    """Σ above / Σ below over images, with its interval by linearisation.
+
+    The variance is that of the residuals above - ratio · below (Cochran, Sampling Techniques,
+    3rd ed., section 6.3), with Student's quantile. One image leaves the bounds NaN.
+
+    Args:
+        above, below: (n,) of the same images; NaN anywhere makes all NaN.
+        confidence: of the two-sided interval, in (0, 1).
+    """
+    _check_confidence(confidence)
+    top, bottom = np.asarray(above, dtype=float), np.asarray(below, dtype=float)
+    total = bottom.sum()
+    if not total > 0:
+        return NOTHING
+    ratio, n = float(top.sum() / total), top.size
+    if n < 2:
+        return Interval(ratio, nan, nan)
+    spread = (top - ratio * bottom).std(ddof=1) * n**0.5 / total
+    reach = float(t.ppf((1 + confidence) / 2, n - 1) * spread)
+    return Interval(ratio, ratio - reach, ratio + reach)
 
 
 def resampled_medians(ordered: Floats, resamples: int, rng: np.random.Generator) -> Floats:
