@@ -9,7 +9,16 @@ import pandas as pd
 from markupsafe import Markup
 
 from effattack.reporting import plots, words
-from effattack.reporting.verdict import KINDS, NOT_JUDGED, Row, Verdict, rows_of, unit_of
+from effattack.reporting.verdict import (
+    KINDS,
+    NOT_JUDGED,
+    Row,
+    Verdict,
+    rows_of,
+    samples_of,
+    series,
+    unit_of,
+)
 from effattack.reporting.words import missing
 
 SERIES = 6
@@ -37,10 +46,10 @@ class Figures(NamedTuple):
 
 def colours(scores: pd.DataFrame) -> dict[str, str]:
     """One class for each compute attack, the same in every figure."""
-    attacks = dict.fromkeys(scores.loc[scores["kind"] == "compute", "attack"].map(str))
+    compute = rows_of(scores[scores["kind"] == "compute"])
     return {
         attack: f"s{index % SERIES}{' again' if index >= SERIES else ''}"
-        for index, attack in enumerate(attacks)
+        for index, attack in enumerate(dict.fromkeys(map(series, compute)))
     }
 
 
@@ -65,21 +74,21 @@ def _curves(
     chosen = _one_per_attack(rows, verdict)
     curves, legend = [], []
     for css, row in chosen:
-        css = palette.get(str(row["attack"]), css)
-        cell = own[(own["attack"] == row["attack"]) & (own["eps"] == row["eps"])]
+        css = palette.get(series(row), css)
+        cell = samples_of(row, own)
         values = cell["macs"].dropna().tolist()
         if not values:
             continue
         curves.append(plots.Curve(values, css))
-        budget = "" if row["eps"] == 0 else f"ε = {words.eps(row['eps'])}, "
+        budget = "" if row["eps"] == 0 else f"{words.at(row)}, "
         mean = words.macs(sum(values) / len(values), like=max(map(unit_of, rows)))
-        legend.append(Key(css, str(row["attack"]), f"{budget}mean {mean}"))
+        legend.append(Key(css, series(row), f"{budget}mean {mean}"))
     if not curves:
         return Markup(""), []
     shown, unit = rows[0], max(map(unit_of, rows))
     worst = verdict.worst
     drawn = [key.name for key in legend]
-    at = drawn.index(str(worst["attack"])) if worst and str(worst["attack"]) in drawn else 0
+    at = drawn.index(series(worst)) if worst and series(worst) in drawn else 0
     label = f"MACs per image of {verdict.victim}, cumulative: " + "; ".join(
         f"{key.name}, {key.detail}" for key in legend
     )
@@ -92,12 +101,12 @@ def _curves(
 def _one_per_attack(rows: list[Row], verdict: Verdict) -> list[tuple[str, Row]]:
     """Clean, noise and every compute attack, each at its largest budget, the worst at its own."""
     chosen: dict[str, tuple[str, Row]] = {}
-    for name in ("clean", "noise", *[row["attack"] for row in rows if row["kind"] == "compute"]):
-        own = [row for row in rows if row["attack"] == name]
+    for name in ("clean", "noise", *[series(row) for row in rows if row["kind"] == "compute"]):
+        own = [row for row in rows if series(row) == name]
         if own:
-            chosen[str(name)] = (str(name), max(own, key=lambda row: row["eps"]))
+            chosen[name] = (name, max(own, key=lambda row: row["eps"]))
     if verdict.worst:
-        chosen[str(verdict.worst["attack"])] = ("s0", verdict.worst)
+        chosen[series(verdict.worst)] = ("s0", verdict.worst)
     return list(chosen.values())
 
 
@@ -116,9 +125,9 @@ def _bars(rows: list[Row], verdict: Verdict, palette: dict[str, str]) -> tuple[M
             "judged": "compute attacks: these give the verdict",
             "other": "for comparison: never counts for the verdict",
         }[kind]
-        budget = words.eps(row["eps"])
-        detail = ", ".join(filter(None, [f"ε = {budget}", NOT_JUDGED.get(row["kind"])]))
-        css = palette.get(str(row["attack"]), "s0") if kind == "judged" else row["kind"]
+        budget = words.at(row)
+        detail = ", ".join(filter(None, [budget, NOT_JUDGED.get(row["kind"])]))
+        css = palette.get(series(row), "s0") if kind == "judged" else row["kind"]
         text = write(row[key])
         heading = heading if kind != group else ""
         bars.append(plots.Bar(str(row["attack"]), detail, row[key], text, css, heading))

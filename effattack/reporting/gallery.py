@@ -12,7 +12,7 @@ from PIL import Image
 
 from effattack.reporting import words
 from effattack.reporting.meta import Meta, section
-from effattack.reporting.verdict import NOT_JUDGED, Row, Verdict, rows_of, unit_of
+from effattack.reporting.verdict import NOT_JUDGED, Row, Verdict, rows_of, samples_of, unit_of
 
 LARGEST_SIDE = 128
 BUDGET = 3_000_000
@@ -39,7 +39,7 @@ class Gallery(NamedTuple):
 
     verdict: Verdict
     attack: str
-    eps: str
+    budget: str
     tag: str
     factor: int
     stride: int
@@ -70,7 +70,7 @@ def gallery(samples: pd.DataFrame, scores: pd.DataFrame, verdict: Verdict, meta:
     return Gallery(
         verdict=verdict,
         attack=str(row["attack"]),
-        eps=words.eps(row["eps"]),
+        budget=words.at(row),
         tag=NOT_JUDGED.get(row["kind"], ""),
         factor=factor,
         stride=stride,
@@ -93,7 +93,7 @@ def _pairs(
 ) -> list[tuple[Row, np.ndarray, np.ndarray]]:
     """Rows that have an attacked and a clean image of the right size, in order of the samples."""
     clean = {record["sample"]: record["image"] for record in rows_of(own[own["attack"] == "clean"])}
-    cell = own[(own["attack"] == row["attack"]) & (own["eps"] == row["eps"])]
+    cell = samples_of(row, own)
     pairs = []
     first = cell[cell["seed"] == cell["seed"].min()].sort_values("sample")
     for record in rows_of(first):

@@ -99,7 +99,7 @@ def _headline(verdict: Verdict, meta: Meta) -> list[str]:
     if worst and clean:
         accuracy = f"{words.percent(clean['accuracy'])} → {accuracy}"
     timed = not missing(row["latency_ratio"])
-    name = f"{code(str(row['attack']))}, ε = {words.eps(row['eps'])}" if worst else "none applies"
+    name = f"{code(str(row['attack']))}, {words.at(row)}" if worst else "none applies"
     return [
         code(verdict.victim),
         savings,
@@ -120,7 +120,7 @@ def _line(row: Row) -> list[str]:
         code(str(row["victim"])),
         code(str(row["attack"])),
         NOT_JUDGED.get(row["kind"], "compute attack"),
-        words.eps(row["eps"]),
+        words.budget(row),
         words.percent(row["savings_retained"]),
         words.percent(row["attack_success"]),
         words.macs(row["macs"], unit_of(row)),

@@ -9,7 +9,7 @@ import pandas as pd
 
 from effattack.reporting import words
 from effattack.reporting.meta import Meta
-from effattack.reporting.verdict import KINDS, NOT_JUDGED, Row, Verdict, rows_of, unit_of
+from effattack.reporting.verdict import KINDS, NOT_JUDGED, Row, Verdict, rows_of, same_cell, unit_of
 from effattack.reporting.words import missing
 
 OVER_CLEAN = f"/{words.NBSP}clean"
@@ -87,7 +87,7 @@ def over_dense(row: Row) -> str:
 
 
 COLUMNS = (
-    Column("Budget", "ε", "", lambda row: words.eps(row["eps"])),
+    Column("Budget", "ε", "l-inf, or as named", words.budget),
     Column("Score", "Savings retained", "", _percent("savings_retained"), NO_MAX, "key"),
     Column("Score", "Attack success", "", _percent("attack_success"), NO_MAX),
     Column(
@@ -135,16 +135,12 @@ def blocks(scores: pd.DataFrame, found: list[Verdict], meta: Meta) -> tuple[list
                     whole = column.reason in (NOT_TIMED, ENERGY)
                     reasons.setdefault(reason, []).append(column.group if whole else column.title)
                 cells.append(Cell(text, reason if empty else "", column.css))
-            worst = verdict.worst is not None and _same(row, verdict.worst)
+            worst = verdict.worst is not None and same_cell(row, verdict.worst)
             tag = NOT_JUDGED.get(row["kind"], "")
             lines.append(Line(str(row["attack"]), tag, worst, not tag, cells))
         table.append(Block(verdict, _costs(verdict), lines))
     notes = [f"{' · '.join(dict.fromkeys(names))}: {why}" for why, names in reasons.items()]
     return table, notes
-
-
-def _same(one: Row, other: Row) -> bool:
-    return one["attack"] == other["attack"] and one["eps"] == other["eps"]
 
 
 def _costs(verdict: Verdict) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from effattack.reporting.meta import Meta, checks, section, skipped
-from effattack.reporting.words import eps, missing, percent
+from effattack.reporting.words import at, missing, percent
 
 Row = dict[str, Any]
 """One row of the scores, by column."""
@@ -23,6 +23,21 @@ NOT_JUDGED = {"accuracy": "accuracy attack", "control": "control"}
 def rows_of(frame: pd.DataFrame) -> list[Row]:
     """The rows of a frame as plain dictionaries."""
     return [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]
+
+
+def same_cell(one: Row, other: Row) -> bool:
+    """Whether two rows of one victim are of the same attack within the same budget."""
+    return all(one[key] == other[key] for key in ("attack", "eps"))
+
+
+def samples_of(row: Row, samples: pd.DataFrame) -> pd.DataFrame:
+    """Of a victim's samples, those behind a row of its scores."""
+    return samples[(samples["attack"] == row["attack"]) & (samples["eps"] == row["eps"])]
+
+
+def series(row: Row) -> str:
+    """The attack of a row: what one colour stands for."""
+    return str(row["attack"])
 
 
 def unit_of(row: Row) -> float:
@@ -104,12 +119,12 @@ def alarms(scores: pd.DataFrame, meta: Meta) -> list[str]:
     """What a reader must know before believing any number: errors in the scores themselves."""
     found = []
     for row in rows_of(scores):
-        at = f"{row['victim']} under {row['attack']} (ε {eps(row['eps'])})"
+        where = f"{row['victim']} under {row['attack']} ({at(row)})"
         if not missing(row["attack_success"]) and row["attack_success"] > 1 + SLACK:
             success = percent(row["attack_success"])
-            found.append(f"{at}: attack success is {success}: its max MACs are declared too low")
+            found.append(f"{where}: attack success is {success}: its max MACs are declared too low")
         if row["constant"] and not missing(row["macs_ratio"]) and row["macs_ratio"] != 1:
-            found.append(f"{at}: the MACs moved although the victim is declared constant")
+            found.append(f"{where}: the MACs moved although the victim is declared constant")
     return found + [
         f"self-check failed: {check['victim']}, {check['check']}: {check['message']}"
         for check in checks(meta)

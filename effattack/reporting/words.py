@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -120,6 +121,16 @@ def eps(value: float) -> str:
     levels = value * 255
     near = abs(levels - round(levels)) < 1e-6 and levels >= 0.5
     return f"{round(levels)}/255" if near else f"{value:.3g}"
+
+
+def budget(row: Mapping[str, Any]) -> str:
+    """The budget of a row: "8/255", "pixel box", "none"."""
+    return eps(row["eps"])
+
+
+def at(row: Mapping[str, Any]) -> str:
+    """The same inside a sentence: "ε = 8/255"."""
+    return f"ε = {budget(row)}"
 
 
 def moment(text: Any) -> str:
