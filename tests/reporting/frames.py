@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from effattack.scores import score_table
+
 EPS = 8 / 255
 SHAPE = (3, 32, 32)
 CLOCK = "wall"
@@ -154,42 +156,8 @@ def samples(count: int = 100, seeds: tuple[int, ...] = (0,)) -> pd.DataFrame:
 
 
 def scores(rows: pd.DataFrame) -> pd.DataFrame:
-    """One row per victim, attack and eps, as ``Evaluation.scores()`` makes them."""
-    table = []
-    for (victim, attack, eps), cell_rows in rows.groupby(["victim", "attack", "eps"], sort=False):
-        first = cell_rows.iloc[0]
-        clean, macs = cell_rows.clean_macs.mean(), cell_rows.macs.mean()
-        dense, most = first.dense_macs, first.max_macs
-        success = 0.0 if first.constant else (macs - clean) / (most - clean)
-        logs = np.log(cell_rows.seconds / cell_rows.clean_seconds)
-        middle, spread = logs.median(), 1.96 * logs.std() / len(logs) ** 0.5
-        table.append(
-            {
-                "victim": victim,
-                "attack": attack,
-                "eps": eps,
-                "accuracy": (cell_rows.prediction == cell_rows.label).mean(),
-                "agreement": (cell_rows.prediction == cell_rows.clean_prediction).mean(),
-                "macs": macs,
-                "clean_macs": clean,
-                "dense_macs": dense,
-                "max_macs": most,
-                "macs_ratio": macs / clean,
-                "attack_success": success,
-                "attack_success_dense": 0.0 if first.constant else (macs - clean) / (dense - clean),
-                "savings_retained": 1 - success,
-                "constant": first.constant,
-                "latency_ratio": np.exp(middle),
-                "latency_low": np.exp(middle - spread),
-                "latency_high": np.exp(middle + spread),
-                "clock": first.clock,
-                "energy_ratio": np.nan,
-                "kind": first.kind,
-                "family": first.family,
-                "samples": len(cell_rows),
-            }
-        )
-    return pd.DataFrame(table)
+    """One row per victim, attack and eps, as an evaluation makes them."""
+    return score_table(rows)
 
 
 def meta() -> dict[str, Any]:
