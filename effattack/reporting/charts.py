@@ -38,15 +38,16 @@ def figures(samples: pd.DataFrame, scores: pd.DataFrame, verdict: Verdict) -> Fi
     palette = colours(scores)
     rows = rows_of(scores[scores["victim"].map(str) == verdict.victim])
     own = samples[samples["victim"].map(str) == verdict.victim]
-    bars = [_bars(rows, verdict, palette)]
+    chosen = _one_per_attack(rows, verdict)
+    bars = [_bars(chosen, verdict, palette)]
     costs = own["macs"].dropna().unique()
     if verdict.constant and len(costs) == 1:
         note = f"Constant: every image costs {words.macs(costs[0])} MACs, clean or attacked."
         return Figures(verdict, bars, note)
-    spread = _distribution(own, rows, verdict, palette)
+    spread = _distribution(own, chosen, verdict, palette)
     note = "" if spread else "No per-image MACs were stored."
     drawn = [spread] if spread else []
-    drawn += bars + security_curves(rows, palette) + scatter(rows, verdict, palette)
+    drawn += bars + security_curves(rows, palette) + scatter(chosen, verdict, palette)
     return Figures(verdict, drawn + gate_bars(own, verdict, palette), note)
 
 
@@ -54,8 +55,9 @@ def _distribution(
     own: pd.DataFrame, rows: list[Row], verdict: Verdict, palette: dict[str, str]
 ) -> Figure | None:
     curves, legend = [], []
-    for css, row in _one_per_attack(rows, verdict):
-        css = palette.get(series(row), css)
+    shown = [row for row in rows if row["attack"] in ("clean", "noise")]
+    for row in shown + [row for row in rows if row["kind"] == "compute"]:
+        css = palette.get(series(row), str(row["attack"]))
         values = samples_of(row, own)["macs"].dropna().tolist()
         if not values:
             continue
@@ -65,29 +67,27 @@ def _distribution(
         legend.append(Key(css, series(row), f"{budget}mean {mean}"))
     if not curves:
         return None
-    shown, unit = rows[0], max(map(unit_of, rows))
-    worst = verdict.worst
+    unit, worst = max(map(unit_of, rows)), verdict.worst
     drawn = [key.name for key in legend]
     at = drawn.index(series(worst)) if worst and series(worst) in drawn else 0
     label = f"MACs per image of {verdict.victim}, cumulative: " + "; ".join(
         f"{key.name}, {key.detail}" for key in legend
     )
-    lines = [("dense", shown["dense_macs"]), ("max", shown["max_macs"])]
+    lines = [("dense", rows[0]["dense_macs"]), ("max", rows[0]["max_macs"])]
     shade = (0, at) if at and legend[0].name == "clean" else None
     write, tick = partial(words.macs, like=unit), partial(words.macs_tick, like=unit)
     drawing = plots.step_curves(curves, lines, label, write, tick, shade)
     return Figure("macs", "Share of images that cost at most so many MACs", drawing, legend)
 
 
-def _one_per_attack(rows: list[Row], verdict: Verdict) -> list[tuple[str, Row]]:
-    """Clean, noise and every compute attack, each at its largest budget, the worst at its own."""
-    chosen: dict[str, tuple[str, Row]] = {}
-    for name in ("clean", "noise", *[series(row) for row in rows if row["kind"] == "compute"]):
-        own = [row for row in rows if series(row) == name]
-        if own:
-            chosen[name] = (name, max(own, key=lambda row: row["eps"]))
+def _one_per_attack(rows: list[Row], verdict: Verdict) -> list[Row]:
+    """Every attack at its largest budget, the worst at its own."""
+    chosen: dict[str, Row] = {}
+    for row in rows:
+        if row["eps"] >= chosen.get(series(row), row)["eps"]:
+            chosen[series(row)] = row
     if verdict.worst:
-        chosen[series(verdict.worst)] = ("s0", verdict.worst)
+        chosen[series(verdict.worst)] = verdict.worst
     return list(chosen.values())
 
 

@@ -76,7 +76,7 @@ def scatter(found: Sequence[Verdict]) -> Figure | None:
         legend.append(Key(css, verdict.victim, _moved(points)))
     if not drawn:
         return None
-    across = axes.Axis.upto(largest, "MACs per image, mean, as a multiple of dense", words.ratio)
+    across = axes.Axis.upto(largest, "MACs per image, mean, as a multiple of dense", "×{:g}".format)
     up = axes.Axis(0.0, 1.0, PERCENTS, "accuracy against the label")
     label = "Accuracy over cost: " + "; ".join(f"{key.name}: {key.detail}" for key in legend)
     caption = "Accuracy over cost: from clean (ring) to the worst attack"

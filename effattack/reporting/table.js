@@ -48,7 +48,7 @@ for (const table of document.querySelectorAll("table[data-sort]")) {
   bar.className = "filter";
   field.type = "search";
   label.append("Filter rows ", field);
-  bar.append(label, count);
+  bar.append(label, count, "A click on a heading sorts.");
   (table.closest(".scroll") ?? table).before(bar);
   field.addEventListener("input", () => {
     const wanted = field.value.toLowerCase().split(/\s+/).filter(Boolean);

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from effattack.decisions import opened, to_text
 from effattack.scores import score_table
 
 EPS = 8 / 255
@@ -60,8 +61,23 @@ def kind_of(attack: str) -> str:
     return "accuracy" if attack in ACCURACY else "control" if attack in CONTROLS else "compute"
 
 
-def eps_of(attack: str) -> float:
-    return {"clean": 0.0, "uniform": 1.0}.get(attack, EPS)
+def budgets_of(attack: str, budgets: tuple[float, ...]) -> tuple[float, ...]:
+    return {"clean": (0.0,), "uniform": (1.0,)}.get(attack, budgets)
+
+
+def gates_of(fake: Fake) -> dict[str, int]:
+    """Gate name -> units."""
+    if fake.family == "token sparsification":
+        return {"blocks.1.tokens": 16, "blocks.2.tokens": 16}
+    return {} if fake.constant else {f"exits.{i}": 1 for i in range(len(fake.levels) - 1)}
+
+
+def decided(fake: Fake, level: int) -> dict[str, np.ndarray]:
+    """Masks of an image that costs the given level."""
+    share = level / max(1, len(fake.levels) - 1)
+    if fake.family == "token sparsification":
+        return {gate: np.arange(n) < round(n * share) for gate, n in gates_of(fake).items()}
+    return {gate: np.array([i < level]) for i, gate in enumerate(gates_of(fake))}
 
 
 def digits(count: int, rng: np.random.Generator) -> np.ndarray:
@@ -79,7 +95,9 @@ def digits(count: int, rng: np.random.Generator) -> np.ndarray:
     return np.round(images).astype(np.uint8)
 
 
-def cell(name: str, fake: Fake, attack: str, seed: int, count: int) -> pd.DataFrame:
+def cell(
+    name: str, fake: Fake, attack: str, seed: int, count: int, eps: float = EPS
+) -> pd.DataFrame:
     """The rows of one victim under one attack."""
     base = np.random.default_rng(zlib.crc32(f"{name}{seed}".encode()))
     rng = np.random.default_rng(zlib.crc32(f"{name}{attack}{seed}".encode()))
@@ -90,7 +108,7 @@ def cell(name: str, fake: Fake, attack: str, seed: int, count: int) -> pd.DataFr
     top = len(levels) - 1
     place = base.beta(8 * fake.clean_share + 0.01, 8 * (1 - fake.clean_share), count)
     clean_index = np.clip(np.floor(place * top + base.random(count)), 0, top).astype(int)
-    move = fake.moves.get("pgd" if attack in ACCURACY else attack, 0.0)
+    move = fake.moves.get("pgd" if attack in ACCURACY else attack, 0.0) * min(1, eps / EPS)
     spread = rng.normal(move, 0.15 if attack != "clean" and not fake.constant else 0, count)
     goal = clean_index + np.clip(spread, -0.2, 1) * (top - clean_index)
     index = np.clip(np.floor(goal + (rng.random(count) if move else 0)), 0, top).astype(int)
@@ -118,7 +136,7 @@ def cell(name: str, fake: Fake, attack: str, seed: int, count: int) -> pd.DataFr
             "family": fake.family,
             "attack": attack,
             "kind": kind_of(attack),
-            "eps": eps_of(attack),
+            "eps": eps,
             "seed": seed,
             "sample": np.arange(count),
             "label": label,
@@ -137,18 +155,25 @@ def cell(name: str, fake: Fake, attack: str, seed: int, count: int) -> pd.DataFr
             "clock": CLOCK if timed else None,
             "joules": np.nan,
             "clean_joules": np.nan,
+            "opened": [opened(decided(fake, level)) for level in index],
+            "decisions": [
+                to_text(decided(fake, level)) if i < 8 else None for i, level in enumerate(index)
+            ],
             "image": [a.tobytes() if i < 8 else None for i, a in enumerate(attacked)],
         }
     )
 
 
-def samples(count: int = 100, seeds: tuple[int, ...] = (0,)) -> pd.DataFrame:
-    """One row per victim, attack, seed and image."""
+def samples(
+    count: int = 100, seeds: tuple[int, ...] = (0,), budgets: tuple[float, ...] = (EPS,)
+) -> pd.DataFrame:
+    """One row per victim, attack, budget, seed and image."""
     return pd.concat(
         [
-            cell(name, fake, attack, seed, count)
+            cell(name, fake, attack, seed, count, eps)
             for name, fake in VICTIMS.items()
             for attack in (*CONTROLS, *[a for a in fake.moves if a[0].isupper()], *ACCURACY)
+            for eps in budgets_of(attack, budgets)
             for seed in seeds
         ],
         ignore_index=True,
