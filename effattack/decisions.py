@@ -29,4 +29,6 @@ def to_text(decisions: dict[str, Tensor]) -> str:
 
 def from_text(text: str) -> dict[str, NDArray[np.bool_]]:
     """Gate name -> (units,) bool: the inverse of :func:`to_text`."""
-    return {gate: np.array([unit == "1" for unit in units]) for gate, units in json.loads(text).items()}
+    return {
+        gate: np.array([unit == "1" for unit in units]) for gate, units in json.loads(text).items()
+    }

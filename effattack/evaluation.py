@@ -17,7 +17,7 @@ from torch import Tensor
 from effattack.attacks import Attack
 from effattack.cells import Store
 from effattack.errors import UsageError
-from effattack.execution import SCHEMA, Progress, execute
+from effattack.execution import COLUMNS, SCHEMA, Progress, execute
 from effattack.planning import plan
 from effattack.scores import score_table
 from effattack.selfchecks import Check, check_scores
@@ -112,6 +112,10 @@ class Evaluation:
         if not isinstance(meta, dict) or meta.get("schema") != SCHEMA:
             raise UsageError(
                 f"{folder} was not written by this version (schema {SCHEMA}): run again"
+            )
+        if lacking := [column for column in COLUMNS if column not in samples]:
+            raise UsageError(
+                f"{folder}/samples.parquet lacks the columns {', '.join(lacking)}: run again"
             )
         return cls(samples, meta)
 

@@ -1,4 +1,4 @@
-"""The command line: ``effattack run | list | report | doctor``, one file per command.
+"""The command line: ``effattack run | list | report | scoreboard | doctor``, a file per command.
 
 A command is a module with its ``HELP`` line, its ``arguments`` and its ``run``.
 
@@ -15,16 +15,23 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from effattack.cli import doctor, listing, report, run
+from effattack.cli import doctor, listing, report, run, scoreboard
 from effattack.errors import EffattackError, FactoryError, MeasurementError
 from effattack.terminal import PLAIN
 
-COMMANDS = {"run": run, "list": listing, "report": report, "doctor": doctor}
+COMMANDS = {
+    "run": run,
+    "list": listing,
+    "report": report,
+    "scoreboard": scoreboard,
+    "doctor": doctor,
+}
 EXAMPLES = """examples:
   effattack run
   effattack run --victim mypackage.models:build --data images/ --fail-below savings_retained=0.6
   effattack run --victim digits_vit_ats --attack Slowdown --attack DeSparsify --eps 4/255
   effattack report effattack-report
+  effattack report before/ after/ --out comparison.html
 
 exit codes: 0 passed, 1 a limit was crossed, 2 wrong usage, 3 it could not be measured
 """

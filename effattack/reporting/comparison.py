@@ -1,8 +1,8 @@
 """Several victims side by side: before and after a defence, two versions, victim against victim.
 
-Savings retained are compared with those of the first victim. The interval of a difference joins the
-two intervals as if they came from different images (Zou and Donner, Statistics in Medicine 27, 2008),
-so it is wider than it need be where the images are the same.
+Savings retained are compared with those of the first victim. The interval of a difference joins
+the two intervals as if they came from different images (Zou and Donner, Statistics in Medicine 27,
+2008), so it is wider than it need be where the images are the same.
 """
 
 from __future__ import annotations

@@ -38,7 +38,8 @@ def security_curves(rows: list[Row], palette: dict[str, str]) -> list[Figure]:
             ("security_accuracy", "Accuracy", "accuracy", share, [], words.percent),
         ):
             drawn, legend = _lines(own, clean, key, palette)
-            label = f"{what} against the budget: " + "; ".join(_said(own, key, write))
+            label = f"{what} of {own[0]['victim']} against the budget: "
+            label += "; ".join(_said(own, key, write))
             plot = axes.plot(drawn, across, axis, label, marks)
             slug = slug if threat == "linf" else f"{slug}_{threat}"
             caption = f"{what} against the budget ({threat})"
@@ -78,11 +79,15 @@ def scatter(rows: list[Row], verdict: Verdict, palette: dict[str, str]) -> list[
         drawn.append(axes.Series(css, [start, here], open_ends=True))
         detail = f"{words.at(row)}: {words.macs(row['macs'], like=unit)} MACs, "
         legend.append(Key(css, series(row), detail + words.percent(row["accuracy"], 0)))
-    largest = max(row[key] for row in shown for key in ("macs", "max_macs") if not missing(row[key]))
+    largest = max(
+        row[key] for row in shown for key in ("macs", "max_macs") if not missing(row[key])
+    )
     across = axes.Axis.upto(largest, "MACs per image, mean", partial(words.macs_tick, like=unit))
     up = axes.Axis(0.0, 1.0, PERCENTS, "accuracy against the label")
     label = f"Accuracy over MACs of {verdict.victim}: " + "; ".join(
         f"{key.name}, {key.detail}" for key in legend
     )
     plot = axes.plot(drawn, across, up, label)
-    return [Figure("accuracy_cost", "Accuracy over cost: from clean (ring) to attacked", plot, legend)]
+    return [
+        Figure("accuracy_cost", "Accuracy over cost: from clean (ring) to attacked", plot, legend)
+    ]

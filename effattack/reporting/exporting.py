@@ -1,4 +1,4 @@
-"""Figures as files of their own: SVG, and PDF through the extra ``[pdf]``, both in the light colours."""
+"""Figures as files of their own: SVG, and PDF through the extra ``[pdf]``, in light colours."""
 
 from __future__ import annotations
 
@@ -41,9 +41,7 @@ def write(
     return paths
 
 
-def named(
-    samples: pd.DataFrame, scores: pd.DataFrame, meta: Meta
-) -> Iterator[tuple[str, Figure]]:
+def named(samples: pd.DataFrame, scores: pd.DataFrame, meta: Meta) -> Iterator[tuple[str, Figure]]:
     """File name and figure, for every figure of a report."""
     found = [verdict for verdict in verdicts(scores, meta) if verdict.shown]
     seen: dict[str, int] = {}
@@ -53,8 +51,8 @@ def named(
         stem += f"_{seen[stem]}" if seen[stem] > 1 else ""
         for figure in figures(samples, scores, verdict).figures:
             yield f"{stem}_{figure.slug}", figure
-    if "compared" in meta and (figure := scatter(found)):
-        yield figure.slug, figure
+    if "compared" in meta and (together := scatter(found)):
+        yield together.slug, together
 
 
 def standalone(figure: Figure) -> str:

@@ -1,4 +1,4 @@
-"""Where the tokens and exits went: how many units of each gate were computed, clean and attacked."""
+"""Where the tokens and exits went: what each gate computed, clean and attacked."""
 
 from __future__ import annotations
 

@@ -16,8 +16,8 @@ from effattack.reporting.comparison import compared, scatter
 from effattack.reporting.gallery import gallery
 from effattack.reporting.latency import clock_checks, timings
 from effattack.reporting.meta import Meta, checks, merged, section, skipped
-from effattack.reporting.tables import COLUMNS, NO_ENERGY, blocks, groups, over_dense
 from effattack.reporting.svg import Drawing
+from effattack.reporting.tables import COLUMNS, NO_ENERGY, blocks, groups, over_dense
 from effattack.reporting.verdict import Row, Verdict, alarms, unit_of, verdicts
 from effattack.reporting.words import missing
 

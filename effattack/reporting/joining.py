@@ -1,4 +1,4 @@
-"""Several evaluations as one, for a comparison: victims of one name are told apart by their folder."""
+"""Several evaluations as one, for a comparison: equal names are told apart by their folder."""
 
 from __future__ import annotations
 
@@ -17,9 +17,7 @@ def joined(evaluations: Mapping[str, Evaluation]) -> Evaluation:
     Args:
         evaluations: what to call each folder -> what it holds.
     """
-    names = Counter(
-        name for one in evaluations.values() for name in one.samples["victim"].unique()
-    )
+    names = Counter(name for one in evaluations.values() for name in one.samples["victim"].unique())
     renamed = []
     for label, one in evaluations.items():
         own = {name: f"{name} ({label})" for name in names if names[name] > 1}

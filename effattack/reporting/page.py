@@ -27,7 +27,7 @@ def render(template: str, **context: Any) -> str:
         _environment()
         .get_template(template)
         .render(
-            css=Markup(source("report.css") + source("charts.css")),
+            css=Markup(source("charts.css") + source("report.css")),
             script=Markup(script),
             script_hash=f"sha256-{digest}",
             words=words,

@@ -45,7 +45,7 @@ def element(tag: str, *children: object, **attributes: object) -> Markup:
 
 def draw(width: float, height: float, label: str, *marks: object, css: str = "") -> Drawing:
     """A drawing of these marks."""
-    return Drawing(width, height, label, Markup("").join(marks), css)
+    return Drawing(width, height, label, Markup("").join(map(escape, marks)), css)
 
 
 def rect(css: str, x: float, y: float, width: float, height: float) -> Markup:

@@ -9,6 +9,7 @@ for (const table of document.querySelectorAll("table[data-sort]")) {
   const key = (row, column) => {
     const cell = row.cells[column];
     const value = cell?.dataset.value ?? cell?.textContent.trim() ?? "";
+    if (value === "nan") return "";
     return value === "" || Number.isNaN(Number(value)) ? value : Number(value);
   };
   const compare = (a, b) => {
