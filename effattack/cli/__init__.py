@@ -42,8 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Read when torch loads. Threads that spin while they wait for each other took six times as long
     # beside two busy neighbours.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    parser = _parser()
-    options = parser.parse_args(arguments)
+    options = parser().parse_args(arguments)
     console, errors = Console(), Console(stderr=True)
     if "" not in sys.path:
         sys.path.insert(0, "")
@@ -63,16 +62,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return MeasurementError.exit_code
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """Of the whole command line."""
+    whole = argparse.ArgumentParser(
         prog="effattack",
         description="How much of an efficient model's savings can an attacker take back?",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = whole.add_subparsers(required=True, metavar="COMMAND")
     for name, command in COMMANDS.items():
         subparser = commands.add_parser(name, help=command.HELP)
         command.arguments(subparser)
         subparser.set_defaults(handler=command.run)
-    return parser
+    return whole
