@@ -9,10 +9,16 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import beta, binom
+from scipy.stats import beta, binom, t
 
 from effattack.errors import UsageError
-from effattack.measure.statistics import Interval, median_ratio, proportion, resampled_medians
+from effattack.measure.statistics import (
+    Interval,
+    median_ratio,
+    proportion,
+    ratio_of_sums,
+    resampled_medians,
+)
 
 seconds = st.floats(1e-6, 1e3)
 pairs = st.lists(st.tuples(seconds, seconds), min_size=6, max_size=30).map(np.array)
@@ -151,3 +157,27 @@ def test_proportion_of_no_samples_is_nan() -> None:
 def test_impossible_counts_are_refused(successes: int, n: int) -> None:
     with pytest.raises(UsageError):
         proportion(successes, n)
+
+
+def test_ratio_of_sums_over_a_constant_is_a_mean() -> None:
+    values = np.array([1.0, 2.0, 4.0, 9.0])
+    reach = t.ppf(0.975, 3) * values.std(ddof=1) / 2
+    assert ratio_of_sums(values, np.ones(4)) == pytest.approx((4, 4 - reach, 4 + reach))
+
+
+def test_ratio_of_sums_covers_as_it_says() -> None:
+    rng = np.random.default_rng(0)
+    below = rng.uniform(1, 3, (400, 60))
+    above = 0.4 * below + rng.normal(0, 0.3, below.shape)
+    found = [ratio_of_sums(a, b) for a, b in zip(above, below, strict=True)]
+    hits = np.mean([not one.excludes(0.4) for one in found])
+    assert 0.92 < hits < 0.98
+
+
+def test_ratio_of_sums_of_too_little() -> None:
+    assert all_nan(ratio_of_sums([], []))
+    assert all_nan(ratio_of_sums([1.0, nan], [nan, 1.0]))
+    value, low, high = ratio_of_sums([1.0], [2.0])
+    assert value == 0.5
+    assert isnan(low)
+    assert isnan(high)
