@@ -152,9 +152,13 @@ def effattack_evaluation(
     """The victim under the attacks of the command line, evaluated once for all tests."""
     from effattack.attacks import defaults
 
-    attacks = pytestconfig.stash[SESSION].attacks or defaults(effattack_victim)
+    session = pytestconfig.stash[SESSION]
+    attacks = session.attacks or defaults(effattack_victim)
     with in_words():
-        return effattack_evaluate(effattack_victim, *effattack_data, attacks)
+        from effattack.data import held_out, load_data
+
+        fit = held_out(*load_data(session.data, effattack_victim), session.samples)
+        return effattack_evaluate(effattack_victim, *effattack_data, attacks, fit=fit)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from effattack.evaluation import Evaluation
 
 WORKERS = ".workers"
-_SAME_ROW = ["victim", "attack", "eps", "seed", "sample", "prediction", "macs"]
+_SAME_ROW = ["victim", "attack", "threat", "eps", "seed", "sample", "prediction", "macs"]
 
 
 @dataclass

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator
 from math import isnan
 from typing import TYPE_CHECKING, Any
 
+from effattack.budgets import budget_text
+
 if TYPE_CHECKING:
     from effattack.evaluation import Evaluation
 
@@ -39,7 +41,7 @@ def worst(evaluation: Evaluation) -> dict[str, Facts]:
         found[str(victim)] = {
             "savings_retained": float(row.savings_retained),
             "attack": str(row.attack) if len(compute) else "",
-            "eps": float(row.eps),
+            "budget": budget_text(row.threat, float(row.eps)),
             "clean_macs": float(row.clean_macs),
             "macs": float(row.macs),
             "latency_ratio": float(row.latency_ratio),
@@ -114,7 +116,7 @@ def _row(victim: str, facts: Facts, verdicts: list[str]) -> tuple[str, ...]:
     return (
         victim,
         "unknown" if isnan(savings) else f"{savings:.1%}",
-        f"{facts['attack']} at {facts['eps'] * 255:g}/255" if facts["attack"] else "none applied",
+        f"{facts['attack']} at {facts['budget']}" if facts["attack"] else "none applied",
         f"{facts['clean_macs']:,.0f} → {facts['macs']:,.0f}",
         f"×{latency:.2f} {interval}" if measured else "not measured",
         said[0] + (f" (and {len(said) - 1} more)" if len(said) > 1 else ""),

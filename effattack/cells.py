@@ -1,8 +1,7 @@
 """Cells: the unit of work that is run, stored and resumed.
 
 A cell is one victim x attack x budget x seed x slice of the data. Its specification holds
-everything that decides its rows; the hash of the specification names its file. A finished cell is
-one Parquet file, written under another name and then renamed, so that no half of it is ever seen.
+everything that decides its rows; the hash of the specification names its file in the store.
 """
 
 from __future__ import annotations
@@ -10,19 +9,16 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
 from torch import Tensor, nn
 
 import effattack
-from effattack.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -30,7 +26,7 @@ class CellSpec:
     """What decides the rows of a cell."""
 
     work: str
-    """``"attack"``, or the clock of a timing cell."""
+    """``"attack"``, ``"checks"``, or what is timed on which device."""
     victim: str
     victim_digest: str
     attack: str
@@ -50,47 +46,6 @@ class CellSpec:
         """Hash of the specification: the name of the cell's file."""
         text = json.dumps(asdict(self), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:32]
-
-
-class Store:
-    """Finished cells in a folder, one Parquet file each.
-
-    Raises:
-        UsageError: if the folder cannot be written.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder.absolute()
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            probe = folder / f".writable-{os.getpid()}"
-            probe.touch()
-            probe.unlink()
-        except OSError as error:
-            raise UsageError(
-                f"cannot write to {folder} ({error.strerror}): give another folder with --out"
-            ) from error
-
-    def read(self, spec: CellSpec) -> pd.DataFrame | None:
-        """The rows of a finished cell; None if it must be run (unfinished or damaged)."""
-        path = self._path(spec)
-        try:
-            if path.with_suffix(".sha256").read_text() != _sha256(path):
-                return None
-            return pd.read_parquet(path)
-        except (OSError, ValueError):
-            return None
-
-    def write(self, spec: CellSpec, rows: pd.DataFrame) -> None:
-        """Store a finished cell, all at once."""
-        path = self._path(spec)
-        draft = path.with_suffix(f".{os.getpid()}.draft")
-        rows.to_parquet(draft, index=False)
-        path.with_suffix(".sha256").write_text(_sha256(draft))
-        draft.replace(path)
-
-    def _path(self, spec: CellSpec) -> Path:
-        return self.folder / f"{spec.key}.parquet"
 
 
 def data_digest(images: Tensor, labels: Tensor) -> str:
@@ -144,8 +99,9 @@ def describe(value: Any) -> str:
     name = f"{type(value).__module__}.{type(value).__qualname__}"
     if isinstance(value, nn.Module):
         return name
-    if isinstance(value, type) or callable(value):
-        return f"{getattr(value, '__qualname__', name)}{hash_text(_source(value))}"
+    if isinstance(value, type) or inspect.isroutine(value):
+        held = [cell.cell_contents for cell in getattr(value, "__closure__", None) or ()]
+        return f"{getattr(value, '__qualname__', name)}{hash_text(_source(value))}{describe(held)}"
     return f"{name}{describe(vars(value))}" if hasattr(value, "__dict__") else name
 
 
@@ -164,6 +120,7 @@ def hash_text(text: str) -> str:
 
 def _bytes(tensor: Tensor) -> bytes:
     plain = tensor.dequantize() if type(tensor) not in (Tensor, nn.Parameter) else tensor
+    plain = plain.to_dense() if plain.is_mkldnn else plain
     return plain.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
 
 
@@ -174,16 +131,12 @@ def _source(thing: Any) -> str:
         return ""
 
 
-def _sha256(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
-
-
 @cache
 def code_version() -> str:
     """The version of effattack and a hash of its sources, so that edited code runs cells again."""
     root = Path(effattack.__file__).parent
     digest = hashlib.sha256()
-    for pattern in ("*.py", "attacks/*.py", "measure/*.py", "models_zoo/**/*.py"):
+    for pattern in ("*.py", "attacks/*.py", "threats/*.py", "measure/*.py", "models_zoo/**/*.py"):
         for file in sorted(root.glob(pattern)):
             digest.update(file.read_bytes())
     return f"{effattack.__version__}+{digest.hexdigest()[:12]}"

@@ -2,50 +2,119 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
-from zipfile import BadZipFile
 
-import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from effattack.errors import UsageError
-from effattack.images import check_images, check_labels
+from effattack.images import check_images, check_labels, fingerprints
+from effattack.npz import open_npz
 from effattack.registry import call, import_factory
+from effattack.sources import Arrays, Data, Folder, Spread, as_tensors, of_loader
 from effattack.victim import Victim
 
 
+@dataclass(frozen=True)
+class Source:
+    """Names data, so that any process can open them.
+
+    Attributes:
+        name: a folder with one sub-folder of images per class (classes in alphabetical order), an
+            ``.npz`` file with ``images`` and ``labels``, or ``module:factory`` of a callable that
+            returns both, a data set, or a loader that does not shuffle.
+        shape: (C, H, W) of one image.
+        samples: how many, evenly spread over their order; None: all.
+        leave_out: unreadable files of a folder, to be passed over.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    samples: int | None = None
+    leave_out: tuple[str, ...] = ()
+
+    def open(self) -> Data:
+        """The data; nothing but a factory's own work is done yet.
+
+        Raises:
+            UsageError: naming the cause and the remedy.
+        """
+        if self.samples is not None and self.samples < 1:
+            raise UsageError(f"--samples {self.samples}: score at least one image")
+        data = self._open()
+        return data if self.samples is None else Spread(data, self.samples)
+
+    def _open(self) -> Data:
+        path = Path(self.name)
+        if path.suffix == ".npz":
+            return Arrays(*open_npz(path))
+        if path.is_dir():
+            return Folder(path, self.shape, self.leave_out)
+        if ":" not in self.name:
+            raise UsageError(
+                f"data {self.name!r}: no such folder or .npz file; a callable is named "
+                "module:factory"
+            )
+        found = call(import_factory(self.name), self.name)
+        if isinstance(found, tuple | list) and len(found) == 2:
+            return Arrays(*as_tensors(found[0], found[1], self.name))
+        if not hasattr(found, "__iter__") and not hasattr(found, "__getitem__"):
+            raise UsageError(
+                f"{self.name} must return images and labels, a data set or a loader, not "
+                f"{type(found).__name__}"
+            )
+        return of_loader(found)
+
+    def without_bad(self) -> Source:
+        """The same, the unreadable images of a folder left out; reads every file of it."""
+        if not Path(self.name).is_dir():
+            return self
+        return replace(self, leave_out=tuple(Folder(Path(self.name), self.shape).unreadable()))
+
+
+def source_of(name: str | None, victim: Victim, samples: int | None = None) -> Source:
+    """The data of that name, for a victim; its own where no name is given.
+
+    Raises:
+        UsageError: if neither is there.
+    """
+    name = name or victim.data
+    if name is None:
+        raise UsageError(
+            f"{victim.name} brings no data of its own: give --data an image folder by class, an "
+            ".npz with images and labels, or module:factory"
+        )
+    if Path(name).exists():  # other processes may run in other folders
+        name = str(Path(name).absolute())
+    return Source(name, tuple(victim.input_shape), samples)
+
+
+def slices(data: Data, size: int) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """Index of the first image, images and labels of each slice."""
+    first = 0
+    while True:
+        images, labels = data.read(first, first + size)
+        if first and not len(images):
+            return
+        yield first, images, labels
+        first += len(images)
+        if len(images) < size:
+            return
+
+
 def load_data(source: str | None, victim: Victim) -> tuple[Tensor, Tensor]:
-    """Images (B, *input_shape) and labels (B,) for a victim.
+    """All images (B, *input_shape) and labels (B,) of a :class:`Source`, for a victim.
 
     Args:
-        source: a folder with one sub-folder of images per class (classes in alphabetical order),
-            an ``.npz`` file with ``images`` and ``labels``, or ``module:factory`` of a callable
-            that returns both. None: the victim's own data.
+        source: see :class:`Source`. None: the victim's own data.
         victim: whose input shape and classes the data must fit.
 
     Raises:
         UsageError: naming the cause and the remedy.
     """
-    source = source or victim.data
-    if source is None:
-        raise UsageError(
-            f"{victim.name} brings no data of its own: give --data an image folder by class, an "
-            ".npz with images and labels, or module:factory"
-        )
-    path = Path(source)
-    if path.suffix == ".npz":
-        images, labels = _from_npz(path)
-    elif path.is_dir():
-        images, labels = _from_folder(path, victim)
-    elif ":" in source:
-        images, labels = _from_factory(source)
-    else:
-        raise UsageError(
-            f"data {source!r}: no such folder or .npz file; a callable is named module:factory"
-        )
+    images, labels = source_of(source, victim).open().whole()
     check_images(images, victim.input_shape)
     check_labels(labels, len(images), victim.num_classes)
     return images, labels
@@ -65,61 +134,18 @@ def subset(images: Tensor, labels: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return images[rows], labels[rows]
 
 
-def _from_npz(path: Path) -> tuple[Tensor, Tensor]:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            images, labels = file["images"], file["labels"]
-    except (OSError, ValueError, KeyError, EOFError, AttributeError, BadZipFile) as error:
-        raise UsageError(
-            f"cannot read {path} ({error}): it must be an .npz with arrays 'images' (B, C, H, W) "
-            "and 'labels' (B,)"
-        ) from error
-    return _tensors(images, labels, str(path))
+def held_out(images: Tensor, labels: Tensor, count: int) -> tuple[Tensor, Tensor] | None:
+    """What universal attacks learn from when no data is given for it: images not in ``subset``.
 
-
-def _from_folder(folder: Path, victim: Victim) -> tuple[Tensor, Tensor]:
-    classes = sorted(entry for entry in folder.iterdir() if entry.is_dir())
-    images, labels = [], []
-    for label, entry in enumerate(classes):
-        for file in sorted(p for p in entry.iterdir() if p.is_file() and p.name[0] != "."):
-            images.append(_read_image(file, victim.input_shape))
-            labels.append(label)
-    if not images:
-        raise UsageError(f"{folder} holds no images: make one sub-folder of images per class")
-    return torch.stack(images), torch.tensor(labels)
-
-
-def _read_image(file: Path, shape: tuple[int, ...]) -> Tensor:
-    try:
-        with Image.open(file) as picture:
-            if picture.mode.startswith("I"):
-                raise UsageError(f"{file} has 16 bits a pixel: convert it to 8 bits")
-            pixels = np.array(picture.convert("L" if shape[0] == 1 else "RGB"), dtype=np.float32)
-    except (UnidentifiedImageError, OSError) as error:
-        raise UsageError(f"cannot read {file} as an image: remove or repair it") from error
-    image = torch.from_numpy(pixels).view(*pixels.shape[:2], -1).permute(2, 0, 1) / 255
-    if tuple(image.shape) != tuple(shape):
-        raise UsageError(
-            f"{file} has shape {tuple(image.shape)}, the victim takes {tuple(shape)}: resize the "
-            "images, or resize inside the victim and give its input_shape accordingly"
-        )
-    return image
-
-
-def _from_factory(source: str) -> tuple[Tensor, Tensor]:
-    found = call(import_factory(source), source)
-    if not isinstance(found, tuple | list) or len(found) != 2:
-        raise UsageError(f"{source} must return images and labels, not {type(found).__name__}")
-    return _tensors(found[0], found[1], source)
-
-
-def _tensors(images: Any, labels: Any, source: str) -> tuple[Tensor, Tensor]:
-    try:
-        images, labels = torch.as_tensor(images), torch.as_tensor(labels)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise UsageError(
-            f"images and labels of {source} are no arrays of numbers ({error}): give float images "
-            "and integer labels"
-        ) from error
-    integer = not labels.is_floating_point() and labels.dtype != torch.bool
-    return images, labels.long() if integer else labels
+    As many as are scored, evenly spread over the rest; none equal to a scored one. None where
+    nothing is left.
+    """
+    if count >= len(images):
+        return None
+    scored = torch.zeros(len(images), dtype=torch.bool)
+    scored[torch.arange(count) * len(images) // count] = True
+    seen = set(fingerprints(images[scored]))
+    others = (~scored).nonzero()[:, 0]
+    new = [key not in seen for key in fingerprints(images[others])]
+    rest = others[torch.tensor(new)]
+    return subset(images[rest], labels[rest], count) if len(rest) else None

@@ -23,6 +23,10 @@ class NotApplicable(UsageError):
     """An attack was asked for on a victim that it cannot apply to (exit code 2)."""
 
 
+class StoreError(UsageError):
+    """A store that cannot be written any more; what is finished is safe (exit code 2)."""
+
+
 class FactoryError(UsageError):
     """A user's own module or factory raised; its error is the cause (exit code 2)."""
 
@@ -39,6 +43,10 @@ class ContractError(MeasurementError):
 
 class AuditError(ContractError):
     """The declared MACs of a victim are not the executed ones (exit code 3)."""
+
+
+class CellError(MeasurementError):
+    """A cell failed, in this process or another, for the reason given (exit code 3)."""
 
 
 class UnknownOperator(MeasurementError):

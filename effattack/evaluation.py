@@ -1,6 +1,7 @@
 """victim x data x attacks -> Evaluation: a long frame with one row per attacked sample.
 
-``plan`` lists the cells, ``execute`` runs or resumes them, ``evaluate`` does both.
+``plan`` lists the cells, ``execute`` runs or resumes them, ``assembled`` joins their rows, and
+``evaluate`` does all three.
 """
 
 from __future__ import annotations
@@ -14,13 +15,16 @@ from typing import Any
 import pandas as pd
 from torch import Tensor
 
+from effattack.assembly import COLUMNS, SCHEMA, assembled
 from effattack.attacks import Attack
-from effattack.cells import Store
 from effattack.errors import UsageError
-from effattack.execution import COLUMNS, SCHEMA, Progress, execute
+from effattack.execution import Outcome
+from effattack.executors.in_process import InProcess
 from effattack.planning import plan
-from effattack.scores import score_table
+from effattack.scheduling import Progress, discard_damaged, execute
+from effattack.scores import CELL, score_table
 from effattack.selfchecks import Check, check_scores
+from effattack.store import Memory, Store, writable
 from effattack.victim import Victim
 
 
@@ -29,7 +33,7 @@ class Evaluation:
     """The result: per-sample rows, and how they came to be.
 
     Attributes:
-        samples: one row per victim, attack, eps, seed and sample.
+        samples: one row per victim, attack, threat, eps, seed and sample.
         meta: provenance, self-checks, what was skipped; plain JSON.
     """
 
@@ -37,7 +41,7 @@ class Evaluation:
     meta: dict[str, Any] = field(default_factory=dict)
 
     def scores(self) -> pd.DataFrame:
-        """One row per victim, attack and eps; the columns of ``scores.csv``."""
+        """One row per victim, attack, threat and eps; the columns of ``scores.csv``."""
         return score_table(self.samples)
 
     @property
@@ -74,20 +78,20 @@ class Evaluation:
                     meta[key] = meta.get(key, []) + [v for v in value if v not in meta.get(key, [])]
                 else:
                     meta[key] = value
-        identity = ["victim", "attack", "eps", "seed", "sample"]
+        identity = [*CELL, "seed", "sample"]
         samples = pd.concat([e.samples for e in evaluations])
         same = [*identity, "prediction", "clean_prediction", "macs", "clean_macs", "max_macs"]
         samples = samples.drop_duplicates(same, ignore_index=True)  # the controls stand in each
         if samples.duplicated(identity).any():
             raise UsageError(
-                "two evaluations differ on the same victim, attack, eps and seed: give the "
+                "two evaluations differ on the same victim, attack, budget and seed: give the "
                 "victims different names"
             )
         return Evaluation(samples, meta)
 
     def save(self, folder: str | Path) -> Path:
         """Write ``samples.parquet``, ``scores.csv`` and ``meta.json``; returns the folder."""
-        folder = Store(Path(folder)).folder
+        folder = writable(Path(folder))
         scores = self.scores()
         self.samples.to_parquet(folder / "samples.parquet", index=False)
         scores.to_csv(folder / "scores.csv", index=False)
@@ -130,6 +134,7 @@ def evaluate(
     seeds: Sequence[int] = (0,),
     timed: int = 16,
     energy: bool = False,
+    fit: tuple[Tensor, Tensor] | None = None,
     out: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
@@ -139,12 +144,14 @@ def evaluate(
         victim: used in eval mode; its own mode is restored.
         images: (B, *input_shape) float in [0, 1]; rounded to the 8-bit grid, with a note.
         labels: (B,) class indices.
-        attacks: attack objects made for this victim, or names (default settings at ``eps``, once
-            per seed). Names that cannot apply are skipped, with the reason in ``meta``.
-        eps: l-inf budget of attacks given by name.
+        attacks: attack objects made for this victim, or names (``"Slowdown"``,
+            ``"Slowdown(threat='l2:1.0')"``; once per seed). Names that cannot apply are skipped,
+            with the reason in ``meta``.
+        eps: l-inf budget of attacks given by name, where the name tells no threat.
         seeds: of attacks given by name, and of the controls.
         timed: images whose latency is measured, clean and attacked; 0 measures none.
         energy: also meter their energy, where a counter is reachable; 25 s per attack.
+        fit: images and labels that unfitted universal attacks learn from; none may be scored.
         out: folder of finished cells; the same call with the same folder resumes.
         progress: called after each cell.
 
@@ -153,7 +160,14 @@ def evaluate(
         MeasurementError: if the audit fails or no gradient reaches the pixels.
     """
     planned = plan(
-        victim, images, labels, attacks, eps=eps, seeds=seeds, timed=timed, energy=energy
+        victim, images, labels, attacks, eps=eps, seeds=seeds, timed=timed, energy=energy, fit=fit
     )
-    store = Store(Path(out) / "cells") if out is not None else None
-    return Evaluation(*execute(planned, store, progress))
+    shelf, executor = Memory() if out is None else Store(Path(out) / "cells"), InProcess()
+    discard_damaged([planned], shelf, executor)
+    place = execute([planned], shelf, executor, _raise, progress)
+    return Evaluation(*assembled(planned, shelf, place, {}))
+
+
+def _raise(outcome: Outcome) -> None:
+    assert outcome.error is not None
+    raise outcome.error

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import torch
 from torch import Tensor
 
@@ -12,6 +14,12 @@ from effattack.errors import UsageError
 def to_grid(images: Tensor) -> Tensor:
     """The nearest images on the 8-bit grid."""
     return (images * LEVELS).round() / LEVELS
+
+
+def fingerprints(images: Tensor) -> list[str]:
+    """A hash of each image's 8-bit levels: equal images, and only they, have equal ones."""
+    levels = (images.detach().cpu() * LEVELS).round().to(torch.uint8)
+    return [hashlib.sha256(image.numpy().tobytes()).hexdigest()[:16] for image in levels]
 
 
 def check_images(images: Tensor, input_shape: tuple[int, ...]) -> None:

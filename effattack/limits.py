@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
+from effattack.budgets import at_budget
 from effattack.errors import MeasurementError, UsageError, unknown_name
 
 if TYPE_CHECKING:
@@ -134,6 +135,6 @@ def _in_words(row: pd.Series, limit: Limit, value: float, passed: bool) -> str:
     ceiling = f" of at most {row.max_macs:,.0f}" if row.max_macs == row.max_macs else ""
     return (
         f"{row.victim}: {bound}{limit.score.replace('_', ' ')} is {value:.3f}, {side} the limit "
-        f"{limit.value:g}: {row.attack} at eps {row.eps * 255:g}/255 moved the MACs per image "
-        f"{row.clean_macs:,.0f} → {row.macs:,.0f}{ceiling}"
+        f"{limit.value:g}: {row.attack} at {at_budget(row.threat, row.eps)} moved the MACs "
+        f"per image {row.clean_macs:,.0f} → {row.macs:,.0f}{ceiling}"
     )

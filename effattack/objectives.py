@@ -5,8 +5,9 @@ An objective guides the search; it never judges. Iterates are chosen by executed
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -16,17 +17,46 @@ from effattack.errors import NotApplicable
 from effattack.victim import Trace, Victim
 
 
+class Step(NamedTuple):
+    """Where a search stands: what its callback is told, once per step."""
+
+    restart: int
+    """Of per-sample searches the restart, of universal training the epoch."""
+    step: int
+    steps: int
+    macs: Tensor
+    """(B,) most executed MACs found so far, of the images of the batch."""
+    value: Tensor
+    """(B,) their objective."""
+
+
+Callback = Callable[[Step], None]
+
+
+def unwatched(step: Step) -> None:
+    """The callback of a search that nobody watches."""
+
+
 @dataclass(frozen=True)
 class Goal:
-    """What an objective may refer to beside the trace of the iterate."""
+    """What stays the same while one batch is attacked: what objectives and searches refer to."""
 
     victim: Victim
-    prediction: Tensor
-    """(B,) class predicted on the clean images."""
+    logits: Tensor
+    """(B, classes) on the clean images."""
+    labels: Tensor
+    """(B,) class indices; the predictions on the clean images where the caller gave none."""
+    callback: Callback = unwatched
+    """Called once per step; what it raises ends the attack."""
+
+    @property
+    def prediction(self) -> Tensor:
+        """(B,) class predicted on the clean images."""
+        return self.logits.argmax(1)
 
     def rows(self, index: Tensor) -> Goal:
         """The same for some of the images."""
-        return Goal(self.victim, self.prediction[index])
+        return replace(self, logits=self.logits[index], labels=self.labels[index])
 
 
 class Objective(Protocol):

@@ -1,4 +1,4 @@
-"""From per-sample rows to scores, one row per victim, attack and budget; seeds pooled."""
+"""From per-sample rows to scores, one row per victim, attack, threat and eps; seeds pooled."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ import pandas as pd
 from effattack.errors import MeasurementError
 from effattack.measure.statistics import median_ratio, ratio_of_sums
 
+CELL = ["victim", "attack", "threat", "eps"]
+"""What one row of scores is of."""
 COLUMNS = [
     "victim",
     "family",
     "attack",
     "kind",
+    "threat",
     "eps",
     "samples",
     "accuracy",
@@ -39,16 +42,16 @@ COLUMNS = [
 
 
 def score_table(samples: pd.DataFrame) -> pd.DataFrame:
-    """Scores of every victim, attack and eps, in the order of the samples.
+    """Scores of every victim, attack, threat and eps, in the order of the samples.
 
     Raises:
         MeasurementError: if a sample executed more than the declared max, or a constant victim's
             MACs moved: then the victim's declaration is wrong and no score can be trusted.
     """
     check_declarations(samples)
-    groups = samples.groupby(["victim", "attack", "eps"], sort=False)
+    groups = samples.groupby(CELL, sort=False)
     return pd.DataFrame(
-        [{"victim": v, "attack": a, "eps": e, **_scores(rows)} for (v, a, e), rows in groups],
+        [{**dict(zip(CELL, key, strict=True)), **_scores(rows)} for key, rows in groups],
         columns=COLUMNS,
     )
 

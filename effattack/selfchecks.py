@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from effattack.budgets import at_budget
 from effattack.contract import check_gradients
 from effattack.victim import Victim
 
@@ -67,22 +68,23 @@ def check_scores(scores: pd.DataFrame, kinds: dict[str, str]) -> list[Check]:
 
 
 def _against_noise(scores: pd.DataFrame, compute: pd.DataFrame) -> Iterator[Check]:
-    noise = scores[scores.attack == "noise"].set_index(["victim", "eps"]).macs_ratio
+    noise = scores[scores.attack == "noise"].set_index(["victim", "threat", "eps"]).macs_ratio
     for row in compute.itertuples():
-        if (row.victim, row.eps) in noise.index:
-            random = noise[row.victim, row.eps]
+        if (row.victim, row.threat, row.eps) in noise.index:
+            random = noise[row.victim, row.threat, row.eps]
             passed = bool(row.macs_ratio >= random)
             yield Check(
                 row.victim,
                 f"{row.attack} is stronger than noise",
                 passed,
-                f"MACs ×{row.macs_ratio:.3f} against ×{random:.3f} of noise at eps "
-                f"{row.eps * 255:g}/255" + ("" if passed else ": the attack is broken or masked"),
+                f"MACs ×{row.macs_ratio:.3f} against ×{random:.3f} of noise at "
+                f"{at_budget(row.threat, row.eps)}"
+                + ("" if passed else ": the attack is broken or masked"),
             )
 
 
 def _against_budgets(compute: pd.DataFrame) -> Iterator[Check]:
-    for (victim, attack), rows in compute.groupby(["victim", "attack"], sort=False):
+    for (victim, attack, _), rows in compute.groupby(["victim", "attack", "threat"], sort=False):
         ordered = rows.sort_values("eps").attack_success
         if len(ordered) > 1:
             drop = float((ordered.cummax() - ordered).max())

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.table import Table
 from rich.text import Text
 
+from effattack.budgets import budget_text
 from effattack.reporting import words
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def _table(victim: str, rows: pd.DataFrame) -> Table:
     for row in rows.itertuples():
         table.add_row(
             Text(row.attack),
-            f"{row.eps * 255:g}/255" if 0 < row.eps < 1 else "",
+            "" if row.threat in ("none", "box") else budget_text(row.threat, row.eps),
             f"{row.accuracy:.0%}",
             f"{row.agreement:.0%}",
             words.ratio(row.macs_ratio),

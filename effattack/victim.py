@@ -9,6 +9,7 @@ that statement with what is counted while ``forward`` runs.
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import torch
@@ -95,6 +96,19 @@ class Victim(nn.Module):
         self.constant = constant
         self.batch_coupled = batch_coupled
         self.data = data
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """The logits (B, classes) of images (B, *input_shape), by the deployed path.
+
+        Raises:
+            UsageError: for an empty batch, or images of another shape.
+        """
+        if not len(images) or tuple(images.shape[1:]) != self.input_shape:
+            raise UsageError(
+                f"{self.name} got images of shape {tuple(images.shape)}: give at least one image "
+                f"of shape {self.input_shape}"
+            )
+        return super().__call__(images)
 
     def forward(self, images: Tensor) -> Tensor:
         """The deployed path: skips what it decides to skip; (B, *input_shape) -> (B, classes)."""
@@ -210,7 +224,8 @@ def audit(victim: Victim, images: Tensor) -> Audit:
         images: (B, *input_shape) in [0, 1].
 
     Raises:
-        AuditError: with the first image that differs, by how much, and where the MACs went.
+        AuditError: with the first image that differs, by how much, the module whose MACs are just
+            that many, if there is one, where the MACs went, and which gates were open.
     """
     logits, macs, knife_edge, decisions = [], [], [], []
     for index, image in enumerate(images.split(1)):
@@ -221,7 +236,7 @@ def audit(victim: Victim, images: Tensor) -> Audit:
         declared = trace.macs.item()
         agrees = declared == counter.total
         if not agrees and not (_near_threshold(trace) and _agrees_in_float64(victim, image)):
-            raise AuditError(_difference(victim, image, index, declared))
+            raise AuditError(_difference(victim, image, index, trace))
         macs.append(counter.total)
         knife_edge.append(not agrees)
         decisions.append({gate.name: gate.active.flatten().cpu() for gate in trace.gates})
@@ -260,19 +275,41 @@ def _agrees_in_float64(victim: Victim, image: Tensor) -> bool:
         return twin.trace(image).macs.item() == counter.total
 
 
-def _difference(victim: Victim, image: Tensor, index: int, declared: float) -> str:
+def _difference(victim: Victim, image: Tensor, index: int, trace: Trace) -> str:
     with torch.no_grad(), MacsCounter(victim) as counter:
         victim(image)
-    executed = counter.total
-    parts = sorted(counter.by_module.items(), key=lambda item: -item[1])
-    suspects = [name for name, macs in parts if macs == abs(declared - executed)]
-    where = (
-        f"the difference is exactly what {' or '.join(suspects[:3])} costs"
-        if suspects
-        else "executed: " + ", ".join(f"{name} {macs:,}" for name, macs in parts[1:7])
-    )
-    return (
+    declared, executed = trace.macs.item(), counter.total
+    by_module = {k: macs for k, macs in counter.by_module.items() if k != "Global"}
+    suspects = [name for name, macs in by_module.items() if macs == abs(declared - executed)]
+    largest = sorted(_own(by_module).items(), key=lambda item: -item[1])
+    decided = [
+        f"{gate.name} {int(gate.active.sum())} of {int(gate.reached.sum())} reached"
+        for gate in trace.gates
+    ]
+    parts = [
         f"{victim.name}: image {index}: trace declares {declared:,.0f} MACs, forward executed "
-        f"{executed:,} ({declared - executed:+,.0f}); {where}. Correct the closed form in "
-        f"{type(victim).__name__}.trace, or make forward skip what it declares skipped"
-    )
+        f"{executed:,} ({declared - executed:+,.0f})",
+        f"executed: {_listed(f'{name} {macs:,}' for name, macs in largest)}",
+        f"correct the closed form in {type(victim).__name__}.trace, or make forward skip what it "
+        "declares skipped",
+    ]
+    if decided:
+        parts.insert(-1, f"active gates: {_listed(decided)}")
+    if suspects:
+        parts.insert(1, f"the difference is exactly what {' or '.join(sorted(suspects)[:3])} costs")
+    return "; ".join(parts)
+
+
+def _own(by_module: Mapping[str, int]) -> dict[str, int]:
+    """MACs of every module without those of the modules inside it; modules without any left out."""
+    own = dict(by_module)
+    for name, macs in by_module.items():
+        outer = [other for other in by_module if name.startswith(f"{other}.")]
+        if outer:
+            own[max(outer, key=len)] -= macs
+    return {name: macs for name, macs in own.items() if macs}
+
+
+def _listed(parts: Iterable[str], most: int = 8) -> str:
+    parts = list(parts)
+    return ", ".join(parts[:most]) + f" and {len(parts) - most} more" * (len(parts) > most)

@@ -4,14 +4,19 @@ Import this package by its long name, ``effattack.models_zoo``.
 """
 
 from effattack.models_zoo.cascade.cascade import Cascade, TinySaver
+from effattack.models_zoo.cascade.esn import ESN
+from effattack.models_zoo.cascade.search import search_saver
+from effattack.models_zoo.checkpoints import read_checkpoint
 from effattack.models_zoo.early_exit.early_exit import EarlyExit
 from effattack.models_zoo.early_exit.exit_vit import ExitViT
 from effattack.models_zoo.early_exit.msdnet import MSDNet
 from effattack.models_zoo.early_exit.sdn import SDN
 from effattack.models_zoo.layer_skipping.skipnet import SkipNet
+from effattack.models_zoo.preprocessing import Preprocess, preprocessed
 from effattack.models_zoo.quantization.llm_int8 import LLMInt8
 from effattack.models_zoo.quantization.pruned import Pruned
 from effattack.models_zoo.quantization.quantized import Quantized
+from effattack.models_zoo.quantization.static_int8 import StaticInt8
 from effattack.models_zoo.token_sparsification.adavit import AdaViT
 from effattack.models_zoo.token_sparsification.ats import ATS
 from effattack.models_zoo.token_sparsification.avit import AViT
@@ -22,6 +27,7 @@ from effattack.registry import load_victim as load
 
 __all__ = [
     "ATS",
+    "ESN",
     "SDN",
     "AViT",
     "AdaViT",
@@ -32,10 +38,15 @@ __all__ = [
     "ExitViT",
     "LLMInt8",
     "MSDNet",
+    "Preprocess",
     "Pruned",
     "Quantized",
     "SkipNet",
+    "StaticInt8",
     "TinySaver",
     "ToMe",
     "load",
+    "preprocessed",
+    "read_checkpoint",
+    "search_saver",
 ]

@@ -6,18 +6,17 @@ factory builds what its recipe starts from.
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
-
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from effattack.models_zoo import digits
-from effattack.models_zoo.cascade.cascade import TinySaver
+from effattack.models_zoo.cascade.cascade import Cascade, TinySaver
+from effattack.models_zoo.cascade.esn import ESN
 from effattack.models_zoo.early_exit.early_exit import EarlyExit
 from effattack.models_zoo.early_exit.exit_vit import ExitViT
 from effattack.models_zoo.early_exit.msdnet import MSDNet
 from effattack.models_zoo.early_exit.sdn import SDN
-from effattack.models_zoo.files import WEIGHTS, load_weights, read_card
+from effattack.models_zoo.files import stored_threshold, with_weights
 from effattack.models_zoo.layer_skipping.skipnet import SkipNet
 from effattack.models_zoo.networks import (
     base_cnn,
@@ -27,7 +26,9 @@ from effattack.models_zoo.networks import (
     tiny_cnn,
 )
 from effattack.models_zoo.quantization.llm_int8 import LLMInt8
+from effattack.models_zoo.quantization.pruned import Pruned
 from effattack.models_zoo.quantization.quantized import Quantized
+from effattack.models_zoo.quantization.static_int8 import StaticInt8
 from effattack.models_zoo.token_sparsification.adavit import AdaViT
 from effattack.models_zoo.token_sparsification.ats import ATS
 from effattack.models_zoo.token_sparsification.avit import AViT
@@ -40,22 +41,10 @@ PRUNING_BLOCKS = (1, 2, 4)
 KEEP_RATIOS = (0.7, 0.49, 0.343)
 """Of the patches, after each of DynamicViT's stages: ρ, ρ², ρ³ with the paper's ρ = 0.7."""
 
-M = TypeVar("M", bound=nn.Module)
-
-
-def _trained(model: M, weights: str, trained: bool = True) -> M:
-    if trained:
-        load_weights(model, WEIGHTS / f"{weights}.safetensors")
-    return model.eval()
-
-
-def _threshold(name: str, trained: bool = True) -> Any:
-    return read_card(name)["threshold"] if trained else 1.0
-
 
 def digits_vit() -> VisionTransformer:
     """The plain small ViT on digits, which others wrap or start from; no victim."""
-    return _trained(small_vit(), "digits_vit")
+    return with_weights(small_vit(), "digits_vit")
 
 
 def digits_vit_ats() -> ATS:
@@ -91,13 +80,13 @@ def digits_vit_avit(trained: bool = True) -> AViT:
     """A small ViT on digits whose tokens halt."""
     name = "digits_vit_avit"
     victim = AViT(small_vit(), gate_scale=10, gate_center=5, name=name, data=DATA)
-    return _trained(victim, name, trained)
+    return with_weights(victim, name, trained)
 
 
 def digits_vit_adavit(trained: bool = True) -> AdaViT:
     """A small ViT on digits that chooses tokens, heads and sublayers in every block."""
     name = "digits_vit_adavit"
-    return _trained(AdaViT(small_vit(), name=name, data=DATA), name, trained)
+    return with_weights(AdaViT(small_vit(), name=name, data=DATA), name, trained)
 
 
 def digits_vit_dynamicvit(trained: bool = True) -> DynamicViT:
@@ -106,7 +95,7 @@ def digits_vit_dynamicvit(trained: bool = True) -> DynamicViT:
     victim = DynamicViT(
         small_vit(), pruning_blocks=PRUNING_BLOCKS, rule="threshold", name=name, data=DATA
     )
-    return _trained(victim, name, trained)
+    return with_weights(victim, name, trained)
 
 
 def digits_vit_dynamicvit_topk() -> DynamicViT:
@@ -118,23 +107,23 @@ def digits_vit_dynamicvit_topk() -> DynamicViT:
         name="digits_vit_dynamicvit_topk",
         data=DATA,
     )
-    return _trained(victim, "digits_vit_dynamicvit")
+    return with_weights(victim, "digits_vit_dynamicvit")
 
 
 def digits_vit_exit(trained: bool = True) -> ExitViT:
     """A small ViT on digits with classifiers after its blocks 1, 2 and 3."""
     name = "digits_vit_exit"
-    threshold = _threshold(name, trained)
+    threshold = stored_threshold(name, trained)
     victim = ExitViT(small_vit(), exit_blocks=(1, 2, 3), criterion=threshold, name=name, data=DATA)
-    return _trained(victim, name, trained)
+    return with_weights(victim, name, trained)
 
 
 def digits_cnn_early_exit() -> EarlyExit:
     """A convolutional network on digits with three internal classifiers."""
     name = "digits_cnn_early_exit"
     stages, heads = exit_stages()
-    _trained(nn.ModuleList([*stages, *heads]), name)
-    return EarlyExit(stages, heads, _threshold(name), digits.SHAPE, name=name, data=DATA)
+    with_weights(nn.ModuleList([*stages, *heads]), name)
+    return EarlyExit(stages, heads, stored_threshold(name), digits.SHAPE, name=name, data=DATA)
 
 
 def digits_cnn_sdn(trained: bool = True) -> SDN:
@@ -146,11 +135,11 @@ def digits_cnn_sdn(trained: bool = True) -> SDN:
         max_pool_sizes=(2, 2, 1, 2),
         fc_layers=(32,),
         exits=(1, 1, 1, 0),
-        threshold=_threshold(name, trained),
+        threshold=stored_threshold(name, trained),
         name=name,
         data=DATA,
     )
-    return _trained(victim, name, trained)
+    return with_weights(victim, name, trained)
 
 
 def digits_msdnet(trained: bool = True) -> MSDNet:
@@ -165,23 +154,67 @@ def digits_msdnet(trained: bool = True) -> MSDNet:
         growth_factors=(3, 1, 1),
         prune="min",
         bottleneck=False,
-        thresholds=_threshold(name, trained),
+        thresholds=stored_threshold(name, trained),
         name=name,
         data=DATA,
     )
-    return _trained(victim, name, trained)
+    return with_weights(victim, name, trained)
 
 
 def digits_skipnet(trained: bool = True) -> SkipNet:
     """A residual network on digits with a recurrent gate before every residual block."""
     name = "digits_skipnet"
     victim = SkipNet(*gated_resnet(), digits.SHAPE, name=name, data=DATA)
-    return _trained(victim, name, trained)
+    return with_weights(victim, name, trained)
+
+
+def digits_cnns() -> tuple[nn.Sequential, nn.Sequential]:
+    """The tiny and the large plain CNN on digits, which others wrap; no victims."""
+    saver, base = tiny_cnn(), base_cnn()
+    with_weights(nn.ModuleList([saver, base]), "digits_tinysaver_cascade")
+    return saver, base
 
 
 def digits_tinysaver_cascade() -> TinySaver:
     """A tiny CNN that saves a larger one, on digits."""
     name = "digits_tinysaver_cascade"
-    saver, base = tiny_cnn(), base_cnn()
-    _trained(nn.ModuleList([saver, base]), name)
-    return TinySaver(saver, base, _threshold(name), digits.SHAPE, name=name, data=DATA)
+    return TinySaver(*digits_cnns(), stored_threshold(name), digits.SHAPE, name=name, data=DATA)
+
+
+def digits_three_stage_cascade() -> Cascade:
+    """A tiny, a middling and a large CNN on digits; the middle one is that of the early exits."""
+    name = "digits_three_stage_cascade"
+    saver, base = digits_cnns()
+    early_exit = digits_cnn_early_exit()
+    middle = nn.Sequential(*early_exit.stages, early_exit.heads[-1])
+    models = [saver, middle, base]
+    return Cascade(models, stored_threshold(name), digits.SHAPE, name=name, data=DATA)
+
+
+def digits_esn(trained: bool = True) -> ESN:
+    """The tiny CNN on digits as first exit of the large one, which has four more."""
+    name = "digits_esn"
+    saver, base = digits_cnns()
+    victim = ESN(
+        (saver[:3], saver[3:]),
+        list(base[:5]),
+        base[5],
+        stored_threshold(name, trained),
+        digits.SHAPE,
+        name=name,
+        data=DATA,
+    )
+    with_weights(victim.sequence, name, trained)
+    return victim
+
+
+def digits_cnn_int8() -> StaticInt8:
+    """The large CNN on digits under static int8, calibrated on the held-out images."""
+    calibration, _ = digits.digits("heldout")
+    name = "digits_cnn_int8"
+    return StaticInt8(digits_cnns()[1], digits.SHAPE, calibration, name=name, data=DATA)
+
+
+def digits_cnn_pruned() -> Pruned:
+    """A control: the large CNN on digits without half of its weights."""
+    return Pruned(digits_cnns()[1], digits.SHAPE, 0.5, name="digits_cnn_pruned", data=DATA)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -15,6 +15,8 @@ from effattack.errors import UsageError
 
 WEIGHTS = Path(__file__).parent / "weights"
 CARDS = Path(__file__).parent / "cards"
+
+M = TypeVar("M", bound=nn.Module)
 
 
 def save_weights(model: nn.Module, path: Path) -> None:
@@ -53,6 +55,18 @@ def load_weights(model: nn.Module, path: Path) -> None:
     if missing or surplus:
         raise UsageError(f"weights {path} do not fit: missing {missing}, surplus {surplus}")
     model.load_state_dict({k: v.to(expected[k].dtype) for k, v in state.items()})
+
+
+def with_weights(model: M, name: str, trained: bool = True) -> M:
+    """The model in eval mode, filled with the zoo's weights of that name unless untrained."""
+    if trained:
+        load_weights(model, WEIGHTS / f"{name}.safetensors")
+    return model.eval()
+
+
+def stored_threshold(name: str, trained: bool = True) -> Any:
+    """The threshold that the victim's card records; 1 for a victim yet to be trained."""
+    return read_card(name)["threshold"] if trained else 1.0
 
 
 def _sha256(path: Path) -> str:

@@ -14,6 +14,7 @@ def small_vit(
     width: int = 64,
     depth: int = 6,
     heads: int = 4,
+    mlp_ratio: float = 4.0,
     classes: int = 10,
 ) -> VisionTransformer:
     """A stock timm ViT: 64 patches and CLS, 22.6 M MACs at the default sizes."""
@@ -23,6 +24,7 @@ def small_vit(
         embed_dim=width,
         depth=depth,
         num_heads=heads,
+        mlp_ratio=mlp_ratio,
         num_classes=classes,
     )
 
@@ -60,6 +62,17 @@ def tiny_cnn(classes: int = 10) -> nn.Sequential:
         nn.AdaptiveAvgPool2d(2),
         nn.Flatten(),
         nn.Linear(64, classes),
+    )
+
+
+def saver_cnn(width: int, classes: int = 10) -> nn.Sequential:
+    """A candidate saver for 32 x 32 photographs: 1.4 M MACs at width 8, 5.0 M at 16."""
+    return nn.Sequential(
+        convolution(3, width),
+        convolution(width, 2 * width, 2),
+        convolution(2 * width, 4 * width, 2),
+        convolution(4 * width, 4 * width),
+        pooled_head(4 * width, classes),
     )
 
 

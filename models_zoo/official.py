@@ -108,6 +108,12 @@ def load_official(state_dict: Mapping[str, Tensor], modules: Mapping[str, nn.Mod
         module.load_state_dict({name: state_dict[prefix + name] for name in module.state_dict()})
 
 
+def official_names(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The state dict without the prefix that ``nn.DataParallel`` puts before every name."""
+    wrapped = all(key.startswith("module.") for key in state_dict)
+    return {key.removeprefix("module.") if wrapped else key: t for key, t in state_dict.items()}
+
+
 def _depth(state_dict: Mapping[str, Tensor]) -> int:
     indices = (key.split(".")[1] for key in state_dict if key.startswith("blocks."))
     return 1 + max(int(index) for index in indices if index.isdecimal())

@@ -1,9 +1,10 @@
-"""Training recipes of the embedded victims.
+"""Training recipes of the zoo's victims.
 
     python -m effattack.models_zoo.train NAME...
 
 trains the weights that the named victims need, chooses thresholds on held-out images, and writes
-``weights/`` and ``cards/``. Everything is seeded and runs on one thread; minutes of CPU each.
+``weights/`` and ``cards/``. Everything is seeded and runs on one thread: minutes of CPU each on
+digits, up to an hour on CIFAR-10 (``recipes/cifar10.py`` says where its data come from).
 """
 
 from __future__ import annotations

@@ -26,10 +26,14 @@ def golden(mechanism: str) -> Golden:
     """The vectors of ``tests/golden/<mechanism>``."""
     facts = json.loads((GOLDEN / f"{mechanism}.json").read_text())["from_official"]
     vectors = load_file(GOLDEN / f"{mechanism}.safetensors")
-    weights = {
-        k.removeprefix("weights/"): v for k, v in vectors.items() if k.startswith("weights/")
-    }
+    weights = _under("weights/", vectors)
+    scales = _under("weights_scale/", vectors)  # of weights that are stored in int8
+    weights |= {key: weights[key].float() * scale for key, scale in scales.items()}
     return Golden(facts, vectors, weights)
+
+
+def _under(prefix: str, vectors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in vectors.items() if k.startswith(prefix)}
 
 
 def relative(found: Tensor, expected: Tensor) -> float:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
-from pathlib import Path
 
-import pandas as pd
 import pytest
 import torch
 from toys import LinearSaver, embedded, grey_images
 
-from effattack.cells import CellSpec, Store, data_digest, victim_digest
-from effattack.errors import UsageError
+from effattack.cells import CellSpec, data_digest, victim_digest
 from effattack.victim import Opaque
 
 SPEC = CellSpec(
@@ -31,7 +28,6 @@ SPEC = CellSpec(
     code="0.1.0+abc",
     torch="2.15.0",
 )
-ROWS = pd.DataFrame({"sample": [0, 1], "image": [b"\x00\x01", b"\x02\x03"]})
 
 
 @pytest.mark.parametrize(
@@ -51,32 +47,6 @@ ROWS = pd.DataFrame({"sample": [0, 1], "image": [b"\x00\x01", b"\x02\x03"]})
 def test_everything_that_decides_the_rows_decides_the_key(key: str, value: object) -> None:
     assert replace(SPEC, **{key: value}).key != SPEC.key
     assert replace(SPEC).key == SPEC.key
-
-
-def test_a_cell_comes_back_as_it_was(tmp_path: Path) -> None:
-    store = Store(tmp_path / "cells")
-    assert store.read(SPEC) is None
-    store.write(SPEC, ROWS)
-    pd.testing.assert_frame_equal(store.read(SPEC), ROWS)
-    assert {file.suffix for file in store.folder.iterdir()} == {".parquet", ".sha256"}
-
-
-def test_a_damaged_cell_is_run_again(tmp_path: Path) -> None:
-    store = Store(tmp_path)
-    store.write(SPEC, ROWS)
-    (file,) = tmp_path.glob("*.parquet")
-    whole = file.read_bytes()
-    for damaged in (whole[:40], b"", whole[:60] + bytes([whole[60] ^ 1]) + whole[61:]):
-        file.write_bytes(damaged)
-        assert store.read(SPEC) is None
-    file.write_bytes(whole)
-    assert store.read(SPEC) is not None
-
-
-def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("in the way")
-    with pytest.raises(UsageError, match=r"cannot write to .*--out"):
-        Store(tmp_path / "file" / "cells")
 
 
 def test_a_victim_is_known_by_weights_and_settings() -> None:

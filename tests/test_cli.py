@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from effattack import cli as commands
+from effattack import scheduling
 from effattack.budgets import parse_eps
 from effattack.cli import main
 from effattack.cli.run import DEFAULT_VICTIMS
@@ -147,7 +147,7 @@ def test_an_interruption_says_how_to_go_on(
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(commands.run, "_execute", interrupt)
+    monkeypatch.setattr(scheduling, "_run", interrupt)
     assert run() == 130
     assert "the same command resumes" in capsys.readouterr().err
 

@@ -5,6 +5,7 @@ A later victim is put through all of it by one line in ``VICTIMS``.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import cache, partial
 from importlib.metadata import entry_points
@@ -22,7 +23,7 @@ from effattack.contract import INVARIANTS, Check
 from effattack.errors import AuditError, ContractError, GradientError
 from effattack.images import to_grid
 from effattack.models_zoo import digits
-from effattack.victim import Gate, Opaque, Trace, Victim
+from effattack.victim import Gate, Opaque, Trace, Victim, audit
 
 VICTIMS: dict[str, Callable[[], Victim]] = {
     **{
@@ -351,6 +352,26 @@ def test_check_catches_the_broken_victim(case: str) -> None:
 
 def test_every_check_was_seen_to_fail() -> None:
     assert {check for check, _, _ in BROKEN.values()} == set(INVARIANTS)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        (-144, "(-144); the difference is exactly what Edited.base costs; executed"),
+        (-16, "(-16); the difference is exactly what Edited.base.2 costs; executed"),
+        (
+            7,
+            "image 0: trace declares 183 MACs, forward executed 176 (+7); executed: Edited.base.0 "
+            "128, Edited.saver 32, Edited.base.2 16; active gates: saver 1 of 1 reached; correct "
+            "the closed form in Edited.trace, or make forward skip",
+        ),
+    ],
+)
+def test_audit_says_by_how_much_and_where(wrong: int, says: str) -> None:
+    victim = with_trace(lambda t: t._replace(macs=t.macs + wrong * t.gates[0].active))
+    images = grey_images(8)
+    with pytest.raises(AuditError, match=re.escape(says)):
+        audit(victim, images[victim.trace(images).gates[0].active])
 
 
 def test_specific_errors_are_contract_errors() -> None:

@@ -5,14 +5,20 @@ from __future__ import annotations
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from effattack import audit
 from effattack.cli import parser
+from effattack.errors import AuditError
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", ROOT / "reports" / "README.md", *sorted(DOCS.glob("*.md"))]
+ELSEWHERE = "checkpoints.md"
+"""Its code needs files, which tests/models_zoo/test_checkpoints.py makes."""
+OWN = "bring_your_own.md"
 
 
 def blocks(language: str) -> list[tuple[str, str]]:
@@ -26,15 +32,46 @@ def blocks(language: str) -> list[tuple[str, str]]:
     return found
 
 
-@pytest.mark.parametrize(("place", "code"), blocks("python"), ids=lambda value: value[:20])
+PYTHON = [block for block in blocks("python") if not block[0].startswith(ELSEWHERE)]
+
+
+@pytest.mark.parametrize(("place", "code"), PYTHON, ids=lambda value: value[:24])
 def test_python_blocks_run(
-    place: str, code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    place: str,
+    code: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     if "def test_" in code:
         compile(code, place, "exec")
-    else:
-        exec(compile(code, place, "exec"), {})
+        return
+    names: dict[str, Any] = {}
+    exec(compile(code, place, "exec"), names)
+    if place.startswith(OWN):
+        assert "savings_retained" in capsys.readouterr().out, "every example ends in a scored table"
+        check_examples_are_audited(names["victim"], names["images"][:1])
+
+
+def check_examples_are_audited(victim: Any, images: Any) -> None:
+    """The example passes, and is caught declaring more. Opaque declares what it counts."""
+    audit(victim, images)
+    if victim.family == "opaque":
+        return
+    honest = victim.trace
+    victim.trace = lambda x: (t := honest(x))._replace(macs=t.macs + 1000)
+    with pytest.raises(AuditError, match=rf"\(\+1,000\); executed: {type(victim).__name__}\."):
+        audit(victim, images)
+
+
+def test_the_three_examples_are_short() -> None:
+    lengths = [
+        sum(bool(line.strip()) for line in code.splitlines())
+        for place, code in blocks("python")
+        if place.startswith(OWN)
+    ]
+    assert max(lengths[:3]) <= 25
 
 
 def commands() -> list[str]:

@@ -41,7 +41,7 @@ def a_gate(margin: Tensor, reached: Tensor | None = None, cost: float | Tensor =
 @pytest.fixture
 def goal() -> Goal:
     """Of a victim whose max is 176 MACs; both images were of class 1."""
-    return Goal(LinearSaver(), torch.tensor([1, 1]))
+    return Goal(LinearSaver(), torch.tensor([[0.0, 1.0]] * 2), torch.tensor([1, 1]))
 
 
 # Σ cost · min(margin, κ) over reached gates, over max MACs
@@ -170,6 +170,9 @@ def test_victims_without_gates_are_refused() -> None:
 
 
 def test_goal_of_some_images(goal: Goal) -> None:
-    some = Goal(goal.victim, torch.tensor([4, 5, 6])).rows(torch.tensor([2, 0]))
+    logits, labels = torch.eye(8)[[4, 5, 6]], torch.tensor([1, 2, 3])
+    some = Goal(goal.victim, logits, labels, print).rows(torch.tensor([2, 0]))
     assert some.prediction.tolist() == [6, 4]
+    assert some.labels.tolist() == [3, 1]
+    assert some.callback is print
     assert some.victim is goal.victim

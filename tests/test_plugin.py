@@ -156,7 +156,7 @@ def report(test: str, macs: float | None = None, failed: bool = False, **facts: 
     """What pytest reports of a test on ``my.victim``."""
     if macs is not None:
         unknown = ("savings_retained", "latency_ratio", "latency_low", "latency_high")
-        facts |= {**dict.fromkeys(unknown, nan), "attack": "A", "eps": 8 / 255, "clock": ""}
+        facts |= {**dict.fromkeys(unknown, nan), "attack": "A", "budget": "8/255", "clock": ""}
         facts |= {"clean_macs": 10.0, "macs": macs}
     properties = [(f"effattack.my.victim.{key}", value) for key, value in facts.items()]
     nodeid = f"tests/test_x.py::{test}"

@@ -32,6 +32,7 @@ def samples(
             "family": "cascade",
             "attack": attack,
             "kind": KINDS[attack],
+            "threat": "linf",
             "eps": 8 / 255,
             "seed": 0,
             "sample": range(count),
@@ -58,7 +59,7 @@ def test_the_columns_are_those_of_the_file() -> None:
     assert list(table.columns) == COLUMNS
     assert COLUMNS[0] == "victim"
     assert COLUMNS[-1] == "energy_ratio"
-    assert len(COLUMNS) == 25
+    assert len(COLUMNS) == 26
 
 
 def test_a_hand_computed_row() -> None:

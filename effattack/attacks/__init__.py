@@ -14,9 +14,11 @@ from effattack.attacks.base import Attack
 from effattack.attacks.controls import Clean, NearUniform, Noise
 from effattack.attacks.deepsloth import DeepSloth
 from effattack.attacks.desparsify import DeSparsify
+from effattack.attacks.naming import check_options, parse_name
 from effattack.attacks.query import QueryAttack
-from effattack.attacks.slowdown import Slowdown
-from effattack.errors import unknown_name
+from effattack.attacks.slowdown import Slowdown, UniversalSlowdown
+from effattack.attacks.universal import UniversalAttack
+from effattack.errors import EffattackError, UsageError, unknown_name
 from effattack.victim import Opaque, Victim
 
 __all__ = [
@@ -30,6 +32,8 @@ __all__ = [
     "QueryAttack",
     "Slowdown",
     "Torchattacks",
+    "UniversalAttack",
+    "UniversalSlowdown",
     "attack_class",
     "build",
     "defaults",
@@ -39,6 +43,7 @@ __all__ = [
 CONTROLS: dict[str, type[Attack]] = {"clean": Clean, "noise": Noise, "uniform": NearUniform}
 _BUILT_IN: dict[str, type[Attack]] = {
     "Slowdown": Slowdown,
+    "UniversalSlowdown": UniversalSlowdown,
     "DeepSloth": DeepSloth,
     "DeSparsify": DeSparsify,
     "QueryAttack": QueryAttack,
@@ -74,30 +79,46 @@ def defaults(victim: Victim) -> list[str]:
     return [*found, "torchattacks.PGD", "foolbox.LinfPGD"]
 
 
-def attack_class(name: str) -> type[Attack]:
-    """The class behind a name such as ``Slowdown``, ``noise`` or ``torchattacks.PGD``.
+def attack_class(text: str) -> type[Attack]:
+    """The class behind a name such as ``Slowdown``, ``noise`` or ``torchattacks.PGD(steps=20)``.
 
     Raises:
-        UsageError: naming the nearest known attack.
+        UsageError: naming the nearest known attack, or the options of this one.
     """
+    name, options = parse_name(text)
     library = name.partition(".")[0]
     known: dict[str, type[Attack]] = {**CONTROLS, **_BUILT_IN}
-    if name in known:
-        return known[name]
     if library in _LIBRARIES and "." in name:
         return _LIBRARIES[library]
-    raise unknown_name("attack", name, names())
+    if name not in known:
+        raise unknown_name("attack", name, names())
+    check_options(known[name], name, options)
+    return known[name]
 
 
-def build(name: str, victim: Victim, eps: float = 8 / 255, seed: int = 0) -> Attack:
-    """The attack of that name with default settings.
+def build(text: str, victim: Victim, eps: float = 8 / 255, seed: int = 0) -> Attack:
+    """The attack of that name: ``Slowdown``, ``DeepSloth(steps=200)``,
+    ``Slowdown(threat='l2:1.0')``.
+
+    Args:
+        text: a name, with options if any differ from their default.
+        victim: to be attacked.
+        eps: l-inf budget, where the text names no threat.
+        seed: of the attack.
 
     Raises:
-        UsageError: for an unknown name or a budget that is none.
+        UsageError: for an unknown name or option, or a budget that is none.
         NotApplicable: if the attack cannot apply to the victim.
     """
-    cls = attack_class(name)
-    options: dict[str, Any] = {} if cls in _UNBUDGETED else {"eps": eps}
+    cls, (name, options) = attack_class(text), parse_name(text)
+    usual: dict[str, Any] = {} if cls in _UNBUDGETED or "threat" in options else {"eps": eps}
     if cls in _LIBRARIES.values():
-        options["attack"] = name.partition(".")[2]
-    return cls(victim, seed=seed, **options)
+        usual["attack"] = name.partition(".")[2]
+    try:
+        return cls(victim, seed=seed, **usual, **options)
+    except EffattackError:
+        raise
+    except (TypeError, ValueError) as error:
+        if not options:
+            raise
+        raise UsageError(f"{text} cannot be made: {error}: correct its options") from error

@@ -63,18 +63,17 @@ class LibraryAttack(Attack):
     ) -> None:
         self.attack = attack
         self.options = options
-        self.threat = Linf(eps)
         if attack not in self.known():
             raise unknown_name(f"{self.library} attack", attack, self.known())
-        super().__init__(victim, eps=eps, seed=seed, **options)
+        super().__init__(victim, Linf(eps), seed=seed)
 
     @property
-    def name(self) -> str:
+    def label(self) -> str:
         return f"{self.library}.{self.attack}"
 
-    def run(self, clean: Tensor, labels: Tensor, goal: Goal, generator: Generator) -> Tensor:
+    def run(self, clean: Tensor, goal: Goal, generator: Generator) -> Tensor:
         model = TracedLogits(self.victim).eval()
-        found = self.perturb(model, clean.clone(), labels).detach()
+        found = self.perturb(model, clean.clone(), goal.labels).detach()
         broken = ~torch.isfinite(found).flatten(1).all(1)
         found = torch.where(broken.view(-1, *[1] * (clean.dim() - 1)), clean, found)
         return self.threat.on_grid(self.threat.project(found, clean), clean)
@@ -104,7 +103,7 @@ class Torchattacks(LibraryAttack):
 
     def perturb(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         attack = _construct(
-            self.known()[self.attack], self.name, model, eps=self.eps, **self.options
+            self.known()[self.attack], self.label, model, eps=self.eps, **self.options
         )
         return attack(images, labels)
 
@@ -128,7 +127,7 @@ class Foolbox(LibraryAttack):
         }
 
     def perturb(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        attack = _construct(self.known()[self.attack], self.name, **self.options)
+        attack = _construct(self.known()[self.attack], self.label, **self.options)
         wrapped = _import("foolbox", "foolbox").PyTorchModel(
             model, bounds=(0, 1), device=images.device
         )

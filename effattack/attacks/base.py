@@ -6,21 +6,24 @@ look). A published attack is a short class that names the three and its paper's 
 
 from __future__ import annotations
 
+import inspect
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
 from torch import Generator, Tensor
 
+from effattack.attacks.naming import options_given, options_known, written
 from effattack.attacks.search import ProjectedGradient
-from effattack.errors import MeasurementError, NotApplicable
+from effattack.budgets import size_text
+from effattack.errors import NotApplicable
 from effattack.images import check_images, check_labels, to_grid
-from effattack.objectives import Goal, Objective
-from effattack.threats import Threat
+from effattack.objectives import Callback, Goal, Objective, unwatched
+from effattack.threats import Linf, Threat, parse_threat
 from effattack.victim import Victim
 
 Kind = Literal["compute", "accuracy", "control"]
@@ -29,90 +32,112 @@ Kind = Literal["compute", "accuracy", "control"]
 class Attack(ABC):
     """Made for one victim, called like a function: ``adversarial = attack(images, labels)``.
 
+    The keywords of a subclass's constructor are its options: ``settings`` holds all of them, and
+    those that differ from their default stand in ``name``. Victim, seed and budget (``eps`` or
+    ``threat``) have columns of their own.
+
     Args:
         victim: the victim under attack.
-        eps: size of the budget, in [0, 1] pixels; 0 for the clean control.
+        threat: what the attack may change.
         seed: of the attack's own random numbers; the global state is as before afterwards.
-        settings: what else defines the attack, for tables and for the identity of a cell.
 
     Raises:
         NotApplicable: if the attack cannot apply to the victim.
     """
 
     kind: ClassVar[Kind] = "compute"
+    __signature__: ClassVar[inspect.Signature]
+    settings: Mapping[str, Any]
+    """Every option that the attack was made with, defaults included."""
 
-    def __init__(self, victim: Victim, *, eps: float, seed: int = 0, **settings: Any) -> None:
-        self.victim = victim
-        self.eps = float(eps)
-        self.seed = seed
-        self.settings: Mapping[str, Any] = settings
+    def __init_subclass__(cls) -> None:
+        _, *parameters = inspect.signature(cls.__init__).parameters.values()
+        cls.__signature__ = inspect.Signature(parameters)  # else __new__ would hide it
+
+    def __new__(cls, *arguments: Any, **options: Any) -> Self:
+        attack = super().__new__(cls)
+        attack.settings = options_given(cls, arguments, options)
+        return attack
+
+    def __init__(self, victim: Victim, threat: Threat, *, seed: int = 0) -> None:
+        self.victim, self.threat, self.seed = victim, threat, seed
         if reason := self.why_not(victim):
             raise NotApplicable(reason)
 
     @property
-    def name(self) -> str:
-        """How tables and the command line call this attack."""
+    def eps(self) -> float:
+        """Size of the budget, in the unit of the threat."""
+        return self.threat.eps
+
+    @property
+    def label(self) -> str:
+        """What the attack is called, whatever its options."""
         return type(self).__name__
+
+    @property
+    def name(self) -> str:
+        """How tables and the command line call this attack: ``Slowdown(keep_prediction=True)``."""
+        usual = options_known(type(self))
+        told = {k: v for k, v in self.settings.items() if k not in usual or v != usual[k]}
+        return f"{self.label}({written(told)})" if told else self.label
 
     @classmethod
     def why_not(cls, victim: Victim) -> str | None:
         """The reason why this attack cannot apply to the victim; None if it can."""
         return None
 
-    def __call__(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+    def __call__(
+        self,
+        images: Tensor,
+        labels: Tensor | None = None,
+        callback: Callback = unwatched,
+    ) -> Tensor:
         """Adversarial images: inside the budget and [0, 1], on the 8-bit grid, detached.
 
         Args:
             images: (B, *input_shape), float, in [0, 1]; moved to the victim's device and dtype,
                 and rounded to the 8-bit grid first.
             labels: (B,) class indices; where missing, the clean predictions stand in.
+            callback: called once per step of a search; what it raises ends the attack.
 
         Raises:
             UsageError: for images or labels that cannot be used.
             GradientError: if no gradient reaches the pixels.
         """
-        check_images(images, self.victim.input_shape)
         with undisturbed(self.victim):
             seed_global_state(self.seed)
-            clean = to_grid(images.detach().to(self.victim.device, self.victim.dtype))
-            with torch.no_grad():
-                prediction = self.victim.trace(clean).logits.argmax(1)
-            if labels is None:
-                labels = prediction
-            check_labels(labels, len(clean), self.victim.num_classes)
-            labels = labels.to(clean.device, torch.long, copy=True)
-            generator = Generator().manual_seed(self.seed)
-            goal = Goal(self.victim, prediction)
-            found = self.run(clean, labels, goal, generator).detach()
-            self.check_budget(found, clean)
+            clean, goal = self._goal(images, labels, callback)
+            found = self.run(clean, goal, Generator().manual_seed(self.seed)).detach()
+            self.threat.check(found, clean)
             return found
 
-    def check_budget(self, found: Tensor, clean: Tensor) -> None:
-        """Refuse what is no image of the budget: every score rests on it.
-
-        Raises:
-            MeasurementError: naming what is wrong.
-        """
-        wrong = None
-        if found.shape != clean.shape or not torch.isfinite(found).all():
-            wrong = f"shape {tuple(found.shape)}, or NaN"
-        elif found.min() < 0 or found.max() > 1 or (found - to_grid(found)).abs().max() > 1e-6:
-            wrong = "pixels outside [0, 1] or off the 8-bit grid"
-        elif (found - clean).abs().max() > self.eps + 1e-6:
-            wrong = f"changes of {(found - clean).abs().max() * 255:.3g}/255"
-        if wrong:
-            raise MeasurementError(
-                f"{self!r} returned images outside its budget ({wrong}): end run() with "
-                "threat.on_grid(images, clean)"
-            )
+    def _goal(
+        self, images: Tensor, labels: Tensor | None, callback: Callback
+    ) -> tuple[Tensor, Goal]:
+        """Checked images on the grid, and what an attack on them refers to."""
+        check_images(images, self.victim.input_shape)
+        clean = to_grid(images.detach().to(self.victim.device, self.victim.dtype))
+        with torch.no_grad():
+            logits = self.victim.trace(clean).logits
+        if labels is None:
+            labels = logits.argmax(1)
+        check_labels(labels, len(clean), self.victim.num_classes)
+        labels = labels.to(clean.device, torch.long, copy=True)
+        return clean, Goal(self.victim, logits, labels, callback)
 
     @abstractmethod
-    def run(self, clean: Tensor, labels: Tensor, goal: Goal, generator: Generator) -> Tensor:
-        """The attack itself, on checked images; the victim is in eval mode."""
+    def run(self, clean: Tensor, goal: Goal, generator: Generator) -> Tensor:
+        """The attack itself, on checked images; the victim is in eval mode.
+
+        Returns images that end in ``self.threat.on_grid(images, clean)``: they are checked.
+        """
 
     def __repr__(self) -> str:
-        settings = "".join(f", {key}={value!r}" for key, value in self.settings.items())
-        return f"{self.name}(eps={self.eps * 255:g}/255{settings}, seed={self.seed})"
+        size = f"threat={str(self.threat)!r}"
+        if isinstance(self.threat, Linf):
+            size = f"eps={size_text(self.threat.name, self.eps)}"
+        told = filter(None, [size, written(self.settings), f"seed={self.seed}"])
+        return f"{self.label}({', '.join(told)})"
 
 
 class GradientAttack(Attack):
@@ -125,17 +150,32 @@ class GradientAttack(Attack):
         objective: Objective,
         search: ProjectedGradient,
         seed: int,
-        **settings: Any,
     ) -> None:
-        self.threat, self.objective, self.search = threat, objective, search
-        super().__init__(victim, eps=threat.eps, seed=seed, steps=search.steps, **settings)
-        shape = (1, *victim.input_shape)
-        grey = torch.full(shape, 0.5, device=victim.device, dtype=victim.dtype)
-        with undisturbed(victim), torch.no_grad():
-            objective.check(victim.trace(grey), victim)
+        self.objective, self.search = objective, search
+        super().__init__(victim, threat, seed=seed)
+        check_objective(objective, victim)
 
-    def run(self, clean: Tensor, labels: Tensor, goal: Goal, generator: Generator) -> Tensor:
+    def run(self, clean: Tensor, goal: Goal, generator: Generator) -> Tensor:
         return self.search(clean, self.threat, self.objective, goal, generator)
+
+
+def budget(eps: float, threat: Threat | str | None) -> Threat:
+    """The threat that an attack is made with: an l-inf ball of ``eps`` unless another is given."""
+    if threat is None:
+        return Linf(eps)
+    return parse_threat(threat) if isinstance(threat, str) else threat
+
+
+def check_objective(objective: Objective, victim: Victim) -> None:
+    """Refuse, before any image is attacked, a victim that lacks what an objective needs.
+
+    Raises:
+        NotApplicable: with the reason.
+    """
+    shape = (1, *victim.input_shape)
+    grey = torch.full(shape, 0.5, device=victim.device, dtype=victim.dtype)
+    with undisturbed(victim), torch.no_grad():
+        objective.check(victim.trace(grey), victim)
 
 
 @contextmanager

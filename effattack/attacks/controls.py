@@ -7,10 +7,10 @@ from typing import ClassVar
 import torch
 from torch import Generator, Tensor
 
-from effattack.attacks.base import Attack, Kind
+from effattack.attacks.base import Attack, Kind, budget
 from effattack.images import to_grid
 from effattack.objectives import Goal
-from effattack.threats import Linf
+from effattack.threats import Box, Nothing, Threat
 from effattack.victim import Victim
 
 
@@ -18,33 +18,41 @@ class Clean(Attack):
     """The clean images themselves; no seed changes them."""
 
     kind: ClassVar[Kind] = "control"
-    name = "clean"
+    label = "clean"
 
     def __init__(self, victim: Victim, *, seed: int = 0) -> None:
-        super().__init__(victim, eps=0.0, seed=0)
+        super().__init__(victim, Nothing(), seed=0)
 
-    def run(self, clean: Tensor, labels: Tensor, goal: Goal, generator: Generator) -> Tensor:
+    def run(self, clean: Tensor, goal: Goal, generator: Generator) -> Tensor:
         return clean
 
 
 class Noise(Attack):
-    """Uniform random noise in the budget: what an attack must beat.
+    """Random noise in the budget, uniform where that makes sense: what an attack must beat.
 
     Args:
         victim: any victim.
         eps: l-inf budget in [0, 1] pixels.
+        threat: another budget, in place of ``eps``.
         seed: of the noise.
     """
 
     kind: ClassVar[Kind] = "control"
-    name = "noise"
+    label = "noise"
 
-    def __init__(self, victim: Victim, eps: float = 8 / 255, *, seed: int = 0) -> None:
-        self.threat = Linf(eps)
-        super().__init__(victim, eps=eps, seed=seed)
+    def __init__(
+        self,
+        victim: Victim,
+        eps: float = 8 / 255,
+        *,
+        threat: Threat | str | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(victim, budget(eps, threat), seed=seed)
 
-    def run(self, clean: Tensor, labels: Tensor, goal: Goal, generator: Generator) -> Tensor:
-        return self.threat.on_grid(self.threat.start(clean, generator), clean)
+    def run(self, clean: Tensor, goal: Goal, generator: Generator) -> Tensor:
+        threat = self.threat.placed(clean, generator)
+        return threat.on_grid(threat.start(clean, generator), clean)
 
 
 class NearUniform(Attack):
@@ -56,11 +64,11 @@ class NearUniform(Attack):
     """
 
     kind: ClassVar[Kind] = "control"
-    name = "uniform"
+    label = "uniform"
 
     def __init__(self, victim: Victim, *, seed: int = 0) -> None:
-        super().__init__(victim, eps=1.0, seed=seed)
+        super().__init__(victim, Box(), seed=seed)
 
-    def run(self, clean: Tensor, labels: Tensor, goal: Goal, generator: Generator) -> Tensor:
+    def run(self, clean: Tensor, goal: Goal, generator: Generator) -> Tensor:
         noise = torch.randn(clean.shape, generator=generator).to(clean)
         return to_grid((0.5 + noise * 2 / 255).clamp(0, 1))

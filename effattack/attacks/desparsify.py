@@ -49,7 +49,6 @@ class DeSparsify(GradientAttack):
             KeepPrediction(UniformSignificance(), prediction_weight),
             ProjectedGradient(steps, cosine(0.1)),
             seed,
-            prediction_weight=prediction_weight,
         )
 
     @classmethod

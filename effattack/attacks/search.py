@@ -15,7 +15,7 @@ import torch
 from torch import Generator, Tensor
 
 from effattack.errors import GradientError, UsageError
-from effattack.objectives import Goal, Objective
+from effattack.objectives import Goal, Objective, Step
 from effattack.threats import Threat
 from effattack.victim import MARGIN_SLACK, Trace
 
@@ -86,8 +86,9 @@ class ProjectedGradient:
             trace = goal.victim.trace(clean)
             objective.check(trace, goal.victim)
             best = Best(clean.clone(), trace.macs.clone(), objective(trace, goal))
-        for _ in range(self.restarts):
-            self._run(clean, threat, objective, goal, generator, best)
+        for restart in range(self.restarts):
+            placed = threat.placed(clean, generator)
+            self._run(clean, placed, objective, goal, generator, best, restart)
         return best.images
 
     def _run(
@@ -98,6 +99,7 @@ class ProjectedGradient:
         goal: Goal,
         generator: Generator,
         best: Best,
+        restart: int,
     ) -> None:
         rows = torch.arange(len(clean), device=clean.device)
         iterate = threat.start(clean, generator) if self.random_start else clean.clone()
@@ -110,13 +112,14 @@ class ProjectedGradient:
                 value = objective(trace, goal.rows(rows))
             macs = self._accepted_macs(trace, goal.rows(rows))
             best.update(rows, images.detach(), macs, value.detach())
+            goal.callback(Step(restart, step, self.steps, best.macs, best.value))
             if last:
                 return
             gradient = input_gradient(value, images, trace)
             size = self.schedule(step / self.steps)
             iterate = threat.project(threat.ascend(iterate, gradient, size), clean[rows])
             if (going := self._unfinished(best, rows, goal)) is not None:
-                rows, iterate = rows[going], iterate[going]
+                rows, iterate, threat = rows[going], iterate[going], threat.rows(going)
                 if len(rows) == 0:
                     return
 

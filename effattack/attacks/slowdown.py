@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from effattack.attacks.base import GradientAttack
+from effattack.attacks.base import GradientAttack, budget
 from effattack.attacks.search import ProjectedGradient, cosine
+from effattack.attacks.training import Steepest, Training
+from effattack.attacks.universal import UniversalAttack
 from effattack.objectives import KeepPrediction, MarginHinge, Objective
-from effattack.threats import Linf
+from effattack.threats import Threat
 from effattack.victim import Victim
+
+
+def house_objective(kappa: float, keep_prediction: bool) -> Objective:
+    """Margin hinge; if the prediction is to stay, minus 0.1 times the cross-entropy to it."""
+    hinge = MarginHinge(kappa)
+    return KeepPrediction(hinge, 0.1) if keep_prediction else hinge
 
 
 class Slowdown(GradientAttack):
@@ -19,6 +27,7 @@ class Slowdown(GradientAttack):
     Args:
         victim: any victim with gates.
         eps: l-inf budget in [0, 1] pixels.
+        threat: another budget in place of ``eps``: ``L2(1.0)``, ``Patch(16)`` or their text form.
         steps: gradient evaluations per restart.
         kappa: κ of the hinge, in units of the margins.
         keep_prediction: slow but unnoticed.
@@ -34,23 +43,61 @@ class Slowdown(GradientAttack):
         victim: Victim,
         eps: float = 8 / 255,
         *,
+        threat: Threat | str | None = None,
         steps: int = 50,
         kappa: float = 0.05,
         keep_prediction: bool = False,
         restarts: int = 1,
         seed: int = 0,
     ) -> None:
-        hinge = MarginHinge(kappa)
-        objective: Objective = KeepPrediction(hinge, 0.1) if keep_prediction else hinge
         super().__init__(
             victim,
-            Linf(eps),
-            objective,
+            budget(eps, threat),
+            house_objective(kappa, keep_prediction),
             ProjectedGradient(
                 steps, cosine(1.0), restarts=restarts, keep_prediction=keep_prediction
             ),
             seed,
-            kappa=kappa,
-            keep_prediction=keep_prediction,
-            restarts=restarts,
+        )
+
+
+class UniversalSlowdown(UniversalAttack):
+    """The same objective, for one perturbation of all images or one per class, fitted beforehand.
+
+    Args:
+        victim: any victim with gates.
+        eps: l-inf budget in [0, 1] pixels.
+        threat: another budget in place of ``eps``: a ball, or a patch such as ``"patch:16"``.
+        epochs: passes over the images that it is fitted on.
+        batch: images of one step.
+        per_class: one perturbation per class, chosen by the label.
+        kappa: κ of the hinge, in units of the margins.
+        keep_prediction: charge for changed predictions; unlike ``Slowdown``, it does not exclude
+            them.
+        seed: of the start, the order of the batches and the places of a patch.
+
+    Raises:
+        NotApplicable: for a victim without gates.
+    """
+
+    def __init__(
+        self,
+        victim: Victim,
+        eps: float = 8 / 255,
+        *,
+        threat: Threat | str | None = None,
+        epochs: int = 20,
+        batch: int = 32,
+        per_class: bool = False,
+        kappa: float = 0.05,
+        keep_prediction: bool = False,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(
+            victim,
+            budget(eps, threat),
+            house_objective(kappa, keep_prediction),
+            Training(epochs, batch, Steepest(cosine(0.25))),
+            seed,
+            per_class=per_class,
         )

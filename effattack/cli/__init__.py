@@ -30,6 +30,7 @@ EXAMPLES = """examples:
   effattack run
   effattack run --victim mypackage.models:build --data images/ --fail-below savings_retained=0.6
   effattack run --victim digits_vit_ats --attack Slowdown --attack DeSparsify --eps 4/255
+  effattack run --attack "Slowdown(threat='l2:1.0')" --attack "UniversalSlowdown(threat='patch:16')"
   effattack report effattack-report
   effattack report before/ after/ --out comparison.html
 

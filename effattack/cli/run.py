@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,10 +17,8 @@ from effattack.errors import UsageError
 from effattack.terminal import PLAIN, progress_bar
 
 if TYPE_CHECKING:
-    from effattack.cells import Store
-    from effattack.evaluation import Evaluation
-    from effattack.planning import Plan
-    from effattack.victim import Victim
+    from effattack.executors import Executor
+    from effattack.sweep import Sweep
 
 HELP = "score victims under attacks and write a report"
 DEFAULT_VICTIMS = (
@@ -32,42 +30,88 @@ DEFAULT_VICTIMS = (
 
 
 def arguments(run: argparse.ArgumentParser) -> None:
-    run.add_argument(
+    run.add_argument("sweep", nargs="?", type=Path, metavar="SWEEP.toml", help="what to score")
+    what = run.add_argument_group("what to score, without a sweep file")
+    what.add_argument(
         "--victim", action="append", metavar="NAME|MODULE:FACTORY", help="default: four on digits"
     )
-    run.add_argument("--attack", action="append", metavar="NAME", help="default: all that apply")
-    run.add_argument("--eps", default="8/255", help="l-inf budget in [0, 1] pixels (8/255)")
-    run.add_argument("--samples", type=int, default=200, metavar="N", help="images (200)")
-    run.add_argument(
+    what.add_argument(
+        "--attack",
+        action="append",
+        metavar="NAME[(OPTION=VALUE, ...)]",
+        help="default: all that apply",
+    )
+    what.add_argument("--eps", help="l-inf budget in [0, 1] pixels (8/255)")
+    what.add_argument("--samples", type=int, metavar="N", help="images (200)")
+    what.add_argument(
         "--data", metavar="PATH|MODULE:FACTORY", help="folder by class, .npz, or a callable"
     )
-    run.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    run.add_argument("--seed", type=int, default=0)
-    run.add_argument("--energy", action="store_true", help="meter energy: 25 s per attack")
+    what.add_argument(
+        "--fit-data",
+        metavar="PATH|MODULE:FACTORY",
+        help="what universal attacks learn from (images of --data that are not scored)",
+    )
+    what.add_argument("--device", choices=["cpu", "cuda"], help="(cpu)")
+    what.add_argument("--seed", type=int, help="(0)")
+    what.add_argument(
+        "--energy", action="store_true", default=None, help="meter energy: 25 s per attack"
+    )
+    run.add_argument("--skip-bad", action="store_true", help="pass over unreadable images")
+    where = run.add_argument_group("where to run it")
+    where.add_argument(
+        "--workers",
+        nargs="?",
+        type=int,
+        const=0,
+        metavar="N",
+        help="local processes; without N, one per GPU, or one per core",
+    )
+    where.add_argument(
+        "--ray",
+        nargs="?",
+        const="local",
+        metavar="ADDRESS",
+        help="a Ray cluster; without ADDRESS, one on this machine alone",
+    )
+    where.add_argument(
+        "--gpus", type=float, metavar="N", help="GPUs of a cell on Ray; below 1 without timing (1)"
+    )
+    where.add_argument("--timeout", type=float, metavar="SECONDS", help="of a cell")
+    where.add_argument("--out", type=Path, default=Path("effattack-report"), metavar="DIR")
+    run.add_argument("--dry-run", action="store_true", help="show what would be run")
+    run.add_argument("--verify", action="store_true", help="run damaged cells again")
     run.add_argument("--fail-below", action="append", default=[], metavar="SCORE=VALUE")
     run.add_argument("--fail-above", action="append", default=[], metavar="SCORE=VALUE")
-    run.add_argument("--out", type=Path, default=Path("effattack-report"), metavar="DIR")
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
-    from effattack.attacks import attack_class
-    from effattack.cells import Store
-    from effattack.evaluation import Evaluation
     from effattack.limits import judge, parse_limit
-    from effattack.registry import load_victim
+    from effattack.overview import overview
+    from effattack.scheduling import discard_damaged
+    from effattack.store import Store
+    from effattack.sweep import complete, failed
 
     limits = [parse_limit(text, fail_below=True) for text in options.fail_below]
     limits += [parse_limit(text, fail_below=False) for text in options.fail_above]
-    eps, device = parse_eps(options.eps), _device(options.device)
-    for name in options.attack or ():
-        attack_class(name)
+    sweep, executor = _sweep(options), _executor(options)
+    executor.check(sweep.device, sweep.timed > 0)
     store = Store(options.out / "cells")
-    victims = [load_victim(name).to(device) for name in options.victim or DEFAULT_VICTIMS]
-    plans = [_plan(victim, eps, options) for victim in victims]
-    evaluation = Evaluation.concat(_execute(plans, store, console))
+    plans = sweep.plan()
+    if options.verify:
+        for spec in discard_damaged(plans, store, executor):
+            console.print(f"damaged, to be run again: {store.path(spec)}", **PLAIN)
+    todo, lines = overview(plans, store)
+    for line in lines:
+        console.print(line, **PLAIN)
+    if options.dry_run:
+        return 0
+    with progress_bar(console, todo) as advance:
+        evaluation, failures = complete(plans, store, executor, advance)
     evaluation.meta["command"] = "effattack " + shlex.join(sys.argv[1:])
-    evaluation.meta["data"] = options.data or "the victims' own test images"
+    evaluation.meta["data"] = sweep.data or "the victims' own test images"
     write(evaluation, options.out, console)
+    if failures:
+        raise failed(failures)
     verdicts = judge(evaluation.scores(), evaluation.kinds, limits)
     for verdict in verdicts:
         style = "green" if verdict.passed else "red"
@@ -75,31 +119,53 @@ def run(options: argparse.Namespace, console: Console) -> int:
     return 0 if all(verdict.passed for verdict in verdicts) else 1
 
 
-def _plan(victim: Victim, eps: float, options: argparse.Namespace) -> Plan:
-    from effattack.attacks import defaults
-    from effattack.data import load_data, subset
-    from effattack.planning import plan
+def _sweep(options: argparse.Namespace) -> Sweep:
+    """What to score: from a file, or from options."""
+    from effattack.sweep import Sweep
 
-    images, labels = subset(*load_data(options.data, victim), options.samples)
-    attacks = options.attack or defaults(victim)
-    seeds, energy = (options.seed,), options.energy
-    return plan(victim, images, labels, attacks, eps=eps, seeds=seeds, energy=energy)
-
-
-def _execute(plans: Sequence[Plan], store: Store, console: Console) -> list[Evaluation]:
-    from effattack.evaluation import Evaluation
-    from effattack.execution import execute
-
-    with progress_bar(console, sum(plan.work for plan in plans)) as advance:
-        return [Evaluation(*execute(plan, store, advance)) for plan in plans]
-
-
-def _device(name: str) -> str:
-    import torch
-
-    if name == "cuda" and not torch.cuda.is_available():
+    given = {
+        "victims": options.victim and tuple(options.victim),
+        "attacks": options.attack and tuple(dict.fromkeys(options.attack)),
+        "budgets": options.eps and (parse_eps(options.eps),),
+        "samples": options.samples,
+        "data": options.data,
+        "fit": options.fit_data,
+        "device": options.device,
+        "seeds": None if options.seed is None else (options.seed,),
+        "energy": options.energy,
+    }
+    given = {key: value for key, value in given.items() if value is not None}
+    if options.sweep is None:
+        sweep = Sweep(**{"victims": DEFAULT_VICTIMS, "samples": 200, **given})
+    elif given:
         raise UsageError(
-            "--device cuda: torch sees no CUDA device here (effattack doctor says why); "
-            "use --device cpu"
+            f"{options.sweep} says what to score, and so do options ({', '.join(given)}): write "
+            "them into the file"
         )
-    return name
+    else:
+        sweep = Sweep.load(options.sweep)
+    if options.skip_bad:
+        sweep = replace(sweep, skip_bad=True)
+    return sweep
+
+
+def _executor(options: argparse.Namespace) -> Executor:
+    """Where to run it."""
+    if options.workers is not None and options.ray is not None:
+        raise UsageError("--workers and --ray: give one of them")
+    if options.ray is not None:
+        from effattack.executors.ray import Ray
+
+        address = None if options.ray == "local" else options.ray
+        return Ray(address, gpus=options.gpus, timeout=options.timeout)
+    if options.gpus is not None:
+        raise UsageError("--gpus is for --ray; local workers take one GPU each")
+    if options.workers is not None:
+        from effattack.executors.workers import Workers
+
+        return Workers(options.workers or None, options.timeout)
+    if options.timeout is not None:
+        raise UsageError("--timeout needs a process that can be ended: add --workers 1")
+    from effattack.executors.in_process import InProcess
+
+    return InProcess()

@@ -19,7 +19,7 @@ def environment(device: torch.device | str) -> dict[str, str | int | float | Non
     on_cuda = device.type == "cuda"
     return {
         "device": str(device),
-        "device_name": torch.cuda.get_device_name(device) if on_cuda else cpu_model(),
+        "device_name": device_name(device),
         "driver": nvidia_driver() if on_cuda else None,
         "cuda": torch.version.cuda if on_cuda else None,
         "cpu": cpu_model(),
@@ -30,6 +30,12 @@ def environment(device: torch.device | str) -> dict[str, str | int | float | Non
         "python": platform.python_version(),
         "platform": platform.platform(),
     }
+
+
+def device_name(device: torch.device | str) -> str:
+    """The model of the GPU or of the processor."""
+    on_cuda = torch.device(device).type == "cuda"
+    return torch.cuda.get_device_name(device) if on_cuda else cpu_model()
 
 
 def cpu_model(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:

@@ -17,8 +17,8 @@ def security_curves(rows: list[Row], palette: dict[str, str]) -> list[Figure]:
     """MACs and accuracy against the budget, per threat; nothing where one budget was run."""
     lines = [row for row in rows if row["kind"] != "control" or row["attack"] == "noise"]
     found = []
-    for threat in dict.fromkeys(row.get("threat", "linf") for row in lines):
-        own = [row for row in lines if row.get("threat", "linf") == threat]
+    for threat in dict.fromkeys(row["threat"] for row in lines):
+        own = [row for row in lines if row["threat"] == threat]
         ladder = {row["eps"]: words.budget(row) for row in sorted(own, key=lambda row: row["eps"])}
         if len(ladder) < 2:
             continue
@@ -55,14 +55,14 @@ def _lines(
         mine = sorted((row for row in own if series(row) == name), key=lambda row: row["eps"])
         points = [(row["eps"], row[key]) for row in mine]
         start = [(0.0, clean[key])] if clean else []
-        css = palette.get(name, "noise" if name == "noise" else "accuracy")
+        css = palette.get(name, "noise" if mine[0]["kind"] == "control" else "accuracy")
         drawn.append(axes.Series(css, start + points))
         legend.append(Key(css, name))
     return drawn, legend
 
 
 def _said(own: list[Row], key: str, write: Callable[[float], str]) -> list[str]:
-    return [f"{series(row)} {words.budget(row)}: {write(row[key])}" for row in own]
+    return [f"{row['attack']} {words.budget(row)}: {write(row[key])}" for row in own]
 
 
 def scatter(rows: list[Row], verdict: Verdict, palette: dict[str, str]) -> list[Figure]:

@@ -46,13 +46,17 @@ def named(samples: pd.DataFrame, scores: pd.DataFrame, meta: Meta) -> Iterator[t
     found = [verdict for verdict in verdicts(scores, meta) if verdict.shown]
     seen: dict[str, int] = {}
     for verdict in found:
-        stem = re.sub(r"[^\w.-]+", "_", verdict.victim)[:80].strip("_.") or "victim"
+        stem = _plain(verdict.victim)[:80].strip("_.") or "victim"
         seen[stem] = seen.get(stem, 0) + 1
         stem += f"_{seen[stem]}" if seen[stem] > 1 else ""
         for figure in figures(samples, scores, verdict).figures:
-            yield f"{stem}_{figure.slug}", figure
+            yield f"{stem}_{_plain(figure.slug)}", figure
     if "compared" in meta and (together := scatter(found)):
         yield together.slug, together
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"[^\w.-]+", "_", text)
 
 
 def standalone(figure: Figure) -> str:

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from effattack.assembly import SCHEMA
+from effattack.budgets import budget_text
 from effattack.errors import UsageError
 from effattack.reporting import page, words
 from effattack.reporting.meta import Meta
@@ -22,6 +24,7 @@ NEEDED = {
     "family",
     "attack",
     "kind",
+    "threat",
     "eps",
     "savings_retained",
     "savings_low",
@@ -73,12 +76,11 @@ def load(folder: Path) -> list[Published]:
             meta = json.loads((file.parent / "meta.json").read_text())
         except (OSError, ValueError) as error:
             raise UsageError(f"{file.parent} cannot be read ({error}): make it again") from error
-        lacking = NEEDED - set(scores.columns)
-        if lacking or not isinstance(meta, dict):
-            raise UsageError(
-                f"{file.parent} was not written by this version (it lacks {', '.join(lacking)}): "
-                f"effattack report {file.parent}, or run again"
-            )
+        lacking = sorted(NEEDED - set(scores.columns))
+        schema = meta.get("schema") if isinstance(meta, dict) else None
+        if lacking or schema != SCHEMA:
+            why = f"it lacks {', '.join(lacking)}" if lacking else f"schema {schema}, not {SCHEMA}"
+            raise UsageError(f"{file.parent} was not written by this version ({why}): run again")
         found.append(Published(file.parent.name, scores, meta))
     if not found:
         raise UsageError(
@@ -103,7 +105,7 @@ def render(published: Sequence[Published], eps: float, cards: Path, claims: Path
     return page.render(
         "scoreboard.html",
         families={f: [e for e in entries if e.verdict.family == f] for f in families},
-        eps=words.eps(eps),
+        eps=budget_text("linf", eps),
         claims=_claims(published, claims),
         made=[(one.name, str(one.meta.get("command") or "not recorded")) for one in published],
         unit_of=unit_of,
@@ -125,8 +127,7 @@ def _entries(one: Published, eps: float, cards: Path, out: Path) -> list[Entry]:
 
 def _at(scores: pd.DataFrame, eps: float) -> pd.Series:
     """Rows within the l-inf ball of this size."""
-    ball = scores["threat"] == "linf" if "threat" in scores else True
-    return ((scores["eps"] - eps).abs() < 1e-9) & ball
+    return (scores["threat"] == "linf") & ((scores["eps"] - eps).abs() < 1e-9)
 
 
 def _claims(published: Sequence[Published], file: Path) -> list[Claim]:
@@ -137,7 +138,7 @@ def _claims(published: Sequence[Published], file: Path) -> list[Claim]:
     for claim in json.loads(file.read_text()):
         for row in rows:
             same = row["victim"] in claim["victims"] and row["attack"] == claim["attack"]
-            if same and abs(row["eps"] - claim["eps"]) < 1e-3:
+            if same and row["threat"] == "linf" and abs(row["eps"] - claim["eps"]) < 1e-3:
                 found.append(_beside(row, claim))
     return found
 

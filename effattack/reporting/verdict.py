@@ -27,17 +27,19 @@ def rows_of(frame: pd.DataFrame) -> list[Row]:
 
 def same_cell(one: Row, other: Row) -> bool:
     """Whether two rows of one victim are of the same attack within the same budget."""
-    return all(one[key] == other[key] for key in ("attack", "eps"))
+    return all(one[key] == other[key] for key in ("attack", "threat", "eps"))
 
 
 def samples_of(row: Row, samples: pd.DataFrame) -> pd.DataFrame:
     """Of a victim's samples, those behind a row of its scores."""
-    return samples[(samples["attack"] == row["attack"]) & (samples["eps"] == row["eps"])]
+    same = [samples[key] == row[key] for key in ("attack", "threat", "eps")]
+    return samples[same[0] & same[1] & same[2]]
 
 
 def series(row: Row) -> str:
-    """The attack of a row: what one colour stands for."""
-    return str(row["attack"])
+    """The attack of a row, with its threat where that is not l-inf: what one colour stands for."""
+    attack, threat = str(row["attack"]), str(row["threat"])
+    return attack if threat in ("linf", "none", "box") else f"{attack} {threat}"
 
 
 def unit_of(row: Row) -> float:

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
+from effattack.budgets import budget_text
+
 MISSING = "–"
 NBSP = "\u00a0"
 UNITS = ("", "k", "M", "G", "T", "P")
@@ -124,27 +126,14 @@ def macs_tick(value: float, like: float) -> str:
     return f"{value / scale:g}{NBSP}{unit}".rstrip(NBSP) if value else "0"
 
 
-def eps(value: float) -> str:
-    """A budget in the words of the field: "8/255", "pixel box", "none"."""
-    if missing(value):
-        return MISSING
-    if value == 0:
-        return "none"
-    if value == 1:
-        return "pixel box"
-    levels = value * 255
-    near = abs(levels - round(levels)) < 1e-6 and levels >= 0.5
-    return f"{round(levels)}/255" if near else f"{value:.3g}"
-
-
 def budget(row: Mapping[str, Any]) -> str:
-    """The budget of a row: "8/255", "pixel box", "none"."""
-    return eps(row["eps"])
+    """The budget of a row: "8/255" for l-inf, "l2 0.5", "patch 16 px", "pixel box", "none"."""
+    return MISSING if missing(row["eps"]) else budget_text(str(row["threat"]), row["eps"])
 
 
 def at(row: Mapping[str, Any]) -> str:
-    """The same inside a sentence: "ε = 8/255"."""
-    return f"ε = {budget(row)}"
+    """The same inside a sentence: "ε = 8/255", "l2 0.5"."""
+    return f"ε = {budget(row)}" if row["threat"] == "linf" else budget(row)
 
 
 def moment(text: Any) -> str:

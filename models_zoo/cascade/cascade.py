@@ -30,7 +30,7 @@ class Cascade(Victim):
 
     Args:
         models: classifiers (B, *input_shape) -> (B, classes), cheapest first.
-        thresholds: one probability per model but the last; or a criterion of
+        thresholds: probabilities (one, or one per model but the last); or a criterion of
             :mod:`effattack.models_zoo.criteria`.
         input_shape: (C, H, W) of one image.
         settings: ``name``, ``data``.
@@ -43,7 +43,7 @@ class Cascade(Victim):
     def __init__(
         self,
         models: Sequence[nn.Module],
-        thresholds: Sequence[float] | Criterion,
+        thresholds: float | Sequence[float] | Criterion,
         input_shape: tuple[int, ...],
         *,
         name: str = "Cascade",

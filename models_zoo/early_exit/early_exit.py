@@ -144,12 +144,6 @@ def measure_stages(
     return stage_macs, head_macs, widths
 
 
-def official_names(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The state dict without the prefix that ``nn.DataParallel`` puts before every name."""
-    wrapped = all(key.startswith("module.") for key in state_dict)
-    return {key.removeprefix("module.") if wrapped else key: t for key, t in state_dict.items()}
-
-
 def sizing_weight(weights: Mapping[str, Tensor], key: str) -> Tensor:
     """A weight whose shape tells a size of the network.
 

@@ -21,9 +21,9 @@ from effattack.models_zoo.criteria import Criterion
 from effattack.models_zoo.early_exit.early_exit import (
     EarlyExit,
     load_network,
-    official_names,
     sizing_weight,
 )
+from effattack.models_zoo.official import official_names
 
 ALWAYS, NEVER = -1e8, 1e8
 """Thresholds that the official code writes for exits that take all images, or none."""

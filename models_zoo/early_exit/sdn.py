@@ -20,10 +20,10 @@ from effattack.models_zoo.criteria import Criterion
 from effattack.models_zoo.early_exit.early_exit import (
     EarlyExit,
     load_network,
-    official_names,
     sizing_weight,
 )
 from effattack.models_zoo.margins import confidence_log_odds
+from effattack.models_zoo.official import official_names
 
 
 class SDN(EarlyExit):

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from effattack.models_zoo.recipes import (
     cascade,
+    cifar10,
     early_exit,
     layer_skipping,
     plain,
@@ -18,4 +19,5 @@ RECIPES: dict[str, Callable[[], None]] = {
     **cascade.RECIPES,
     **layer_skipping.RECIPES,
     **token_sparsification.RECIPES,
+    **cifar10.RECIPES,
 }

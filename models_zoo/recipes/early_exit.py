@@ -82,7 +82,7 @@ def all_exits(stages: Iterable[nn.Module], heads: Iterable[nn.Module]) -> Loss:
     return loss
 
 
-def choose_threshold(name: str, factory: Callable[[], EarlyExit], rule: Rule) -> None:
+def choose_threshold(name: str, factory: Callable[[], Victim], rule: Rule) -> None:
     """Choose the thresholds of stored weights on held-out images, and write the card."""
     write_card(name, {"threshold": 1.0})
     victim = factory()

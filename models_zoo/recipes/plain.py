@@ -1,4 +1,4 @@
-"""The plain ViT, and the victims that wrap it without training."""
+"""The plain ViT, and the victims that wrap it or the plain CNN without training."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
+from torch import nn
 
 from effattack.models_zoo import embedded
 from effattack.models_zoo.files import WEIGHTS, save_weights
@@ -25,18 +26,27 @@ def train_vit() -> None:
         describe(factory(), recipe="digits_vit", dense_accuracy=reference, threshold=None)
 
 
-def training_free(factory: Callable[[], Victim]) -> None:
-    """A card is all there is to make: the weights are those of ``digits_vit``."""
+def training_free(factory: Callable[[], Victim], plain: Callable[[], nn.Module]) -> None:
+    """A card is all there is to make: the weights are those of the plain model."""
     victim = factory()
-    reference = accuracy(embedded.digits_vit(), "test")
+    reference = accuracy(plain(), "test")
     describe(victim, recipe=victim.name, dense_accuracy=reference)
+
+
+def large_cnn() -> nn.Module:
+    """The base of the embedded cascades."""
+    return embedded.digits_cnns()[1]
 
 
 RECIPES: dict[str, Callable[[], None]] = {
     "digits_vit": train_vit,
     "digits_vit_ats": train_vit,
     "digits_vit_int8": train_vit,
-    "digits_vit_evit": partial(training_free, embedded.digits_vit_evit),
-    "digits_vit_llm_int8": partial(training_free, embedded.digits_vit_llm_int8),
-    "digits_vit_tome": partial(training_free, embedded.digits_vit_tome),
+    "digits_vit_evit": partial(training_free, embedded.digits_vit_evit, embedded.digits_vit),
+    "digits_vit_llm_int8": partial(
+        training_free, embedded.digits_vit_llm_int8, embedded.digits_vit
+    ),
+    "digits_vit_tome": partial(training_free, embedded.digits_vit_tome, embedded.digits_vit),
+    "digits_cnn_int8": partial(training_free, embedded.digits_cnn_int8, large_cnn),
+    "digits_cnn_pruned": partial(training_free, embedded.digits_cnn_pruned, large_cnn),
 }

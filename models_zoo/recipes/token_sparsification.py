@@ -17,7 +17,8 @@ from effattack.models_zoo.recipes.common import (
     fit,
     straight_through,
 )
-from effattack.models_zoo.token_sparsification.dynamicvit import DynamicViT, Threshold
+from effattack.models_zoo.token_sparsification.dynamicvit import DynamicViT
+from effattack.models_zoo.token_sparsification.dynamicvit_policy import Threshold
 from effattack.models_zoo.token_sparsification.vit import (
     ViTVictim,
     project_heads,

@@ -22,13 +22,13 @@ from effattack.models_zoo.token_sparsification.adavit_policy import (
     Thresholds,
 )
 from effattack.models_zoo.token_sparsification.heads import (
-    channels_of,
     check_width,
     masked_attention,
     sliced_attention,
     sliced_mlp,
 )
-from effattack.models_zoo.token_sparsification.vit import ViTVictim, stem_and_head_macs
+from effattack.models_zoo.token_sparsification.ragged import alike, pack
+from effattack.models_zoo.token_sparsification.vit import ViTVictim, stem_and_head_macs, with_cls
 from effattack.victim import Gate, Trace
 
 
@@ -38,8 +38,8 @@ class AdaViT(ViTVictim):
     Dropped tokens leave the block's attention and MLP and keep their residual: they may come back
     in a later block. CLS always stays. Token policies read norm1(x), the policies of heads and
     sublayers the CLS token as it is. ``forward`` gathers tokens, slices the weights of dropped
-    heads, passes over dropped sublayers, and asks no policy whose answer would change nothing;
-    batches run image by image.
+    heads, passes over dropped sublayers, and asks no policy whose answer would change nothing. In a
+    batch, images that keep the same sublayers and heads of a block run packed (``ragged.py``).
 
     Gates, where the block has the policy: ``blocks.k.attention`` and ``blocks.k.mlp`` (B,),
     ``blocks.k.heads`` (B, heads), ``blocks.k.tokens`` (B, patches). Decisions do not outlive their
@@ -140,42 +140,53 @@ class AdaViT(ViTVictim):
         return zip(blocks, self.policies, strict=True)
 
     def forward(self, images: Tensor) -> Tensor:
-        if not len(images):
-            return images.new_zeros(0, self.num_classes)
-        return torch.cat([self._forward_one(image) for image in images.split(1)])
-
-    def _forward_one(self, image: Tensor) -> Tensor:
-        x = self.embed(image)
+        x = self.embed(images)
         for block, policy in self._blocks():
-            attend, feed = policy.layers(x).keep[0].tolist()
-            if attend or feed:
-                x = self._block_one(block, policy, x, attend, feed)
+            layers = policy.layers(x).keep
+            busy = layers.any(1).nonzero()[:, 0]
+            if 0 < len(busy) < len(x):
+                x = x.index_copy(0, busy, self._block(block, policy, x[busy], layers[busy]))
+            elif len(busy):
+                x = self._block(block, policy, x, layers)
         return self.classify(x)
 
-    def _block_one(
-        self, block: Any, policy: BlockPolicy, x: Tensor, attend: bool, feed: bool
-    ) -> Tensor:
-        heads = None
-        if attend or not self.identity:
-            keep = policy.heads(x).keep[0]
-            heads = None if keep.all() else keep.nonzero()[:, 0]
+    def _block(self, block: Any, policy: BlockPolicy, x: Tensor, layers: Tensor) -> Tensor:
+        """Images with at least one sublayer, in groups that keep the same sublayers and heads."""
+        heads = self._heads(policy, x, layers[:, 0])
         normed = block.norm1(x)
-        rows = with_cls(policy.tokens(normed).keep)[0].nonzero()[:, 0]
-        if attend:
-            normed = normed.index_select(1, rows)
-            if heads is None:
-                update = block.attn(normed)
-            else:
-                update = sliced_attention(block.attn, normed, heads, identity=self.identity)
-            x = x.index_add(1, rows, block.ls1(update))
-        if feed:
-            normed = block.norm2(x.index_select(1, rows))
-            if heads is None or self.identity:
-                update = block.mlp(normed)
-            else:
-                update = sliced_mlp(block.mlp, normed, channels_of(heads, block.attn.head_dim))
-            x = x.index_add(1, rows, block.ls2(update))
-        return x
+        live = with_cls(policy.tokens(normed).keep)
+        normed = normed.flatten(0, 1)
+        before, layout = pack(x)
+        all_rows, outputs = [], []
+        for (attend, feed, *chosen), images in alike(torch.cat([layers, heads], dim=1)):
+            ours = live
+            if len(images) < len(x):
+                ours = torch.zeros_like(live)
+                ours[images] = live[images]
+            rows, group = layout.keep(ours.flatten())
+            kept = None if all(chosen) else heads[images[0]].nonzero()[:, 0]
+            tokens = before.index_select(0, rows)
+            if attend:
+                update = sliced_attention(
+                    block.attn, normed.index_select(0, rows), group, kept, identity=self.identity
+                )
+                tokens = tokens + block.ls1(update)
+            if feed:
+                read = None if self.identity else kept
+                update = sliced_mlp(block.mlp, block.norm2(tokens), read, policy.num_heads)
+                tokens = tokens + block.ls2(update)
+            all_rows.append(rows)
+            outputs.append(tokens)
+        after = before.index_copy(0, torch.cat(all_rows), torch.cat(outputs))
+        return after.view_as(x)
+
+    def _heads(self, policy: BlockPolicy, x: Tensor, attend: Tensor) -> Tensor:
+        """The heads kept (B, heads) bool; all where nobody needs to know."""
+        if self.identity and not attend.all():
+            asked = attend.nonzero()[:, 0]
+            everything = attend.new_ones(len(x), policy.num_heads)
+            return everything.index_copy(0, asked, policy.heads(x[asked]).keep)
+        return policy.heads(x).keep
 
     def trace(self, images: Tensor) -> Trace:
         x = self.embed(images)
@@ -229,8 +240,3 @@ class AdaViT(ViTVictim):
             gates.append(heads.gate(f"blocks.{index}.heads", asked, macs.of_head()))
         gates.append(tokens.gate(f"blocks.{index}.tokens", attend | feed, macs.of_token()))
         return gates
-
-
-def with_cls(patches: Tensor) -> Tensor:
-    """(B, patches), bool or factors -> (B, N): CLS in front, kept."""
-    return torch.cat([torch.ones_like(patches[:, :1]), patches], dim=1)

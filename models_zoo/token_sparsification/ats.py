@@ -14,6 +14,13 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from effattack.errors import UsageError
+from effattack.models_zoo.token_sparsification.ragged import (
+    Layout,
+    merge_heads,
+    pack,
+    ragged_block,
+    split_heads,
+)
 from effattack.models_zoo.token_sparsification.vit import (
     BlockMacs,
     ViTVictim,
@@ -22,6 +29,7 @@ from effattack.models_zoo.token_sparsification.vit import (
     project_heads,
     queries_keys_values,
     stem_and_head_macs,
+    with_cls,
 )
 from effattack.victim import Gate, Trace
 
@@ -66,9 +74,9 @@ class ATS(ViTVictim):
     """A timm ViT that samples its tokens inside the attention of some blocks.
 
     Scores are CLS attention summed over heads times the norm of the value vector. ``forward``
-    gathers the kept tokens of each image; batches run image by image. The gate of a block has
-    one unit per patch token and the proxy margin (K - 1) s - 1, clipped to [-1, 1]: the expected
-    number of grid points that fall on the token, minus one.
+    gathers the kept tokens of each image; batches run packed (``ragged.py``). The gate of a block
+    has one unit per patch token and the proxy margin (K - 1) s - 1, clipped to [-1, 1]: the
+    expected number of grid points that fall on the token, minus one.
 
     Args:
         vit: any timm ``VisionTransformer`` with a CLS token.
@@ -124,25 +132,32 @@ class ATS(ViTVictim):
         return super().from_official(weights, **settings)
 
     def forward(self, images: Tensor) -> Tensor:
-        if not len(images):
-            return images.new_zeros(0, self.num_classes)
-        return torch.cat([self._forward_one(image) for image in images.split(1)])
+        x, layout = pack(self.embed(images))
+        blocks: Any = self.vit.blocks
+        for index, block in enumerate(blocks):
+            if index in self.ats_blocks:
+                x, layout = self._sample(block, x, layout)
+            else:
+                x = ragged_block(block, x, layout)
+        return self.classify(x[layout.firsts(), None])
 
-    def _forward_one(self, image: Tensor) -> Tensor:
-        x = self.embed(image)
-        for index, block in enumerate(self.vit.blocks):
-            x = self._sample(block, x) if index in self.ats_blocks else block(x)
-        return self.classify(x)
-
-    def _sample(self, block: Any, x: Tensor) -> Tensor:
-        q, k, v = queries_keys_values(block.attn, block.norm1(x))
-        attention = attention_map(q, k)
-        scores = significance(attention, v)
-        kept = self.policy.keep(scores, torch.ones_like(scores, dtype=torch.bool))[0]
-        rows = torch.cat([kept.new_ones(1), kept]).nonzero()[:, 0]
-        update = project_heads(block.attn, attention.index_select(2, rows) @ v)
-        x = x.index_select(1, rows) + block.ls1(update)
-        return x + block.ls2(block.mlp(block.norm2(x)))
+    def _sample(self, block: Any, x: Tensor, layout: Layout) -> tuple[Tensor, Layout]:
+        """One block, whose attention is computed for all tokens, its output for those kept."""
+        heads, kept = {}, []
+        qkv = split_heads(block.attn, block.norm1(x))
+        for bucket in layout.buckets():
+            q, k, v = (bucket.of(part).transpose(1, 2) for part in qkv)
+            attention = attention_map(q * block.attn.scale, k)
+            scores = significance(attention, v)
+            keep = with_cls(self.policy.keep(scores, torch.ones_like(scores, dtype=torch.bool)))
+            kept.append(keep.flatten())
+            for at, image in enumerate(bucket.images):
+                rows = keep[at].nonzero()[:, 0]
+                heads[image] = (attention[at].index_select(1, rows) @ v[at]).transpose(0, 1)
+        rows, layout = layout.keep(torch.cat(kept))
+        update = merge_heads(block.attn, torch.cat([heads[image] for image in layout.images]))
+        x = x.index_select(0, rows) + block.ls1(update)
+        return x + block.ls2(block.mlp(block.norm2(x))), layout
 
     def trace(self, images: Tensor) -> Trace:
         x = self.embed(images)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from effattack.errors import UsageError
 from effattack.models_zoo.token_sparsification.avit_policy import AdaptiveHalting, Halted
+from effattack.models_zoo.token_sparsification.ragged import pack, ragged_block
 from effattack.models_zoo.token_sparsification.vit import (
     BlockMacs,
     ViTVictim,
@@ -31,8 +32,8 @@ class AViT(ViTVictim):
     them; tokens that outlive CLS are computed although nothing reads them any more. With
     ``stop_on_cls`` the network returns once CLS has halted; the logits are the same.
 
-    ``forward`` gathers the tokens that go on; batches run image by image. After every block but
-    the last there are two gates: ``blocks.k.tokens``, one unit per patch token, and
+    ``forward`` gathers the tokens that go on; batches run packed (``ragged.py``). After every
+    block but the last there are two gates: ``blocks.k.tokens``, one unit per patch token, and
     ``blocks.k.cls``, the CLS token (with ``stop_on_cls``: the whole rest of the network).
 
     The trace's ``aux`` holds, each (B, blocks, N) and 0 where the token was not computed:
@@ -81,25 +82,27 @@ class AViT(ViTVictim):
         self.max_macs = self.dense_macs
 
     def forward(self, images: Tensor) -> Tensor:
-        if not len(images):
-            return images.new_zeros(0, self.num_classes)
-        return torch.cat([self._forward_one(image) for image in images.split(1)])
-
-    def _forward_one(self, image: Tensor) -> Tensor:
-        x = self.embed(image)
-        state = self.policy.start(x)
-        output, cls_live = torch.zeros_like(x[:, :1]), True
-        for index, block in enumerate(self.vit.blocks):
-            x = block(x)
-            state = self.policy.step(state, self._score(index, self.policy.log_odds(x)))
-            if cls_live:
-                output = output + state.weight[:, :1, None] * x[:, :1]
-                cls_live = bool(state.onward[0, 0])
-            rows = state.onward[0].nonzero()[:, 0]
-            if not len(rows) or (self.stop_on_cls and not cls_live):
+        x, layout = pack(self.embed(images))
+        state = self.policy.start(x[None])
+        owner = torch.arange(len(images), device=x.device).repeat_interleave(self.tokens)
+        is_cls = torch.arange(len(x), device=x.device) % self.tokens == 0
+        output = x.new_zeros(len(images), x.shape[1])
+        blocks: Any = self.vit.blocks
+        for index, block in enumerate(blocks):
+            x = ragged_block(block, x, layout)
+            state = self.policy.step(state, self._score(index, self.policy.log_odds(x[None])))
+            cls = is_cls.nonzero()[:, 0]
+            output = output.index_add(0, owner[cls], state.weight[0, cls, None] * x[cls])
+            onward = state.onward[0]
+            if self.stop_on_cls:
+                running = onward.new_zeros(len(images)).index_copy(0, owner[cls], onward[cls])
+                onward = onward & running[owner]
+            rows, layout = layout.keep(onward)
+            if not len(rows):
                 break
-            x, state = x.index_select(1, rows), state.rows(rows)
-        return self.classify(output)
+            x, state = x.index_select(0, rows), state.rows(rows)
+            owner, is_cls = owner[rows], is_cls[rows]
+        return self.classify(output[:, None])
 
     def _score(self, index: int, log_odds: Tensor) -> Tensor:
         last = index == len(self.vit.blocks) - 1

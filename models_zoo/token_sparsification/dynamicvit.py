@@ -16,6 +16,13 @@ from torch import Tensor, nn
 
 from effattack.errors import UsageError, unknown_name
 from effattack.models_zoo.official import load_official, sized_vit
+from effattack.models_zoo.token_sparsification.dynamicvit_policy import (
+    RULES,
+    PredictorLG,
+    Threshold,
+    TopK,
+)
+from effattack.models_zoo.token_sparsification.ragged import Layout, pack, ragged_block
 from effattack.models_zoo.token_sparsification.vit import (
     BlockMacs,
     ViTVictim,
@@ -25,132 +32,15 @@ from effattack.models_zoo.token_sparsification.vit import (
 from effattack.victim import Gate, Trace
 
 
-class TopK:
-    """The published rule: stage s keeps the ⌊ratio_s · patches⌋ tokens most likely kept.
-
-    Ratios refer to the patches of the image, not to the tokens that are left; a stage that finds
-    fewer keeps them all. The official code fixes the 196 patches of a 14 x 14 grid.
-
-    Raises:
-        UsageError: for ratios that are missing, outside (0, 1], or leave no token.
-    """
-
-    constant = True
-
-    def __init__(self, keep_ratios: Sequence[float] | None, stages: int, patches: int) -> None:
-        if keep_ratios is None or len(keep_ratios) != stages:
-            found = "no" if keep_ratios is None else len(keep_ratios)
-            raise UsageError(f"{found} keep_ratios for {stages} pruning_blocks: give one for each")
-        if bad := [ratio for ratio in keep_ratios if not 0 < ratio <= 1]:
-            raise UsageError(f"keep_ratios {bad} are no shares: use values in (0, 1]")
-        self.counts: list[int] = []
-        for ratio in keep_ratios:
-            self.counts.append(min(int(patches * ratio), *self.counts[-1:], patches))
-        if not all(self.counts):
-            raise UsageError(
-                f"keep_ratios {tuple(keep_ratios)} of {patches} patches leave no patch token: use "
-                "larger ratios or an image of more patches"
-            )
-
-    def __repr__(self) -> str:
-        return f"TopK(counts={self.counts})"
-
-    def select(self, stage: int, log_probs: Tensor) -> Tensor:
-        """log P(keep), log P(drop) (B, n, 2) -> slots kept (B, k), most likely first."""
-        order = log_probs[..., 0].argsort(dim=1, descending=True, stable=True)
-        return order[:, : self.counts[stage]]
-
-    def most(self, stage: int) -> int:
-        """The largest number of patch tokens that can leave a stage."""
-        return self.counts[stage]
-
-
-class Threshold:
-    """The rule of training without its noise: a token is kept if log P(keep) > log P(drop).
-
-    Raises:
-        UsageError: if ratios are given, which this rule has no use for.
-    """
-
-    constant = False
-
-    def __init__(self, keep_ratios: Sequence[float] | None, stages: int, patches: int) -> None:
-        if keep_ratios is not None:
-            raise UsageError("keep_ratios belong to rule='top_k': leave them out with 'threshold'")
-        self.patches = patches
-
-    def __repr__(self) -> str:
-        return "Threshold()"
-
-    def keep(self, log_probs: Tensor) -> Tensor:
-        """log P(keep), log P(drop) (B, n, 2) -> (B, n) bool."""
-        return log_probs[..., 0] > log_probs[..., 1]
-
-    def select(self, stage: int, log_probs: Tensor) -> Tensor:
-        """The same for one image: (1, n, 2) -> slots kept (1, k), ascending."""
-        return self.keep(log_probs)[0].nonzero().T
-
-    def margin(self, log_probs: Tensor, live: Tensor) -> Tensor:
-        """Margin (B, n) in (-1, 1) of keeping: odds / (s + |odds|), the odds in nats.
-
-        s is their mean size over the live tokens of the image, at least 1. P(keep) - 1/2 has the
-        same sign, but its slope underflows where the predictor is sure.
-        """
-        odds = log_probs[..., 0] - log_probs[..., 1]
-        sizes = odds.detach().abs() * live
-        spread = sizes.sum(1, keepdim=True) / live.sum(1, keepdim=True).clamp_min(1)
-        return odds / (spread.clamp_min(1) + odds.abs())
-
-    def most(self, stage: int) -> int:
-        """The largest number of patch tokens that can leave a stage."""
-        return self.patches
-
-
-RULES: dict[str, type[TopK] | type[Threshold]] = {"top_k": TopK, "threshold": Threshold}
-
-
-class PredictorLG(nn.Module):
-    """Log-probabilities of keeping and dropping each token, from local and global features.
-
-    Half of the features stay the token's own, the other half are averaged over the live tokens
-    (section 3.2 of the paper); names and layers are those of the official checkpoints.
-    """
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.in_conv = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.GELU())
-        self.out_conv = nn.Sequential(
-            nn.Linear(width, width // 2),
-            nn.GELU(),
-            nn.Linear(width // 2, width // 4),
-            nn.GELU(),
-            nn.Linear(width // 4, 2),
-            nn.LogSoftmax(dim=-1),
-        )
-        self.local = width // 2
-        self.macs_per_token = sum(
-            m.in_features * m.out_features for m in self.modules() if isinstance(m, nn.Linear)
-        )
-
-    def forward(self, x: Tensor, live: Tensor) -> Tensor:
-        """Patch tokens (B, n, C) and live (B, n) bool -> (B, n, 2)."""
-        x = self.in_conv(x)
-        weights = live.to(x.dtype)
-        weights = weights / weights.sum(1, keepdim=True).clamp_min(1)
-        local, shared = x[..., : self.local], x[..., self.local :]
-        average = (shared * weights[..., None]).sum(1, keepdim=True).expand_as(shared)
-        return self.out_conv(torch.cat([local, average], dim=2))
-
-
 class DynamicViT(ViTVictim):
     """A timm ViT that drops tokens in front of some blocks.
 
     With ``rule="top_k"`` the victim is constant, all images of a batch keep equally many tokens,
     both paths are the same code, and ``trace(...).aux`` lists the original patch of every survivor
-    (``"blocks.3.kept"``, (B, k), most likely first). With ``rule="threshold"`` batches run image
-    by image, and every pruning block has a gate with one unit per patch token; the predictors see
-    live tokens only, and none is left to see where all patch tokens were dropped (the official
-    code divides by zero there).
+    (``"blocks.3.kept"``, (B, k), most likely first). With ``rule="threshold"`` batches run
+    packed (``ragged.py``), and every pruning block has a gate with one unit per patch token; the
+    predictors see live tokens only, and none is left to see where all patch tokens were dropped
+    (the official code divides by zero there).
 
     Args:
         vit: any timm ``VisionTransformer`` with a CLS token.
@@ -195,11 +85,6 @@ class DynamicViT(ViTVictim):
                 f"{depth - 1}, in increasing order"
             )
         self.patches = vit.patch_embed.num_patches
-        if self.patches < 1:
-            raise UsageError(
-                f"an image of {self.input_shape} has no patch token: use an image of at least one "
-                "patch"
-            )
         stages = len(self.pruning_blocks)
         self.policy = RULES[rule](keep_ratios, stages, self.patches)
         predictors = [PredictorLG(vit.embed_dim) for _ in range(stages)]
@@ -236,13 +121,33 @@ class DynamicViT(ViTVictim):
         return victim
 
     def forward(self, images: Tensor) -> Tensor:
-        if not len(images):
-            return images.new_zeros(0, self.num_classes)
-        batches = (images,) if self.constant else images.split(1)
-        return torch.cat([self._gathered(batch)[0] for batch in batches])
+        return self._top_k(images)[0] if self.constant else self._ragged(images)
 
-    def _gathered(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Logits and the slots kept per stage; every image must keep equally many tokens."""
+    def _ragged(self, images: Tensor) -> Tensor:
+        """Logits under the rule that lets every image keep its own number of tokens."""
+        x, layout = pack(self.embed(images))
+        blocks: Any = self.vit.blocks
+        for index, block in enumerate(blocks):
+            if index in self.pruning_blocks:
+                predictor = self.score_predictor[self.pruning_blocks.index(index)]
+                rows, layout = layout.keep(self._kept(predictor, x, layout))
+                x = x.index_select(0, rows)
+            x = ragged_block(block, x, layout)
+        return self.classify(x[layout.firsts(), None])
+
+    def _kept(self, predictor: Any, x: Tensor, layout: Layout) -> Tensor:
+        """Tokens (T, C) -> (T,) bool; CLS always stays and is not seen by the predictor."""
+        assert isinstance(self.policy, Threshold)
+        is_patch = torch.ones(len(x), dtype=torch.bool, device=x.device)
+        is_patch[layout.firsts()] = False
+        patches = is_patch.nonzero()[:, 0]
+        others = layout._replace(counts=tuple(count - 1 for count in layout.counts))
+        keep = self.policy.keep(predictor.ragged(x.index_select(0, patches), others))
+        return (~is_patch).index_copy(0, patches, keep)
+
+    def _top_k(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Logits and the slots kept per stage; every image keeps equally many tokens."""
+        assert isinstance(self.policy, TopK)
         x = self.embed(images)
         kept_slots: list[Tensor] = []
         for index, block in enumerate(self.vit.blocks):
@@ -260,7 +165,7 @@ class DynamicViT(ViTVictim):
         return self._fixed_trace(images) if self.constant else self._masked_trace(images)
 
     def _fixed_trace(self, images: Tensor) -> Trace:
-        logits, kept_slots = self._gathered(images)
+        logits, kept_slots = self._top_k(images)
         origin = torch.arange(self.patches, device=images.device).expand(len(images), -1)
         aux = {}
         for index, slots in zip(self.pruning_blocks, kept_slots, strict=True):

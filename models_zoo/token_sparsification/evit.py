@@ -96,18 +96,13 @@ class EViT(ViTVictim):
         if bad := [rate for rate in keep_rates if not 0 < rate <= 1]:
             raise UsageError(f"keep_rates {bad} are no shares: use values in (0, 1]")
         self.patches = vit.patch_embed.num_patches
-        if self.patches < 1:
-            raise UsageError(
-                f"an image of {self.input_shape} has no patch token: use an image of at least one "
-                "patch"
-            )
         self.policy = MostAttended(keep_rates)
         self.fuse = fuse
         self.dense_macs = self._macs([self.patches + 1] * (len(keep_rates) + 1))
         self.max_macs = self._macs(self._tokens())
 
     def forward(self, images: Tensor) -> Tensor:
-        return self._run(images)[0] if len(images) else images.new_zeros(0, self.num_classes)
+        return self._run(images)[0]
 
     def trace(self, images: Tensor) -> Trace:
         logits, kept_slots = self._run(images)

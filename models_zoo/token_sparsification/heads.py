@@ -1,8 +1,9 @@
 """Attention and MLP with some heads left out.
 
-For one image really: rows and columns of the weights are sliced. For a batch in fixed shapes: the
-heads are multiplied by 0. A dropped head either disappears with its channels, from the attention
-and from the input of the MLP ("width"), or lets every token attend to itself alone ("identity").
+For images that keep the same heads really: rows and columns of the weights are sliced. For a batch
+in fixed shapes: the heads are multiplied by 0. A dropped head either disappears with its channels,
+from the attention and from the input of the MLP ("width"), or lets every token attend to itself
+alone ("identity").
 """
 
 from __future__ import annotations
@@ -14,6 +15,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from effattack.errors import UsageError
+from effattack.models_zoo.token_sparsification.ragged import (
+    Layout,
+    attention,
+    merge_heads,
+    split_heads,
+)
 from effattack.models_zoo.token_sparsification.vit import project_heads, queries_keys_values
 
 
@@ -36,32 +43,32 @@ def check_width(block: Block) -> None:
         )
 
 
-def channels_of(heads: Tensor, head_dim: int) -> Tensor:
-    """Indices of heads -> indices of their channels."""
-    return (heads[:, None] * head_dim + torch.arange(head_dim, device=heads.device)).flatten()
+def sliced_attention(
+    attn: Attention, x: Tensor, layout: Layout, heads: Tensor | None, *, identity: bool
+) -> Tensor:
+    """(T, C) -> (T, C) among the tokens of each image, with the heads of these indices.
 
-
-def sliced_attention(attn: Attention, x: Tensor, heads: Tensor, *, identity: bool) -> Tensor:
-    """(1, n, C) -> (1, n, C) with the heads of these indices.
-
-    The bias of the output projection stays, also when no head does.
+    The bias of the output projection stays, also when no head does. None is all heads.
     """
+    if heads is None:
+        return merge_heads(attn, attention(*split_heads(attn, x), layout))
     if identity:
         everyone = torch.arange(attn.num_heads, device=x.device)
         (v,) = _project(attn, x, everyone, slice(2, 3))
         q, k = _project(attn, x, heads, slice(0, 2))
-        v = v.index_copy(1, heads, _attend(attn, q, k, v.index_select(1, heads)))
-        return project_heads(attn, v)
+        v = v.index_copy(1, heads, _attend(attn, q, k, v.index_select(1, heads), layout))
+        return merge_heads(attn, v)
     q, k, v = _project(attn, x, heads, slice(0, 3))
-    merged = _attend(attn, q, k, v).transpose(1, 2).flatten(2)
-    weight = attn.proj.weight.index_select(1, channels_of(heads, attn.head_dim))
-    return F.linear(merged, weight, attn.proj.bias)
+    weight = attn.proj.weight.index_select(1, _channels(heads, attn.head_dim))
+    return F.linear(_attend(attn, q, k, v, layout).flatten(1), weight, attn.proj.bias)
 
 
-def sliced_mlp(mlp: Mlp, x: Tensor, channels: Tensor) -> Tensor:
-    """The MLP, reading only the input channels of these indices."""
-    weight = mlp.fc1.weight.index_select(1, channels)
-    hidden = F.linear(x.index_select(2, channels), weight, mlp.fc1.bias)
+def sliced_mlp(mlp: Mlp, x: Tensor, heads: Tensor | None, num_heads: int) -> Tensor:
+    """The MLP (T, C) -> (T, C), reading only the channels of these heads; None is all heads."""
+    if heads is None:
+        return mlp(x)
+    channels = _channels(heads, x.shape[1] // num_heads)
+    hidden = F.linear(x.index_select(1, channels), mlp.fc1.weight[:, channels], mlp.fc1.bias)
     return mlp.fc2(mlp.norm(mlp.act(hidden)))
 
 
@@ -88,19 +95,21 @@ def masked_attention(
     return project_heads(attn, out * factor + v * (1 - factor) if identity else out * factor)
 
 
-def _project(attn: Attention, x: Tensor, heads: Tensor, parts: slice) -> list[Tensor]:
-    """Queries, keys, values (parts 0, 1, 2) of some heads, each (1, heads, n, head_dim)."""
+def _channels(heads: Tensor, head_dim: int) -> Tensor:
+    """Indices of heads -> indices of their channels."""
+    return (heads[:, None] * head_dim + torch.arange(head_dim, device=heads.device)).flatten()
+
+
+def _project(attn: Attention, x: Tensor, heads: Tensor, parts: slice) -> tuple[Tensor, ...]:
+    """Queries, keys, values (parts 0, 1, 2) of some heads, each (T, heads, head_dim)."""
     shape = (3, attn.num_heads, attn.head_dim)
     weight = attn.qkv.weight.unflatten(0, shape)[parts].index_select(1, heads).flatten(0, 2)
     bias = attn.qkv.bias
     if bias is not None:
         bias = bias.unflatten(0, shape)[parts].index_select(1, heads).flatten()
-    count = parts.stop - parts.start
-    out = F.linear(x, weight, bias).reshape(*x.shape[:2], count, len(heads), attn.head_dim)
-    return list(out.permute(2, 0, 3, 1, 4).unbind(0))
+    shape = (parts.stop - parts.start, len(heads), attn.head_dim)
+    return F.linear(x, weight, bias).reshape(len(x), *shape).unbind(1)
 
 
-def _attend(attn: Attention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    if not q.shape[1]:
-        return v
-    return F.scaled_dot_product_attention(attn.q_norm(q), attn.k_norm(k), v, scale=attn.scale)
+def _attend(attn: Attention, q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> Tensor:
+    return attention(attn.q_norm(q), attn.k_norm(k), v, layout) if q.shape[1] else v

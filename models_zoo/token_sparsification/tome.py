@@ -123,18 +123,13 @@ class ToMe(ViTVictim):
         if bad := [merges for merges in schedule if merges < 0 or merges != int(merges)]:
             raise UsageError(f"r = {bad} are no numbers of tokens: use integers from 0 on")
         self.tokens = vit.patch_embed.num_patches + 1
-        if self.tokens < 2:
-            raise UsageError(
-                f"an image of {self.input_shape} has no patch token: use an image of at least one "
-                "patch"
-            )
         self.policy = BipartiteMatching([int(merges) for merges in schedule])
         self.proportional_attention = proportional_attention
         self.dense_macs = self._macs(merging=False)
         self.max_macs = self._macs(merging=True)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self._run(images)[0] if len(images) else images.new_zeros(0, self.num_classes)
+        return self._run(images)[0]
 
     def trace(self, images: Tensor) -> Trace:
         logits, merged = self._run(images)

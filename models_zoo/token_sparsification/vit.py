@@ -12,10 +12,12 @@ from math import nan
 from typing import Any, Self
 
 import torch
+from timm.layers import PatchEmbed
 from timm.models.vision_transformer import Attention, Block, VisionTransformer
 from torch import Tensor, nn
 
 from effattack.errors import UsageError
+from effattack.measure.macs import linear_macs
 from effattack.models_zoo.official import vit_from_official
 from effattack.victim import Victim
 
@@ -88,31 +90,47 @@ class ViTVictim(Victim):
 
 
 def check_vit(vit: nn.Module) -> None:
-    """Refuse models that the pieces below would compute wrongly.
+    """Refuse models that a wrapper would compute wrongly.
 
     Raises:
-        UsageError: naming the feature.
+        UsageError: naming the features.
     """
     if not isinstance(vit, VisionTransformer):
         raise UsageError(
-            f"{type(vit).__name__} is no timm VisionTransformer: token mechanisms wrap models such "
-            "as timm.create_model('deit_small_patch16_224')"
+            f"{type(vit).__name__} is no timm VisionTransformer: wrap a model such as "
+            "timm.create_model('deit_small_patch16_224')"
         )
-    blocks = [b for b in vit.blocks if isinstance(b, Block) and isinstance(b.attn, Attention)]
-    unsupported = {
-        "no CLS token": not vit.has_class_token,
-        "distillation or register tokens": vit.num_prefix_tokens != 1,
-        f"global_pool={vit.global_pool!r}": vit.global_pool != "token",
-        "a non-standard block": len(blocks) != len(vit.blocks),
-        "dynamic image size": getattr(vit, "dynamic_img_size", False),
-        "an attention pool": getattr(vit, "attn_pool", None) is not None,
-        "gated attention": any(getattr(b.attn, "gate", None) is not None for b in blocks),
-    }
-    if found := [feature for feature, present in unsupported.items() if present]:
+    if found := [feature for feature, present in _not_honoured(vit).items() if present]:
         raise UsageError(
-            f"this VisionTransformer has {', '.join(found)}, which token mechanisms do not honour: "
-            "use a plain one with a CLS token, such as vit_*, deit_* (not distilled)"
+            f"this VisionTransformer has {', '.join(found)}, which is not honoured here: use a "
+            "plain one with a CLS token, such as vit_*, deit_* (not distilled)"
         )
+    if vit.patch_embed.num_patches < 1:
+        raise UsageError(
+            f"an image of {vit.patch_embed.img_size} pixels has no patch token: use an image of at "
+            f"least one patch, {vit.patch_embed.patch_size}"
+        )
+
+
+def _not_honoured(vit: VisionTransformer) -> dict[str, bool]:
+    """What this model may have and a plain one has not -> whether it does."""
+    embed, blocks = type(vit.patch_embed), list(vit.blocks)
+    attns = [getattr(b, "attn", None) for b in blocks]
+    standard = all(type(b) is Block and type(b.attn) is Attention for b in blocks)
+    mlps = {type(getattr(b, "mlp", None)).__name__ for b in blocks} - {"Mlp", "GluMlp", "SwiGLU"}
+    return {
+        f"a patch embedding of type {embed.__name__}": embed is not PatchEmbed,
+        "no CLS token": not vit.has_class_token,
+        "a distillation token": hasattr(vit, "dist_token"),
+        "register tokens": bool(getattr(vit, "num_reg_tokens", 0)),
+        f"global_pool={vit.global_pool!r}": vit.global_pool != "token",
+        "an attention pool": getattr(vit, "attn_pool", None) is not None,
+        "no classifier": vit.num_classes < 1,
+        "dynamic image size": getattr(vit, "dynamic_img_size", False),
+        "a non-standard block": not standard,
+        f"an MLP of type {', '.join(sorted(mlps))}": bool(mlps),
+        "gated attention": any(getattr(attn, "gate", None) is not None for attn in attns),
+    }
 
 
 def queries_keys_values(attn: Attention, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -135,6 +153,11 @@ def project_heads(attn: Attention, heads: Tensor) -> Tensor:
     """(B, heads, N, C / heads) -> (B, N, C), through the output projection."""
     merged = heads.transpose(1, 2).flatten(2)
     return attn.proj(attn.norm(merged))
+
+
+def with_cls(patches: Tensor) -> Tensor:
+    """(B, patches), bool or factors -> (B, N): CLS in front, kept."""
+    return torch.cat([torch.ones_like(patches[:, :1]), patches], dim=1)
 
 
 def masked_block(block: Block, x: Tensor, live: Tensor) -> Tensor:
@@ -174,5 +197,5 @@ class BlockMacs:
 def stem_and_head_macs(vit: VisionTransformer) -> int:
     """MACs of the patch embedding and of the head, which no token mechanism saves."""
     kernel = vit.patch_embed.proj.weight.numel()
-    head = vit.head.weight.numel() if isinstance(vit.head, nn.Linear) else 0
+    head = linear_macs(1, (m for m in vit.head.modules() if isinstance(m, nn.Linear)))
     return kernel * vit.patch_embed.num_patches + head

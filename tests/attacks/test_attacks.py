@@ -6,6 +6,7 @@ import copy
 import random
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from functools import partial
 from math import exp, nan
 from typing import Any
@@ -17,8 +18,10 @@ from torch import Tensor, nn
 from toys import LinearSaver, grey_images
 
 from effattack import attacks
-from effattack.attacks import Attack, DeepSloth, DeSparsify, Slowdown, attack_class, build, names
+from effattack.attacks import Attack, DeepSloth, DeSparsify, Slowdown, attack_class, names
+from effattack.attacks import build as built
 from effattack.attacks.base import undisturbed
+from effattack.attacks.universal import UniversalAttack
 from effattack.budgets import LEVELS
 from effattack.errors import GradientError, NotApplicable, UsageError
 from effattack.images import to_grid
@@ -28,9 +31,18 @@ from effattack.models_zoo.margins import log_odds
 from effattack.victim import Opaque, Trace, Victim
 
 ON_A_CASCADE = [name for name in names() if name != "DeSparsify"]
-BUDGETED = [name for name in ON_A_CASCADE if name not in ("clean", "uniform")]
+BUDGETED = [n for n in ON_A_CASCADE if n not in ("clean", "uniform", "UniversalSlowdown")]
 
 every_attack = pytest.mark.parametrize("name", ON_A_CASCADE)
+
+
+def build(name: str, victim: Victim, *budget: float, seed: int = 0) -> Attack:
+    """The attack of a name, ready to be called: a universal one has learnt from other images."""
+    attack = built(name, victim, *budget, seed=seed)
+    if isinstance(attack, UniversalAttack):
+        attack.training = replace(attack.training, epochs=2)
+        attack.fit(grey_images(8, seed=99).to(victim.dtype))
+    return attack
 
 
 @pytest.fixture(autouse=True)

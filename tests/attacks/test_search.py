@@ -90,7 +90,9 @@ def test_best_by_macs_then_by_value(factor: float) -> None:
     most = macs.amax(0)
     assert torch.equal(total_macs(victim, found), most)
     best = values.masked_fill(macs < most, -torch.inf).amax(0)
-    kept = Spy(factor)(victim.trace(found), Goal(victim, torch.zeros(60))).detach()
+    kept = Spy(factor)(
+        victim.trace(found), Goal(victim, torch.zeros(60, 2), torch.zeros(60))
+    ).detach()
     torch.testing.assert_close(kept, best)
 
 

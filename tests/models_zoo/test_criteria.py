@@ -12,7 +12,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from effattack import Victim, audit
+from effattack import audit
 from effattack.contract import INVARIANTS, Check
 from effattack.errors import UsageError
 from effattack.models_zoo.cascade.cascade import Cascade, TinySaver
@@ -225,13 +225,6 @@ def test_contract(build: Any, criterion: Criterion, check: Check) -> None:
 def test_some_leave_and_some_go_on(build: Any, criterion: Criterion) -> None:
     macs = audit(build(criterion), images()).macs
     assert macs.min() < macs.max()
-
-
-@pytest.mark.parametrize("build", [chain_of_stages, cascade])
-@pytest.mark.parametrize("criterion", OWN, ids=lambda c: type(c).__name__)
-def test_empty_batch(build: Any, criterion: Criterion) -> None:
-    victim: Victim = build(criterion)
-    assert victim(images()[:0]).shape == victim.trace(images()[:0]).logits.shape == (0, 5)
 
 
 def test_patience_decides_from_its_own_stage_on() -> None:

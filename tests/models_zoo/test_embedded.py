@@ -22,7 +22,14 @@ NAMES = sorted(
     for entry in entry_points(group="effattack.victims")
     if entry.value.startswith("effattack.models_zoo.embedded:")
 )
-CONTROLS = {"digits_vit_evit", "digits_vit_tome", "digits_vit_dynamicvit_topk", "digits_vit_int8"}
+CONTROLS = {
+    "digits_vit_evit",
+    "digits_vit_tome",
+    "digits_vit_dynamicvit_topk",
+    "digits_vit_int8",
+    "digits_cnn_int8",
+    "digits_cnn_pruned",
+}
 RUNG = {
     "digits_vit_avit",
     "digits_vit_adavit",
@@ -31,6 +38,8 @@ RUNG = {
     "digits_cnn_sdn",
     "digits_msdnet",
     "digits_skipnet",
+    "digits_esn",
+    "digits_three_stage_cascade",
     *CONTROLS,
 }
 IMAGE = 1 / len(scored_images()[0])
@@ -55,6 +64,12 @@ def traced(name: str) -> Trace:
         return load(name).trace(scored_images()[0])
 
 
+@every_victim
+def test_an_empty_batch_is_refused(name: str) -> None:
+    with pytest.raises(UsageError, match="at least one image of shape"):
+        load(name)(scored_images()[0][:0])
+
+
 def test_the_whole_rung_is_registered() -> None:
     assert set(NAMES) >= RUNG
 
@@ -69,6 +84,18 @@ def test_the_card_agrees(name: str) -> None:
     assert round(victim.max_macs) == card["max_macs"]
     assert round(victim.dense_macs) == card["dense_macs"]
     assert sum(p.numel() for p in victim.parameters()) == card["parameters"]
+
+
+@every_victim
+def test_quantized_victims_have_bit_operations_on_their_card(name: str) -> None:
+    victim, card = load(name), read_card(name)
+    quantized = hasattr(victim, "quantized_macs")
+    assert quantized == ("clean_bit_operations" in card)
+    if quantized:
+        floats = 32 * 32 * (card["clean_macs"] - victim.quantized_macs)
+        expected = 8 * 8 * victim.quantized_macs + floats
+        assert card["clean_bit_operations"] == pytest.approx(expected, rel=5e-3)
+        assert card["clean_bit_operations"] < 32 * 32 * card["dense_macs"] / 2
 
 
 @every_victim

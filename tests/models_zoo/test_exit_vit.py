@@ -106,11 +106,6 @@ def test_every_weight_has_one_name_and_copies_are_whole() -> None:
         assert not twin(images()).any()
 
 
-def test_empty_batch() -> None:
-    victim = build()
-    assert victim(images(0)).shape == victim.trace(images(0)).logits.shape == (0, CLASSES)
-
-
 def test_own_heads_and_normalisation() -> None:
     victim = build(0.0, exit_heads=[nn.Linear(WIDTH, CLASSES)] * 2, mean=[0.0] * 3, std=[1.0] * 3)
     assert victim.exit_blocks == (0, 2)

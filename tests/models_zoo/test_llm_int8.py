@@ -251,14 +251,6 @@ def test_the_users_model_is_left_as_it_was() -> None:
     assert all(torch.equal(before[name], value) for name, value in vit.state_dict().items())
 
 
-def test_empty_batch() -> None:
-    victim = build()
-    trace = victim.trace(images(0))
-    assert victim(images(0)).shape == trace.logits.shape == (0, CLASSES)
-    assert trace.macs.shape == (0,)
-    assert trace.gates[0].margin.shape == (0, WIDTH)
-
-
 def test_bad_models() -> None:
     with pytest.raises(UsageError, match=r"unknown module to skip 'blocks\.0\.atn'"):
         build(skip_modules=["blocks.0.atn"])

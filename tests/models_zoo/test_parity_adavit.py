@@ -218,13 +218,6 @@ def test_saturated_policies_keep_a_slope(pixels: Tensor) -> None:
     assert (house.flatten(1).norm(dim=1)[closed.any(1)] > 1e-8).all()
 
 
-def test_empty_batch(form: str) -> None:
-    victim, nothing = random_victim(form), torch.zeros(0, 3, 32, 32)
-    trace = victim.trace(nothing)
-    assert victim(nothing).shape == trace.logits.shape == (0, 10)
-    assert trace.macs.shape == (0,)
-
-
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [

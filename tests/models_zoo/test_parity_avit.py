@@ -195,13 +195,6 @@ def test_the_sign_of_the_margin_is_the_decision(dtype: torch.dtype) -> None:
     assert margin.abs().max() < 1e-4
 
 
-def test_empty_batch(stop_on_cls: bool) -> None:
-    victim, nothing = random_victim(stop_on_cls=stop_on_cls), torch.zeros(0, 3, 32, 32)
-    trace = victim.trace(nothing)
-    assert victim(nothing).shape == trace.logits.shape == (0, 10)
-    assert trace.macs.shape == (0,)
-
-
 @pytest.mark.parametrize("wrong", [{"halting_eps": 0.0}, {"halting_eps": 1.0}, {"gate_scale": 0}])
 def test_values_out_of_range(wrong: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=next(iter(wrong))):

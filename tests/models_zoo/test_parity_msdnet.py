@@ -165,11 +165,6 @@ def test_official_marks_for_always_and_never() -> None:
     assert always[0] < never[0]
 
 
-def test_empty_batch() -> None:
-    victim = build()
-    assert victim(IMAGES[:0]).shape == victim.trace(IMAGES[:0]).logits.shape == (0, 10)
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -142,13 +142,6 @@ def test_a_wrapped_and_old_state_dict_loads() -> None:
     assert torch.equal(found, expected)
 
 
-@pytest.mark.parametrize("fallback", FALLBACKS)
-@pytest.mark.parametrize("form", FORMS)
-def test_empty_batch(form: str, fallback: str) -> None:
-    victim, nothing = build(form, fallback=fallback), IMAGES[form][:0]
-    assert victim(nothing).shape == victim.trace(nothing).logits.shape == (0, 10)
-
-
 def test_other_criteria_and_sizes() -> None:
     torch.manual_seed(0)
     resnet = SDN("resnet", blocks=[1, 1], exits=[[1], [1]], threshold=Patience(1), input_size=64)

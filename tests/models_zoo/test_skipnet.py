@@ -116,10 +116,6 @@ def test_gradient_from_every_gate(victim: SkipNet) -> None:
         assert gradient.flatten(1).any(1).all()
 
 
-def test_empty_batch(victim: SkipNet) -> None:
-    assert victim(images(0)).shape == victim.trace(images(0)).logits.shape == (0, 5)
-
-
 class TestPolicy:
     def test_sign_bounds_and_slope(self) -> None:
         z = torch.linspace(-9, 9, 1801, dtype=torch.float64).requires_grad_()

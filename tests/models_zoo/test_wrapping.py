@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 import timm
 import torch
-from timm.models.vision_transformer import VisionTransformer
+from timm.layers import HybridEmbed, Mlp
+from timm.models.vision_transformer import ParallelScalingBlock, VisionTransformer
 from torch import Tensor, nn
 
 from effattack import audit
 from effattack.contract import INVARIANTS, Check
 from effattack.errors import UsageError
+from effattack.models_zoo.token_sparsification.adavit import AdaViT
 from effattack.models_zoo.token_sparsification.ats import ATS
-from effattack.models_zoo.token_sparsification.dynamicvit import DynamicViT, Threshold
+from effattack.models_zoo.token_sparsification.avit import AViT
+from effattack.models_zoo.token_sparsification.dynamicvit import DynamicViT
+from effattack.models_zoo.token_sparsification.dynamicvit_policy import Threshold
 from effattack.models_zoo.token_sparsification.evit import FUSED, EViT
 from effattack.models_zoo.token_sparsification.tome import ToMe
 from effattack.models_zoo.token_sparsification.vit import ViTVictim
@@ -105,12 +110,10 @@ def test_controls_are_constant(victim: ViTVictim, images: Tensor) -> None:
         assert macs.unique().numel() > 1, "these images should not all cost the same"
 
 
-def test_empty_batch(victim: ViTVictim) -> None:
-    nothing = torch.empty(0, 3, 32, 32)
-    assert victim(nothing).shape == (0, 10)
-    trace = victim.trace(nothing)
-    assert trace.logits.shape == (0, 10)
-    assert trace.macs.shape == (0,)
+@pytest.mark.parametrize("shape", [(0, 3, 32, 32), (1, 3, 16, 16), (3, 32, 32)])
+def test_images_that_do_not_fit(victim: ViTVictim, shape: tuple[int, ...]) -> None:
+    with pytest.raises(UsageError, match=r"at least one image of shape \(3, 32, 32\)"):
+        victim(torch.zeros(shape))
 
 
 @pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "deit_tiny_patch16_224"])
@@ -227,14 +230,41 @@ def test_threshold_margin_is_bounded_and_never_blind(scale: float) -> None:
     assert (slope[..., 1] < 0).all()
 
 
+class GatedMlp(Mlp):
+    """Stands for an MLP that may mix tokens."""
+
+
+def hybrid() -> VisionTransformer:
+    backbone = nn.Conv2d(3, 8, 2, 2)
+    backbone.num_features = 8
+    return small_vit(embed_layer=partial(HybridEmbed, backbone=backbone, feature_size=(16, 16)))
+
+
+def gated() -> VisionTransformer:
+    vit = small_vit()
+    vit.blocks[1].attn.gate = nn.Linear(WIDTH, WIDTH)
+    return vit
+
+
 BAD: dict[str, tuple[Callable[[], object], str]] = {
     "no ViT": (lambda: EViT(timm.create_model("resnet18"), keep_rates=[1]), "ResNet is no timm"),
     "distilled": (
         lambda: ToMe(small_vit("deit_tiny_distilled_patch16_224"), r=1),
-        "no timm VisionTransformer|distillation",
+        "a distillation token",
     ),
     "registers": (lambda: ToMe(small_vit(reg_tokens=2), r=1), "register tokens"),
     "average pooling": (lambda: ToMe(small_vit(global_pool="avg"), r=1), "global_pool='avg'"),
+    "hybrid": (lambda: ToMe(hybrid(), r=1), "patch embedding of type HybridEmbed"),
+    "gated": (lambda: ToMe(gated(), r=1), "gated attention"),
+    "other blocks": (
+        lambda: ToMe(small_vit(block_fn=ParallelScalingBlock), r=1),
+        "a non-standard block",
+    ),
+    "other MLP": (
+        lambda: ToMe(small_vit(mlp_layer=GatedMlp), r=1),
+        "an MLP of type GatedMlp",
+    ),
+    "no classifier": (lambda: ToMe(small_vit(num_classes=0), r=1), "no classifier"),
     "no CLS": (
         lambda: ToMe(small_vit(class_token=False, global_pool="avg"), r=1),
         "no CLS token",
@@ -285,6 +315,11 @@ BAD: dict[str, tuple[Callable[[], object], str]] = {
     "ATS on one patch": (lambda: ATS(small_vit(img_size=4), ats_blocks=[1]), "leaves no patch"),
     "EViT on no patch": (lambda: EViT(small_vit(img_size=2), keep_rates=[1] * 4), "no patch token"),
     "ToMe on no patch": (lambda: ToMe(small_vit(img_size=2), r=1), "no patch token"),
+    "AViT on no patch": (
+        lambda: AViT(small_vit(img_size=2), gate_scale=1, gate_center=1),
+        "no patch token",
+    ),
+    "AdaViT on no patch": (lambda: AdaViT(small_vit(img_size=2)), "no patch token"),
     "DynamicViT on no patch": (
         lambda: DynamicViT(small_vit(img_size=2), pruning_blocks=[1], rule="threshold"),
         "no patch token",

@@ -136,6 +136,7 @@ def cell(
             "family": fake.family,
             "attack": attack,
             "kind": kind_of(attack),
+            "threat": {"clean": "none", "uniform": "box"}.get(attack, "linf"),
             "eps": eps,
             "seed": seed,
             "sample": np.arange(count),
@@ -155,6 +156,8 @@ def cell(
             "clock": CLOCK if timed else None,
             "joules": np.nan,
             "clean_joules": np.nan,
+            "node": "bench" if timed else None,
+            "device": "AMD EPYC 7R13" if timed else None,
             "opened": [opened(decided(fake, level)) for level in index],
             "decisions": [
                 to_text(decided(fake, level)) if i < 8 else None for i, level in enumerate(index)
@@ -197,7 +200,7 @@ def meta() -> dict[str, Any]:
     ]
     no_gates = "digits_vit_int8 has no gates: its compute cannot depend on the input"
     return {
-        "schema": 1,
+        "schema": 2,
         "command": "effattack run --samples 100 --out effattack-report",
         "created": "2026-11-22T08:12:31+00:00",
         "versions": {"effattack": "0.1.0", "python": "3.11.7", "torch": "2.15.0+cu132"},

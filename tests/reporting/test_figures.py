@@ -43,6 +43,22 @@ def test_security_curves_need_a_ladder_of_budgets(ladder: Any) -> None:
     assert "security_macs" not in drawn((one, frames.scores(one), ladder[2]), "digits_vit_ats")
 
 
+def test_each_threat_has_curves_of_its_own(tmp_path: Path) -> None:
+    rows = frames.samples(8, budgets=LADDER)
+    rows = rows[rows.victim == "digits_vit_ats"]
+    square = rows[rows.attack.isin(["Slowdown", "noise"])].assign(threat="patch@4,4")
+    rows = pd.concat([rows, square.assign(eps=square.eps * 510)], ignore_index=True)
+    scores = frames.scores(rows)
+    found = drawn((rows, scores, frames.meta()), "digits_vit_ats")
+    label = found["security_macs_patch@4,4"].drawing.label
+    assert "; Slowdown patch@4,4 16 px: " in label
+    assert "DeSparsify" not in label
+    assert "noise" in {key.css for key in found["security_macs_patch@4,4"].legend}
+    assert "patch@4,4" not in found["security_macs"].drawing.label
+    paths = exporting.write(rows, scores, frames.meta(), tmp_path, "svg")
+    assert "digits_vit_ats_security_macs_patch_4_4.svg" in {path.name for path in paths}
+
+
 def test_bars_show_one_budget_per_attack(ladder: Any) -> None:
     label = drawn(ladder, "digits_cnn_early_exit")["attacks"].drawing.label
     assert label.count("Slowdown") == 1

@@ -84,7 +84,7 @@ def test_hostile_names_are_shown_not_run(published: Path) -> None:
     assert page.text.count(HOSTILE) > 4
 
 
-@pytest.mark.parametrize("damage", ["nothing", "old columns", "no json"])
+@pytest.mark.parametrize("damage", ["nothing", "old columns", "old schema", "no json"])
 def test_bad_input(damage: str, published: Path, capsys: pytest.CaptureFixture) -> None:
     if damage == "nothing":
         shutil.rmtree(published)
@@ -93,11 +93,13 @@ def test_bad_input(damage: str, published: Path, capsys: pytest.CaptureFixture) 
             published / "0" / "scores.csv"
         )
     else:
-        (published / "0" / "meta.json").write_text("{")
+        text = {"old schema": '{"schema": 1}', "no json": "{"}[damage]
+        (published / "0" / "meta.json").write_text(text)
     assert main(["scoreboard", str(published)]) == 2
     messages = {
         "nothing": "holds no published scores: effattack run",
         "old columns": "it lacks kind",
+        "old schema": "schema 1, not 2",
         "no json": "cannot be read",
     }
     assert messages[damage] in capsys.readouterr().err

@@ -1,0 +1,171 @@
+"""Universal attacks: one perturbation for all images, or one per class, learnt beforehand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Self
+
+import torch
+from torch import Generator, Tensor
+
+from effattack.attacks.base import Attack, check_objective, seed_global_state, undisturbed
+from effattack.attacks.search import input_gradient
+from effattack.attacks.training import Training
+from effattack.errors import UsageError
+from effattack.images import check_images, check_labels, fingerprints
+from effattack.objectives import Callback, Goal, Objective, Step, unwatched
+from effattack.threats import Threat
+from effattack.victim import Victim
+
+
+class UniversalAttack(Attack):
+    """An attack that learns on some images and is then called on others.
+
+    ``fit`` learns one perturbation, or one per class, that raises the objective on all images
+    given: iterates are looked at on the 8-bit grid, as they will be deployed. The state with most
+    executed MACs, at the start or after any epoch, is kept, for each class its own. Then
+    ``attack(images, labels)`` applies it; per class, the label chooses.
+
+    Args:
+        victim: the victim under attack.
+        threat: what one perturbation may change.
+        objective: what to want.
+        training: epochs, batch and step rule.
+        seed: of the start, the order of the images and the places of a patch.
+        per_class: one perturbation per class.
+
+    Raises:
+        NotApplicable: if the victim lacks what the objective needs.
+    """
+
+    perturbation: Tensor | None = None
+    """(1 or classes, C, H, W), for patches (..., size, size); None before ``fit``."""
+    to_fit: tuple[Tensor, Tensor] | None = None
+    """Images and labels that an evaluation will fit it on."""
+    fitted_on: frozenset[str] = frozenset()
+    """Fingerprints of the images it was fitted on: it must not be scored on these."""
+
+    def __init__(
+        self,
+        victim: Victim,
+        threat: Threat,
+        objective: Objective,
+        training: Training,
+        seed: int,
+        *,
+        per_class: bool = False,
+    ) -> None:
+        self.objective, self.training, self.per_class = objective, training, per_class
+        super().__init__(victim, threat, seed=seed)
+        check_objective(objective, victim)
+
+    def fit(
+        self,
+        data: Tensor | Iterable[tuple[Tensor, Tensor]],
+        labels: Tensor | None = None,
+        callback: Callback = unwatched,
+    ) -> Self:
+        """Learn the perturbation; returns the attack itself.
+
+        Args:
+            data: images (B, *input_shape), or a loader of (images, labels).
+            labels: (B,) class indices; where missing, the clean predictions stand in.
+            callback: called once per step, with the epoch as ``restart``.
+
+        Raises:
+            UsageError: for images or labels that cannot be used.
+            GradientError: if no gradient reaches the pixels.
+        """
+        if not isinstance(data, Tensor):
+            batches = list(data)
+            data, labels = (torch.cat([batch[part] for batch in batches]) for part in (0, 1))
+        with undisturbed(self.victim):
+            seed_global_state(self.seed)
+            clean, goal = self._in_batches(data, labels, callback)
+            self.perturbation = self._learnt(clean, goal)
+            self.fitted_on = frozenset(fingerprints(clean))
+        return self
+
+    def run(self, clean: Tensor, goal: Goal, generator: Generator) -> Tensor:
+        if self.perturbation is None:
+            raise UsageError(
+                f"{self.name} is universal and not fitted yet: call attack.fit(images, labels) "
+                "first, with images that are not scored"
+            )
+        threat, which = self.threat.placed(clean, generator), self._which(goal)
+        if bool(self.perturbation[which].isnan().any()):
+            raise UsageError(
+                f"{self.name} was fitted without images of some of these classes: fit it on all"
+            )
+        return threat.on_grid(threat.apply(self.perturbation[which], clean), clean)
+
+    def _which(self, goal: Goal) -> Tensor:
+        """(B,) index of the perturbation of each image."""
+        return goal.labels if self.per_class else torch.zeros_like(goal.labels)
+
+    def _in_batches(
+        self, images: Tensor, labels: Tensor | None, callback: Callback
+    ) -> tuple[Tensor, Goal]:
+        """All images and their goal; the victim sees one batch at a time."""
+        check_images(images, self.victim.input_shape)
+        if labels is not None:
+            check_labels(labels, len(images), self.victim.num_classes)
+        clean, logits, known = [], [], []
+        for rows in torch.arange(len(images)).split(self.training.batch):
+            some = None if labels is None else labels[rows]
+            part, goal = self._goal(images[rows], some, callback)
+            clean.append(part)
+            logits.append(goal.logits)
+            known.append(goal.labels)
+        return torch.cat(clean), Goal(self.victim, torch.cat(logits), torch.cat(known), callback)
+
+    def _learnt(self, clean: Tensor, goal: Goal) -> Tensor:
+        training, generator = self.training, Generator().manual_seed(self.seed)
+        kinds = self.victim.num_classes if self.per_class else 1
+        shape = (kinds, *self.victim.input_shape)
+        pattern = self.threat.limit(self.threat.pattern(shape, generator).to(clean))
+        best, most = pattern.clone(), self._macs(pattern, clean, goal)
+        best[most.isinf()] = torch.nan  # no image to learn from
+        move, steps = training.rule.begin(self.threat), -(-len(clean) // training.batch)
+        for epoch in range(training.epochs):
+            order = torch.randperm(len(clean), generator=generator).to(clean.device)
+            for step, rows in enumerate(order.split(training.batch)):
+                some = goal.rows(rows)
+                gradient, macs, value = self._look(pattern, clean[rows], some, generator)
+                progress = (epoch + step / steps) / training.epochs
+                pattern = self.threat.limit(move(pattern, gradient, progress))
+                goal.callback(Step(epoch, step, steps, macs, value))
+            found = self._macs(pattern, clean, goal)
+            better = (found >= most) & found.isfinite()
+            best[better], most[better] = pattern[better], found[better]
+        return best
+
+    def _look(
+        self, pattern: Tensor, clean: Tensor, goal: Goal, generator: Generator
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Gradient of the objective in the perturbations; executed MACs and value, (B,) each.
+
+        Clipping and rounding are passed straight through.
+        """
+        threat = self.threat.placed(clean, generator)
+        pattern = pattern.clone().requires_grad_()
+        applied = threat.apply(pattern[self._which(goal)], clean)
+        images = threat.on_grid(applied.detach(), clean).requires_grad_()
+        trace = self.victim.trace(images)
+        value = self.objective(trace, goal)
+        slope = input_gradient(value, images, trace)
+        (gradient,) = torch.autograd.grad(applied, pattern, slope)
+        return gradient, trace.macs, value.detach()
+
+    def _macs(self, pattern: Tensor, clean: Tensor, goal: Goal) -> Tensor:
+        """(K,) executed MACs on the images of each perturbation; -inf where it has none."""
+        generator, which = Generator().manual_seed(self.seed), self._which(goal).cpu()
+        spent = []
+        with torch.no_grad():
+            for rows in torch.arange(len(clean), device=clean.device).split(self.training.batch):
+                threat = self.threat.placed(clean[rows], generator)
+                applied = threat.apply(pattern[which[rows.cpu()].to(clean.device)], clean[rows])
+                spent.append(self.victim.trace(threat.on_grid(applied, clean[rows])).macs.cpu())
+        total = torch.zeros(len(pattern), dtype=torch.float64)
+        total = total.index_add(0, which, torch.cat(spent).double())
+        return torch.where(torch.bincount(which, minlength=len(pattern)) > 0, total, -torch.inf)

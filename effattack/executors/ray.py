@@ -1,0 +1,193 @@
+"""Cells as tasks of a Ray cluster: an existing one by its address, or one on this machine alone.
+
+A task gets a cell as a line of text. Data and victims are named, not sent: every node reads them
+from the same paths, and writes rows into the same store, on a file system that all nodes share.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from effattack.errors import CellError, UsageError
+from effattack.execution import Outcome
+from effattack.executors.replies import reply, understood
+from effattack.executors.tickets import written
+from effattack.measure.environment import device_name, usable_cores
+from effattack.planning import Cell
+from effattack.store import Shelf, Store
+
+REACH = 10.0
+"""Seconds until an address that does not answer is given up."""
+RETRIES = 3
+"""How often Ray tries a task again whose worker or node was lost."""
+_LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+"""At 0, a node has the address of the loopback, as on Windows and macOS; else its ports listen
+on every interface."""
+
+
+class Ray:
+    """Cells as Ray tasks.
+
+    A local cluster listens on the loopback only, asks for a token that is known to this process
+    alone, and has neither dashboard nor usage reports.
+
+    Args:
+        address: ``HOST:PORT`` of an existing cluster; None: a local one.
+        gpus: of a cell on CUDA; below 1, cells share a GPU, and nothing can be timed.
+        cores: of a local cluster; None: all that are usable.
+        timeout: seconds after which a cell is given up, waiting for a worker included.
+    """
+
+    def __init__(
+        self,
+        address: str | None = None,
+        *,
+        gpus: float | None = None,
+        cores: int | None = None,
+        timeout: float | None = None,
+    ) -> None:
+        self.address, self.gpus = address, 1.0 if gpus is None else gpus
+        self.cores, self.timeout = cores, timeout
+        self._ray: Any = None
+        self._limit: int | None = None
+
+    def __enter__(self) -> Ray:
+        self._ray = _connected(self.address, self.cores)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._ray.shutdown()
+
+    def check(self, device: str, timed: bool) -> None:
+        if find_spec("ray") is None:
+            raise UsageError("Ray is not installed: pip install 'effattack[ray]'")
+        if not self.gpus > 0 or (self.gpus > 1 and self.gpus % 1):
+            raise UsageError(f"gpus = {self.gpus:g}: a cell takes a whole GPU, or a share of one")
+        if device == "cuda" and timed and self.gpus < 1:
+            raise UsageError(
+                f"gpus = {self.gpus:g} would share a GPU, and timing owns its device: use 1, or "
+                "time nothing (timed = 0) and time in a run of its own"
+            )
+
+    def run(self, cells: Iterable[Cell], shelf: Shelf) -> Iterator[Outcome]:
+        if not isinstance(shelf, Store):
+            raise UsageError("Ray's workers share a store on the disk: give the folder of one")
+        waiting = list(cells)[::-1]
+        running: dict[Any, tuple[Cell, float]] = {}
+        while waiting or running:
+            while waiting and len(running) < self._slots(waiting[-1]):
+                cell = waiting.pop()
+                running[self._submit(cell, shelf)] = cell, time.monotonic()
+            finished, _ = self._ray.wait(list(running), timeout=1.0)
+            for task in finished:
+                yield self._outcome(task, running.pop(task)[0], shelf)
+            for task, (cell, since) in list(running.items()):
+                if self.timeout is not None and time.monotonic() - since > self.timeout:
+                    self._ray.cancel(task, force=True)
+                    del running[task]
+                    reason = f"it took longer than the timeout of {self.timeout:g} s"
+                    yield _failed(cell, reason, shelf)
+
+    @contextmanager
+    def alone(self) -> Iterator[Ray]:
+        single = Ray(self.address, gpus=1.0, timeout=self.timeout)
+        single._ray, single._limit = self._ray, 1
+        yield single
+
+    def place(self, device: str) -> str:
+        ask = self._ray.remote(num_cpus=1, num_gpus=float(device != "cpu"))(device_name)
+        return str(self._ray.get(ask.remote(device)))
+
+    def _submit(self, cell: Cell, store: Store) -> Any:
+        gpus = 0.0 if cell.spec.device == "cpu" else self.gpus
+        options = {"num_cpus": 1, "num_gpus": gpus, "max_retries": RETRIES}
+        return self._ray.remote(**options)(_task).remote(written(cell), str(store.folder))
+
+    def _slots(self, cell: Cell) -> int:
+        """How many cells fit on the cluster as it is now."""
+        if self._limit is not None:
+            return self._limit
+        free = self._ray.cluster_resources()
+        on_cpu = cell.spec.device == "cpu"
+        return max(1, int(free.get("CPU", 0) if on_cpu else free.get("GPU", 0) / self.gpus))
+
+    def _outcome(self, task: Any, cell: Cell, store: Store) -> Outcome:
+        try:
+            return understood(self._ray.get(task), cell)
+        except self._ray.exceptions.RayError as error:
+            return _failed(cell, f"Ray gave it up: {_last_line(error)}", store)
+
+
+def _task(ticket: str, folder: str) -> str:
+    """What runs on a node."""
+    return reply(ticket, Store(Path(folder)))
+
+
+def _failed(cell: Cell, reason: str, store: Store) -> Outcome:
+    store.record(cell.spec, "failed", error=reason)
+    return Outcome(cell, "failed", CellError(f"{cell.spec.victim}: {reason}"))
+
+
+def _connected(address: str | None, cores: int | None) -> Any:
+    quiet = {"include_dashboard": False, "configure_logging": False, "log_to_driver": False}
+    path = os.pathsep.join(path or os.getcwd() for path in sys.path)
+    environment = {"env_vars": {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}}
+    if address is not None:
+        _reach(address)
+        ray = _import(local=False)
+        ray.init(address, configure_logging=False, log_to_driver=False, runtime_env=environment)
+        return ray
+    ray = _import(local=True)
+    ray.init("local", num_cpus=cores or usable_cores(), runtime_env=environment, **quiet)
+    return ray
+
+
+def _import(*, local: bool) -> Any:
+    """Ray, which reads its settings when it is imported.
+
+    Raises:
+        UsageError: if it was imported with other settings.
+    """
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    if local and os.environ.get(_LOOPBACK) != "0":
+        if "ray" in sys.modules:
+            raise UsageError(
+                "ray was imported before effattack could keep it on the loopback: do not import it "
+                "yourself, or start a cluster (ray start --head) and give its address"
+            )
+        token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+        os.environ.update({_LOOPBACK: "0", **token})
+    import ray
+
+    return ray
+
+
+def _reach(address: str) -> None:
+    """Refuse an address behind which nothing answers.
+
+    Raises:
+        UsageError: after ``REACH`` seconds at the most.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        raise UsageError(f"Ray address {address!r}: write HOST:PORT, as ray start shows it")
+    try:
+        socket.create_connection((host, int(port)), timeout=REACH).close()
+    except OSError as error:
+        raise UsageError(
+            f"no Ray cluster answers at {address} ({error}): start one there (ray start --head), "
+            "or correct the address"
+        ) from error
+
+
+def _last_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1]

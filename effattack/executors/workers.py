@@ -1,0 +1,209 @@
+"""Local workers: processes of their own, one per GPU, or one per core with one thread each."""
+
+from __future__ import annotations
+
+import os
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from queue import SimpleQueue
+
+from effattack.errors import CellError, UsageError
+from effattack.execution import Outcome
+from effattack.executors import check_local
+from effattack.executors.replies import understood
+from effattack.executors.tickets import written
+from effattack.measure.environment import device_name, usable_cores
+from effattack.planning import Cell
+from effattack.store import Shelf, Store
+
+ATTEMPTS = 3
+"""How often a cell is tried whose worker dies, before the cell is held to be the cause."""
+
+
+class Workers:
+    """Cells side by side on this machine. A lost worker is replaced and its cell tried again.
+
+    Args:
+        count: how many; None: one per GPU for cells on CUDA, else one per usable core.
+        timeout: seconds after which a cell is given up and its worker killed; None: never.
+    """
+
+    def __init__(self, count: int | None = None, timeout: float | None = None) -> None:
+        if (count is not None and count < 1) or (timeout is not None and timeout <= 0):
+            raise UsageError(f"workers = {count}, timeout = {timeout}: both must be positive")
+        self.count, self.timeout = count, timeout
+        self._workers: list[Worker] = []
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._keep(0)
+
+    def check(self, device: str, timed: bool) -> None:
+        check_local(device)
+
+    def run(self, cells: Iterable[Cell], shelf: Shelf) -> Iterator[Outcome]:
+        cells = list(cells)
+        idle: SimpleQueue[Worker] = SimpleQueue()
+        for worker in self._ready(cells, shelf):
+            idle.put(worker)
+
+        def served(cell: Cell) -> Outcome:
+            worker = idle.get()
+            try:
+                return worker.serve(cell, self.timeout)
+            finally:
+                idle.put(worker)
+
+        threads = ThreadPoolExecutor(max(1, idle.qsize()))
+        try:
+            for future in as_completed([threads.submit(served, cell) for cell in cells]):
+                yield future.result()
+        except BaseException:
+            self._keep(0)
+            raise
+        finally:
+            threads.shutdown(cancel_futures=True)
+
+    @contextmanager
+    def alone(self) -> Iterator[Workers]:
+        self._keep(1)
+        single = Workers(1, self.timeout)
+        single._workers = self._workers
+        yield single
+
+    def _ready(self, cells: list[Cell], shelf: Shelf) -> list[Worker]:
+        """As many workers as there is use for; they start with their first cell."""
+        if not isinstance(shelf, Store):
+            raise UsageError("workers share a store on the disk: give the folder of one")
+        on_gpu = bool(cells) and cells[0].spec.device != "cpu"
+        count = min(self.count or _devices(on_gpu), len(cells))
+        for index in range(len(self._workers), count):
+            self._workers.append(Worker(shelf, index if on_gpu else None))
+        return self._workers[:count]
+
+    def _keep(self, count: int) -> None:
+        """End all workers but the first ones."""
+        for worker in self._workers[count:]:
+            worker.end()
+        del self._workers[count:]
+
+    def place(self, device: str) -> str:
+        return device_name(device)
+
+
+class Worker:
+    """One process, started when a cell is there for it, and again when it was lost."""
+
+    def __init__(self, store: Store, gpu: int | None) -> None:
+        self._store, self._gpu = store, gpu
+        self._process: subprocess.Popen[bytes] | None = None
+        self._ended = False
+
+    def serve(self, cell: Cell, timeout: float | None) -> Outcome:
+        """Have a cell run.
+
+        Raises:
+            StoreError: if its rows could not be stored.
+        """
+        ticket = f"{written(cell)}\n".encode()
+        code = 0
+        for _ in range(ATTEMPTS):
+            try:
+                line = self._ask(ticket, timeout)
+            except TimeoutError:
+                self._kill()
+                return self._failed(cell, f"it took longer than the timeout of {timeout:g} s")
+            if line:
+                return understood(line.decode(), cell)
+            code = self._kill()
+            if self._ended:
+                break
+        cause = f"signal {-code}" if code < 0 else f"exit code {code}"
+        return self._failed(
+            cell, f"its worker was lost {ATTEMPTS} times ({cause}); out of memory, perhaps"
+        )
+
+    def end(self) -> None:
+        """Stop the process, whatever it does."""
+        self._ended = True
+        self._kill()
+
+    def _failed(self, cell: Cell, reason: str) -> Outcome:
+        if not self._ended:
+            self._store.record(cell.spec, "failed", error=reason)
+        return Outcome(cell, "failed", CellError(f"{cell.spec.victim}: {reason}"))
+
+    def _ask(self, ticket: bytes, timeout: float | None) -> bytes:
+        """The reply; empty, if the process was lost."""
+        if self._process is None:
+            self._process = self._started()
+            if not _line(self._process, None):  # told to be ready
+                return b""
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(ticket)
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            return b""
+        return _line(self._process, timeout)
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "effattack.executors.worker", str(self._store.folder)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=_environment(self._gpu),
+            start_new_session=True,  # an interrupt from the keyboard is the driver's to handle
+        )
+        if self._ended:
+            process.kill()
+        return process
+
+    def _kill(self) -> int:
+        """End the process; its exit code."""
+        process, self._process = self._process, None
+        if process is None:
+            return 0
+        process.kill()
+        return process.wait()
+
+
+def _line(process: subprocess.Popen[bytes], timeout: float | None) -> bytes:
+    """The next reply; empty, if the process ended.
+
+    Raises:
+        TimeoutError: if it takes longer.
+    """
+    assert process.stdout is not None
+    until = None if timeout is None else time.monotonic() + timeout
+    while True:
+        left = None if until is None else max(0.0, until - time.monotonic())
+        if not select.select([process.stdout], [], [], left)[0]:
+            raise TimeoutError
+        return process.stdout.readline()
+
+
+def _environment(gpu: int | None) -> dict[str, str]:
+    """Of a worker: what it may see before torch loads, and where the user's modules are."""
+    paths = [path or os.getcwd() for path in sys.path]
+    own = {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+    if gpu is not None:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        names = visible.split(",") if visible else [str(i) for i in range(_devices(True))]
+        own["CUDA_VISIBLE_DEVICES"] = names[gpu % len(names)]
+    return {**os.environ, **own}
+
+
+def _devices(on_gpu: bool) -> int:
+    if not on_gpu:
+        return usable_cores()
+    import torch
+
+    return torch.cuda.device_count()

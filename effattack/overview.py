@@ -1,0 +1,28 @@
+"""What a sweep is made of: done, running and to do, in a few lines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from effattack.planning import Plan
+from effattack.store import Store
+from effattack.store.journal import changes
+
+
+def overview(plans: Sequence[Plan], store: Store) -> tuple[float, list[str]]:
+    """The work that is left, in MACs, and what to tell of it."""
+    cells = [cell for plan in plans for cell in plan.cells]
+    todo = [cell for cell in cells if not store.has(cell.spec)]
+    running = store.running().keys() & {cell.spec.key for cell in todo}
+    timings = [cell for plan in plans for cell in plan.timings("")]
+    gradients = sum(cell.gradients for cell in todo)
+    lines = [
+        f"{len(cells):,} cells: {len(cells) - len(todo):,} done, {len(running):,} running in other "
+        f"processes, {len(todo) - len(running):,} to do",
+        f"to do: about {gradients:,} gradient evaluations of one image, "
+        f"{sum(cell.macs for cell in todo):.2g} MACs; afterwards {len(timings):,} timings, one by "
+        "one",
+    ]
+    again = changes(store.journal, [cell.spec for cell in todo])
+    lines += [f"run again, {count:,} cells: {reason}" for reason, count in again.items()]
+    return sum(cell.macs for cell in (*todo, *timings)), lines

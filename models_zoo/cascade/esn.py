@@ -1,0 +1,150 @@
+"""ESN: TinySaver's saver as the first exit of a base model that has exits of its own.
+
+Wang et al., "Tiny Models are the Computational Saver for Large Models", ECCV 2024
+(arXiv 2403.17726), the exit sequence network. The saver's logits are the first exit. Behind every
+base stage but the last, the features so far, the saver's first, are read as a sequence, and what
+comes out corrects the saver's logits. Saver and base stay as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from effattack.errors import UsageError
+from effattack.measure.macs import count_macs
+from effattack.models_zoo.cascade.exit_sequence import ExitSequence
+from effattack.models_zoo.criteria import Criterion, as_criterion
+from effattack.models_zoo.exits import criterion_trace
+from effattack.victim import Trace, Victim
+
+
+class ESN(Victim):
+    """Your own saver and base, and the exits that join them.
+
+    ``forward`` runs the saver; then, for the images still in doubt only, the base stage by stage
+    with an exit behind each, and in the end the base's own head. Each position of the sequence is
+    computed once: its keys and values are kept. The gates are ``saver`` and ``exits.k``, active
+    where the image goes on. The worst case costs more than the base alone.
+
+    Args:
+        saver: features and head of the small model: images -> (B, C, H, W) -> (B, classes).
+        stages: of the base, in a row; the first maps the images, each gives (B, C, H, W).
+        head: of the base, features of the last stage -> (B, classes).
+        criterion: when the saver and each exit answer: probabilities (one, or one per stage, the
+            saver's first), or a criterion of :mod:`effattack.models_zoo.criteria`.
+        input_shape: (C, H, W) of one image.
+        width: d, of the sequence; 8 to 512 in the paper.
+        layers: of the transformer; up to 3 in the paper. The last has no feed-forward network.
+        heads: of its attention.
+        settings: ``name``, ``data``.
+
+    Raises:
+        UsageError: for fewer than two stages, a width that the heads do not divide, models that
+            disagree on the classes, or a criterion that does not fit.
+    """
+
+    def __init__(
+        self,
+        saver: tuple[nn.Module, nn.Module],
+        stages: Sequence[nn.Module],
+        head: nn.Module,
+        criterion: float | Sequence[float] | Criterion,
+        input_shape: tuple[int, ...],
+        *,
+        width: int = 32,
+        layers: int = 2,
+        heads: int = 8,
+        name: str = "ESN",
+        **settings: Any,
+    ) -> None:
+        if len(stages) < 2:
+            raise UsageError(f"{len(stages)} base stages: an exit needs a stage before and after")
+        if heads < 1 or width < 1 or width % heads:
+            raise UsageError(f"width {width} does not split into {heads} heads: use a multiple")
+        criterion = as_criterion(criterion, len(stages))
+        parameter = next(saver[0].parameters(), torch.empty(0))
+        blank = parameter.new_zeros(1, *input_shape)
+        saver_macs, saver_shapes = _measure(saver, blank)
+        base_macs, base_shapes = _measure([*stages, head], blank)
+        classes = saver_shapes[-1][1], base_shapes[-1][1]
+        if classes[0] != classes[1]:
+            raise UsageError(
+                f"saver and base have {classes} classes: ESN needs models of the same classes"
+            )
+        channels = [saver_shapes[0][1], *(shape[1] for shape in base_shapes[: len(stages) - 1])]
+        sequence = ExitSequence(channels, classes[0], width, layers, heads)
+        spent = [sum(saver_macs), base_macs[0] + sequence.macs(0) + sequence.macs(1)]
+        spent += [base_macs[k] + sequence.macs(k + 1) for k in range(1, len(stages) - 1)]
+        spent += [sum(base_macs[-2:])]
+        super().__init__(
+            name=name,
+            family="cascade",
+            input_shape=input_shape,
+            num_classes=classes[0],
+            max_macs=sum(spent),
+            dense_macs=sum(base_macs),
+            **settings,
+        )
+        self.saver = nn.ModuleList(saver)
+        self.stages, self.head = nn.ModuleList(stages), head
+        self.sequence = sequence.to(parameter)
+        self.criterion = criterion
+        self._cumulative_macs = list(accumulate(spent))
+        self.eval()
+
+    def forward(self, images: Tensor) -> Tensor:
+        features, saved = images, self.saver[0](images)
+        logits = first = self.saver[1](saved)
+        seen = first[:, None]
+        past = self.sequence.nothing(saved)
+        here = torch.arange(len(images), device=images.device)
+        for k, stage in enumerate(self.stages):
+            onward = self.criterion.go_on(seen)
+            if not onward.any():
+                break
+            here, seen, first, features = (t[onward] for t in (here, seen, first, features))
+            past = [kept[onward] for kept in past]
+            features = stage(features)
+            if k == len(self.stages) - 1:
+                answer = self.head(features)
+            else:
+                if k == 0:
+                    _, past = self.sequence.states(0, [saved[onward]], past)
+                state, past = self.sequence.states(k + 1, [features], past)
+                answer = first + self.sequence.exits[k](state[:, 0])
+            seen = torch.cat([seen, answer[:, None]], dim=1)
+            logits = logits.index_copy(0, here, answer)
+        return logits
+
+    def trace(self, images: Tensor) -> Trace:
+        return criterion_trace(
+            self.criterion,
+            self.stage_logits(images),
+            names=["saver", *(f"exits.{k}" for k in range(len(self.stages) - 1))],
+            cumulative_macs=self._cumulative_macs,
+        )
+
+    def stage_logits(self, images: Tensor) -> Tensor:
+        """(B, stages + 1, classes): saver, exits, base."""
+        saved, features = self.saver[0](images), [images]
+        for stage in self.stages:
+            features.append(stage(features[-1]))
+        first = self.saver[1](saved)[:, None]
+        exits = first + self.sequence([saved, *features[1:-1]])
+        return torch.cat([first, exits, self.head(features[-1])[:, None]], dim=1)
+
+
+def _measure(modules: Sequence[nn.Module], x: Tensor) -> tuple[list[int], list[torch.Size]]:
+    """MACs and output shape of each of some modules in a row, for one image."""
+    macs, shapes = [], []
+    for module in modules:
+        macs.append(count_macs(module.eval(), x))
+        with torch.no_grad():
+            x = module(x)
+        shapes.append(x.shape)
+    return macs, shapes

@@ -1,0 +1,197 @@
+"""Sweeps that are killed, and cells that fail: what is finished stays, and rows come out the same.
+
+The short form runs here; ``EFFATTACK_FULL_FAULTS=1 pytest tests/test_faults.py`` is the full one.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from faulty import BAD, TOY
+
+from effattack.errors import CellError
+from effattack.evaluation import Evaluation
+from effattack.executors import Executor
+from effattack.executors.workers import Workers
+from effattack.store import Store
+from effattack.sweep import complete
+
+FULL = os.environ.get("EFFATTACK_FULL_FAULTS") == "1"
+KILLS = 20 if FULL else 2
+CELLS = 49
+PATIENCE = 300.0
+DRIVER = """
+import sys
+from faulty import TOY
+
+TOY.run(sys.argv[1])
+"""
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
+    return TOY.run(tmp_path_factory.mktemp("undisturbed")).samples
+
+
+def same(found: pd.DataFrame, expected: pd.DataFrame) -> bool:
+    """Equal rows, bit for bit."""
+    pd.testing.assert_frame_equal(found, expected, check_exact=True)
+    return True
+
+
+def test_a_driver_killed_again_and_again(tmp_path: Path, undisturbed: pd.DataFrame) -> None:
+    store, dice = Store(tmp_path / "cells"), random.Random(0)
+    cells = [cell.spec for cell in TOY.plan()[0].cells]
+    assert len(cells) == CELLS
+    for _ in range(KILLS):
+        before = finished(store)
+        driver = driver_of(tmp_path)
+        wait_until(lambda: finished(store) > before or driver.poll() is not None)  # noqa: B023
+        time.sleep(dice.uniform(0, 0.15))
+        driver.send_signal(signal.SIGKILL)
+        driver.wait()
+        assert before < finished(store)
+        assert all(store.read(spec) is not None for spec in cells if store.has(spec))
+    left = CELLS - finished(store)
+    assert left > 0
+    assert same(TOY.run(tmp_path).samples, undisturbed)
+    assert done(store) >= CELLS - KILLS  # a kill between a cell's file and its line costs the line
+
+
+def test_workers_killed_again_and_again(tmp_path: Path, undisturbed: pd.DataFrame) -> None:
+    found = while_workers_are_killed(tmp_path, Workers(2), "effattack.executors.worker")
+    assert same(found.samples, undisturbed)
+
+
+def test_two_drivers_share_the_work(tmp_path: Path, undisturbed: pd.DataFrame) -> None:
+    other = driver_of(tmp_path)
+    store = Store(tmp_path / "cells")
+    wait_until(lambda: finished(store) > 0 or other.poll() is not None)
+    assert same(TOY.run(tmp_path).samples, undisturbed)
+    assert other.wait(PATIENCE) == 0
+    assert done(store) == CELLS  # none was run twice
+    assert len({entry["pid"] for entry in store.journal}) == 2
+
+
+def test_cells_that_raise_hang_or_eat_all_memory(tmp_path: Path) -> None:
+    store = Store(tmp_path / "cells")
+    evaluation, failures = complete(BAD.plan(), store, Workers(1, timeout=60 if FULL else 15))
+    raised, hung, hungry = sorted(failures, key=lambda text: ("Arith" not in text, "Mem" in text))
+    assert raised == "ArithmeticError: no answer to this image"
+    assert "it took longer than the timeout of" in hung
+    assert hungry.startswith("MemoryError")
+    assert set(evaluation.samples["sample"]) == {0}  # clean is missing on all others
+    reasons = [skipped["reason"] for skipped in evaluation.meta["skipped"]]
+    assert any("images 1 to 1, failed: ArithmeticError" in reason for reason in reasons)
+    assert finished(store) == 13 - 3
+    assert {entry["state"] for entry in store.journal} == {"done", "failed"}
+
+
+def test_a_failed_cell_is_tried_again(tmp_path: Path) -> None:
+    raising = replace(BAD, data="faulty:raising_data")
+    for _ in range(2):
+        with pytest.raises(CellError, match=r"1 cells failed, .*: ArithmeticError: no answer"):
+            raising.run(tmp_path)
+
+
+def driver_of(out: Path) -> subprocess.Popen:
+    """Another process that runs the sweep of toys."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    return subprocess.Popen([sys.executable, "-c", DRIVER, str(out)], env=environment)
+
+
+def finished(store: Store) -> int:
+    """Cells in the store."""
+    return len(list(store.folder.glob("*.parquet")))
+
+
+def done(store: Store) -> int:
+    """Cells that the journal tells of."""
+    return sum(entry["state"] == "done" for entry in store.journal)
+
+
+def wait_until(happened: Callable[[], bool]) -> None:
+    until = time.monotonic() + PATIENCE
+    while not happened():
+        assert time.monotonic() < until, "nothing happened"
+        time.sleep(0.01)
+
+
+def while_workers_are_killed(out: Path, executor: Executor, title: str) -> Evaluation:
+    """Run the sweep of toys, and kill its workers; they are known by their command line."""
+    results: list[Evaluation] = []
+    thread = threading.Thread(target=lambda: results.append(TOY.run(out, executor)))
+    store, dice, killed = Store(out / "cells"), random.Random(1), 0
+    thread.start()
+    while killed < KILLS:
+        before = finished(store)
+        wait_until(lambda: finished(store) > before or not thread.is_alive())  # noqa: B023
+        time.sleep(dice.uniform(0, 0.05))
+        assert thread.is_alive(), f"it ended after {killed} kills"
+        killed += kill_one(store, title)
+    thread.join(PATIENCE)
+    assert results, "the sweep did not end well"
+    return results[0]
+
+
+def kill_one(store: Store, title: str) -> bool:
+    """Kill a process that works on a cell; False if there was none to be caught."""
+    for owner in store.running().values():
+        command = Path(f"/proc/{owner.get('pid')}/cmdline")
+        if command.exists() and title in command.read_text():
+            os.kill(owner["pid"], signal.SIGKILL)
+            return True
+    return False
+
+
+@pytest.mark.skipif(find_spec("ray") is None, reason="pip install 'effattack[ray]'")
+def test_ray_stays_on_the_loopback_and_survives_lost_workers(
+    tmp_path: Path, undisturbed: pd.DataFrame
+) -> None:
+    from effattack.executors.ray import Ray
+
+    open_to: set[str] = set()
+
+    class Watched(Ray):
+        def alone(self) -> AbstractContextManager[Ray]:
+            raise AssertionError("nothing is timed")
+
+        def __exit__(self, *error: object) -> None:
+            open_to.update(listening(os.getpid()))
+            super().__exit__(*error)
+
+    found = while_workers_are_killed(tmp_path, Watched(cores=2), "ray::_task")
+    assert same(found.samples, undisturbed)
+    assert open_to, "no port of Ray was found"
+    assert open_to <= {"0100007F", "0000000000000000FFFF00000100007F"}, open_to
+
+
+def listening(root: int) -> set[str]:
+    """Addresses, as the kernel writes them, on which the descendants of a process listen."""
+    family, sockets = {root}, set()
+    processes = sorted(int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit())
+    for pid in processes:
+        with suppress(OSError):
+            if int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]) in family:
+                family.add(pid)
+                sockets |= {os.readlink(fd) for fd in Path(f"/proc/{pid}/fd").iterdir()}
+    lines = [
+        line.split()
+        for table in ("tcp", "tcp6")
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]
+    ]
+    own = [line for line in lines if line[3] == "0A" and f"socket:[{line[9]}]" in sockets]
+    return {line[1].partition(":")[0] for line in own}
