@@ -11,7 +11,13 @@ from effattack.measure.statistics import Interval, median_ratio, proportion, rat
 CELL = ["victim", "attack", "threat", "eps"]
 """What one row of scores is of."""
 COLUMNS = [
-    *CELL,
+    "victim",
+    "family",
+    "attack",
+    "kind",
+    "threat",
+    "eps",
+    "samples",
     "accuracy",
     "accuracy_low",
     "accuracy_high",
@@ -22,6 +28,7 @@ COLUMNS = [
     "clean_macs",
     "dense_macs",
     "max_macs",
+    "reachable",
     "macs_ratio",
     "attack_success",
     "attack_success_dense",
@@ -94,6 +101,9 @@ def _scores(rows: pd.DataFrame) -> dict[str, object]:
     timed = rows.dropna(subset=["seconds", "clean_seconds"])
     latency = _latency(timed)
     return {
+        "family": rows.family.iloc[0],
+        "kind": rows.kind.iloc[0],
+        "samples": len(rows),
         "accuracy": right.value,
         "accuracy_low": right.low,
         "accuracy_high": right.high,
@@ -104,6 +114,7 @@ def _scores(rows: pd.DataFrame) -> dict[str, object]:
         "clean_macs": rows.clean_macs.mean(),
         "dense_macs": rows.dense_macs.mean(),
         "max_macs": rows.max_macs.mean(),
+        "reachable": max(rows.macs.max(), rows.clean_macs.max()),
         "macs_ratio": rows.macs.sum() / rows.clean_macs.sum(),
         "attack_success": success,
         "attack_success_dense": dense,

@@ -1,4 +1,4 @@
-"""The command line: ``effattack run | list | report | doctor | calibrate``, one file per command.
+"""The command line: ``effattack run | list | report | ...``, one file per command.
 
 A command is a module with its ``HELP`` line, its ``arguments`` and its ``run``.
 
@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from effattack.cli import calibrate, doctor, listing, report, run
+from effattack.cli import calibrate, doctor, listing, report, run, scoreboard
 from effattack.errors import EffattackError, FactoryError, MeasurementError
 from effattack.terminal import PLAIN
 
@@ -23,6 +23,7 @@ COMMANDS = {
     "run": run,
     "list": listing,
     "report": report,
+    "scoreboard": scoreboard,
     "doctor": doctor,
     "calibrate": calibrate,
 }
@@ -32,6 +33,7 @@ EXAMPLES = """examples:
   effattack run --victim digits_vit_ats --attack Slowdown --attack DeSparsify --eps 4/255
   effattack run --attack "Slowdown(threat='l2:1.0')" --attack "UniversalSlowdown(threat='patch:16')"
   effattack report effattack-report
+  effattack report before/ after/ --out comparison.html
 
 exit codes: 0 passed, 1 a limit was crossed, 2 wrong usage, 3 it could not be measured
 """
@@ -42,8 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Read when torch loads. Threads that spin while they wait for each other took six times as long
     # beside two busy neighbours.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    parser = _parser()
-    options = parser.parse_args(arguments)
+    options = parser().parse_args(arguments)
     console, errors = Console(), Console(stderr=True)
     if "" not in sys.path:
         sys.path.insert(0, "")
@@ -63,16 +64,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return MeasurementError.exit_code
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """Of the whole command line."""
+    whole = argparse.ArgumentParser(
         prog="effattack",
         description="How much of an efficient model's savings can an attacker take back?",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = whole.add_subparsers(required=True, metavar="COMMAND")
     for name, command in COMMANDS.items():
         subparser = commands.add_parser(name, help=command.HELP)
         command.arguments(subparser)
         subparser.set_defaults(handler=command.run)
-    return parser
+    return whole
