@@ -28,7 +28,8 @@ COLUMNS = [
     *("prediction", "clean_prediction", "macs", "clean_macs", "dense_macs", "max_macs", "constant"),
     *("knife_edge", "linf", "l2", "seconds", "clean_seconds", "clock"),
     *("event_seconds", "clean_event_seconds", "environment", "joules", "clean_joules"),
-    *("idle_watts", "modelled_joules", "clean_modelled_joules", "node", "device", "image"),
+    *("idle_watts", "modelled_joules", "clean_modelled_joules", "node", "device"),
+    *("opened", "decisions", "image"),
 ]
 """Columns of the per-sample frame; README of the fields in ``docs/frames.md``."""
 

@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 from torch import Tensor
 
-from effattack.assembly import SCHEMA, assembled
+from effattack.assembly import COLUMNS, SCHEMA, assembled
 from effattack.attacks import Attack
 from effattack.errors import UsageError
 from effattack.execution import Outcome
@@ -55,14 +55,9 @@ class Evaluation:
         return made + check_scores(self.scores(), self.kinds)
 
     def report(self) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Any]]:
-        """What :mod:`effattack.reporting` draws: samples, scores with their kind, provenance."""
-        of_row = self.samples.groupby(CELL, sort=False)
-        about = of_row.agg(
-            kind=("kind", "first"), family=("family", "first"), samples=("macs", "size")
-        )
-        scores = self.scores().merge(about.reset_index(), on=CELL)
+        """What :mod:`effattack.reporting` draws: samples, scores, provenance."""
         checks = [check._asdict() for check in self.checks()]
-        return self.samples, scores, {**self.meta, "checks": checks}
+        return self.samples, self.scores(), {**self.meta, "checks": checks}
 
     @staticmethod
     def concat(evaluations: Iterable[Evaluation]) -> Evaluation:
@@ -121,6 +116,10 @@ class Evaluation:
         if not isinstance(meta, dict) or meta.get("schema") != SCHEMA:
             raise UsageError(
                 f"{folder} was not written by this version (schema {SCHEMA}): run again"
+            )
+        if lacking := [column for column in COLUMNS if column not in samples]:
+            raise UsageError(
+                f"{folder}/samples.parquet lacks the columns {', '.join(lacking)}: run again"
             )
         return cls(samples, meta)
 

@@ -21,6 +21,7 @@ from torch import Tensor
 from effattack.attacks.base import undisturbed
 from effattack.budgets import LEVELS
 from effattack.cells import CellSpec
+from effattack.decisions import opened, to_text
 from effattack.errors import CellError, MeasurementError, StoreError
 from effattack.fitting import fitted
 from effattack.materials import Held
@@ -131,6 +132,11 @@ def run_attack(held: Held, spec: CellSpec) -> pd.DataFrame:
             "knife_edge": found.knife_edge,
             "linf": change.abs().amax(1).cpu(),
             "l2": change.norm(dim=1).cpu(),
+            "opened": [opened(image) for image in found.decisions],
+            "decisions": [
+                to_text(image) if sample < SHOWN else None
+                for sample, image in zip(samples, found.decisions, strict=True)
+            ],
             "image": [
                 level.tobytes() if sample < KEPT else None
                 for sample, level in zip(samples, levels, strict=True)

@@ -11,7 +11,13 @@ from effattack.measure.statistics import Interval, median_ratio, proportion, rat
 CELL = ["victim", "attack", "threat", "eps"]
 """What one row of scores is of."""
 COLUMNS = [
-    *CELL,
+    "victim",
+    "family",
+    "attack",
+    "kind",
+    "threat",
+    "eps",
+    "samples",
     "accuracy",
     "accuracy_low",
     "accuracy_high",
@@ -22,12 +28,14 @@ COLUMNS = [
     "clean_macs",
     "dense_macs",
     "max_macs",
+    "reachable",
     "macs_ratio",
     "attack_success",
     "attack_success_dense",
     "savings_retained",
     "savings_retained_low",
     "savings_retained_high",
+    "slow_and_wrong",
     "constant",
     "latency_ratio",
     "latency_low",
@@ -93,6 +101,9 @@ def _scores(rows: pd.DataFrame) -> dict[str, object]:
     timed = rows.dropna(subset=["seconds", "clean_seconds"])
     latency = _latency(timed)
     return {
+        "family": rows.family.iloc[0],
+        "kind": rows.kind.iloc[0],
+        "samples": len(rows),
         "accuracy": right.value,
         "accuracy_low": right.low,
         "accuracy_high": right.high,
@@ -103,12 +114,14 @@ def _scores(rows: pd.DataFrame) -> dict[str, object]:
         "clean_macs": rows.clean_macs.mean(),
         "dense_macs": rows.dense_macs.mean(),
         "max_macs": rows.max_macs.mean(),
+        "reachable": max(rows.macs.max(), rows.clean_macs.max()),
         "macs_ratio": rows.macs.sum() / rows.clean_macs.sum(),
         "attack_success": success,
         "attack_success_dense": dense,
         "savings_retained": 1 - success,
         "savings_retained_low": retained.low,
         "savings_retained_high": retained.high,
+        "slow_and_wrong": _slow_and_wrong(rows),
         "constant": constant,
         "latency_ratio": latency.value,
         "latency_low": latency.low,
@@ -136,6 +149,10 @@ def _latency(timed: pd.DataFrame) -> Interval:
     logs = np.log(timed[["seconds", "clean_seconds"]].astype(float))
     images = np.exp(logs.groupby(timed["sample"]).mean())
     return median_ratio(images.seconds, images.clean_seconds)
+
+
+def _slow_and_wrong(rows: pd.DataFrame) -> float:
+    return float(((rows.macs > rows.clean_macs) & (rows.prediction != rows.label)).mean())
 
 
 def _ratio(attacked: pd.Series, clean: pd.Series) -> float:

@@ -210,6 +210,8 @@ class Audit(NamedTuple):
     """(B,) float64: by :mod:`effattack.measure.modelled` from what was counted."""
     knife_edge: Tensor
     """(B,) bool: a decision fell within rounding of its threshold; float64 paths agree there."""
+    decisions: tuple[dict[str, Tensor], ...]
+    """Per image, gate name -> (units,) bool: what ``trace`` computed."""
 
 
 def audit(victim: Victim, images: Tensor) -> Audit:
@@ -228,7 +230,7 @@ def audit(victim: Victim, images: Tensor) -> Audit:
         AuditError: with the first image that differs, by how much, the module whose MACs are just
             that many, if there is one, where the MACs went, and which gates were open.
     """
-    logits, macs, joules, knife_edge = [], [], [], []
+    logits, macs, joules, knife_edge, decisions = [], [], [], [], []
     for index, image in enumerate(images.split(1)):
         with torch.no_grad():
             with MacsCounter() as counter:
@@ -241,11 +243,13 @@ def audit(victim: Victim, images: Tensor) -> Audit:
         macs.append(counter.total)
         joules.append(modelled_joules(counter))
         knife_edge.append(not agrees)
+        decisions.append({gate.name: gate.active.flatten().cpu() for gate in trace.gates})
     return Audit(
         logits=torch.cat(logits),
         macs=torch.tensor(macs, dtype=torch.float64),
         modelled_joules=torch.tensor(joules, dtype=torch.float64),
         knife_edge=torch.tensor(knife_edge),
+        decisions=tuple(decisions),
     )
 
 

@@ -258,15 +258,15 @@ def test_the_defaults_are_registered() -> None:
 
 
 def test_a_damaged_weight_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from effattack.models_zoo import embedded
+    from effattack.models_zoo import files
 
     for suffix in ("safetensors", "sha256"):
-        shutil.copy(embedded.WEIGHTS / f"digits_vit.{suffix}", tmp_path)
+        shutil.copy(files.WEIGHTS / f"digits_vit.{suffix}", tmp_path)
     file = tmp_path / "digits_vit.safetensors"
     weights = bytearray(file.read_bytes())
     weights[-1] ^= 1
     file.write_bytes(weights)
-    monkeypatch.setattr(embedded, "WEIGHTS", tmp_path)
+    monkeypatch.setattr(files, "WEIGHTS", tmp_path)
     with pytest.raises(UsageError, match=r"digits_vit.safetensors cannot be read .* damaged"):
         load_victim("digits_vit_ats")
 

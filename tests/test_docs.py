@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from effattack import audit
+from effattack.cli import parser
 from effattack.errors import AuditError
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", ROOT / "reports" / "README.md", *sorted(DOCS.glob("*.md"))]
 ELSEWHERE = "checkpoints.md"
 """Its code needs files, which tests/models_zoo/test_checkpoints.py makes."""
 OWN = "bring_your_own.md"
@@ -33,7 +36,14 @@ PYTHON = [block for block in blocks("python") if not block[0].startswith(ELSEWHE
 
 
 @pytest.mark.parametrize(("place", "code"), PYTHON, ids=lambda value: value[:24])
-def test_python_blocks_run(place: str, code: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_python_blocks_run(
+    place: str,
+    code: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
     if "def test_" in code:
         compile(code, place, "exec")
         return
@@ -62,6 +72,29 @@ def test_the_three_examples_are_short() -> None:
         if place.startswith(OWN)
     ]
     assert max(lengths[:3]) <= 25
+
+
+def commands() -> list[str]:
+    """Every effattack command in an indented or fenced block, on one line."""
+    lines = []
+    for page in PAGES:
+        text = page.read_text().replace("\\\n", " ")
+        lines += re.findall(r"^ *(effattack [a-z].*)$", text, re.MULTILINE)
+    return lines
+
+
+@pytest.mark.parametrize("command", commands())
+def test_commands_are_understood(command: str) -> None:
+    words = shlex.split(command, comments=True)[1:]
+    assert parser().parse_args(words).handler
+
+
+def test_every_page_is_in_the_index() -> None:
+    index = (DOCS / "README.md").read_text()
+    missing = [
+        p.name for p in DOCS.glob("*.md") if p.stem != "README" and f"({p.name})" not in index
+    ]
+    assert not missing, f"docs/README.md links to none of {missing}"
 
 
 def test_links_lead_somewhere() -> None:

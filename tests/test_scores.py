@@ -61,7 +61,7 @@ def test_the_columns_are_those_of_the_file() -> None:
     assert list(table.columns) == COLUMNS
     assert COLUMNS[0] == "victim"
     assert COLUMNS[-1] == "modelled_energy_ratio"
-    assert len(COLUMNS) == 27
+    assert len(COLUMNS) == 32
 
 
 def test_a_hand_computed_row() -> None:
@@ -93,6 +93,12 @@ def test_seeds_are_no_new_images() -> None:
     one["seconds"] = [1e-3 + k * 1e-4 for k in range(40)]
     three = pd.concat([one.assign(seed=seed) for seed in range(3)])
     pd.testing.assert_frame_equal(score_table(one), score_table(three))
+
+
+def test_slow_and_wrong_counts_only_where_both_hold() -> None:
+    clean, attacked = [20.0] * 4, [60.0, 60.0, 20.0, 20.0]
+    row = score_table(samples("Slowdown", clean, attacked, prediction=[0, 1, 0, 1])).iloc[0]
+    assert row.slow_and_wrong == 0.25
 
 
 def test_accuracy_and_agreement_are_different_things() -> None:
@@ -197,3 +203,38 @@ def test_what_could_not_be_measured_is_no_pass(attack: str) -> None:
 def test_limits_that_mean_nothing(text: str, below: bool, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         parse_limit(text, fail_below=below)
+
+
+def interval(table: pd.DataFrame) -> tuple[float, float]:
+    row = score_table(table).iloc[0]
+    return row.savings_retained_low, row.savings_retained_high
+
+
+def test_equal_images_leave_no_doubt() -> None:
+    assert interval(samples("Slowdown", [20.0] * 5, [60.0] * 5)) == pytest.approx((0.5, 0.5))
+
+
+def test_savings_are_never_said_to_be_below_0() -> None:
+    low, high = interval(samples("Slowdown", [20.0] * 4, [100.0, 100.0, 100.0, 20.0]))
+    assert low == 0
+    assert high > 0.5
+
+
+def test_seeds_of_one_image_are_one_observation() -> None:
+    clean, attacked = [20.0, 40.0, 20.0], [60.0, 80.0, 20.0]
+    once = samples("Slowdown", clean, attacked)
+    thrice = pd.concat([once.assign(seed=seed) for seed in range(3)])
+    assert interval(thrice) == pytest.approx(interval(once))
+
+
+def test_no_interval_without_a_max_or_with_one_image() -> None:
+    assert all(map(math.isnan, interval(samples("Slowdown", [20.0] * 3, [60.0] * 3, math.nan))))
+    assert all(map(math.isnan, interval(samples("Slowdown", [20.0], [60.0]))))
+
+
+def test_a_constant_victim_keeps_all() -> None:
+    assert interval(samples("noise", [20.0] * 3, [20.0] * 3, constant=True)) == (1, 1)
+
+
+def test_reachable_is_the_dearest_image_clean_or_attacked() -> None:
+    assert score_table(samples("noise", [90.0, 20.0], [80.0, 30.0])).reachable[0] == 90

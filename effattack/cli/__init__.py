@@ -15,7 +15,17 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from effattack.cli import calibrate, completion, doctor, listing, output, report, run, summary
+from effattack.cli import (
+    calibrate,
+    completion,
+    doctor,
+    listing,
+    output,
+    report,
+    run,
+    scoreboard,
+    summary,
+)
 from effattack.errors import EffattackError, FactoryError, MeasurementError
 from effattack.terminal import PLAIN
 
@@ -24,6 +34,7 @@ COMMANDS = {
     "list": listing,
     "report": report,
     "summary": summary,
+    "scoreboard": scoreboard,
     "doctor": doctor,
     "calibrate": calibrate,
     "completion": completion,
@@ -38,8 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Read when torch loads. Threads that spin while they wait for each other took six times as long
     # beside two busy neighbours.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    parser = _parser()
-    options = parser.parse_args(arguments)
+    options = parser().parse_args(arguments)
     console, errors = output.console_of(options), Console(stderr=True)
     if "" not in sys.path:
         sys.path.insert(0, "")
@@ -59,15 +69,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return MeasurementError.exit_code
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """Of the whole command line."""
+    whole = argparse.ArgumentParser(
         prog="effattack",
         description="How much of an efficient model's savings can an attacker take back?",
         epilog=f"{run.EXAMPLES}\n{EXIT_CODES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    _add_commands(parser)
-    return parser
+    _add_commands(whole)
+    return whole
 
 
 def parsers() -> dict[str, argparse.ArgumentParser]:

@@ -71,5 +71,5 @@ class Judge:
         bad += [f"worse than {options.compare}: {change}" for change in found.worse]
         output.print_bad_news(bad, options)
         if options.json:
-            output.print_json(evaluation, options.out, verdicts, found.worse)
+            output.print_json(evaluation, options.out / "report.html", verdicts, found.worse)
         return 1 if bad else 0

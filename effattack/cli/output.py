@@ -35,7 +35,7 @@ def console_of(options: argparse.Namespace) -> Console:
 
 def print_json(
     evaluation: Evaluation,
-    folder: Path,
+    page: Path,
     verdicts: Sequence[Verdict] = (),
     regressions: Iterable[Change] = (),
 ) -> None:
@@ -43,7 +43,7 @@ def print_json(
     _, scores, meta = evaluation.report()
     found: dict[str, Any] = {
         "schema": SCHEMA,
-        "report": str(folder / "report.html"),
+        "report": str(page),
         "scores": json.loads(scores.to_json(orient="records")),
         "limits": [
             {

@@ -1,38 +1,61 @@
-"""``effattack report``: make the report again from stored frames."""
+"""``effattack report``: make the report again from stored frames, or compare several."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from effattack.cli import output
+from effattack.errors import UsageError
 from effattack.terminal import PLAIN, print_scores
 
 if TYPE_CHECKING:
     from effattack.evaluation import Evaluation
 
-HELP = "make the report again from stored frames"
+HELP = "make the report again from stored frames, or compare several"
 EXAMPLES = """examples:
   effattack report effattack-report
   effattack report --json effattack-report | jq '.scores[].savings_retained'
+  effattack report before/ after/ --out comparison.html
 """
 
 
 def arguments(report: argparse.ArgumentParser) -> None:
-    report.add_argument("folder", type=Path, metavar="DIR")
+    report.add_argument(
+        "folders", type=Path, nargs="+", metavar="DIR", help="several are compared, with --out"
+    )
+    report.add_argument("--out", type=Path, metavar="FILE", help="the page (DIR/report.html)")
+    report.add_argument(
+        "--figures", choices=["svg", "pdf"], help="also write every figure to a file of its own"
+    )
     output.arguments(report)
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
     from effattack.evaluation import Evaluation
+    from effattack.reporting.joining import joined
 
-    evaluation = Evaluation.load(options.folder)
-    write(evaluation, options.folder, console)
+    folders, out = options.folders, options.out
+    if len(folders) == 1:
+        evaluation = Evaluation.load(folders[0])
+        if out is None:
+            write(evaluation, folders[0], console)
+    else:
+        if out is None:
+            raise UsageError("several folders are compared in one page: name it with --out FILE")
+        loaded = [Evaluation.load(folder) for folder in folders]
+        evaluation = joined(dict(zip(labels(folders), loaded, strict=True)))
+    if out is not None:
+        _write_page(evaluation, out, console)
+    page = out or folders[0] / "report.html"
+    if options.figures:
+        _write_figures(evaluation, page.parent / "figures", options.figures, console)
     if options.json:
-        output.print_json(evaluation, options.folder)
+        output.print_json(evaluation, page)
     return 0
 
 
@@ -44,3 +67,33 @@ def write(evaluation: Evaluation, folder: Path, console: Console) -> None:
     html.write(*evaluation.report(), folder / "report.html")
     print_scores(evaluation, console)
     console.print(f"{folder / 'report.html'}, scores.csv, samples.parquet", **PLAIN)
+
+
+def labels(folders: Sequence[Path]) -> list[str]:
+    """What to call each folder: its name, or its path where two share a name.
+
+    Raises:
+        UsageError: for the same folder twice.
+    """
+    whole = [folder.resolve() for folder in folders]
+    if len(set(whole)) < len(whole):
+        raise UsageError("the same folder is given twice: there is nothing to compare")
+    names = [folder.name for folder in whole]
+    return names if len(set(names)) == len(names) else [str(folder) for folder in folders]
+
+
+def _write_page(evaluation: Evaluation, out: Path, console: Console) -> None:
+    from effattack.reporting import html
+
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        console.print(str(html.write(*evaluation.report(), out)), **PLAIN)
+    except OSError as error:
+        raise UsageError(f"cannot write {out} ({error.strerror}): give another --out") from error
+
+
+def _write_figures(evaluation: Evaluation, folder: Path, form: str, console: Console) -> None:
+    from effattack.reporting import exporting
+
+    paths = exporting.write(*evaluation.report(), folder, form)
+    console.print(f"{len(paths)} figures in {folder}", **PLAIN)

@@ -61,5 +61,6 @@ def _savings(verdict: Verdict) -> str:
     told = f"**{words.headline_percent(verdict.savings)}**"
     if verdict.constant or verdict.worst is None:
         return told + " (constant)" * verdict.constant
-    low, high = (verdict.worst[f"savings_retained_{end}"] for end in ("low", "high"))
-    return told if missing(low) else f"{told} (95 % interval over images: {low:.0%} to {high:.0%})"
+    row = verdict.worst
+    span = words.span(row["savings_retained_low"], row["savings_retained_high"])
+    return told + f" (95 % interval over images: {span})" * bool(span)

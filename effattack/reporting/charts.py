@@ -1,4 +1,4 @@
-"""The two figures of every victim: how its MACs spread over images, and how far each attack got."""
+"""The figures of one victim: how its MACs spread over images, and how far each attack got."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from functools import partial
 from typing import NamedTuple
 
 import pandas as pd
-from markupsafe import Markup
 
 from effattack.reporting import plots, words
+from effattack.reporting.curves import scatter, security_curves
+from effattack.reporting.figure import Figure, Key, colours
+from effattack.reporting.gates import gate_bars
 from effattack.reporting.verdict import (
     KINDS,
     NOT_JUDGED,
@@ -21,62 +23,42 @@ from effattack.reporting.verdict import (
 )
 from effattack.reporting.words import missing
 
-SERIES = 6
-"""Colours for compute attacks; more attacks than that take them again, dotted."""
-
-
-class Key(NamedTuple):
-    """One entry of a legend."""
-
-    css: str
-    name: str
-    detail: str
-
 
 class Figures(NamedTuple):
     """What is drawn for one victim."""
 
     verdict: Verdict
-    curves: Markup
-    legend: list[Key]
-    bars: Markup
-    measure: str
+    figures: list[Figure]
     note: str
-
-
-def colours(scores: pd.DataFrame) -> dict[str, str]:
-    """One class for each compute attack, the same in every figure."""
-    compute = rows_of(scores[scores["kind"] == "compute"])
-    return {
-        attack: f"s{index % SERIES}{' again' if index >= SERIES else ''}"
-        for index, attack in enumerate(dict.fromkeys(map(series, compute)))
-    }
+    """Why the distribution is missing."""
 
 
 def figures(samples: pd.DataFrame, scores: pd.DataFrame, verdict: Verdict) -> Figures:
-    """Both figures of one victim."""
+    """All figures of one victim."""
     palette = colours(scores)
     rows = rows_of(scores[scores["victim"].map(str) == verdict.victim])
     own = samples[samples["victim"].map(str) == verdict.victim]
-    bars, measure = _bars(rows, verdict, palette)
+    chosen = _one_per_attack(rows, verdict)
+    bars = [_bars(chosen, verdict, palette)]
     costs = own["macs"].dropna().unique()
     if verdict.constant and len(costs) == 1:
         note = f"Constant: every image costs {words.macs(costs[0])} MACs, clean or attacked."
-        return Figures(verdict, Markup(""), [], bars, measure, note)
-    curves, legend = _curves(own, rows, verdict, palette)
-    note = "" if curves else "No per-image MACs were stored."
-    return Figures(verdict, curves, legend, bars, measure, note)
+        return Figures(verdict, bars, note)
+    spread = _distribution(own, chosen, verdict, palette)
+    note = "" if spread else "No per-image MACs were stored."
+    drawn = [spread] if spread else []
+    drawn += bars + security_curves(rows, palette) + scatter(chosen, verdict, palette)
+    return Figures(verdict, drawn + gate_bars(own, verdict, palette), note)
 
 
-def _curves(
+def _distribution(
     own: pd.DataFrame, rows: list[Row], verdict: Verdict, palette: dict[str, str]
-) -> tuple[Markup, list[Key]]:
-    chosen = _one_per_attack(rows, verdict)
+) -> Figure | None:
     curves, legend = [], []
-    for css, row in chosen:
-        css = palette.get(series(row), css)
-        cell = samples_of(row, own)
-        values = cell["macs"].dropna().tolist()
+    shown = [row for row in rows if row["attack"] in ("clean", "noise")]
+    for row in shown + [row for row in rows if row["kind"] == "compute"]:
+        css = palette.get(series(row), str(row["attack"]))
+        values = samples_of(row, own)["macs"].dropna().tolist()
         if not values:
             continue
         curves.append(plots.Curve(values, css))
@@ -84,35 +66,32 @@ def _curves(
         mean = words.macs(sum(values) / len(values), like=max(map(unit_of, rows)))
         legend.append(Key(css, series(row), f"{budget}mean {mean}"))
     if not curves:
-        return Markup(""), []
-    shown, unit = rows[0], max(map(unit_of, rows))
-    worst = verdict.worst
+        return None
+    unit, worst = max(map(unit_of, rows)), verdict.worst
     drawn = [key.name for key in legend]
     at = drawn.index(series(worst)) if worst and series(worst) in drawn else 0
     label = f"MACs per image of {verdict.victim}, cumulative: " + "; ".join(
         f"{key.name}, {key.detail}" for key in legend
     )
-    lines = [("dense", shown["dense_macs"]), ("max", shown["max_macs"])]
+    lines = [("dense", rows[0]["dense_macs"]), ("max", rows[0]["max_macs"])]
     shade = (0, at) if at and legend[0].name == "clean" else None
     write, tick = partial(words.macs, like=unit), partial(words.macs_tick, like=unit)
-    return plots.step_curves(curves, lines, label, write, tick, shade), legend
+    drawing = plots.step_curves(curves, lines, label, write, tick, shade)
+    return Figure("macs", "Share of images that cost at most so many MACs", drawing, legend)
 
 
-def _one_per_attack(rows: list[Row], verdict: Verdict) -> list[tuple[str, Row]]:
-    """Clean, noise and every compute attack, each at its largest budget, the worst at its own."""
-    chosen: dict[str, tuple[str, Row]] = {}
-    for name in ("clean", "noise", *[series(row) for row in rows if row["kind"] == "compute"]):
-        own = [row for row in rows if series(row) == name]
-        if own:
-            chosen[name] = (name, max(own, key=lambda row: row["eps"]))
+def _one_per_attack(rows: list[Row], verdict: Verdict) -> list[Row]:
+    """Every attack at its largest budget, the worst at its own."""
+    chosen: dict[str, Row] = {}
+    for row in rows:
+        if row["eps"] >= chosen.get(series(row), row)["eps"]:
+            chosen[series(row)] = row
     if verdict.worst:
-        chosen[series(verdict.worst)] = ("s0", verdict.worst)
+        chosen[series(verdict.worst)] = verdict.worst
     return list(chosen.values())
 
 
-def _bars(rows: list[Row], verdict: Verdict, palette: dict[str, str]) -> tuple[Markup, str]:
-    if not rows:
-        return Markup(""), ""
+def _bars(rows: list[Row], verdict: Verdict, palette: dict[str, str]) -> Figure:
     by_ratio = all(missing(row["attack_success"]) for row in rows)
     key = "macs_ratio" if by_ratio else "attack_success"
     write = words.ratio if by_ratio else words.percent
@@ -137,4 +116,5 @@ def _bars(rows: list[Row], verdict: Verdict, palette: dict[str, str]) -> tuple[M
         f"{bar.label}, {bar.detail}: {bar.text}" for bar in bars
     )
     axis = words.ratio if by_ratio else partial(words.percent, digits=0)
-    return plots.bars(bars, label, 1.0 if by_ratio else 0.0, axis), measure
+    drawing = plots.bars(bars, label, 1.0 if by_ratio else 0.0, axis)
+    return Figure("attacks", f"{measure} per attack", drawing, [])

@@ -1,4 +1,4 @@
-"""Example images: clean, attacked, and the difference, as PNG inside the page."""
+"""Example images: clean, attacked, the difference, and which tokens were kept, as PNG."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pandas as pd
 from PIL import Image
 
 from effattack.reporting import words
+from effattack.reporting.maps import token_map
 from effattack.reporting.meta import Meta, section
 from effattack.reporting.verdict import NOT_JUDGED, Row, Verdict, rows_of, samples_of, unit_of
 
@@ -18,6 +19,14 @@ LARGEST_SIDE = 128
 BUDGET = 3_000_000
 """Bytes of pixels in all galleries of one report together."""
 EXAMPLES = 8
+
+
+class Picture(NamedTuple):
+    """One picture of an example."""
+
+    caption: str
+    uri: str
+    alt: str
 
 
 class Example(NamedTuple):
@@ -30,8 +39,7 @@ class Example(NamedTuple):
     kept: bool
     macs: str
     ratio: str
-    pictures: list[tuple[str, str]]
-    """Caption and data URI of clean, attacked, difference."""
+    pictures: list[Picture]
 
 
 class Gallery(NamedTuple):
@@ -62,10 +70,10 @@ def gallery(samples: pd.DataFrame, scores: pd.DataFrame, verdict: Verdict, meta:
     if not pairs:
         return _none(verdict, "No images were stored for this victim.")
     stride = max(1, -(-max(shape[1:]) // LARGEST_SIDE))
-    size = 3 * float(np.prod(shape)) / stride**2
+    size = 5 * float(np.prod(shape)) / stride**2
     room = int(BUDGET / size / max(1, samples["victim"].nunique()))
     pairs = pairs[: max(1, min(EXAMPLES, room))]
-    largest = max(int(np.abs(b.astype(int) - a).max()) for _, a, b in pairs)
+    largest = max(int(np.abs(b.astype(int) - a).max()) for _, _, a, b in pairs)
     factor = max(1, 127 // max(largest, 1))
     return Gallery(
         verdict=verdict,
@@ -74,7 +82,7 @@ def gallery(samples: pd.DataFrame, scores: pd.DataFrame, verdict: Verdict, meta:
         tag=NOT_JUDGED.get(row["kind"], ""),
         factor=factor,
         stride=stride,
-        examples=[_example(facts, a, b, factor, stride) for facts, a, b in pairs],
+        examples=[_example(*pair, factor, stride) for pair in pairs],
         note="",
     )
 
@@ -90,16 +98,17 @@ def _instead(scores: pd.DataFrame, verdict: Verdict) -> Row | None:
 
 def _pairs(
     own: pd.DataFrame, row: Row, shape: tuple[int, ...]
-) -> list[tuple[Row, np.ndarray, np.ndarray]]:
-    """Rows that have an attacked and a clean image of the right size, in order of the samples."""
-    clean = {record["sample"]: record["image"] for record in rows_of(own[own["attack"] == "clean"])}
+) -> list[tuple[Row, Row, np.ndarray, np.ndarray]]:
+    """Attacked and clean rows that have images of the right size, in order of the samples."""
+    clean = {record["sample"]: record for record in rows_of(own[own["attack"] == "clean"])}
     cell = samples_of(row, own)
     pairs = []
     first = cell[cell["seed"] == cell["seed"].min()].sort_values("sample")
     for record in rows_of(first):
-        before, after = _pixels(clean.get(record["sample"]), shape), _pixels(record["image"], shape)
+        start = clean.get(record["sample"], {})
+        before, after = (_pixels(one.get("image"), shape) for one in (start, record))
         if before is not None and after is not None:
-            pairs.append((record, before, after))
+            pairs.append((record, start, before, after))
     return pairs
 
 
@@ -110,14 +119,23 @@ def _pixels(raw: Any, shape: tuple[int, ...]) -> np.ndarray | None:
 
 
 def _example(
-    row: Row, clean: np.ndarray, attacked: np.ndarray, factor: int, stride: int
+    row: Row, start: Row, clean: np.ndarray, attacked: np.ndarray, factor: int, stride: int
 ) -> Example:
     signed = (attacked.astype(int) - clean) * factor + 128
-    pictures = {
+    drawn = {
         "clean": clean,
         "attacked": attacked,
         "difference": np.clip(signed, 0, 255).astype(np.uint8),
     }
+    about = f"image {int(row['sample'])}"
+    pictures = [
+        Picture(name, png(pixels[:, ::stride, ::stride]), f"{name}, {about}")
+        for name, pixels in drawn.items()
+    ]
+    for name, pixels, record in (("kept, clean", clean, start), ("kept, attacked", attacked, row)):
+        if found := token_map(pixels, record.get("decisions")):
+            uri = png(found.pixels[:, ::stride, ::stride])
+            pictures.append(Picture(name, uri, f"{name}, {about}: {found.words}"))
     change = row["macs"] / row["clean_macs"] if row["clean_macs"] else float("nan")
     like = unit_of(row)
     before, after = words.macs(row["clean_macs"], like=like), words.macs(row["macs"], like=like)
@@ -129,7 +147,7 @@ def _example(
         kept=bool(row["prediction"] == row["clean_prediction"]),
         macs=f"{before} → {after}",
         ratio=words.ratio(change),
-        pictures=[(name, png(pixels[:, ::stride, ::stride])) for name, pixels in pictures.items()],
+        pictures=pictures,
     )
 
 

@@ -1,25 +1,22 @@
 """The report: one self-contained HTML file, made from the stored frames alone.
 
-It makes no network request and runs no script; a content security policy in the page says so to
-the browser. Names are escaped: what looks like markup in the name of a victim is shown, not run.
+It makes no network request, and runs no script but its own; see :mod:`effattack.reporting.page`.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from functools import cache
-from importlib.resources import files
 from pathlib import Path
 
 import pandas as pd
-from jinja2 import Environment, StrictUndefined, Template
-from markupsafe import Markup
 
-from effattack.reporting import plots, words
+from effattack.reporting import page, plots, words
 from effattack.reporting.charts import figures
+from effattack.reporting.comparison import compared, scatter
 from effattack.reporting.gallery import gallery
 from effattack.reporting.latency import clock_checks, timings
 from effattack.reporting.meta import Meta, checks, merged, section, skipped
+from effattack.reporting.svg import Drawing
 from effattack.reporting.tables import COLUMNS, NO_ENERGY, blocks, groups, over_dense
 from effattack.reporting.verdict import Row, Verdict, alarms, unit_of, verdicts
 from effattack.reporting.words import missing
@@ -36,9 +33,10 @@ def render(samples: pd.DataFrame, scores: pd.DataFrame, meta: Meta) -> str:
     found = verdicts(scores, meta)
     table, reasons = blocks(scores, found, meta)
     scored = [verdict for verdict in found if verdict.shown]
-    return _template().render(
-        css=Markup(files(__package__).joinpath("report.css").read_text("utf-8")),
-        words=words,
+    return page.render(
+        "report.html",
+        comparison=compared(found) if "compared" in meta else [],
+        scatter=scatter(found) if "compared" in meta else None,
         glossary=words.GLOSSARY,
         alarms=alarms(scores, meta),
         found=found,
@@ -73,29 +71,20 @@ def write(samples: pd.DataFrame, scores: pd.DataFrame, meta: Meta, path: str | P
     return path
 
 
-@cache
-def _template() -> Template:
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    source = files(__package__).joinpath("report.html").read_text("utf-8")
-    return environment.from_string(source)
-
-
 def _lead(found: list[Verdict]) -> Verdict | None:
     """The victim that lost most, for the first sentence."""
     judged = [v for v in found if v.worst and not missing(v.savings) and not v.constant]
     return min(judged, key=lambda verdict: verdict.savings, default=None)
 
 
-def _track(row: Row) -> Markup:
+def _track(row: Row) -> Drawing | str:
     label = (
         f"mean MACs per image: clean {words.macs(row['clean_macs'])}, "
         f"attacked {words.macs(row['macs'])}, dense {words.macs(row['dense_macs'])}, "
         f"max {words.macs(row['max_macs'])}"
     )
     if missing(row["macs"]) or missing(row["clean_macs"]):
-        return Markup("")
+        return ""
     return plots.track(row["clean_macs"], row["macs"], row["dense_macs"], row["max_macs"], label)
 
 

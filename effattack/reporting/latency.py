@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import pandas as pd
-from markupsafe import Markup
 
 from effattack.reporting import plots, words
 from effattack.reporting.meta import Meta, section
+from effattack.reporting.svg import Drawing
 from effattack.reporting.verdict import rows_of
 from effattack.reporting.words import missing
 
@@ -21,16 +21,20 @@ class Timing(NamedTuple):
     victim: str
     attack: str
     macs: str
+    macs_value: float
     latency: str
+    latency_value: float
     interval: str
+    low: float
     clock: str
-    plot: Markup
+    plot: Drawing | None
+    """The interval; None where it has no bounds."""
     verdict: str
     css: str
 
 
-def timings(scores: pd.DataFrame, meta: Meta) -> list[tuple[str, list[Timing]]]:
-    """Every timed row, by victim."""
+def timings(scores: pd.DataFrame, meta: Meta) -> list[Timing]:
+    """Every timed row."""
     timed = [row for row in rows_of(scores) if not missing(row["latency_ratio"])]
     ends = [row[key] for row in timed for key in ("latency_low", "latency_high")]
     ends = [end for end in ends if not missing(end) and end > 0]
@@ -48,18 +52,18 @@ def timings(scores: pd.DataFrame, meta: Meta) -> list[tuple[str, list[Timing]]]:
                 victim=str(row["victim"]),
                 attack=str(row["attack"]),
                 macs=words.ratio(row["macs_ratio"]),
+                macs_value=row["macs_ratio"],
                 latency=words.ratio(middle),
+                latency_value=middle,
                 interval=spread,
+                low=low,
                 clock="clock not named" if missing(row["clock"]) else str(row["clock"]),
-                plot=plots.interval(low, middle, high, domain, label) if bounded else Markup(""),
+                plot=plots.interval(low, middle, high, domain, label) if bounded else None,
                 verdict=said,
                 css=css,
             )
         )
-    return [
-        (victim, [row for row in table if row.victim == victim])
-        for victim in dict.fromkeys(row.victim for row in table)
-    ]
+    return table
 
 
 def fired(victim: str, meta: Meta) -> bool:

@@ -1,4 +1,7 @@
-"""The four figures of the report, each a function from numbers to inline SVG."""
+"""Distributions, bars and the marks in cards and tables: functions from numbers to drawings.
+
+What has two axes is in :mod:`effattack.reporting.axes`.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import numpy as np
 from markupsafe import Markup, escape
 
 from effattack.reporting import svg
+from effattack.reporting.svg import Drawing
 from effattack.reporting.words import missing
 
 WIDTH = 480.0
@@ -54,7 +58,7 @@ def step_curves(
     write: Callable[[float], str],
     write_tick: Callable[[float], str],
     shade: tuple[int, int] | None = None,
-) -> Markup:
+) -> Drawing:
     """Share of images (up) that cost at most so much (right), one step curve per set of values.
 
     Args:
@@ -95,10 +99,10 @@ def step_curves(
         words, shift = f"{name} {write(value)}", -5 if end else 5
         marks.append(svg.text(words, "mark end" if end else "mark", at + shift, y))
     marks += [svg.path(f"curve {curve.css}", corners(curve)) for curve in curves]
-    return svg.figure(WIDTH, bottom + 26, label, *marks)
+    return svg.draw(WIDTH, bottom + 26, label, *marks)
 
 
-def bars(rows: Sequence[Bar], label: str, base: float, write: Callable[[float], str]) -> Markup:
+def bars(rows: Sequence[Bar], label: str, base: float, write: Callable[[float], str]) -> Drawing:
     """Horizontal bars that start at ``base``: 0 for attack success, 1 for a ratio."""
     values = [row.value for row in rows if not missing(row.value)]
     low, high = min([base, *values]), max([base + 1, *values])
@@ -128,10 +132,10 @@ def bars(rows: Sequence[Bar], label: str, base: float, write: Callable[[float], 
         anchor = "" if at < 16 else "end" if at > right - 16 else "middle"
         marks.append(svg.vertical("rule base", min(max(at, 0.5), right - 0.5), y - 1, y + 3))
         marks.append(svg.text(write(tick), f"tick {anchor}".strip(), at, y + 17))
-    return svg.figure(WIDTH, y + 24, label, *marks)
+    return svg.draw(WIDTH, y + 24, label, *marks)
 
 
-def track(clean: float, attacked: float, dense: float, most: float, label: str) -> Markup:
+def track(clean: float, attacked: float, dense: float, most: float, label: str) -> Drawing:
     """Where the MACs stand: spent when clean, taken back by the attack, still saved; dense ticked.
 
     Without a known ``most`` the bar ends at the largest of the others.
@@ -152,12 +156,12 @@ def track(clean: float, attacked: float, dense: float, most: float, label: str) 
     if not missing(dense):
         at = min(max(x(dense), 1.0), width - 1)
         marks.append(svg.vertical("dense", at, 2.0, top + height + 6))
-    return svg.figure(width, top + height + 8, label, *marks, css="track")
+    return svg.draw(width, top + height + 8, label, *marks, css="track")
 
 
 def interval(
     low: float, middle: float, high: float, domain: tuple[float, float], label: str
-) -> Markup:
+) -> Drawing:
     """A ratio with its interval on a logarithmic axis around 1, for a cell of a table."""
     width, y = 200.0, 9.0
     start, stop = math.log(domain[0]), math.log(domain[1])
@@ -167,6 +171,6 @@ def interval(
 
     whisker = svg.element("line", class_="whisker", x1=x(low), x2=x(high), y1=y, y2=y)
     dot = svg.element("circle", class_="dot", cx=x(middle), cy=y, r=3.5)
-    return svg.figure(
+    return svg.draw(
         width, 18, label, svg.vertical("rule base", x(1), 0, 18), whisker, dot, css="interval"
     )

@@ -1,14 +1,34 @@
 """Small helpers that write inline SVG: no plotting library and no script.
 
-Colours, dashes and sizes of text come from the classes in ``report.css``, so that a figure follows
-the page into the dark, onto paper, and down to the width of a phone.
+Colours, dashes and sizes of text come from the classes in ``charts.css``, so that a figure follows
+the page into the dark, onto paper, and down to the width of a phone; a figure in a file of its own
+takes them along.
 """
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 from markupsafe import Markup, escape
+
+
+class Drawing(NamedTuple):
+    """A picture with a fixed view box; in a page it scales to its container."""
+
+    width: float
+    height: float
+    label: str
+    """Describes it to who cannot see it."""
+    marks: Markup
+    css: str = ""
+
+    def __html__(self) -> str:
+        return (
+            f'<svg class="{escape(f"chart {self.css}".strip())}" role="img" '
+            f'viewBox="0 0 {self.width:g} {self.height:g}" '
+            f'aria-label="{escape(self.label)}">{self.marks}</svg>'
+        )
 
 
 def element(tag: str, *children: object, **attributes: object) -> Markup:
@@ -23,13 +43,9 @@ def element(tag: str, *children: object, **attributes: object) -> Markup:
     return Markup(f"<{tag}{''.join(parts)}>{inner}</{tag}>")
 
 
-def figure(width: float, height: float, label: str, *children: object, css: str = "") -> Markup:
-    """A picture with a fixed view box that scales to its container; ``label`` describes it."""
-    return Markup(
-        f'<svg class="{escape(f"chart {css}".strip())}" viewBox="0 0 {width:g} {height:g}" '
-        f'role="img" aria-label="{escape(label)}">{"".join(escape(child) for child in children)}'
-        "</svg>"
-    )
+def draw(width: float, height: float, label: str, *marks: object, css: str = "") -> Drawing:
+    """A drawing of these marks."""
+    return Drawing(width, height, label, Markup("").join(map(escape, marks)), css)
 
 
 def rect(css: str, x: float, y: float, width: float, height: float) -> Markup:

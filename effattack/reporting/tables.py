@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -30,6 +30,8 @@ class Column(NamedTuple):
     title: str
     hint: str
     write: Callable[[Row], str]
+    by: str
+    """The score that orders this column."""
     reason: str = NO_VALUE
     css: str = ""
 
@@ -40,6 +42,8 @@ class Cell(NamedTuple):
     text: str
     reason: str = ""
     css: str = ""
+    value: Any = ""
+    """What orders the column; empty where the cell is."""
 
 
 class Line(NamedTuple):
@@ -60,20 +64,24 @@ class Block(NamedTuple):
     lines: list[Line]
 
 
-def _percent(key: str) -> Callable[[Row], str]:
-    return lambda row: words.percent(row[key])
+def _percent(group: str, title: str, hint: str, key: str, *rest: str) -> Column:
+    return Column(group, title, hint, lambda row: words.percent(row[key]), key, *rest)
 
 
-def _ratio(key: str) -> Callable[[Row], str]:
-    return lambda row: words.ratio(row[key])
+def _ratio(group: str, title: str, hint: str, key: str, *rest: str) -> Column:
+    return Column(group, title, hint, lambda row: words.ratio(row[key]), key, *rest)
 
 
-def _macs(key: str) -> Callable[[Row], str]:
-    return lambda row: words.macs(row[key], like=unit_of(row))
+def _macs(title: str, key: str) -> Column:
+    return Column(PER_IMAGE, title, "", lambda row: words.macs(row[key], like=unit_of(row)), key)
 
 
-def _text(key: str) -> Callable[[Row], str]:
-    return lambda row: words.MISSING if missing(row[key]) else str(row[key])
+def _clock(row: Row) -> str:
+    return words.MISSING if missing(row["clock"]) else str(row["clock"])
+
+
+def _savings_interval(row: Row) -> str:
+    return words.span(row["savings_retained_low"], row["savings_retained_high"]) or words.MISSING
 
 
 def _interval(row: Row) -> str:
@@ -87,23 +95,22 @@ def over_dense(row: Row) -> str:
 
 
 COLUMNS = (
-    Column("Budget", "ε", "l-inf, or as named", words.budget),
-    Column("Score", "Savings retained", "", _percent("savings_retained"), NO_MAX, "key"),
-    Column("Score", "Attack success", "", _percent("attack_success"), NO_MAX),
-    Column(
-        "Score", "Success, dense", "as papers divide", _percent("attack_success_dense"), NO_DENSE
-    ),
-    Column(PER_IMAGE, "Clean", "", _macs("clean_macs")),
-    Column(PER_IMAGE, "Attacked", "", _macs("macs")),
-    Column(PER_IMAGE, OVER_CLEAN, "", _ratio("macs_ratio")),
-    Column(PER_IMAGE, OVER_DENSE, "", over_dense, NO_DENSE),
-    Column("Prediction", "Accuracy", "against the label", _percent("accuracy")),
-    Column("Prediction", "Agreement", "with the clean prediction", _percent("agreement")),
-    Column("Latency", OVER_CLEAN, "median", _ratio("latency_ratio"), NOT_TIMED),
-    Column("Latency", "Interval", "bootstrap", _interval, NOT_TIMED),
-    Column("Latency", "Clock", "", _text("clock"), NOT_TIMED),
-    Column("Energy", OVER_CLEAN, "", _ratio("energy_ratio"), ENERGY),
-    Column("Data", "Images", "seeds pooled", lambda row: f"{row['samples']:,}"),
+    Column("Budget", "ε", "l-inf, or as named", words.budget, "eps"),
+    _percent("Score", "Savings retained", "", "savings_retained", NO_MAX, "key"),
+    Column("Score", "Interval", "95 %", _savings_interval, "savings_retained_low", NO_MAX),
+    _percent("Score", "Attack success", "", "attack_success", NO_MAX),
+    _percent("Score", "Success, dense", "as papers divide", "attack_success_dense", NO_DENSE),
+    _macs("Clean", "clean_macs"),
+    _macs("Attacked", "macs"),
+    _ratio(PER_IMAGE, OVER_CLEAN, "", "macs_ratio"),
+    Column(PER_IMAGE, OVER_DENSE, "", over_dense, "macs", NO_DENSE),
+    _percent("Prediction", "Accuracy", "against the label", "accuracy"),
+    _percent("Prediction", "Agreement", "with the clean prediction", "agreement"),
+    _ratio("Latency", OVER_CLEAN, "median", "latency_ratio", NOT_TIMED),
+    Column("Latency", "Interval", "bootstrap", _interval, "latency_low", NOT_TIMED),
+    Column("Latency", "Clock", "", _clock, "clock", NOT_TIMED),
+    _ratio("Energy", OVER_CLEAN, "", "energy_ratio", ENERGY),
+    Column("Data", "Images", "seeds pooled", lambda row: f"{row['samples']:,}", "samples"),
 )
 
 
@@ -134,7 +141,8 @@ def blocks(scores: pd.DataFrame, found: list[Verdict], meta: Meta) -> tuple[list
                 if empty:
                     whole = column.reason in (NOT_TIMED, ENERGY)
                     reasons.setdefault(reason, []).append(column.group if whole else column.title)
-                cells.append(Cell(text, reason if empty else "", column.css))
+                value = "" if empty else row[column.by]
+                cells.append(Cell(text, reason if empty else "", column.css, value))
             worst = verdict.worst is not None and same_cell(row, verdict.worst)
             tag = NOT_JUDGED.get(row["kind"], "")
             lines.append(Line(str(row["attack"]), tag, worst, not tag, cells))

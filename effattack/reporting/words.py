@@ -71,6 +71,20 @@ def percent(value: float, digits: int = 1) -> str:
     return MISSING if missing(value) else f"{decimal(100 * value, digits)}{NBSP}%"
 
 
+def span(low: float, high: float) -> str:
+    """(0.281, 0.379) -> "28 to 38 %"; nothing where there is no interval."""
+    if missing(low) or missing(high):
+        return ""
+    digits = 1 if low < high and round(100 * low) == round(100 * high) else 0
+    return f"{decimal(100 * low, digits)} to {percent(high, digits)}"
+
+
+def points(change: float) -> str:
+    """0.123 -> "+12.3": a difference of shares, in percentage points."""
+    text = decimal(100 * change, 1)
+    return MISSING if missing(change) else text if text.startswith("−") else f"+{text}"
+
+
 def headline_percent(value: float) -> str:
     """Whole percents, but never a rounded 0 or 100."""
     exact = value in (0.0, 1.0)

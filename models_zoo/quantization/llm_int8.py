@@ -108,9 +108,15 @@ class LLMInt8(Victim):
         )
         self.policy, self._calls = policy, calls
         self.quantized_macs = self.max_macs - self.dense_macs
+        self._borrowed = (model,)
         model = copy.deepcopy(model)
         layers = {m: Int8Linear(m, policy) for n, m in model.named_modules() if n in chosen}
         self.model = replaced(model, layers)
+
+    @property
+    def float_model(self) -> nn.Module:
+        """The user's own float model, which attacks may be transferred from; no part of this."""
+        return self._borrowed[0]
 
     def forward(self, images: Tensor) -> Tensor:
         return self.model(images) if len(images) else images.new_zeros(0, self.num_classes)

@@ -140,12 +140,12 @@ class ATS(ViTVictim):
         blocks: Any = self.vit.blocks
         for index, block in enumerate(blocks):
             if index in self.ats_blocks:
-                x, layout = self._sample(block, x, layout)
+                x, layout = self._sample(index, block, x, layout)
             else:
                 x = ragged_block(block, x, layout)
         return self.classify(x[layout.firsts(), None])
 
-    def _sample(self, block: Any, x: Tensor, layout: Layout) -> tuple[Tensor, Layout]:
+    def _sample(self, index: int, block: Any, x: Tensor, layout: Layout) -> tuple[Tensor, Layout]:
         """One block, whose attention is computed for all tokens, its output for those kept."""
         heads, kept = {}, []
         qkv = split_heads(block.attn, block.norm1(x))
@@ -153,7 +153,8 @@ class ATS(ViTVictim):
             q, k, v = (bucket.of(part).transpose(1, 2) for part in qkv)
             attention = attention_map(q * block.attn.scale, k)
             scores = significance(attention, v)
-            keep = with_cls(self.policy.keep(scores, torch.ones_like(scores, dtype=torch.bool)))
+            live = torch.ones_like(scores, dtype=torch.bool)
+            keep = with_cls(self.keep(index, scores, live))
             kept.append(keep.flatten())
             for at, image in enumerate(bucket.images):
                 rows = keep[at].nonzero()[:, 0]
@@ -173,7 +174,7 @@ class ATS(ViTVictim):
                 q, k, v = queries_keys_values(block.attn, block.norm1(x))
                 attention = attention_map(q, k, live)
                 scores = significance(attention, v, live[:, 1:])
-                kept = self.policy.keep(scores.detach(), live[:, 1:])
+                kept = self.keep(index, scores.detach(), live[:, 1:])
                 gates.append(
                     Gate(
                         name=f"blocks.{index}.tokens",
@@ -202,6 +203,14 @@ class ATS(ViTVictim):
             },
         )
 
+    def keep(self, index: int, scores: Tensor, live: Tensor) -> Tensor:
+        """What block ``index`` keeps: scores (B, n) and live (B, n) bool -> (B, n) bool."""
+        return self.policy.keep(scores, live)
+
+    def most(self, index: int, patches: int) -> int:
+        """The largest number of patch tokens that block ``index`` keeps of ``patches``."""
+        return self.policy.most(patches)
+
     def _macs(self, counts: list[Any]) -> Any:
         """MACs from the tokens (CLS included) before block 0 and after every block."""
         total = counts[0] * 0 + stem_and_head_macs(self.vit)
@@ -216,7 +225,7 @@ class ATS(ViTVictim):
         counts = [self.tokens]
         for index in range(len(self.vit.blocks)):
             samples = index in self.ats_blocks
-            counts.append(1 + self.policy.most(counts[-1] - 1) if samples else counts[-1])
+            counts.append(1 + self.most(index, counts[-1] - 1) if samples else counts[-1])
         return counts
 
     def _cost_to_go(self, index: int) -> float:

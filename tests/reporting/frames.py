@@ -8,6 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from effattack.decisions import opened, to_text
+from effattack.scores import score_table
+
 EPS = 8 / 255
 SHAPE = (3, 32, 32)
 CLOCK = "wall"
@@ -58,8 +61,23 @@ def kind_of(attack: str) -> str:
     return "accuracy" if attack in ACCURACY else "control" if attack in CONTROLS else "compute"
 
 
-def eps_of(attack: str) -> float:
-    return {"clean": 0.0, "uniform": 1.0}.get(attack, EPS)
+def budgets_of(attack: str, budgets: tuple[float, ...]) -> tuple[float, ...]:
+    return {"clean": (0.0,), "uniform": (1.0,)}.get(attack, budgets)
+
+
+def gates_of(fake: Fake) -> dict[str, int]:
+    """Gate name -> units."""
+    if fake.family == "token sparsification":
+        return {"blocks.1.tokens": 16, "blocks.2.tokens": 16}
+    return {} if fake.constant else {f"exits.{i}": 1 for i in range(len(fake.levels) - 1)}
+
+
+def decided(fake: Fake, level: int) -> dict[str, np.ndarray]:
+    """Masks of an image that costs the given level."""
+    share = level / max(1, len(fake.levels) - 1)
+    if fake.family == "token sparsification":
+        return {gate: np.arange(n) < round(n * share) for gate, n in gates_of(fake).items()}
+    return {gate: np.array([i < level]) for i, gate in enumerate(gates_of(fake))}
 
 
 def digits(count: int, rng: np.random.Generator) -> np.ndarray:
@@ -77,7 +95,9 @@ def digits(count: int, rng: np.random.Generator) -> np.ndarray:
     return np.round(images).astype(np.uint8)
 
 
-def cell(name: str, fake: Fake, attack: str, seed: int, count: int) -> pd.DataFrame:
+def cell(
+    name: str, fake: Fake, attack: str, seed: int, count: int, eps: float = EPS
+) -> pd.DataFrame:
     """The rows of one victim under one attack."""
     base = np.random.default_rng(zlib.crc32(f"{name}{seed}".encode()))
     rng = np.random.default_rng(zlib.crc32(f"{name}{attack}{seed}".encode()))
@@ -88,7 +108,7 @@ def cell(name: str, fake: Fake, attack: str, seed: int, count: int) -> pd.DataFr
     top = len(levels) - 1
     place = base.beta(8 * fake.clean_share + 0.01, 8 * (1 - fake.clean_share), count)
     clean_index = np.clip(np.floor(place * top + base.random(count)), 0, top).astype(int)
-    move = fake.moves.get("pgd" if attack in ACCURACY else attack, 0.0)
+    move = fake.moves.get("pgd" if attack in ACCURACY else attack, 0.0) * min(1, eps / EPS)
     spread = rng.normal(move, 0.15 if attack != "clean" and not fake.constant else 0, count)
     goal = clean_index + np.clip(spread, -0.2, 1) * (top - clean_index)
     index = np.clip(np.floor(goal + (rng.random(count) if move else 0)), 0, top).astype(int)
@@ -117,7 +137,7 @@ def cell(name: str, fake: Fake, attack: str, seed: int, count: int) -> pd.DataFr
             "attack": attack,
             "kind": kind_of(attack),
             "threat": {"clean": "none", "uniform": "box"}.get(attack, "linf"),
-            "eps": eps_of(attack),
+            "eps": eps,
             "seed": seed,
             "sample": np.arange(count),
             "label": label,
@@ -136,18 +156,29 @@ def cell(name: str, fake: Fake, attack: str, seed: int, count: int) -> pd.DataFr
             "clock": CLOCK if timed else None,
             "joules": np.nan,
             "clean_joules": np.nan,
+            "modelled_joules": np.nan,
+            "clean_modelled_joules": np.nan,
+            "node": "bench" if timed else None,
+            "device": "AMD EPYC 7R13" if timed else None,
+            "opened": [opened(decided(fake, level)) for level in index],
+            "decisions": [
+                to_text(decided(fake, level)) if i < 8 else None for i, level in enumerate(index)
+            ],
             "image": [a.tobytes() if i < 8 else None for i, a in enumerate(attacked)],
         }
     )
 
 
-def samples(count: int = 100, seeds: tuple[int, ...] = (0,)) -> pd.DataFrame:
-    """One row per victim, attack, seed and image."""
+def samples(
+    count: int = 100, seeds: tuple[int, ...] = (0,), budgets: tuple[float, ...] = (EPS,)
+) -> pd.DataFrame:
+    """One row per victim, attack, budget, seed and image."""
     return pd.concat(
         [
-            cell(name, fake, attack, seed, count)
+            cell(name, fake, attack, seed, count, eps)
             for name, fake in VICTIMS.items()
             for attack in (*CONTROLS, *[a for a in fake.moves if a[0].isupper()], *ACCURACY)
+            for eps in budgets_of(attack, budgets)
             for seed in seeds
         ],
         ignore_index=True,
@@ -155,46 +186,8 @@ def samples(count: int = 100, seeds: tuple[int, ...] = (0,)) -> pd.DataFrame:
 
 
 def scores(rows: pd.DataFrame) -> pd.DataFrame:
-    """One row per victim, attack and eps, as ``Evaluation.scores()`` makes them."""
-    table = []
-    cells = rows.groupby(["victim", "attack", "threat", "eps"], sort=False)
-    for (victim, attack, threat, eps), cell_rows in cells:
-        first = cell_rows.iloc[0]
-        clean, macs = cell_rows.clean_macs.mean(), cell_rows.macs.mean()
-        dense, most = first.dense_macs, first.max_macs
-        success = 0.0 if first.constant else (macs - clean) / (most - clean)
-        logs = np.log(cell_rows.seconds / cell_rows.clean_seconds)
-        middle, spread = logs.median(), 1.96 * logs.std() / len(logs) ** 0.5
-        table.append(
-            {
-                "victim": victim,
-                "attack": attack,
-                "threat": threat,
-                "eps": eps,
-                "accuracy": (cell_rows.prediction == cell_rows.label).mean(),
-                "agreement": (cell_rows.prediction == cell_rows.clean_prediction).mean(),
-                "macs": macs,
-                "clean_macs": clean,
-                "dense_macs": dense,
-                "max_macs": most,
-                "macs_ratio": macs / clean,
-                "attack_success": success,
-                "attack_success_dense": 0.0 if first.constant else (macs - clean) / (dense - clean),
-                "savings_retained": 1 - success,
-                "savings_retained_low": 1 - success - 0.05 * (not first.constant),
-                "savings_retained_high": 1 - success + 0.05 * (not first.constant),
-                "constant": first.constant,
-                "latency_ratio": np.exp(middle),
-                "latency_low": np.exp(middle - spread),
-                "latency_high": np.exp(middle + spread),
-                "clock": first.clock,
-                "energy_ratio": np.nan,
-                "kind": first.kind,
-                "family": first.family,
-                "samples": len(cell_rows),
-            }
-        )
-    return pd.DataFrame(table)
+    """One row per victim, attack and eps, as an evaluation makes them."""
+    return score_table(rows)
 
 
 def meta() -> dict[str, Any]:
@@ -209,7 +202,7 @@ def meta() -> dict[str, Any]:
     ]
     no_gates = "digits_vit_int8 has no gates: its compute cannot depend on the input"
     return {
-        "schema": 1,
+        "schema": 2,
         "command": "effattack run --samples 100 --out effattack-report",
         "created": "2026-11-22T08:12:31+00:00",
         "versions": {"effattack": "0.1.0", "python": "3.11.7", "torch": "2.15.0+cu132"},

@@ -1,7 +1,9 @@
-"""The HTML report in a real browser: no console error, no sideways scrolling, light and dark."""
+"""The HTML report in a real browser: no console error, no network, tables that sort and filter."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import html
 import re
 import shutil
@@ -28,6 +30,26 @@ HARNESS = """<!doctype html><title>harness</title>
   document.body.dataset.page = getComputedStyle(page.body).backgroundColor;
 }});</script>"""
 """The report in a frame of a given width, which a window may be unable to have."""
+
+DRIVER = """
+const table = document.querySelector("table.scores"), heads = [...table.tHead.rows[1].cells];
+const column = heads.findIndex((head) => head.textContent.startsWith("Attacked"));
+const read = () => [...table.tBodies].map((body) => [...body.rows].slice(1)
+  .map((row) => Number(row.cells[column].dataset.value)).join(" ")).join(";");
+const facts = document.body.dataset, button = heads[column].querySelector("button");
+facts.before = read();
+button.click(); facts.up = read(); facts.state = heads[column].getAttribute("aria-sort");
+button.click(); facts.down = read();
+button.click(); facts.again = read();
+const field = document.querySelector("#scores input");
+field.value = "ats slowdown"; field.dispatchEvent(new Event("input"));
+const rows = [...table.tBodies].flatMap((body) => [...body.rows]);
+facts.shown = rows.filter((row) => !row.hidden).length;
+facts.said = document.querySelector("#scores output").value;
+const loaded = performance.getEntriesByType("resource");
+facts.loaded = loaded.filter((one) => !one.name.startsWith("data:")).length;
+"""
+"""Sorts by the attacked MACs three times, then filters, and leaves what it saw on the body."""
 
 Browse = Callable[..., tuple[str, list[str]]]
 
@@ -96,6 +118,35 @@ def test_script_in_a_name_is_shown_not_run(browse: Browse) -> None:
     document, console = browse(report(victim=name, attack=name))
     assert console == []
     assert "&lt;script&gt;console.error('ran')" in document
+
+
+def driven(source: str) -> str:
+    """The page with a second script, which its policy is told to allow."""
+    digest = base64.b64encode(hashlib.sha256(DRIVER.encode()).digest()).decode()
+    allowed = source.replace("script-src '", f"script-src 'sha256-{digest}' '")
+    return allowed.replace("</body>", f"<script>{DRIVER}</script></body>")
+
+
+def test_tables_sort_and_filter_without_network(browse: Browse) -> None:
+    document, console = browse(driven(report()))
+    facts = measured(document)
+    assert console == []
+    victims = [[float(x) for x in part.split()] for part in facts["before"].split(";")]
+    up = [[float(x) for x in part.split()] for part in facts["up"].split(";")]
+    down = [[float(x) for x in part.split()] for part in facts["down"].split(";")]
+    assert up == [sorted(values) for values in victims] != victims
+    assert down == [sorted(values, reverse=True) for values in victims]
+    assert facts["again"] == facts["before"]
+    assert facts["state"] == "ascending"
+    assert (facts["shown"], facts["said"]) == ("2", "1 of 26 rows"), "the victim's heading stays"
+    assert facts["loaded"] == "0"
+
+
+def test_no_other_script_runs(browse: Browse) -> None:
+    smuggled = report().replace("</body>", "<script>document.title = 'ran'</script></body>")
+    document, console = browse(smuggled)
+    assert "<title>ran" not in document
+    assert any("Content Security Policy" in line for line in console)
 
 
 def test_console_errors_would_be_seen(browse: Browse) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import re
 import subprocess
@@ -29,13 +30,19 @@ class Page(HTMLParser):
         super().__init__()
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.words: list[str] = []
+        self.inside = ""
         self.feed(source)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
+        self.inside = tag
+
+    def handle_endtag(self, tag: str) -> None:
+        self.inside = ""
 
     def handle_data(self, data: str) -> None:
-        self.words.append(data)
+        if self.inside not in ("script", "style"):
+            self.words.append(data)
 
     def all(self, tag: str) -> list[dict[str, str | None]]:
         return [attributes for name, attributes in self.tags if name == tag]
@@ -67,8 +74,10 @@ def page(source: str) -> Page:
 
 def test_headline_names_the_victim_that_kept_least(page: Page, scores: pd.DataFrame) -> None:
     worst = scores.loc[scores[scores.kind == "compute"].savings_retained.idxmin()]
-    lead = f"{worst.victim} kept least: {worst.savings_retained:.0%} of its savings. {worst.attack}"
-    assert lead.replace("%", " %") in page.text
+    lead = f"{worst.victim} kept least: {worst.savings_retained:.0%} of its savings ("
+    low, high = worst.savings_retained_low, worst.savings_retained_high
+    lead += f"{low:.0%} to {high:.0%}, 95% interval over images)"
+    assert f"{lead}. {worst.attack}".replace("%", " %").replace(" % to", " to") in page.text
 
 
 def test_every_score_is_in_the_table(page: Page, scores: pd.DataFrame) -> None:
@@ -119,8 +128,9 @@ def test_sections_of_the_story(page: Page) -> None:
         assert words in page.text.replace("\u00a0", " "), words
 
 
-def test_one_file_without_network_or_script(source: str, page: Page) -> None:
-    assert not page.all("script")
+def test_one_file_without_network_and_one_script(source: str, page: Page) -> None:
+    (script,) = re.findall(r"<script>(.*?)</script>", source, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     assert not re.search(r"https?://", source)
     assert not re.search(r"@import|url\(", source)
     sources = [tag.get("src") or tag.get("href") or "data:" for _, tag in page.tags]
@@ -128,6 +138,7 @@ def test_one_file_without_network_or_script(source: str, page: Page) -> None:
     policy = next(tag["content"] for tag in page.all("meta") if "http-equiv" in tag)
     assert policy is not None
     assert policy.startswith("default-src 'none'")
+    assert policy.endswith(f"script-src 'sha256-{digest}'")
 
 
 def test_accessible(page: Page) -> None:
@@ -180,7 +191,7 @@ def hostile() -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Any]]:
 
 def test_hostile_names_are_shown_not_run() -> None:
     page = Page(render(*hostile()))
-    assert not page.all("script")
+    assert page.all("script") == [{}]
     assert not any(key.startswith("on") for _, tag in page.tags for key in tag)
     assert page.text.count(HOSTILE) > 20
 
@@ -193,18 +204,19 @@ def test_unknown_max_is_judged_by_the_ratio(samples: pd.DataFrame) -> None:
     assert f"×{worst:.2f} MACs, attacked / clean" in page.text
     assert "Its max MACs are not known" in page.text
     assert (
-        "Savings retained · Attack success: the max MACs of this victim are not known" in page.text
+        "Savings retained · Interval · Attack success: the max MACs of this victim are not known"
+        in page.text
     )
     assert "nan" not in page.text.lower()
 
 
-def test_errors_in_the_scores_come_first(samples: pd.DataFrame) -> None:
-    rows = samples.assign(max_macs=samples.max_macs * 0.8)
+def test_errors_in_the_scores_come_first(samples: pd.DataFrame, scores: pd.DataFrame) -> None:
     meta = frames.meta()
+    too_low = scores.assign(attack_success=scores.attack_success * 2)
     meta["checks"].append(
         {"victim": "digits_vit_ats", "check": "audit", "passed": False, "message": "off by 12"}
     )
-    text = Page(render(rows, frames.scores(rows), meta)).text
+    text = Page(render(samples, too_low, meta)).text
     assert "its max MACs are declared too low" in text
     assert "self-check failed: digits_vit_ats, audit: off by 12" in text
     assert text.index("off by 12") < text.index("Savings retained under")

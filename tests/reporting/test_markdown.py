@@ -63,7 +63,7 @@ def test_a_card_says_under_which_threat_and_how_sure() -> None:
     assert text.startswith("## Robustness of efficiency\n")
     assert {len(row) for row in rows(text)} == {2}
     assert re.search(
-        r"Savings retained \| \*\*\d+.%\*\* \(95 % interval over images: \d+% to", text
+        r"Savings retained \| \*\*\d+.%\*\* \(95 % interval over images: \d+ to \d+", text
     )
     assert "(constant)" in text
     assert "every pixel within ε = 8/255" in text

@@ -1,0 +1,93 @@
+"""Budget against cost and accuracy: security curves, and the scatter of accuracy over cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from effattack.reporting import axes, words
+from effattack.reporting.figure import Figure, Key
+from effattack.reporting.verdict import Row, Verdict, series, unit_of
+from effattack.reporting.words import missing
+
+PERCENTS = [(quarter / 4, f"{25 * quarter}{words.NBSP}%") for quarter in range(5)]
+
+
+def security_curves(rows: list[Row], palette: dict[str, str]) -> list[Figure]:
+    """MACs and accuracy against the budget, per threat; nothing where one budget was run."""
+    lines = [row for row in rows if row["kind"] != "control" or row["attack"] == "noise"]
+    found = []
+    for threat in dict.fromkeys(row["threat"] for row in lines):
+        own = [row for row in lines if row["threat"] == threat]
+        ladder = {row["eps"]: words.budget(row) for row in sorted(own, key=lambda row: row["eps"])}
+        if len(ladder) < 2:
+            continue
+        clean = next((row for row in rows if row["attack"] == "clean"), None)
+        top, unit = max(ladder), max(map(unit_of, rows))
+        across = axes.Axis(0.0, 1.03 * top, [(0.0, "0"), *ladder.items()], "budget of the attacker")
+        costs = [row[key] for row in own for key in ("macs", "max_macs", "dense_macs")]
+        up = axes.Axis.upto(
+            max(cost for cost in costs if not missing(cost)),
+            "MACs per image, mean",
+            partial(words.macs_tick, like=unit),
+        )
+        share = axes.Axis(0.0, 1.0, PERCENTS, "accuracy against the label")
+        rules = [("dense", own[0]["dense_macs"]), ("max", own[0]["max_macs"])]
+        for slug, what, key, axis, marks, write in (
+            ("security_macs", "MACs", "macs", up, rules, partial(words.macs, like=unit)),
+            ("security_accuracy", "Accuracy", "accuracy", share, [], words.percent),
+        ):
+            drawn, legend = _lines(own, clean, key, palette)
+            label = f"{what} of {own[0]['victim']} against the budget: "
+            label += "; ".join(_said(own, key, write))
+            plot = axes.plot(drawn, across, axis, label, marks)
+            slug = slug if threat == "linf" else f"{slug}_{threat}"
+            caption = f"{what} against the budget ({threat})"
+            found.append(Figure(slug, caption, plot, legend))
+    return found
+
+
+def _lines(
+    own: list[Row], clean: Row | None, key: str, palette: dict[str, str]
+) -> tuple[list[axes.Series], list[Key]]:
+    drawn, legend = [], []
+    for name in dict.fromkeys(map(series, own)):
+        mine = sorted((row for row in own if series(row) == name), key=lambda row: row["eps"])
+        points = [(row["eps"], row[key]) for row in mine]
+        start = [(0.0, clean[key])] if clean else []
+        css = palette.get(name, "noise" if mine[0]["kind"] == "control" else "accuracy")
+        drawn.append(axes.Series(css, start + points))
+        legend.append(Key(css, name))
+    return drawn, legend
+
+
+def _said(own: list[Row], key: str, write: Callable[[float], str]) -> list[str]:
+    return [f"{row['attack']} {words.budget(row)}: {write(row[key])}" for row in own]
+
+
+def scatter(rows: list[Row], verdict: Verdict, palette: dict[str, str]) -> list[Figure]:
+    """Accuracy over cost: where the victim stood, and where each attack moved it."""
+    clean, unit = verdict.clean, max(map(unit_of, rows), default=1.0)
+    shown = [row for row in rows if row["attack"] != "clean" and not missing(row["macs"])]
+    if clean is None or not shown:
+        return []
+    drawn, legend = [], []
+    for row in shown:
+        css = palette.get(series(row), "noise" if row["kind"] == "control" else "accuracy")
+        here = (row["macs"], row["accuracy"])
+        start = (clean["macs"], clean["accuracy"])
+        drawn.append(axes.Series(css, [start, here], open_ends=True))
+        detail = f"{words.at(row)}: {words.macs(row['macs'], like=unit)} MACs, "
+        legend.append(Key(css, series(row), detail + words.percent(row["accuracy"], 0)))
+    largest = max(
+        row[key] for row in shown for key in ("macs", "max_macs") if not missing(row[key])
+    )
+    across = axes.Axis.upto(largest, "MACs per image, mean", partial(words.macs_tick, like=unit))
+    up = axes.Axis(0.0, 1.0, PERCENTS, "accuracy against the label")
+    label = f"Accuracy over MACs of {verdict.victim}: " + "; ".join(
+        f"{key.name}, {key.detail}" for key in legend
+    )
+    plot = axes.plot(drawn, across, up, label)
+    return [
+        Figure("accuracy_cost", "Accuracy over cost: from clean (ring) to attacked", plot, legend)
+    ]

@@ -1,0 +1,48 @@
+"""Several evaluations as one, for a comparison: equal names are told apart by their folder."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from effattack.evaluation import Evaluation
+from effattack.reporting import words
+from effattack.reporting.meta import section
+
+
+def joined(evaluations: Mapping[str, Evaluation]) -> Evaluation:
+    """One evaluation of all victims, in the order given.
+
+    Args:
+        evaluations: what to call each folder -> what it holds.
+    """
+    names = Counter(name for one in evaluations.values() for name in one.samples["victim"].unique())
+    renamed = []
+    for label, one in evaluations.items():
+        own = {name: f"{name} ({label})" for name in names if names[name] > 1}
+        renamed.append(_renamed(one, own))
+    result = Evaluation.concat(renamed)
+    for key in ("command", "data", "created", "energy"):
+        result.meta.pop(key, None)
+    made = [f"{label}: {_made(one.meta)}" for label, one in evaluations.items()]
+    result.meta["notes"] = made + result.meta.get("notes", [])
+    result.meta["compared"] = list(evaluations)
+    return result
+
+
+def _renamed(evaluation: Evaluation, names: Mapping[str, str]) -> Evaluation:
+    meta = dict(evaluation.meta)
+    for key in ("victims", "latency"):
+        meta[key] = {names.get(name, name): about for name, about in section(meta, key).items()}
+    for key in ("skipped", "checks"):
+        records = meta.get(key) or []
+        meta[key] = [{**one, "victim": names.get(one["victim"], one["victim"])} for one in records]
+    samples = evaluation.samples.replace({"victim": dict(names)})
+    return Evaluation(samples, meta)
+
+
+def _made(meta: Mapping[str, Any]) -> str:
+    facts = [meta.get("command"), meta.get("data"), meta.get("energy")]
+    when = [words.moment(meta["created"])] if meta.get("created") else []
+    return "; ".join([*when, *(str(fact) for fact in facts if fact)])

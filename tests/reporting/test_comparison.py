@@ -1,0 +1,99 @@
+"""Several evaluations in one page."""
+
+from __future__ import annotations
+
+from math import nan
+from pathlib import Path
+
+import frames
+import pytest
+from test_html import Page
+
+from effattack.cli import main
+from effattack.evaluation import Evaluation
+from effattack.reporting.comparison import compared, difference
+from effattack.reporting.html import render
+from effattack.reporting.joining import joined
+from effattack.reporting.verdict import Verdict, verdicts
+
+
+@pytest.fixture
+def two() -> dict[str, Evaluation]:
+    """The early exit as it was, and one whose attacks got nowhere."""
+    rows = frames.samples(30)
+    before = rows[rows.victim == "digits_cnn_early_exit"].reset_index(drop=True)
+    after = before.assign(macs=before.clean_macs)
+    about = {key: frames.meta()[key] for key in ("schema", "command", "checks")}
+    return {name: Evaluation(s, about) for name, s in (("before", before), ("after", after))}
+
+
+def test_same_names_are_told_apart_and_compared(two: dict[str, Evaluation]) -> None:
+    page = Page(render(*joined(two).report()))
+    for words in (
+        "Side by side",
+        "digits_cnn_early_exit (before)",
+        "digits_cnn_early_exit (after)",
+        "the reference",
+        "keeps more",
+        "before: effattack run --samples 100",
+    ):
+        assert words in page.text, words
+    checks = joined(two).meta["checks"]
+    assert {check["victim"] for check in checks} >= {"digits_cnn_early_exit (after)"}
+
+
+def test_the_same_twice_is_inside_the_noise(two: dict[str, Evaluation]) -> None:
+    again = {"before": two["before"], "again": two["before"]}
+    _, scores, meta = joined(again).report()
+    lines = compared([v for v in verdicts(scores, meta) if v.worst])
+    assert [line.said for line in lines] == ["the reference", "inside the noise"]
+    assert lines[1].change.startswith("+0.0 (−")
+
+
+def verdict(savings: float, low: float, high: float) -> Verdict:
+    row = {"savings_retained_low": low, "savings_retained_high": high}
+    return Verdict("v", "early exit", False, row, None, savings)
+
+
+def test_difference_joins_the_intervals() -> None:
+    one, other = verdict(0.8, 0.77, 0.84), verdict(0.5, 0.46, 0.53)
+    assert difference(one, other) == pytest.approx(
+        (0.3, 0.3 - 0.3 * 2**0.5 / 10, 0.3 + 0.4 * 2**0.5 / 10)
+    )
+    assert compared([other, verdict(nan, nan, nan)])[1].said == "no interval"
+
+
+def save(evaluation: Evaluation, folder: Path) -> Path:
+    columns = ["opened", "decisions"]
+    assert set(columns) <= set(evaluation.samples)
+    return evaluation.save(folder)
+
+
+def test_command(two: dict[str, Evaluation], tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    folders = [str(save(one, tmp_path / name)) for name, one in two.items()]
+    out = tmp_path / "deep" / "page.html"
+    assert main(["report", *folders, "--out", str(out), "--figures", "svg"]) == 0
+    assert "keeps more" in out.read_text()
+    assert (out.parent / "figures" / "comparison.svg").exists()
+    assert main(["report", *folders]) == 2
+    assert "name it with --out" in capsys.readouterr().err
+    assert main(["report", folders[0], folders[0], "--out", str(out)]) == 2
+    assert "the same folder is given twice" in capsys.readouterr().err
+
+
+def test_bad_folders(
+    two: dict[str, Evaluation], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    empty, other, lacking = tmp_path / "empty", tmp_path / "other", tmp_path / "lacking"
+    empty.mkdir()
+    save(two["before"], other)
+    (other / "meta.json").write_text('{"schema": 99}')
+    save(two["before"], lacking)
+    two["before"].samples.drop(columns="opened").to_parquet(lacking / "samples.parquet")
+    for folder, message in (
+        (empty, "holds no readable evaluation"),
+        (other, "was not written by this version"),
+        (lacking, "lacks the columns opened"),
+    ):
+        assert main(["report", str(folder)]) == 2
+        assert message in capsys.readouterr().err
