@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from effattack.assembly import COLUMNS
 from effattack.decisions import opened, to_text
 from effattack.scores import score_table
 
@@ -156,8 +157,6 @@ def cell(
             "clock": CLOCK if timed else None,
             "joules": np.nan,
             "clean_joules": np.nan,
-            "modelled_joules": np.nan,
-            "clean_modelled_joules": np.nan,
             "node": "bench" if timed else None,
             "device": "AMD EPYC 7R13" if timed else None,
             "opened": [opened(decided(fake, level)) for level in index],
@@ -182,7 +181,7 @@ def samples(
             for seed in seeds
         ],
         ignore_index=True,
-    )
+    ).reindex(columns=COLUMNS)
 
 
 def scores(rows: pd.DataFrame) -> pd.DataFrame:
