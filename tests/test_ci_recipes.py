@@ -19,6 +19,7 @@ import pytest
 from projects import QUICK
 
 from effattack.cli import main
+from effattack.recipes import made
 
 yaml = pytest.importorskip("yaml")
 
@@ -113,6 +114,7 @@ def test_the_release_gate_holds_what_was_there(project: pytest.Pytester) -> None
     models = project.path / "mypackage" / "models.py"
     models.write_text(MODELS.replace("return LinearSaver(", "return LinearSaver(9.0, "))
     del sys.modules["mypackage.models"]
+    made.cache_clear()  # as in a process of its own
     code, told = play(project, gate)
     assert code == 1
     assert re.match(r"worse than release: toy under clean: macs .* \(interval ×", told)
