@@ -26,8 +26,10 @@ SCHEMA = 2
 COLUMNS = [
     *("victim", "family", "attack", "kind", "threat", "eps", "seed", "sample", "label"),
     *("prediction", "clean_prediction", "macs", "clean_macs", "dense_macs", "max_macs", "constant"),
-    *("knife_edge", "linf", "l2", "seconds", "clean_seconds", "clock", "joules", "clean_joules"),
-    *("node", "device", "opened", "decisions", "image"),
+    *("knife_edge", "linf", "l2", "seconds", "clean_seconds", "clock"),
+    *("event_seconds", "clean_event_seconds", "environment", "joules", "clean_joules"),
+    *("idle_watts", "modelled_joules", "clean_modelled_joules", "node", "device"),
+    *("opened", "decisions", "image"),
 ]
 """Columns of the per-sample frame; README of the fields in ``docs/frames.md``."""
 
@@ -97,6 +99,7 @@ def _joined(rows: pd.DataFrame, clean: pd.DataFrame, cell: Cell, about: About) -
         seed=cell.spec.seed,
         clean_prediction=clean.prediction.to_numpy(),
         clean_macs=clean.macs.to_numpy(),
+        clean_modelled_joules=clean.modelled_joules.to_numpy(),
         dense_macs=about.dense_macs,
         max_macs=about.max_macs,
         constant=about.constant,

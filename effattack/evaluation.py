@@ -133,6 +133,7 @@ def evaluate(
     eps: float = 8 / 255,
     seeds: Sequence[int] = (0,),
     timed: int = 16,
+    seconds: float = 0.0,
     energy: bool = False,
     fit: tuple[Tensor, Tensor] | None = None,
     out: str | Path | None = None,
@@ -150,7 +151,8 @@ def evaluate(
         eps: l-inf budget of attacks given by name, where the name tells no threat.
         seeds: of attacks given by name, and of the controls.
         timed: images whose latency is measured, clean and attacked; 0 measures none.
-        energy: also meter their energy, where a counter is reachable; 25 s per attack.
+        seconds: of timing per attack, at least; three passes over the images in any case.
+        energy: also meter their energy, where a counter is reachable; 30 s per attack.
         fit: images and labels that unfitted universal attacks learn from; none may be scored.
         out: folder of finished cells; the same call with the same folder resumes.
         progress: called after each cell.
@@ -160,7 +162,16 @@ def evaluate(
         MeasurementError: if the audit fails or no gradient reaches the pixels.
     """
     planned = plan(
-        victim, images, labels, attacks, eps=eps, seeds=seeds, timed=timed, energy=energy, fit=fit
+        victim,
+        images,
+        labels,
+        attacks,
+        eps=eps,
+        seeds=seeds,
+        timed=timed,
+        seconds=seconds,
+        energy=energy,
+        fit=fit,
     )
     shelf, executor = Memory() if out is None else Store(Path(out) / "cells"), InProcess()
     discard_damaged([planned], shelf, executor)

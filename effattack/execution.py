@@ -25,7 +25,6 @@ from effattack.decisions import opened, to_text
 from effattack.errors import CellError, MeasurementError, StoreError
 from effattack.fitting import fitted
 from effattack.materials import Held
-from effattack.measure.clocks import WallClock
 from effattack.measure.counters import available_counters
 from effattack.measure.energy import energy_ratio
 from effattack.measure.environment import device_name
@@ -129,6 +128,7 @@ def run_attack(held: Held, spec: CellSpec) -> pd.DataFrame:
             "label": labels.cpu(),
             "prediction": found.logits.argmax(1).cpu(),
             "macs": found.macs,
+            "modelled_joules": found.modelled_joules,
             "knife_edge": found.knife_edge,
             "linf": change.abs().amax(1).cpu(),
             "l2": change.norm(dim=1).cpu(),
@@ -167,19 +167,26 @@ def ratio(times: pd.DataFrame) -> Interval:
 def _timed(held: Held, cell: Timing, rows: pd.DataFrame) -> pd.DataFrame:
     victim, clean = held.victim, held.images(cell.spec)[0][: cell.count]
     attacked = _images(rows, clean)
-    times = time_pairs(victim, clean, attacked, clocks=[WallClock(victim.device)])
-    joules, clean_joules = np.nan, np.nan
+    times = time_pairs(victim, clean, attacked, seconds=cell.seconds)
+    by_clock = dict(iter(times.groupby("clock")))
+    wall, events = by_clock["wall"], by_clock.get("cuda_event")
+    joules, clean_joules, idle = np.nan, np.nan, np.nan
     if cell.energy and (counters := available_counters(victim.device)[0]):
         measured = energy_ratio(victim, clean, attacked, counters[0])
         joules, clean_joules = measured.joules_attacked, measured.joules_clean
+        idle = measured.idle_watts
     return pd.DataFrame(
         {
-            "sample": rows["sample"].to_numpy()[: len(times)],
-            "seconds": times.seconds_attacked,
-            "clean_seconds": times.seconds_clean,
-            "clock": times.clock,
+            "sample": rows["sample"].to_numpy()[: len(wall)],
+            "seconds": wall.seconds_attacked.to_numpy(),
+            "clean_seconds": wall.seconds_clean.to_numpy(),
+            "clock": "wall",
+            "event_seconds": np.nan if events is None else events.seconds_attacked.to_numpy(),
+            "clean_event_seconds": np.nan if events is None else events.seconds_clean.to_numpy(),
+            "environment": wall.environment.to_numpy(),
             "joules": joules,
             "clean_joules": clean_joules,
+            "idle_watts": idle,
             "node": platform.node(),
             "device": device_name(victim.device),
         }

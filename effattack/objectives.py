@@ -5,7 +5,7 @@ An objective guides the search; it never judges. Iterates are chosen by executed
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
@@ -116,7 +116,7 @@ class UniformExits:
 class UniformSignificance:
     """DeSparsify's loss on ATS: − mean over blocks of KL(S ‖ uniform), S the token significance.
 
-    Hazan et al. 2024, section 4.2. The uniform distribution is over the tokens that reach the
+    Yehezkel et al. 2024, section 4.2. The uniform distribution is over the tokens that reach the
     block.
     """
 
@@ -128,11 +128,54 @@ class UniformSignificance:
             )
 
     def __call__(self, trace: Trace, goal: Goal) -> Tensor:
+        return -self.divergence(trace).mean(1)
+
+    def divergence(self, trace: Trace) -> Tensor:
+        """(B, blocks): KL(S ‖ uniform)."""
         scores = trace.aux["significance"]
         live = torch.stack([gate.reached for gate in trace.gates], dim=1).sum(2)
         tiny = torch.finfo(scores.dtype).tiny
-        divergence = (scores * (scores.clamp_min(tiny) * live[:, :, None]).log()).sum(2)
-        return -divergence.mean(1)
+        return (scores * (scores.clamp_min(tiny) * live[:, :, None]).log()).sum(2)
+
+
+@dataclass(frozen=True)
+class WeightedSignificance(UniformSignificance):
+    """Ours, no paper's: the same divergence, every block weighted by the cost-to-go of its gate.
+
+    The weights are scaled to a mean of 1, so that the value compares with the unweighted one. On
+    a real ViT-Tiny with ATS they made the difference between DeSparsify's loss and the hinge.
+    """
+
+    def __call__(self, trace: Trace, goal: Goal) -> Tensor:
+        divergence = self.divergence(trace)
+        costs = [torch.as_tensor(gate.cost).double().mean() for gate in trace.gates]
+        weights = torch.stack(costs).to(divergence)
+        return -(divergence * weights / weights.mean()).mean(1)
+
+
+@dataclass(frozen=True)
+class ByMechanism:
+    """A paper's losses on ATS, A-ViT and AdaViT, told apart by what the traces show.
+
+    Args:
+        paper: what the attack is called.
+        losses: what a loss needs of ``trace.aux`` -> the loss; the first that fits is taken.
+    """
+
+    paper: str
+    losses: Mapping[str, Callable[[Trace, Goal], Tensor]]
+
+    def check(self, trace: Trace, victim: Victim) -> None:
+        if not any(shown in trace.aux for shown in self.losses):
+            raise NotApplicable(
+                f"{self.paper} attacks ATS, A-ViT and AdaViT, which are token sparsification; "
+                f"{victim.name} is a victim of {victim.family} and shows no "
+                f"{' and no '.join(self.losses)} in its trace"
+            )
+
+    def __call__(self, trace: Trace, goal: Goal) -> Tensor:
+        fitting = next(shown for shown in self.losses if shown in trace.aux)
+        return self.losses[fitting](trace, goal)
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,7 @@ class Timing(Cell):
 
     attacked: CellSpec
     count: int
+    seconds: float
     energy: bool
 
 
@@ -62,6 +63,7 @@ class Plan:
     skipped: tuple[dict[str, str], ...]
     notes: tuple[str, ...]
     timed: int
+    seconds: float
     energy: bool
 
     def timings(self, place: str) -> tuple[Timing, ...]:
@@ -70,7 +72,8 @@ class Plan:
         Args:
             place: the device, by name: a timing is true of it alone.
         """
-        work = f"timing of {self.timed} images on {place}{', with energy' * self.energy}"
+        long = f"for {self.seconds:g} s " * (self.seconds > 0)
+        work = f"timing of {self.timed} images {long}on {place}{', with energy' * self.energy}"
         return tuple(
             Timing(
                 replace(cell.spec, work=work),
@@ -81,6 +84,7 @@ class Plan:
                 macs=30 * self.timed * self.about.work,
                 attacked=cell.spec,
                 count=self.timed,
+                seconds=self.seconds,
                 energy=self.energy,
             )
             for cell in self.cells
@@ -102,11 +106,12 @@ def plan(
     eps: float = 8 / 255,
     seeds: Sequence[int] = (0,),
     timed: int = 16,
+    seconds: float = 0.0,
     energy: bool = False,
     fit: tuple[Tensor, Tensor] | None = None,
 ) -> Plan:
     """The cells of an evaluation, checked but not run; see :func:`effattack.evaluate`."""
-    _check_arguments(victim, attacks, seeds, timed)
+    _check_arguments(victim, attacks, seeds, timed, seconds)
     check_images(images, victim.input_shape)
     check_labels(labels, len(images), victim.num_classes)
     check_declared(victim)
@@ -119,6 +124,7 @@ def plan(
         notes=[],
         size=SLICE,
         timed=timed,
+        seconds=seconds,
         energy=energy,
         device=str(victim.device),
         threads=torch.get_num_threads(),
@@ -133,6 +139,7 @@ def listed(
     notes: Sequence[str],
     size: int,
     timed: int,
+    seconds: float,
     energy: bool,
     device: str,
     threads: int,
@@ -146,6 +153,7 @@ def listed(
         notes: what is to be told with the results already.
         size: images per slice.
         timed: images whose latency is measured.
+        seconds: of timing per attack, at least.
         energy: whether their energy is metered too.
         device: where cells run.
         threads: of each cell.
@@ -188,7 +196,7 @@ def listed(
     for note in notes:
         warnings.warn(note, stacklevel=4)
     timed = min(timed, count, size, KEPT)
-    return Plan(about, tuple(cells), tuple(skipped), tuple(notes), timed, energy)
+    return Plan(about, tuple(cells), tuple(skipped), tuple(notes), timed, seconds, energy)
 
 
 def _cell(attack: Attack, base: CellSpec, maker: Maker) -> Cell:
@@ -230,7 +238,11 @@ def attacks_of(
 
 
 def _check_arguments(
-    victim: Victim, attacks: Sequence[Attack | str], seeds: Sequence[int], timed: int
+    victim: Victim,
+    attacks: Sequence[Attack | str],
+    seeds: Sequence[int],
+    timed: int,
+    seconds: float,
 ) -> None:
     if not isinstance(victim, Victim):
         raise UsageError(
@@ -242,8 +254,11 @@ def _check_arguments(
             f"attacks = {attacks!r}: give a list of attacks made for the victim, such as "
             "[Slowdown(victim)], or of names, such as ['Slowdown']"
         )
-    if not seeds or timed < 0:
-        raise UsageError(f"seeds = {seeds}, timed = {timed}: give at least one seed, timed >= 0")
+    if not seeds or timed < 0 or not 0 <= seconds < float("inf"):
+        raise UsageError(
+            f"seeds = {seeds}, timed = {timed}, seconds = {seconds}: give at least one seed, and "
+            "images and seconds to time of 0 or more"
+        )
 
 
 def _attacks(

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from effattack.errors import MeasurementError
-from effattack.measure.statistics import median_ratio, ratio_of_sums
+from effattack.measure.statistics import Interval, median_ratio, proportion, ratio_of_sums
 
 CELL = ["victim", "attack", "threat", "eps"]
 """What one row of scores is of."""
@@ -19,7 +19,11 @@ COLUMNS = [
     "eps",
     "samples",
     "accuracy",
+    "accuracy_low",
+    "accuracy_high",
     "agreement",
+    "agreement_low",
+    "agreement_high",
     "macs",
     "clean_macs",
     "dense_macs",
@@ -29,14 +33,15 @@ COLUMNS = [
     "attack_success",
     "attack_success_dense",
     "savings_retained",
-    "savings_low",
-    "savings_high",
+    "savings_retained_low",
+    "savings_retained_high",
     "constant",
     "latency_ratio",
     "latency_low",
     "latency_high",
     "clock",
     "energy_ratio",
+    "modelled_energy_ratio",
 ]
 """Columns of ``scores.csv``."""
 
@@ -89,15 +94,21 @@ def _scores(rows: pd.DataFrame) -> dict[str, object]:
     constant = bool(rows.constant.all())
     success = 0.0 if constant else attack_success(rows.macs, rows.clean_macs, rows.max_macs)
     dense = 0.0 if constant else attack_success(rows.macs, rows.clean_macs, rows.dense_macs)
+    retained = Interval(1, 1, 1) if constant else _retained(rows)
+    right = _share(rows, rows.prediction == rows.label)
+    same = _share(rows, rows.prediction == rows.clean_prediction)
     timed = rows.dropna(subset=["seconds", "clean_seconds"])
-    latency = median_ratio(timed.seconds.to_numpy(float), timed.clean_seconds.to_numpy(float))
-    low, high = _savings_interval(rows, constant)
+    latency = _latency(timed)
     return {
         "family": rows.family.iloc[0],
         "kind": rows.kind.iloc[0],
         "samples": len(rows),
-        "accuracy": (rows.prediction == rows.label).mean(),
-        "agreement": (rows.prediction == rows.clean_prediction).mean(),
+        "accuracy": right.value,
+        "accuracy_low": right.low,
+        "accuracy_high": right.high,
+        "agreement": same.value,
+        "agreement_low": same.low,
+        "agreement_high": same.high,
         "macs": rows.macs.mean(),
         "clean_macs": rows.clean_macs.mean(),
         "dense_macs": rows.dense_macs.mean(),
@@ -107,24 +118,35 @@ def _scores(rows: pd.DataFrame) -> dict[str, object]:
         "attack_success": success,
         "attack_success_dense": dense,
         "savings_retained": 1 - success,
-        "savings_low": low,
-        "savings_high": high,
+        "savings_retained_low": retained.low,
+        "savings_retained_high": retained.high,
         "constant": constant,
         "latency_ratio": latency.value,
         "latency_low": latency.low,
         "latency_high": latency.high,
         "clock": timed.clock.iloc[0] if len(timed) else None,
         "energy_ratio": _ratio(rows.joules, rows.clean_joules),
+        "modelled_energy_ratio": _ratio(rows.modelled_joules, rows.clean_modelled_joules),
     }
 
 
-def _savings_interval(rows: pd.DataFrame, constant: bool) -> tuple[float, float]:
-    """Over images: the seeds of one image are one observation. Savings are never below 0."""
-    if constant:
-        return 1.0, 1.0
-    images = rows[["macs", "clean_macs", "max_macs"]].groupby(rows["sample"]).sum(min_count=1)
-    success = ratio_of_sums(images.macs - images.clean_macs, images.max_macs - images.clean_macs)
-    return float(np.maximum(0, 1 - success.high)), 1 - success.low  # NaN stays NaN
+def _retained(rows: pd.DataFrame) -> Interval:
+    """Bootstrapped over images; the seeds of an image stay together."""
+    left, saved = rows.max_macs - rows.macs, rows.max_macs - rows.clean_macs
+    return ratio_of_sums(left.groupby(rows["sample"]).sum(), saved.groupby(rows["sample"]).sum())
+
+
+def _share(rows: pd.DataFrame, holds: pd.Series) -> Interval:
+    """Of images; one that holds under some of its seeds adds the share of them."""
+    images = holds.groupby(rows["sample"]).mean()
+    return proportion(images.sum(), len(images))
+
+
+def _latency(timed: pd.DataFrame) -> Interval:
+    """Over images; the seeds of one are averaged in the logarithm."""
+    logs = np.log(timed[["seconds", "clean_seconds"]].astype(float))
+    images = np.exp(logs.groupby(timed["sample"]).mean())
+    return median_ratio(images.seconds, images.clean_seconds)
 
 
 def _ratio(attacked: pd.Series, clean: pd.Series) -> float:

@@ -45,6 +45,7 @@ class Sweep:
         samples: images, evenly spread over the data; None: all.
         slice: images per cell: what an interruption can lose.
         timed: images whose latency is measured, at most a slice; 0: none.
+        seconds: of timing per attack, at least; three passes over the images in any case.
         energy: also meter their energy.
         device: ``"cpu"`` or ``"cuda"``.
         skip_bad: pass over unreadable images of a folder, and count them.
@@ -62,6 +63,7 @@ class Sweep:
     samples: int | None = None
     slice: int = SLICE
     timed: int = 16
+    seconds: float = 0.0
     energy: bool = False
     device: str = "cpu"
     skip_bad: bool = False
@@ -75,8 +77,11 @@ class Sweep:
                 raise UsageError(
                     f"{axis} names {twice.pop()!r} twice: two cells would have one identity"
                 )
-        if self.slice < 1 or self.timed < 0:
-            raise UsageError(f"slice = {self.slice}, timed = {self.timed}: at least 1 and 0")
+        if self.slice < 1 or self.timed < 0 or not 0 <= self.seconds < float("inf"):
+            raise UsageError(
+                f"slice = {self.slice}, timed = {self.timed}, seconds = {self.seconds}: at least "
+                "1, 0 and 0"
+            )
         if self.device not in ("cpu", "cuda"):
             raise UsageError(f"device = {self.device!r}: it is 'cpu' or 'cuda'")
         for name in self.attacks:
@@ -153,6 +158,7 @@ class Sweep:
             notes=notes,
             size=self.slice,
             timed=self.timed,
+            seconds=self.seconds,
             energy=self.energy,
             device="cuda:0" if self.device == "cuda" else "cpu",
             threads=1,

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from effattack.errors import AuditError, UsageError
 from effattack.measure.macs import MacsCounter
+from effattack.measure.modelled import modelled_joules
 
 MARGIN_SLACK = 1e-5
 """Decisions closer to their threshold than this may differ between paths in float32."""
@@ -205,6 +206,8 @@ class Audit(NamedTuple):
     """(B, classes): from ``forward``, one image at a time."""
     macs: Tensor
     """(B,) float64: MACs counted while ``forward`` ran."""
+    modelled_joules: Tensor
+    """(B,) float64: by :mod:`effattack.measure.modelled` from what was counted."""
     knife_edge: Tensor
     """(B,) bool: a decision fell within rounding of its threshold; float64 paths agree there."""
     decisions: tuple[dict[str, Tensor], ...]
@@ -227,7 +230,7 @@ def audit(victim: Victim, images: Tensor) -> Audit:
         AuditError: with the first image that differs, by how much, the module whose MACs are just
             that many, if there is one, where the MACs went, and which gates were open.
     """
-    logits, macs, knife_edge, decisions = [], [], [], []
+    logits, macs, joules, knife_edge, decisions = [], [], [], [], []
     for index, image in enumerate(images.split(1)):
         with torch.no_grad():
             with MacsCounter() as counter:
@@ -238,11 +241,13 @@ def audit(victim: Victim, images: Tensor) -> Audit:
         if not agrees and not (_near_threshold(trace) and _agrees_in_float64(victim, image)):
             raise AuditError(_difference(victim, image, index, trace))
         macs.append(counter.total)
+        joules.append(modelled_joules(counter))
         knife_edge.append(not agrees)
         decisions.append({gate.name: gate.active.flatten().cpu() for gate in trace.gates})
     return Audit(
         logits=torch.cat(logits),
         macs=torch.tensor(macs, dtype=torch.float64),
+        modelled_joules=torch.tensor(joules, dtype=torch.float64),
         knife_edge=torch.tensor(knife_edge),
         decisions=tuple(decisions),
     )

@@ -161,6 +161,22 @@ def test_lists_and_doctor(capsys: pytest.CaptureFixture) -> None:
         assert word in printed
 
 
+def test_calibration_writes_its_table_and_every_trial(
+    project: Path, capsys: pytest.CaptureFixture
+) -> None:
+    options = ["--victim", "mine:build", "--data", "mine:data", "--trials", "1", "--load", "1"]
+    options += ["--seconds", "0.01", "--slowdown", "0", "--slowdown", "900", "--images", "6"]
+    assert main(["calibrate", *options, "--out", "tables/power.md"]) == 0
+    table = (project / "tables" / "power.md").read_text()
+    assert table.strip() in capsys.readouterr().out
+    for text in ("| 900% | ABBA | 1 |", "| 0% | sequential | 1 |", "beside 1 busy", "Smallest"):
+        assert text in table
+    trials = pd.read_csv(project / "tables" / "power.csv")
+    assert trials.slowdown.tolist() == [0, 0, 9, 9]
+    assert main(["calibrate", *options, "--seconds", "0"]) == 2
+    assert "1 trials of 0.0 s" in capsys.readouterr().err
+
+
 def test_the_defaults_are_registered() -> None:
     assert set(DEFAULT_VICTIMS) <= set(registered())
     for name in DEFAULT_VICTIMS[:1]:
@@ -168,15 +184,15 @@ def test_the_defaults_are_registered() -> None:
 
 
 def test_a_damaged_weight_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from effattack.models_zoo import embedded
+    from effattack.models_zoo import files
 
     for suffix in ("safetensors", "sha256"):
-        shutil.copy(embedded.WEIGHTS / f"digits_vit.{suffix}", tmp_path)
+        shutil.copy(files.WEIGHTS / f"digits_vit.{suffix}", tmp_path)
     file = tmp_path / "digits_vit.safetensors"
     weights = bytearray(file.read_bytes())
     weights[-1] ^= 1
     file.write_bytes(weights)
-    monkeypatch.setattr(embedded, "WEIGHTS", tmp_path)
+    monkeypatch.setattr(files, "WEIGHTS", tmp_path)
     with pytest.raises(UsageError, match=r"digits_vit.safetensors cannot be read .* damaged"):
         load_victim("digits_vit_ats")
 

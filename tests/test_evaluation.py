@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -12,10 +13,14 @@ import torch
 from toys import LinearSaver, grey_images
 
 import effattack
+from effattack import execution
 from effattack.assembly import COLUMNS
 from effattack.attacks import Attack, DeepSloth, Slowdown
 from effattack.errors import AuditError, UsageError
 from effattack.evaluation import Evaluation
+from effattack.measure import latency
+from effattack.measure.clocks import WallClock
+from effattack.measure.statistics import Interval
 from effattack.scores import COLUMNS as SCORES
 from effattack.victim import Opaque, Trace, Victim
 
@@ -124,6 +129,43 @@ def test_latency_names_its_clock_and_checks_itself(toy: LinearSaver, data: tuple
     assert timed == (0 if latency["fired"] else 8)
     assert latency["fired"] == any("no latency is given" in note for note in found.meta["notes"])
     assert found.meta["energy"]
+
+
+def test_a_device_that_vanishes_while_it_is_timed_loses_no_finished_row(
+    toy: LinearSaver, data: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    def vanishing(*arguments: object, **settings: object) -> pd.DataFrame:
+        calls.append(arguments)
+        if len(calls) == 4:
+            raise RuntimeError("CUDA error: unspecified launch failure")
+        return latency.time_pairs(*arguments, **settings)
+
+    monkeypatch.setattr(execution, "time_pairs", vanishing)
+    monkeypatch.setattr(Interval, "excludes", lambda *_: False)
+    with pytest.raises(RuntimeError, match="launch failure"):
+        run(toy, data, ["Slowdown"], timed=6, out=tmp_path)
+    assert len(list((tmp_path / "cells").glob("*.parquet"))) == 1 + 4 + 3
+    monkeypatch.setattr(Slowdown, "run", lambda *_: pytest.fail("attacked again"))
+    found = run(toy, data, ["Slowdown"], timed=6, out=tmp_path)
+    assert len(calls) == 5
+    assert found.samples.seconds.notna().sum() == 4 * 6
+
+
+def test_cuda_events_stand_beside_the_wall_clock(
+    toy: LinearSaver, data: tuple, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Events(WallClock):
+        name = "cuda_event"
+
+    monkeypatch.setattr(latency, "clocks_for", lambda device: (WallClock(device), Events(device)))
+    monkeypatch.setattr(Interval, "excludes", lambda *_: False)
+    rows = run(toy, data, ["Slowdown"], timed=6).samples
+    timed = rows[rows.event_seconds.notna() & rows.clean_event_seconds.notna()]
+    assert len(timed) == len(rows[rows.seconds.notna()]) == 4 * 6
+    assert set(timed.clock) == {"wall"}
+    assert json.loads(timed.environment.iloc[0])["device"] == "cpu"
 
 
 def test_several_seeds(toy: LinearSaver, data: tuple) -> None:

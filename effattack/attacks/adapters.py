@@ -1,4 +1,4 @@
-"""Standard accuracy attacks from torchattacks and foolbox, one thin adapter each.
+"""What the adapters of torchattacks and foolbox share.
 
 The libraries attack ``trace(images).logits``, which has a gradient where an int8 forward has none.
 They are not trusted beyond that: what they return is put back into the budget and onto the 8-bit
@@ -16,18 +16,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Generator, Tensor, nn
 
-from effattack.attacks.base import Attack, Kind
+from effattack.attacks.base import Attack, Kind, budget
 from effattack.errors import UsageError, unknown_name
 from effattack.objectives import Goal
-from effattack.threats import Linf
+from effattack.threats import Threat
 from effattack.victim import Victim
-
-LINF = {
-    *("APGD", "APGDT", "AutoAttack", "BIM", "DIFGSM", "EOTPGD", "FAB", "FFGSM", "FGSM", "Jitter"),
-    *("MIFGSM", "NIFGSM", "PGD", "PGDRS", "PIFGSM", "PIFGSMPP", "RFGSM", "SINIFGSM", "SPSA"),
-    *("Square", "TIFGSM", "TPGD", "UPGD", "VMIFGSM", "VNIFGSM"),
-}
-"""Attacks of torchattacks whose ``eps`` is an l-inf radius; elsewhere it is another budget."""
 
 
 class TracedLogits(nn.Module):
@@ -42,30 +35,50 @@ class TracedLogits(nn.Module):
 
 
 class LibraryAttack(Attack):
-    """One l-inf attack of another library, by its class name there.
+    """One attack of another library, by its class name there.
+
+    What the library knows of its budget is passed on; whatever it returns is projected on the
+    threat. Attacks that look for the smallest change are cut down to the budget.
 
     Args:
         victim: any victim whose trace has a gradient.
         attack: class name in the library, such as ``"PGD"``.
-        eps: l-inf budget in [0, 1] pixels.
+        eps: l-inf budget in [0, 1] pixels, for attacks of that kind.
+        threat: the budget of the others: ``"l2:1.0"``, ``"pixels:20"``, ...
         seed: global random state of torch, NumPy and Python while it runs; restored afterwards.
         options: passed on to the attack's constructor.
 
     Raises:
-        UsageError: if the library is not installed, has no such attack, or it takes no such option.
+        UsageError: if the library is not installed, has no such attack, it takes no such option, or
+            it cannot use such a budget.
     """
 
     kind: ClassVar[Kind] = "accuracy"
     library: ClassVar[str]
 
     def __init__(
-        self, victim: Victim, attack: str, eps: float = 8 / 255, *, seed: int = 0, **options: Any
+        self,
+        victim: Victim,
+        attack: str,
+        eps: float = 8 / 255,
+        *,
+        threat: Threat | str | None = None,
+        seed: int = 0,
+        **options: Any,
     ) -> None:
         self.attack = attack
         self.options = options
-        if attack not in self.known():
-            raise unknown_name(f"{self.library} attack", attack, self.known())
-        super().__init__(victim, Linf(eps), seed=seed)
+        known = self.known()
+        if attack not in known:
+            raise unknown_name(f"{self.library} attack", attack, known)
+        self.cls, usable = known[attack]
+        super().__init__(victim, budget(eps, threat), seed=seed)
+        name = self.threat.name.partition("@")[0]
+        if name not in usable:
+            raise UsageError(
+                f"{self.label} cannot use the budget {self.threat}: write {self.label}(threat="
+                f"{' or '.join(repr(_EXAMPLES[kind]) for kind in usable)})"
+            )
 
     @property
     def label(self) -> str:
@@ -73,79 +86,53 @@ class LibraryAttack(Attack):
 
     def run(self, clean: Tensor, goal: Goal, generator: Generator) -> Tensor:
         model = TracedLogits(self.victim).eval()
-        found = self.perturb(model, clean.clone(), goal.labels).detach()
+        found = self.perturb(model, clean.clone(), goal.labels).detach().to(clean)
         broken = ~torch.isfinite(found).flatten(1).all(1)
         found = torch.where(broken.view(-1, *[1] * (clean.dim() - 1)), clean, found)
         return self.threat.on_grid(self.threat.project(found, clean), clean)
 
     @classmethod
     @abstractmethod
-    def known(cls) -> dict[str, type]:
-        """The attacks of the library, by name."""
+    def known(cls) -> dict[str, tuple[Any, tuple[str, ...]]]:
+        """The attacks of the library that work here: name -> class, and the budgets it can use."""
 
     @abstractmethod
     def perturb(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         """Run the library's attack."""
 
 
-class Torchattacks(LibraryAttack):
-    """An attack of torchattacks: ``Torchattacks(victim, "PGD", eps=8/255, steps=10)``.
-
-    Kim, "Torchattacks: a PyTorch repository for adversarial attacks", arXiv 2010.01950.
-    """
-
-    library = "torchattacks"
-
-    @classmethod
-    def known(cls) -> dict[str, type]:
-        classes = _classes(_import("torchattacks", "effattack[torchattacks]"))
-        return {name: cls for name, cls in classes.items() if name in LINF}
-
-    def perturb(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        attack = _construct(
-            self.known()[self.attack], self.label, model, eps=self.eps, **self.options
-        )
-        return attack(images, labels)
+_EXAMPLES = {
+    "linf": "linf:8/255",
+    "l2": "l2:1.0",
+    "l1": "l1:10",
+    "pixels": "pixels:20",
+    "box": "box",
+}
 
 
-class Foolbox(LibraryAttack):
-    """An attack of foolbox: ``Foolbox(victim, "LinfPGD", eps=8/255, steps=40)``.
-
-    Rauber et al., "Foolbox Native", JOSS 2020.
-    """
-
-    library = "foolbox"
-
-    @classmethod
-    def known(cls) -> dict[str, type]:
-        foolbox = _import("foolbox", "foolbox")
-        return {
-            name: cls
-            for name, cls in _classes(foolbox.attacks).items()
-            if not inspect.isabstract(cls)
-            and getattr(cls, "distance", None) == foolbox.distances.linf
-        }
-
-    def perturb(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        attack = _construct(self.known()[self.attack], self.label, **self.options)
-        wrapped = _import("foolbox", "foolbox").PyTorchModel(
-            model, bounds=(0, 1), device=images.device
-        )
-        return attack(wrapped, images, labels, epsilons=self.eps)[1]
-
-
-def _classes(module: Any) -> dict[str, type]:
+def classes(module: Any) -> dict[str, type]:
+    """The public classes of a module, by name."""
     return {name: thing for name, thing in vars(module).items() if inspect.isclass(thing)}
 
 
-def _import(module: str, extra: str) -> Any:
+def imported(module: str, extra: str) -> Any:
+    """A library, imported on first use.
+
+    Raises:
+        UsageError: naming what to install.
+    """
     try:
         return import_module(module)
     except ImportError as error:
         raise UsageError(f"{module} is not installed ({error}): pip install '{extra}'") from error
 
 
-def _construct(cls: Any, name: str, *arguments: Any, **options: Any) -> Any:
+def construct(cls: Any, name: str, *arguments: Any, **options: Any) -> Any:
+    """An attack of a library, made.
+
+    Raises:
+        UsageError: with its signature, if it takes no such options.
+    """
     try:
         return cls(*arguments, **options)
     except TypeError as error:

@@ -1,34 +1,113 @@
-"""DeSparsify: make all tokens look equally significant, so that none is dropped."""
+"""DeSparsify: no token, head or block is left out."""
 
 from __future__ import annotations
 
-from effattack.attacks.base import GradientAttack
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Generator, Tensor
+
+from effattack.attacks.base import GradientAttack, budget, check_objective, undisturbed
+from effattack.attacks.desparsify_losses import DESPARSIFY
 from effattack.attacks.search import ProjectedGradient, cosine
-from effattack.objectives import KeepPrediction, UniformSignificance
-from effattack.threats import Linf
+from effattack.attacks.several import OneAtATime, Several
+from effattack.attacks.training import Steepest, Training
+from effattack.attacks.universal import UniversalAttack
+from effattack.cells import victim_digest
+from effattack.objectives import Goal, KeepPrediction
+from effattack.registry import load_victim
+from effattack.threats import Threat
 from effattack.victim import Victim
 
 
 class DeSparsify(GradientAttack):
-    """Drives the significance of the tokens of ATS towards uniform, so that none is dropped.
+    """Drives all tokens towards equal significance (ATS), late halting (A-ViT), or policies that
+    keep everything (AdaViT), and the prediction towards staying.
 
-    Hazan, Elovici, Shabtai et al.: "DeSparsify: Adversarial Attack Against Token Sparsification
-    Mechanisms in Vision Transformers", NeurIPS 2024 (arXiv 2402.02554); the single-image attack on
-    ATS, equations 2 to 6.
+    Yehezkel, Zolfi, Baras, Elovici, Shabtai: "DeSparsify: Adversarial Attack Against Token
+    Sparsification Mechanisms", NeurIPS 2024 (arXiv 2402.02554); the single-image and the ensemble
+    attack, section 4, losses in :mod:`effattack.attacks.desparsify_losses`.
 
-    Minimises the mean over blocks of KL(S ‖ uniform) plus λ times the cross-entropy to the clean
-    prediction, by PGD with steps falling from ε/10 to 0 along a cosine.
+    Minimises the mechanism's loss plus λ times the cross-entropy to the clean prediction, by PGD
+    with steps falling from ε/10 to 0 along a cosine. With ``others``, for an attacker who does not
+    know the mechanism: at every step the loss of one victim, drawn at random, and the mean
+    cross-entropy of all.
 
     Official code: none (the repository holds figures only). The number of iterations is not given
-    in the paper; 50 is ours. Divergences: the best iterate by executed MACs is returned; iterates
-    are rounded to 8 bits.
+    in the paper; 50 is ours. Divergences: the best iterate by executed MACs is returned (with
+    ``others``: by the sum of theirs, for the attacker does not know which counts); iterates are
+    rounded to 8 bits; on AdaViT the mean of the policies' Gumbel samples stands for the samples.
 
     Args:
-        victim: ATS on a ViT.
+        victim: ATS, A-ViT or AdaViT on a ViT.
         eps: l-inf budget in [0, 1] pixels (paper: 16/255; 8 and 32 in its appendix).
+        threat: another budget in place of ``eps``.
+        others: further such victims, or their names, that it is crafted on as well.
         steps: gradient evaluations.
         prediction_weight: λ (paper: 8e-4).
-        seed: of the random start.
+        seed: of the random start, and of the draw.
+
+    Raises:
+        NotApplicable: for other victims.
+        UsageError: for ``others`` that take other images.
+    """
+
+    def __init__(
+        self,
+        victim: Victim,
+        eps: float = 16 / 255,
+        *,
+        threat: Threat | str | None = None,
+        others: Sequence[Victim | str] = (),
+        steps: int = 50,
+        prediction_weight: float = 8e-4,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(
+            victim,
+            budget(eps, threat),
+            KeepPrediction(DESPARSIFY, prediction_weight),
+            ProjectedGradient(steps, cosine(0.1)),
+            seed,
+        )
+        self.together: Several | None = None
+        if others:
+            known = [load_victim(each) if isinstance(each, str) else each for each in others]
+            names = [e if isinstance(e, str) else e.name for e in others]
+            self.settings = {**self.settings, "others": tuple(names)}
+            self.others_digest = [victim_digest(other) for other in known]
+            self.together = Several([victim, *known])
+            self.objective = OneAtATime(DESPARSIFY, prediction_weight)
+            check_objective(self.objective, self.together)
+
+    def run(self, clean: Tensor, goal: Goal, generator: Generator) -> Tensor:
+        if self.together is None:
+            return super().run(clean, goal, generator)
+        with undisturbed(self.together):
+            with torch.no_grad():
+                logits = self.together.trace(clean).logits
+            goal = replace(goal, victim=self.together, logits=logits)
+            return super().run(clean, goal, generator)
+
+
+class UniversalDeSparsify(UniversalAttack):
+    """The same loss for one perturbation of all images, one per class, or one patch.
+
+    The paper's class-universal, universal and universal-patch variants (64 x 64 at the top left of
+    224 x 224, any pixels: ``threat="patch:64@0,0"``), learnt on 1,000 images and scored on others.
+    Steps fall from ε/10 to 0 along a cosine; in a patch, ε is the pixel range. Epochs and batch
+    are not given in the paper; these are ours.
+
+    Args:
+        victim: ATS, A-ViT or AdaViT on a ViT.
+        eps: l-inf budget in [0, 1] pixels (paper: 16/255).
+        threat: another budget in place of ``eps``.
+        epochs: passes over the images that it is fitted on.
+        batch: images of one step.
+        per_class: one perturbation per class, chosen by the label.
+        prediction_weight: λ (paper: 8e-4).
+        seed: of the start, the order of the batches and the places of a patch.
 
     Raises:
         NotApplicable: for other victims.
@@ -39,22 +118,18 @@ class DeSparsify(GradientAttack):
         victim: Victim,
         eps: float = 16 / 255,
         *,
-        steps: int = 50,
+        threat: Threat | str | None = None,
+        epochs: int = 20,
+        batch: int = 32,
+        per_class: bool = False,
         prediction_weight: float = 8e-4,
         seed: int = 0,
     ) -> None:
         super().__init__(
             victim,
-            Linf(eps),
-            KeepPrediction(UniformSignificance(), prediction_weight),
-            ProjectedGradient(steps, cosine(0.1)),
+            budget(eps, threat),
+            KeepPrediction(DESPARSIFY, prediction_weight),
+            Training(epochs, batch, Steepest(cosine(0.1))),
             seed,
-        )
-
-    @classmethod
-    def why_not(cls, victim: Victim) -> str | None:
-        if victim.family == "token sparsification":
-            return None
-        return (
-            f"DeSparsify needs token sparsification; {victim.name} is a victim of {victim.family}"
+            per_class=per_class,
         )

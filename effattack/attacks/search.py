@@ -28,6 +28,12 @@ def cosine(first: float, last: float = 0.0) -> Schedule:
     return lambda progress: last + (first - last) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
+def cosine_restarts(first: float, last: float, cycles: int) -> Schedule:
+    """The same, ``cycles`` times over (warm restarts: Loshchilov and Hutter, ICLR 2017)."""
+    fall = cosine(first, last)
+    return lambda progress: fall(progress * cycles % 1)
+
+
 def constant(size: float) -> Schedule:
     """The same step throughout."""
     return lambda progress: size

@@ -1,4 +1,4 @@
-"""The command line: ``effattack run | list | report | scoreboard | doctor``, a file per command.
+"""The command line: ``effattack run``, ``list``, ``report`` and others, one file per command.
 
 A command is a module with its ``HELP`` line, its ``arguments`` and its ``run``.
 
@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from effattack.cli import doctor, listing, report, run, scoreboard
+from effattack.cli import calibrate, doctor, listing, report, run, scoreboard
 from effattack.errors import EffattackError, FactoryError, MeasurementError
 from effattack.terminal import PLAIN
 
@@ -25,6 +25,7 @@ COMMANDS = {
     "report": report,
     "scoreboard": scoreboard,
     "doctor": doctor,
+    "calibrate": calibrate,
 }
 EXAMPLES = """examples:
   effattack run

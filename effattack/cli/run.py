@@ -54,7 +54,13 @@ def arguments(run: argparse.ArgumentParser) -> None:
     what.add_argument("--device", choices=["cpu", "cuda"], help="(cpu)")
     what.add_argument("--seed", type=int, help="(0)")
     what.add_argument(
-        "--energy", action="store_true", default=None, help="meter energy: 25 s per attack"
+        "--timing",
+        type=float,
+        metavar="SECONDS",
+        help="per attack, at least; effattack calibrate says what they buy (three passes)",
+    )
+    what.add_argument(
+        "--energy", action="store_true", default=None, help="meter energy: 30 s per attack"
     )
     run.add_argument("--skip-bad", action="store_true", help="pass over unreadable images")
     where = run.add_argument_group("where to run it")
@@ -132,6 +138,7 @@ def _sweep(options: argparse.Namespace) -> Sweep:
         "fit": options.fit_data,
         "device": options.device,
         "seeds": None if options.seed is None else (options.seed,),
+        "seconds": options.timing,
         "energy": options.energy,
     }
     given = {key: value for key, value in given.items() if value is not None}

@@ -11,6 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from effattack.errors import UsageError, unknown_name
 from effattack.victim import Victim
 
 Call = Callable[[], object]
@@ -75,6 +76,22 @@ def clocks_for(device: torch.device) -> tuple[Clock, ...]:
     """The clocks that time a device: the wall clock always, CUDA events beside it on CUDA."""
     wall = WallClock(device)
     return (wall, CudaEventClock(device)) if device.type == "cuda" else (wall,)
+
+
+def clock_named(name: str, device: torch.device | str) -> Clock:
+    """The clock ``wall``, ``cuda_event`` or ``cpu_time`` for a device.
+
+    Raises:
+        UsageError: for another name, or CUDA events of a device that has none.
+    """
+    device = torch.device(device)
+    if name == CudaEventClock.name and device.type != "cuda":
+        raise UsageError(f"clock cuda_event reads CUDA devices, not {device}: use wall or cpu_time")
+    clocks: tuple[Clock, ...] = (WallClock(device), CudaEventClock(device), CpuTimeClock())
+    known = {clock.name: clock for clock in clocks}
+    if name not in known:
+        raise unknown_name("clock", name, known)
+    return known[name]
 
 
 @contextmanager

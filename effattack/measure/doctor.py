@@ -20,6 +20,7 @@ EXTRAS = {
     "bitsandbytes": "quant",
     "zeus": "energy",
     "ray": "ray",
+    "simpy": "serving",
 }
 """Optional package -> the extra of effattack that installs it."""
 

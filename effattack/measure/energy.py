@@ -5,7 +5,8 @@ One arm is looped over its images for windows of at least 5 s: NVML's counter mo
 did not advance gives an empty result with the reason, never 0.
 
 The values in a matrix product change its power by up to 40 % at equal shapes
-(https://arxiv.org/abs/2409.18324): a ratio above 1 means little without that of a noise arm.
+(https://arxiv.org/abs/2409.18324): a ratio above 1 means little without that of a noise arm, and
+of a static twin (:func:`energy_controls`).
 """
 
 from __future__ import annotations
@@ -13,13 +14,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from math import inf, nan
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import pandas as pd
 from torch import Tensor
 
 from effattack.errors import UsageError
 from effattack.measure.clocks import deployed, synchronize
 from effattack.measure.counters import Counter
+from effattack.measure.macs import count_macs
 from effattack.measure.statistics import NOTHING, Interval, median_ratio
 from effattack.victim import Victim
 
@@ -79,6 +82,8 @@ class EnergyRatio(NamedTuple):
     """Joules per image, mean over windows."""
     counter: str
     """Its name."""
+    idle_watts: float
+    """Power before the work, over a window of sleep; NaN if the counter did not advance."""
     reason: str = ""
     """Why all of it is NaN."""
 
@@ -93,17 +98,19 @@ def energy_ratio(
     repeats: int = 1,
     batch_size: int = 1,
     now: Now = time.perf_counter,
+    sleep: Callable[[float], None] = time.sleep,
 ) -> EnergyRatio:
     """Joules per image of attacked over clean images, in windows paired in ABBA order.
 
-    It takes ``(1 + 4 * repeats) * window`` seconds: one discarded window, then two pairs per
-    repeat. Three repeats are the fewest that carry a 95 % interval.
+    It takes ``(2 + 4 * repeats) * window`` seconds: one idle window, one discarded, then two pairs
+    per repeat. Three repeats are the fewest that carry a 95 % interval.
 
     Args:
         victim, counter, window, batch_size, now: see :func:`joules_per_image`.
         clean: (B, *input_shape) in [0, 1].
         attacked: (B, *input_shape): the same images, attacked.
         repeats: quadruples of windows.
+        sleep: waits for that many seconds; nothing else should run meanwhile.
 
     Raises:
         UsageError: for arms that do not pair up, no images, a short window, no repeats.
@@ -113,15 +120,81 @@ def energy_ratio(
             f"clean {tuple(clean.shape)}, attacked {tuple(attacked.shape)}, repeats {repeats}: "
             "give the same images in the same order, and at least one repeat"
         )
+    _check_window(window)
+    idle = idle_watts(counter, window, now=now, sleep=sleep)
     order = (clean, attacked, attacked, clean) * repeats
     measured = _windows(victim, (clean, *order), counter, window, batch_size, now)[1:]
     if reason := next((energy.reason for energy in measured if energy.reason), ""):
-        return EnergyRatio(NOTHING, nan, nan, counter.name, reason)
+        return EnergyRatio(NOTHING, nan, nan, counter.name, idle, reason)
     joules = [energy.joules_per_image for energy in measured]
     below, above = joules[0::4] + joules[3::4], joules[1::4] + joules[2::4]
     ratio = median_ratio(above, below)
     count = len(below)
-    return EnergyRatio(ratio, sum(below) / count, sum(above) / count, counter.name)
+    return EnergyRatio(ratio, sum(below) / count, sum(above) / count, counter.name, idle)
+
+
+def idle_watts(
+    counter: Counter,
+    window: float = SHORTEST_WINDOW,
+    *,
+    now: Now = time.perf_counter,
+    sleep: Callable[[float], None] = time.sleep,
+) -> float:
+    """Power while this process sleeps; NaN if the counter did not advance."""
+    start, before = now(), counter.joules()
+    sleep(window)
+    joules = counter.joules() - before
+    return joules / (now() - start) if joules > 0 else nan
+
+
+def energy_controls(
+    victim: Victim,
+    twin: Victim,
+    clean: Tensor,
+    noise: Tensor,
+    attacked: Tensor,
+    counter: Counter,
+    **settings: Any,
+) -> pd.DataFrame:
+    """Noise and attack, on the victim and on its static twin.
+
+    The twin does the same work whatever it sees, so what moves its energy is the power of the
+    values. An attack costs energy by its compute where its ratio on the victim lies above both its
+    ratio on the twin and that of noise on the victim.
+
+    Args:
+        victim, counter, settings: see :func:`energy_ratio`.
+        twin: the model without its mechanism; its MACs must not depend on the input.
+        clean: (B, *input_shape) in [0, 1].
+        noise: (B, *input_shape): the same images with random noise of the size of the attack.
+        attacked: (B, *input_shape): the same images, attacked.
+
+    Returns:
+        A row per model and arm: ``model``, ``arm``, ``energy_ratio``, ``energy_low``,
+        ``energy_high``, ``joules_clean``, ``joules_attacked``, ``idle_watts``, ``counter``,
+        ``reason`` (why the others are empty).
+
+    Raises:
+        UsageError: for a twin whose MACs move, and as :func:`energy_ratio`.
+    """
+    arms = {"noise": noise, "attacked": attacked}
+    executed = {count_macs(twin, image) for a in (clean, noise, attacked) for image in a.split(1)}
+    if len(executed) > 1:
+        raise UsageError(
+            f"{twin.name} is no static twin: its MACs per image go from {min(executed):,} to "
+            f"{max(executed):,}; give the model without its mechanism"
+        )
+    rows = []
+    for model in (victim, twin):
+        for arm, images in arms.items():
+            found = energy_ratio(model, clean, images, counter, **settings)
+            ratio = dict(
+                zip(("energy_ratio", "energy_low", "energy_high"), found.ratio, strict=True)
+            )
+            rest = found._asdict()
+            del rest["ratio"]
+            rows.append({"model": model.name, "arm": arm, **ratio, **rest})
+    return pd.DataFrame(rows)
 
 
 def _windows(
@@ -132,8 +205,7 @@ def _windows(
     batch_size: int,
     now: Now,
 ) -> list[Energy]:
-    if not SHORTEST_WINDOW <= window < inf:
-        raise UsageError(f"a window of {window} s is too short: use {SHORTEST_WINDOW:g} s or more")
+    _check_window(window)
     if not len(arms[0]) or batch_size < 1:
         raise UsageError(
             f"{len(arms[0])} images in batches of {batch_size}: give at least one of both"
@@ -143,6 +215,11 @@ def _windows(
             _window(victim, images.to(victim.device).split(batch_size), counter, window, now)
             for images in arms
         ]
+
+
+def _check_window(window: float) -> None:
+    if not SHORTEST_WINDOW <= window < inf:
+        raise UsageError(f"a window of {window} s is too short: use {SHORTEST_WINDOW:g} s or more")
 
 
 def _window(

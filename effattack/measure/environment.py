@@ -13,7 +13,9 @@ import torch
 def environment(device: torch.device | str) -> dict[str, str | int | float | None]:
     """What a timing depends on beside the model, to be stored with it; None where unreadable.
 
-    ``load_average`` is that of the last minute, in runnable processes.
+    ``load_average`` is that of the last minute, in runnable processes; ``clock_mhz`` (of the
+    streaming multiprocessors or of the fastest core), ``celsius`` (the warmest sensor of the
+    device) and ``power_state`` (watts drawn by a GPU, frequency governor of a CPU) are as of now.
     """
     device = torch.device(device)
     on_cuda = device.type == "cuda"
@@ -26,10 +28,43 @@ def environment(device: torch.device | str) -> dict[str, str | int | float | Non
         "cores": usable_cores(),
         "threads": torch.get_num_threads(),
         "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        **(_gpu_state(device) if on_cuda else cpu_state()),
         "torch": torch.__version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
     }
+
+
+def cpu_state(
+    sysfs: Path = Path("/sys"), cpuinfo: Path = Path("/proc/cpuinfo")
+) -> dict[str, str | float | None]:
+    """Clock, temperature and power state of the CPU, as far as the kernel shows them."""
+    clocks = re.findall(r"^cpu MHz\s*:\s*(\S+)$", _text(cpuinfo) or "", re.MULTILINE)
+    zones = [_text(file) for file in sysfs.glob("class/thermal/thermal_zone*/temp")]
+    return {
+        "clock_mhz": max(map(float, clocks), default=None),
+        "celsius": max((int(zone) / 1000 for zone in zones if zone), default=None),
+        "power_state": _text(sysfs / "devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+    }
+
+
+def _gpu_state(device: torch.device) -> dict[str, str | float | None]:
+    """The same of a GPU, through torch, which needs nvidia-ml-py for it."""
+    try:
+        return {
+            "clock_mhz": torch.cuda.clock_rate(device),
+            "celsius": torch.cuda.temperature(device),
+            "power_state": f"{torch.cuda.power_draw(device) / 1000:.0f} W",
+        }
+    except Exception:  # NVML has errors of its own; an unreadable state voids no timing
+        return {"clock_mhz": None, "celsius": None, "power_state": None}
+
+
+def _text(file: Path) -> str | None:
+    try:
+        return file.read_text().strip()
+    except OSError:
+        return None
 
 
 def device_name(device: torch.device | str) -> str:

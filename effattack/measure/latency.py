@@ -2,21 +2,24 @@
 
     image    0        1        2        3
     pass 0   A B B A  B A A B  A B B A  B A A B  ...
-    pass 1   B A A B  A B B A  B A A B  A B B A  ...     ``repeats`` passes
+    pass 1   B A A B  A B B A  B A A B  A B B A  ...     ``repeats`` passes, or ``seconds`` of them
 
-A is clean, B attacked, in one process. Within a quadruple both arms are equally early on average,
-so whatever drifts linearly (heat, a neighbour's load) adds the same to both. Every other quadruple
-is mirrored, because the first call on an image is the slowest: with A always first, clean against
-clean gave 0.993 and 14 % false alarms (digits_cnn_early_exit, busy CPU), mirrored 1.001 and 3 %.
-What is left shows in :func:`aa_check`.
+A is clean, B attacked, in one process. Both arms are called equally often, equally early and next
+to each other, so what drifts (heat, a neighbour's load) meets both; mirroring takes turns at who
+comes first. Images are the units. What counts of each arm is its least call, since a disturbance
+can only make a call longer: on a core shared with other processes, means and medians over passes
+missed slowdowns of 10 % that it found. The interval is that of
+:func:`~effattack.measure.statistics.median_ratio` over images. How often all this finds what is
+there, and what is not, ``effattack calibrate`` measures.
 """
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from statistics import median
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -24,8 +27,13 @@ from torch import Tensor
 
 from effattack.errors import UsageError
 from effattack.measure.clocks import Call, Clock, clocks_for, deployed
-from effattack.measure.statistics import Interval, median_ratio
+from effattack.measure.environment import environment
+from effattack.measure.guards import expect_deterministic, expect_own_device, fitting
+from effattack.measure.statistics import Floats
 from effattack.victim import Victim
+
+Pairs = Sequence[tuple[Call, Call]]
+"""Calls of the two arms, one pair per image (or batch)."""
 
 
 def time_pairs(
@@ -33,8 +41,9 @@ def time_pairs(
     clean: Tensor,
     attacked: Tensor,
     *,
-    batch_size: int = 1,
+    batch_sizes: Sequence[int] = (1,),
     repeats: int = 3,
+    seconds: float = 0.0,
     clocks: Sequence[Clock] | None = None,
 ) -> pd.DataFrame:
     """Time ``victim(images)`` on each image, clean and attacked, in ABBA order.
@@ -46,108 +55,88 @@ def time_pairs(
         victim: whose deployed path is timed.
         clean: (B, *input_shape) in [0, 1].
         attacked: (B, *input_shape): the same images, attacked, in the same order.
-        batch_size: images per call; 1 is what the savings of most victims are made for.
-        repeats: quadruples per image; the median over them is what counts.
+        batch_sizes: images per call: 1, which the savings of most victims are made for, and the
+            deployment's. One that does not fit in memory is halved until it does, with a warning.
+        repeats: the fewest quadruples per image; the least call of an arm is what counts.
+        seconds: of passes, per clock and batch size, at least; warm-up not counted.
         clocks: by default those of :func:`clocks_for`.
 
     Returns:
-        One row per image and clock (per batch, if ``batch_size`` is above 1): ``image`` (index of
-        the first one), ``images`` (how many), ``clock``, ``seconds_clean`` and
+        One row per batch size, clock and image (per batch, if above 1): ``batch_size``, ``image``
+        (index of the first one), ``images`` (how many), ``clock``, ``seconds_clean`` and
         ``seconds_attacked`` (of one image; NaN where the clock is too coarse to have moved),
-        ``settled`` (whether the warm-up reached a stable median).
+        ``settled`` (whether the warm-up reached a stable median), ``environment`` (JSON of
+        :func:`~effattack.measure.environment.environment`, read after the last pass).
 
     Raises:
-        UsageError: for arms that do not pair up, no images, or counts below 1.
+        UsageError: for arms that do not pair up, no images, counts below 1, or an xdist worker.
+        MeasurementError: for a forward that gives other logits when run again.
     """
-    _check(clean, attacked, batch_size, repeats)
+    _check(clean, attacked, batch_sizes, repeats, seconds)
+    expect_own_device()
     device = victim.device
-    arms = (images.to(device).split(batch_size) for images in (clean, attacked))
+    clean, attacked = clean.to(device), attacked.to(device)
     run: Callable[[Tensor], Tensor] = victim
-    pairs = [(partial(run, a), partial(run, b)) for a, b in zip(*arms, strict=True)]
-    first = np.arange(0, len(clean), batch_size)
-    sizes = np.minimum(batch_size, len(clean) - first)
     frames = []
-    with deployed(victim, clean[:batch_size].to(device)):
-        for clock in clocks_for(device) if clocks is None else clocks:
-            settled = warm_up(clock, pairs)
-            passes = [
-                [
-                    quadruple(clock, a, b, mirrored=(row + turn) % 2 == 1)
-                    for row, (a, b) in enumerate(pairs)
-                ]
-                for turn in range(repeats)
-            ]
-            seconds = np.median(np.array(passes), axis=0) / sizes[:, None]
-            seconds[seconds <= 0] = np.nan
-            columns = {
-                "image": first,
-                "images": sizes,
-                "clock": clock.name,
-                "seconds_clean": seconds[:, 0],
-                "seconds_attacked": seconds[:, 1],
-                "settled": settled,
-            }
-            frames.append(pd.DataFrame(columns))
+    with deployed(victim, clean[:1]):
+        expect_deterministic(victim, clean)
+        for batch_size in dict.fromkeys(fitting(victim, clean, size) for size in batch_sizes):
+            arms = (images.split(batch_size) for images in (clean, attacked))
+            pairs = [(partial(run, a), partial(run, b)) for a, b in zip(*arms, strict=True)]
+            first = np.arange(0, len(clean), batch_size)
+            sizes = np.minimum(batch_size, len(clean) - first)
+            for clock in clocks_for(device) if clocks is None else clocks:
+                settled = warm_up(clock, pairs)
+                per_image = time_abba(clock, pairs, repeats, seconds) / sizes[:, None]
+                columns = {
+                    "batch_size": batch_size,
+                    "image": first,
+                    "images": sizes,
+                    "clock": clock.name,
+                    "seconds_clean": per_image[:, 0],
+                    "seconds_attacked": per_image[:, 1],
+                    "settled": settled,
+                    "environment": json.dumps(environment(device)),
+                }
+                frames.append(pd.DataFrame(columns))
     return pd.concat(frames, ignore_index=True)
 
 
-def latency_ratio(
-    timings: pd.DataFrame, clock: str = "wall", *, confidence: float = 0.95, seed: int = 0
-) -> Interval:
-    """Attacked over clean by one clock: :func:`median_ratio` over the rows of `time_pairs`."""
-    rows = timings[timings["clock"] == clock]
-    return median_ratio(
-        rows["seconds_attacked"], rows["seconds_clean"], confidence=confidence, seed=seed
-    )
-
-
-class AACheck(NamedTuple):
-    """Clean against clean: what the protocol finds where there is nothing to find."""
-
-    fires: bool
-    """The interval excludes 1: this machine is too disturbed now for a verdict on latency."""
-    interval: Interval
-    """Of the ratio of the two clean arms; its distance from 1 is the spurious effect."""
-
-
-def aa_check(
-    victim: Victim,
-    clean: Tensor,
-    *,
-    batch_size: int = 1,
-    repeats: int = 3,
-    clocks: Sequence[Clock] | None = None,
-    confidence: float = 0.95,
-    seed: int = 0,
-) -> dict[str, AACheck]:
-    """Time clean images against a copy of themselves, by the protocol of :func:`time_pairs`.
-
-    An undisturbed machine still fires in about ``1 - confidence`` of the checks.
+def time_abba(clock: Clock, pairs: Pairs, repeats: int = 1, seconds: float = 0.0) -> Floats:
+    """Passes of mirrored quadruples over all pairs, until both bounds are met.
 
     Returns:
-        The check of each clock, by its name. Where one fires, give no verdict by that clock.
+        (pairs, 2) least seconds of each call over the passes; NaN where the clock did not move.
     """
-    timings = time_pairs(
-        victim, clean, clean.clone(), batch_size=batch_size, repeats=repeats, clocks=clocks
-    )
-    intervals = {
-        str(clock): latency_ratio(timings, str(clock), confidence=confidence, seed=seed)
-        for clock in timings["clock"].unique()
-    }
-    return {name: AACheck(interval.excludes(1), interval) for name, interval in intervals.items()}
+    passes: list[list[tuple[float, float]]] = []
+    start = time.monotonic()
+    while len(passes) < repeats or time.monotonic() - start < seconds:
+        turn = len(passes)
+        passes.append(
+            [
+                quadruple(clock, a, b, mirrored=(row + turn) % 2 == 1)
+                for row, (a, b) in enumerate(pairs)
+            ]
+        )
+    return moved(np.min(passes, axis=0))
+
+
+def moved(seconds: Floats) -> Floats:
+    """NaN where a clock was too coarse to have moved."""
+    return np.where(seconds > 0, seconds, np.nan)
 
 
 def quadruple(clock: Clock, a: Call, b: Call, *, mirrored: bool = False) -> tuple[float, float]:
-    """Mean seconds of ``a`` and of ``b``, called in the order a b b a (mirrored: b a a b)."""
+    """Least seconds of ``a`` and of ``b``, called in the order a b b a (mirrored: b a a b)."""
     outer, inner = (b, a) if mirrored else (a, b)
     first, second, third, fourth = (clock.time(call) for call in (outer, inner, inner, outer))
-    outside, inside = (first + fourth) / 2, (second + third) / 2
+    outside, inside = min(first, fourth), min(second, third)
     return (inside, outside) if mirrored else (outside, inside)
 
 
 def warm_up(
     clock: Clock,
-    pairs: Sequence[tuple[Call, Call]],
+    pairs: Pairs,
     *,
     window: int = 10,
     tolerance: float = 0.05,
@@ -183,7 +172,9 @@ def warm_up(
     return False
 
 
-def _check(clean: Tensor, attacked: Tensor, batch_size: int, repeats: int) -> None:
+def _check(
+    clean: Tensor, attacked: Tensor, batch_sizes: Sequence[int], repeats: int, seconds: float
+) -> None:
     if clean.shape != attacked.shape:
         raise UsageError(
             f"clean images have shape {tuple(clean.shape)}, attacked {tuple(attacked.shape)}: "
@@ -191,5 +182,7 @@ def _check(clean: Tensor, attacked: Tensor, batch_size: int, repeats: int) -> No
         )
     if not len(clean):
         raise UsageError("there are no images to time: the batch is empty")
-    if batch_size < 1 or repeats < 1:
-        raise UsageError(f"batch_size is {batch_size}, repeats {repeats}: both start at 1")
+    if not batch_sizes or min(batch_sizes) < 1 or repeats < 1:
+        raise UsageError(f"batch sizes are {batch_sizes}, repeats {repeats}: all start at 1")
+    if not 0 <= seconds < float("inf"):
+        raise UsageError(f"seconds = {seconds}: give the seconds to time, 0 or more")

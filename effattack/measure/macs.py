@@ -187,6 +187,13 @@ def register(op: Any, formula: Formula | None) -> None:
         COSTS[name] = formula
 
 
+def _bytes(value: Any) -> int:
+    """Of all tensors in nested tuples and lists."""
+    if isinstance(value, Tensor):
+        return value.numel() * value.element_size()
+    return sum(map(_bytes, value)) if isinstance(value, tuple | list) else 0
+
+
 def _name(op: Any) -> str:
     """``aten.mm`` for ``torch.ops.aten.mm``, its overloads, and ``"aten.mm"``; no trailing "_"."""
     if not isinstance(op, str):
@@ -215,6 +222,8 @@ class MacsCounter(TorchDispatchMode):
 
     Attributes:
         total: MACs so far.
+        bytes: of all operands and results of the operators that cost MACs, each counted once per
+            call. Weights packed into an opaque object are not seen.
         by_operator: MACs per operator.
         by_module: MACs per submodule of ``root`` (a parent includes its children).
 
@@ -225,6 +234,7 @@ class MacsCounter(TorchDispatchMode):
     def __init__(self, root: nn.Module | None = None) -> None:
         super().__init__()
         self.total = 0
+        self.bytes = 0
         self.by_operator: Counter[str] = Counter()
         self.by_module: Counter[str] = Counter()
         self._tracker = ModuleTracker() if root is not None else None
@@ -248,6 +258,7 @@ class MacsCounter(TorchDispatchMode):
         if (formula := COSTS.get(name)) is not None:
             out = func(*args, **kwargs)
             self._add(name, int(formula(*args, out=out, **kwargs)))
+            self.bytes += _bytes((args, out))
             return out
         if _is_free(func, name):
             return func(*args, **kwargs)

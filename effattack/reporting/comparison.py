@@ -59,7 +59,7 @@ def _bounds(verdict: Verdict) -> tuple[float, float]:
     row = verdict.worst
     if row is None:
         return verdict.savings, verdict.savings
-    return row["savings_low"], row["savings_high"]
+    return row["savings_retained_low"], row["savings_retained_high"]
 
 
 def scatter(found: Sequence[Verdict]) -> Figure | None:

@@ -27,7 +27,7 @@ NEEDED = {
     "threat",
     "eps",
     "savings_retained",
-    "savings_low",
+    "savings_retained_low",
     "reachable",
 }
 CLAIMS = "claims.json"

@@ -65,7 +65,7 @@ def changes(journal: Journal, wanted: list[CellSpec]) -> dict[str, int]:
     return reasons
 
 
-_PLACE = ("work", "victim", "first", "last")
+_PLACE = ("work", "victim", "attack", "eps", "seed", "first", "last")
 _WORDS = {
     "code": "the code of effattack changed",
     "torch": "torch changed",

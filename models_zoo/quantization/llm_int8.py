@@ -61,7 +61,9 @@ class LLMInt8(Victim):
     One gate per use of a layer, ``blocks.3.mlp.fc1.columns`` (B, columns). The int8 product runs
     over all columns, outliers or not; each outlier adds rows x outputs MACs in floating point. So
     no MACs are saved: the dense model is the least, all columns outliers the most. Dequantizing
-    the weight of the outlier columns multiplies no matrices and is not counted.
+    the weight of the outlier columns multiplies no matrices and is not counted. The trace's ``aux``
+    holds what entered each use of a layer, ``blocks.3.mlp.fc1.columns.inputs``
+    (B, rows, columns).
 
     Args:
         model: any module (B, *input_shape) -> (B, classes) that uses the same layers on every
@@ -106,9 +108,15 @@ class LLMInt8(Victim):
         )
         self.policy, self._calls = policy, calls
         self.quantized_macs = self.max_macs - self.dense_macs
+        self._borrowed = (model,)
         model = copy.deepcopy(model)
         layers = {m: Int8Linear(m, policy) for n, m in model.named_modules() if n in chosen}
         self.model = replaced(model, layers)
+
+    @property
+    def float_model(self) -> nn.Module:
+        """The user's own float model, which attacks may be transferred from; no part of this."""
+        return self._borrowed[0]
 
     def forward(self, images: Tensor) -> Tensor:
         return self.model(images) if len(images) else images.new_zeros(0, self.num_classes)
@@ -121,18 +129,23 @@ class LLMInt8(Victim):
         uses = len(self._calls)
         if len(inputs) != len(images) * uses:
             raise ContractError(f"{self.name}: the model must use the same layers on every image")
-        peaks = [x.abs().flatten(0, -2).amax(0, keepdim=True) for x in inputs]
-        gates = [self._gate(k, peaks[k::uses], images) for k in range(uses)]
+        gates: list[Gate] = []
+        aux: dict[str, Tensor] = {}
         macs = images.new_full((len(images),), self.dense_macs, dtype=torch.float64)
-        for gate in gates:
+        for k, call in enumerate(self._calls):
+            empty = images.new_zeros(0, call.positions, call.inputs)
+            entered = torch.cat([empty, *(x.flatten(0, -2)[None] for x in inputs[k::uses])])
+            gate = self._gate(k, entered)
+            gates.append(gate)
+            aux[f"{gate.name}.inputs"] = entered
             macs = macs + gate.active.sum(1) * gate.cost
-        return Trace(logits=torch.cat(logits), gates=tuple(gates), macs=macs)
+        return Trace(logits=torch.cat(logits), gates=tuple(gates), macs=macs, aux=aux)
 
-    def _gate(self, k: int, peaks: list[Tensor], images: Tensor) -> Gate:
-        """Of the k-th use of a layer, from the peaks (1, columns) of every image."""
+    def _gate(self, k: int, entered: Tensor) -> Gate:
+        """Of the k-th use of a layer, from its inputs (B, rows, columns)."""
         call = self._calls[k]
         again = [c.name for c in self._calls[:k]].count(call.name)
-        peak = torch.cat([images.new_zeros(0, call.inputs), *peaks])
+        peak = entered.abs().amax(1)
         return Gate(
             name=f"{call.name}.columns" + f".{again}" * bool(again),
             margin=self.policy.margin(peak),

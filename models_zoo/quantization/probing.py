@@ -44,11 +44,14 @@ class ConstantVictim(Victim):
 
     Args:
         model: the changed model.
-        probed: the float model.
+        float_model: what it was made of.
+        probed: the same, probed.
         settings: ``name``, ``input_shape``, ``data``.
     """
 
-    def __init__(self, model: nn.Module, probed: Probe, **settings: Any) -> None:
+    def __init__(
+        self, model: nn.Module, float_model: nn.Module, probed: Probe, **settings: Any
+    ) -> None:
         super().__init__(
             family="quantization",
             num_classes=probed.classes,
@@ -58,6 +61,12 @@ class ConstantVictim(Victim):
             **settings,
         )
         self.model = model
+        self._borrowed = (float_model,)
+
+    @property
+    def float_model(self) -> nn.Module:
+        """The user's own float model, which attacks may be transferred from; no part of this."""
+        return self._borrowed[0]
 
     def forward(self, images: Tensor) -> Tensor:
         return self.model(images)

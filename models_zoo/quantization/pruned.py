@@ -53,7 +53,7 @@ class Pruned(ConstantVictim):
         prune.global_unstructured(weights, prune.L1Unstructured, amount=float(amount))
         for layer in layers.values():
             prune.remove(layer, "weight")
-        super().__init__(pruned, probed, name=name, input_shape=input_shape, **settings)
+        super().__init__(pruned, model, probed, name=name, input_shape=input_shape, **settings)
         zeros = {name: int((layer.weight == 0).sum()) for name, layer in layers.items()}
         skipped = sum(call.positions * zeros[call.name] for call in probed.calls)
         self.nonzero_macs = float(probed.macs - skipped)

@@ -104,7 +104,7 @@ class Quantized(ConstantVictim):
             scheme = SCHEMES[scheme]
         probed = probe(model, input_shape)
         quantized = quantize(model, scheme, input_shape)
-        super().__init__(quantized, probed, name=name, input_shape=input_shape, **settings)
+        super().__init__(quantized, model, probed, name=name, input_shape=input_shape, **settings)
         self.scheme = scheme
         layers = quantized_linears(quantized)
         self.quantized_macs = sum(call.macs for call in probed.calls if call.name in layers)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from effattack.models_zoo.recipes import (
     cascade,
     cifar10,
+    defences,
     early_exit,
     layer_skipping,
     plain,
@@ -20,4 +21,5 @@ RECIPES: dict[str, Callable[[], None]] = {
     **layer_skipping.RECIPES,
     **token_sparsification.RECIPES,
     **cifar10.RECIPES,
+    **defences.RECIPES,
 }

@@ -78,6 +78,10 @@ class ATS(ViTVictim):
     has one unit per patch token and the proxy margin (K - 1) s - 1, clipped to [-1, 1]: the
     expected number of grid points that fall on the token, minus one.
 
+    The trace's ``aux`` holds, of the blocks that sample and 0 where a token is dead:
+    ``significance`` (B, blocks, patches), and ``cls_attention`` (B, blocks, heads, patches), the
+    attention of CLS to the patches.
+
     Args:
         vit: any timm ``VisionTransformer`` with a CLS token.
         ats_blocks: 0-based indices of the blocks that sample.
@@ -136,12 +140,12 @@ class ATS(ViTVictim):
         blocks: Any = self.vit.blocks
         for index, block in enumerate(blocks):
             if index in self.ats_blocks:
-                x, layout = self._sample(block, x, layout)
+                x, layout = self._sample(index, block, x, layout)
             else:
                 x = ragged_block(block, x, layout)
         return self.classify(x[layout.firsts(), None])
 
-    def _sample(self, block: Any, x: Tensor, layout: Layout) -> tuple[Tensor, Layout]:
+    def _sample(self, index: int, block: Any, x: Tensor, layout: Layout) -> tuple[Tensor, Layout]:
         """One block, whose attention is computed for all tokens, its output for those kept."""
         heads, kept = {}, []
         qkv = split_heads(block.attn, block.norm1(x))
@@ -149,7 +153,8 @@ class ATS(ViTVictim):
             q, k, v = (bucket.of(part).transpose(1, 2) for part in qkv)
             attention = attention_map(q * block.attn.scale, k)
             scores = significance(attention, v)
-            keep = with_cls(self.policy.keep(scores, torch.ones_like(scores, dtype=torch.bool)))
+            live = torch.ones_like(scores, dtype=torch.bool)
+            keep = with_cls(self.keep(index, scores, live))
             kept.append(keep.flatten())
             for at, image in enumerate(bucket.images):
                 rows = keep[at].nonzero()[:, 0]
@@ -162,14 +167,14 @@ class ATS(ViTVictim):
     def trace(self, images: Tensor) -> Trace:
         x = self.embed(images)
         live = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
-        gates, all_scores, counts = [], [], [live.sum(1).double()]
+        gates, all_scores, cls_rows, counts = [], [], [], [live.sum(1).double()]
         blocks: Any = self.vit.blocks
         for index, block in enumerate(blocks):
             if index in self.ats_blocks:
                 q, k, v = queries_keys_values(block.attn, block.norm1(x))
                 attention = attention_map(q, k, live)
                 scores = significance(attention, v, live[:, 1:])
-                kept = self.policy.keep(scores.detach(), live[:, 1:])
+                kept = self.keep(index, scores.detach(), live[:, 1:])
                 gates.append(
                     Gate(
                         name=f"blocks.{index}.tokens",
@@ -181,6 +186,7 @@ class ATS(ViTVictim):
                     )
                 )
                 all_scores.append(scores)
+                cls_rows.append(attention[:, :, 0, 1:])
                 x = x + block.ls1(project_heads(block.attn, attention @ v))
                 x = x + block.ls2(block.mlp(block.norm2(x)))
                 live = torch.cat([live[:, :1], kept], dim=1)
@@ -191,8 +197,19 @@ class ATS(ViTVictim):
             logits=self.classify(x),
             gates=tuple(gates),
             macs=self._macs(counts),
-            aux={"significance": torch.stack(all_scores, dim=1)},
+            aux={
+                "significance": torch.stack(all_scores, dim=1),
+                "cls_attention": torch.stack(cls_rows, dim=1),
+            },
         )
+
+    def keep(self, index: int, scores: Tensor, live: Tensor) -> Tensor:
+        """What block ``index`` keeps: scores (B, n) and live (B, n) bool -> (B, n) bool."""
+        return self.policy.keep(scores, live)
+
+    def most(self, index: int, patches: int) -> int:
+        """The largest number of patch tokens that block ``index`` keeps of ``patches``."""
+        return self.policy.most(patches)
 
     def _macs(self, counts: list[Any]) -> Any:
         """MACs from the tokens (CLS included) before block 0 and after every block."""
@@ -208,7 +225,7 @@ class ATS(ViTVictim):
         counts = [self.tokens]
         for index in range(len(self.vit.blocks)):
             samples = index in self.ats_blocks
-            counts.append(1 + self.policy.most(counts[-1] - 1) if samples else counts[-1])
+            counts.append(1 + self.most(index, counts[-1] - 1) if samples else counts[-1])
         return counts
 
     def _cost_to_go(self, index: int) -> float:

@@ -90,8 +90,8 @@ class AViT(ViTVictim):
         blocks: Any = self.vit.blocks
         for index, block in enumerate(blocks):
             x = ragged_block(block, x, layout)
-            state = self.policy.step(state, self._score(index, self.policy.log_odds(x[None])))
             cls = is_cls.nonzero()[:, 0]
+            state = self.step(index, state, self.policy.log_odds(x[None]), patches=len(cls))
             output = output.index_add(0, owner[cls], state.weight[0, cls, None] * x[cls])
             onward = state.onward[0]
             if self.stop_on_cls:
@@ -104,9 +104,17 @@ class AViT(ViTVictim):
             owner, is_cls = owner[rows], is_cls[rows]
         return self.classify(output[:, None])
 
-    def _score(self, index: int, log_odds: Tensor) -> Tensor:
+    def step(self, index: int, before: Halted, log_odds: Tensor, patches: int) -> Halted:
+        """Where the tokens stand after block ``index``.
+
+        Args:
+            index: of the block.
+            before: where they stood.
+            log_odds: (B, n), of the block's halting scores.
+            patches: of a single image, where its patch tokens begin: 1, or 0 where CLS has left.
+        """
         last = index == len(self.vit.blocks) - 1
-        return torch.ones_like(log_odds) if last else log_odds.sigmoid()
+        return self.policy.step(before, torch.ones_like(log_odds) if last else log_odds.sigmoid())
 
     def trace(self, images: Tensor) -> Trace:
         x = self.embed(images)
@@ -119,7 +127,7 @@ class AViT(ViTVictim):
             before = state
             x = masked_block(block, x, _attended(before.onward))
             log_odds = self.policy.log_odds(x)
-            state = self.policy.step(before, self._score(index, log_odds))
+            state = self.step(index, before, log_odds, patches=1)
             output = output + state.weight[:, :1, None] * x[:, :1]
             live.append(before.onward)
             halting.append(log_odds.sigmoid() * before.onward)

@@ -30,8 +30,13 @@ from effattack.models_zoo.early_exit.early_exit import EarlyExit
 from effattack.models_zoo.margins import log_odds
 from effattack.victim import Opaque, Trace, Victim
 
-ON_A_CASCADE = [name for name in names() if name != "DeSparsify"]
-BUDGETED = [n for n in ON_A_CASCADE if n not in ("clean", "uniform", "UniversalSlowdown")]
+ELSEWHERE = {
+    *("DeSparsify", "UniversalDeSparsify", "SlowFormer"),
+    *("QuantAttack", "UniversalQuantAttack", "Transfer"),
+}
+ON_A_CASCADE = [name for name in names() if name not in ELSEWHERE]
+UNBUDGETED = ("clean", "uniform", "corruption", "UniversalSlowdown")
+BUDGETED = [n for n in ON_A_CASCADE if n not in UNBUDGETED]
 
 every_attack = pytest.mark.parametrize("name", ON_A_CASCADE)
 
@@ -239,7 +244,7 @@ def test_a_family_does_not_vouch_for_what_an_attack_needs(attack: type[Attack]) 
 
     victim = Closed()
     victim.family = "token sparsification" if attack is DeSparsify else "early exit"
-    with pytest.raises(NotApplicable, match=r"toy (shows|has) no"):
+    with pytest.raises(NotApplicable, match=r"toy .*(shows|has) no"):
         attack(victim)(grey_images(2))
 
 
@@ -328,8 +333,11 @@ def test_unknown_names_suggest_the_nearest(name: str, nearest: str) -> None:
 
 def test_every_kind_is_stated() -> None:
     kinds = {name: attack_class(name).kind for name in names()}
-    assert {n for n, kind in kinds.items() if kind == "control"} == {"clean", "noise", "uniform"}
+    assert {n for n, kind in kinds.items() if kind == "control"} == set(attacks.CONTROLS)
     assert {n for n, kind in kinds.items() if kind == "accuracy"} == {
+        "PGDAvg",
+        "PGDMax",
+        "Transfer",
         "torchattacks.PGD",
         "foolbox.LinfPGD",
     }

@@ -21,7 +21,7 @@ from effattack.measure.counters import (
     available_counters,
     why_empty,
 )
-from effattack.measure.energy import energy_ratio, joules_per_image
+from effattack.measure.energy import energy_controls, energy_ratio, joules_per_image
 from effattack.victim import Victim
 
 CUDA = torch.device("cuda")
@@ -49,6 +49,15 @@ class Bench(Victim):
 
     def now(self) -> float:
         return self.seconds
+
+    def sleep(self, seconds: float) -> None:
+        """Idle, it uses 2 W."""
+        self.seconds += seconds
+        self.used += 2 * seconds
+
+    @property
+    def time(self) -> dict:
+        return {"now": self.now, "sleep": self.sleep}
 
 
 class ReplayCounter:
@@ -220,34 +229,89 @@ def test_a_counter_that_does_not_advance_gives_nothing_and_the_reason() -> None:
     alone = joules_per_image(bench, images(1.0), counter, now=bench.now)
     assert isnan(alone.joules_per_image)
     assert alone.reason == "replay did not advance in 5.2 s of work"
-    ratio = energy_ratio(bench, images(1.0), images(2.0), counter, now=bench.now)
-    assert all(map(isnan, (*ratio.ratio, ratio.joules_clean, ratio.joules_attacked)))
+    ratio = energy_ratio(bench, images(1.0), images(2.0), counter, **bench.time)
+    assert all(
+        map(isnan, (*ratio.ratio, ratio.joules_clean, ratio.joules_attacked, ratio.idle_watts))
+    )
     assert ratio.reason == alone.reason
 
 
 def test_a_counter_that_stops_halfway_gives_nothing_either() -> None:
     bench = Bench()
     counter = ReplayCounter(bench, stuck_after=60.0)
-    found = energy_ratio(bench, images(1.0), images(2.0), counter, now=bench.now)
+    found = energy_ratio(bench, images(1.0), images(2.0), counter, **bench.time)
     assert isnan(found.ratio.value)
     assert "did not advance" in found.reason
 
 
 def test_energy_ratio_pairs_windows_in_abba_order() -> None:
     bench = Bench()
-    found = energy_ratio(bench, images(1.0), images(3.0), ReplayCounter(bench), now=bench.now)
+    found = energy_ratio(bench, images(1.0), images(3.0), ReplayCounter(bench), **bench.time)
     _probe, *windows = bench.calls
     assert windows == [1] * 13 + [1] * 13 + [3] * 26 + [1] * 13
     assert found.ratio.value == pytest.approx(3)
     assert isnan(found.ratio.low)
     assert (found.joules_clean, found.joules_attacked) == pytest.approx((1, 3))
     assert (found.counter, found.reason) == ("replay", "")
+    assert found.idle_watts == pytest.approx(2)
+
+
+def test_a_register_wraps_around_in_the_middle_of_a_window() -> None:
+    bench = Bench()
+    counter = ReplayCounter(bench)
+    counter.joules = Register(lambda: (bench.used + 95) % 100, 100).joules  # type: ignore[method-assign]
+    found = energy_ratio(bench, images(1.0), images(3.0), counter, **bench.time)
+    assert bench.used > 100
+    assert (found.joules_clean, found.joules_attacked) == pytest.approx((1, 3))
+
+
+class Worker(Bench):
+    """Uses energy by its work, which grows with the value of an image, and by the values alone."""
+
+    def __init__(self, name: str, follows: bool) -> None:
+        super().__init__()
+        self.name, self.follows = name, follows
+        self.weight = torch.ones(1, 1, dtype=torch.float64)
+
+    def forward(self, images: Tensor) -> Tensor:
+        value = images.flatten()[0].item()
+        for _ in range(round(value) if self.follows else 1):
+            images.flatten(1) @ self.weight
+        self.used += value if self.follows else 0
+        return super().forward(images)
+
+
+def test_controls_tell_compute_from_the_power_of_values() -> None:
+    victim, twin = Worker("victim", follows=True), Worker("twin", follows=False)
+    arms = images(1.0), images(1.0), images(4.0)
+
+    class Both:
+        name = "both"
+
+        def joules(self) -> float:
+            return victim.used + twin.used
+
+    def now() -> float:
+        return victim.seconds + twin.seconds
+
+    frame = energy_controls(victim, twin, *arms, Both(), now=now, sleep=victim.sleep)
+    ratios = frame.set_index(["model", "arm"]).energy_ratio
+    assert ratios.to_dict() == pytest.approx(
+        {
+            ("victim", "noise"): 1,
+            ("victim", "attacked"): 4,
+            ("twin", "noise"): 1,
+            ("twin", "attacked"): 4,
+        }
+    )
+    with pytest.raises(UsageError, match=r"victim is no static twin.* from 1 to 4"):
+        energy_controls(victim, victim, *arms, Both(), now=now, sleep=victim.sleep)
 
 
 def test_three_repeats_carry_an_interval() -> None:
     bench = Bench()
     found = energy_ratio(
-        bench, images(1.0), images(3.0), ReplayCounter(bench), repeats=3, now=bench.now
+        bench, images(1.0), images(3.0), ReplayCounter(bench), repeats=3, **bench.time
     )
     assert found.ratio == pytest.approx((3, 3, 3))
 
@@ -258,7 +322,7 @@ def test_power_that_grows_steadily_favours_no_arm() -> None:
             return float(1.001 ** len(self.calls))
 
     bench = Heating()
-    found = energy_ratio(bench, images(1.0), images(2.0), ReplayCounter(bench), now=bench.now)
+    found = energy_ratio(bench, images(1.0), images(2.0), ReplayCounter(bench), **bench.time)
     assert found.ratio.value == pytest.approx(2)
 
 
@@ -284,4 +348,4 @@ def test_what_cannot_be_measured_is_refused(
 ) -> None:
     bench = Bench()
     with pytest.raises(UsageError):
-        energy_ratio(bench, clean, attacked, ReplayCounter(bench), now=bench.now, **settings)
+        energy_ratio(bench, clean, attacked, ReplayCounter(bench), **bench.time, **settings)

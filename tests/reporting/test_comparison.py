@@ -51,7 +51,7 @@ def test_the_same_twice_is_inside_the_noise(two: dict[str, Evaluation]) -> None:
 
 
 def verdict(savings: float, low: float, high: float) -> Verdict:
-    row = {"savings_low": low, "savings_high": high}
+    row = {"savings_retained_low": low, "savings_retained_high": high}
     return Verdict("v", "early exit", False, row, None, savings)
 
 

@@ -75,7 +75,8 @@ def page(source: str) -> Page:
 def test_headline_names_the_victim_that_kept_least(page: Page, scores: pd.DataFrame) -> None:
     worst = scores.loc[scores[scores.kind == "compute"].savings_retained.idxmin()]
     lead = f"{worst.victim} kept least: {worst.savings_retained:.0%} of its savings ("
-    lead += f"{worst.savings_low:.0%} to {worst.savings_high:.0%}, 95% interval over images)"
+    low, high = worst.savings_retained_low, worst.savings_retained_high
+    lead += f"{low:.0%} to {high:.0%}, 95% interval over images)"
     assert f"{lead}. {worst.attack}".replace("%", " %").replace(" % to", " to") in page.text
 
 

@@ -1,0 +1,66 @@
+"""What is left of published defences under an attack that knows them.
+
+    python benchmarks/defences.py [--images 20] [--attack "Slowdown(steps=20)"] [--eps 8/255]
+
+prints one row per victim on digits, defended and not, in Markdown (docs/defences.md).
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import torch
+
+from effattack import evaluate
+from effattack.budgets import parse_number
+from effattack.models_zoo import load
+from effattack.models_zoo.digits import digits
+
+HERE = "effattack.models_zoo.defences.digits"
+VICTIMS = [
+    "digits_vit_ats",
+    f"{HERE}:ats_cap_confidence",
+    f"{HERE}:ats_cap_random",
+    "digits_vit_avit",
+    f"{HERE}:avit_cap_confidence",
+    f"{HERE}:avit_cap_random",
+    f"{HERE}:avit_patch_pool",
+    "digits_cnn_early_exit",
+    f"{HERE}:cnn_hysteresis",
+]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--images", type=int, default=20)
+    parser.add_argument("--attack", default="Slowdown(steps=20)")
+    parser.add_argument("--eps", default="8/255")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    images, labels = (part[: options.images] for part in digits("test"))
+    heldout = tuple(part[:64] for part in digits("heldout"))
+    eps = parse_number(options.eps, "eps")
+    print("| victim | accuracy, clean → attacked | MACs, clean → attacked | max | attack success |")
+    print("|---|---:|---:|---:|---:|")
+    for name in VICTIMS:
+        victim = load(name)
+        attacks = [options.attack]
+        found = evaluate(victim, images, labels, attacks, eps=eps, timed=0, fit=heldout)
+        clean, row = (
+            found.scores().query("attack == @name").iloc[0] for name in ["clean", _told(found)]
+        )
+        print(
+            f"| `{victim.name}` | {clean.accuracy:.0%} → {row.accuracy:.0%} | "
+            f"{row.clean_macs / 1e6:.2f} M → {row.macs / 1e6:.2f} M | "
+            f"{victim.max_macs / 1e6:.2f} M | {row.attack_success:.0%} |",
+            flush=True,
+        )
+
+
+def _told(found: object) -> str:
+    """The name of the attack, among the controls."""
+    return next(name for name, kind in found.kinds.items() if kind == "compute")  # type: ignore
+
+
+if __name__ == "__main__":
+    main()

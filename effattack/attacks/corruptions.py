@@ -1,0 +1,117 @@
+"""Natural shift, with no attacker: does an unlucky input cost more, too?
+
+Hendrycks and Dietterich, "Benchmarking Neural Network Robustness to Common Corruptions and
+Perturbations", ICLR 2019 (arXiv 1903.12261).
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from typing import ClassVar
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Generator, Tensor
+from torchvision.transforms.functional import gaussian_blur
+
+from effattack.attacks.base import Attack, Kind
+from effattack.budgets import LEVELS
+from effattack.errors import NotApplicable, UsageError, unknown_name
+from effattack.images import to_grid
+from effattack.objectives import Goal
+from effattack.threats import Box
+from effattack.victim import Victim
+
+SMALL = 64
+"""Sides below which the strengths are those of CIFAR-10-C, else those of ImageNet-C."""
+STRENGTHS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
+    "noise": ((0.04, 0.06, 0.08, 0.09, 0.10), (0.08, 0.12, 0.18, 0.26, 0.38)),
+    "blur": ((0.4, 0.6, 0.7, 0.8, 1), (1, 2, 3, 4, 6)),
+    "brightness": ((0.05, 0.1, 0.15, 0.2, 0.3), (0.1, 0.2, 0.3, 0.4, 0.5)),
+    "jpeg": ((80, 65, 58, 50, 40), (25, 18, 15, 10, 7)),
+}
+"""Of severities 1 to 5: standard deviation in [0, 1] pixels; in pixels' widths; added to the value
+of HSV; quality of JPEG. Each for small images, and for others."""
+
+
+class Corruption(Attack):
+    """A common corruption: noise, blur, brightness or JPEG, at five strengths. A control.
+
+    ``corruption(kind='jpeg', severity=5)`` on the command line. It keeps to no budget: its threat
+    is the whole pixel box. JPEG is made by Pillow, whose versions may differ in a grey level.
+
+    Args:
+        victim: any victim.
+        kind: "noise" (Gaussian), "blur" (Gaussian), "brightness" or "jpeg".
+        severity: 1 to 5.
+        seed: of the noise.
+
+    Raises:
+        UsageError: for an unknown kind or severity.
+        NotApplicable: for JPEG on images that have neither 1 nor 3 channels.
+    """
+
+    kind: ClassVar[Kind] = "control"
+    label = "corruption"
+
+    def __init__(
+        self, victim: Victim, *, kind: str = "noise", severity: int = 3, seed: int = 0
+    ) -> None:
+        if kind not in STRENGTHS:
+            raise unknown_name("corruption", kind, STRENGTHS)
+        if severity not in range(1, 6):
+            raise UsageError(f"severity = {severity!r}: give a whole number from 1 to 5")
+        if kind == "jpeg" and victim.input_shape[0] not in (1, 3):
+            raise NotApplicable(
+                f"JPEG needs images of 1 or 3 channels; {victim.name} takes {victim.input_shape}: "
+                "noise, blur and brightness apply"
+            )
+        small, large = STRENGTHS[kind]
+        self.corrupted = _CORRUPTIONS[kind]
+        self.strength = (small if victim.input_shape[-1] < SMALL else large)[severity - 1]
+        super().__init__(victim, Box(), seed=seed)
+
+    def run(self, clean: Tensor, goal: Goal, generator: Generator) -> Tensor:
+        return to_grid(self.corrupted(clean, self.strength, generator).clamp(0, 1))
+
+
+def _noise(clean: Tensor, deviation: float, generator: Generator) -> Tensor:
+    return clean + deviation * torch.randn(clean.shape, generator=generator).to(clean)
+
+
+def _blur(clean: Tensor, deviation: float, generator: Generator) -> Tensor:
+    side = min(clean.shape[-2:])
+    reach = min(int(4 * deviation + 0.5), side - 1)  # what is mirrored must be in the image
+    return gaussian_blur(clean, [2 * reach + 1] * 2, [deviation] * 2)
+
+
+def _brightness(clean: Tensor, added: float, generator: Generator) -> Tensor:
+    """Hue and saturation stay: all channels grow by the factor of the largest one."""
+    value = clean.amax(1, keepdim=True)
+    brighter = (value + added).clamp(max=1)
+    return torch.where(value > 0, clean * brighter / value.clamp_min(1 / LEVELS), brighter)
+
+
+def _jpeg(clean: Tensor, quality: float, generator: Generator) -> Tensor:
+    levels = (clean * LEVELS).round().byte().cpu().permute(0, 2, 3, 1).numpy()
+    return torch.stack([_through_jpeg(image, int(quality)) for image in levels]).to(clean) / LEVELS
+
+
+def _through_jpeg(levels: np.ndarray, quality: int) -> Tensor:
+    """(H, W, C) bytes -> (C, H, W) levels."""
+    file = io.BytesIO()
+    Image.fromarray(levels.squeeze(2) if levels.shape[2] == 1 else levels).save(
+        file, "JPEG", quality=quality
+    )
+    found = np.asarray(Image.open(file)).reshape(levels.shape)
+    return torch.tensor(found).permute(2, 0, 1)
+
+
+_CORRUPTIONS: dict[str, Callable[[Tensor, float, Generator], Tensor]] = {
+    "noise": _noise,
+    "blur": _blur,
+    "brightness": _brightness,
+    "jpeg": _jpeg,
+}

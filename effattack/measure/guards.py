@@ -1,0 +1,92 @@
+"""What makes a measurement void, found before anything is measured."""
+
+from __future__ import annotations
+
+import os
+import warnings
+
+import torch
+from torch import Tensor
+
+from effattack.errors import MeasurementError, UsageError
+from effattack.victim import Victim
+
+OWNED = "EFFATTACK_DEVICE_OWNED"
+"""Set in the environment of an xdist worker that shares its device with no other."""
+SAME = 1e-3
+"""Relative difference of logits up to which two runs are the same: atomics of GPUs reorder sums."""
+
+
+def expect_own_device() -> None:
+    """Refuse to time in an xdist worker: its neighbours are what it would measure.
+
+    Raises:
+        UsageError: in a worker, unless ``EFFATTACK_DEVICE_OWNED`` is set.
+    """
+    if os.environ.get("PYTEST_XDIST_WORKER") and not os.environ.get(OWNED):
+        raise UsageError(
+            "latency is not measured in xdist workers, which disturb each other: run without "
+            f"xdist, ask for no timing (timed=0), or set {OWNED}=1 where this worker has the "
+            "device for itself"
+        )
+
+
+def expect_deterministic(victim: Victim, images: Tensor) -> None:
+    """Refuse a victim that does other work each time it is called.
+
+    Args:
+        victim: in the state in which it is measured.
+        images: (B, *input_shape) on its device; the first 8 are run twice.
+
+    Raises:
+        MeasurementError: if the logits differ by more than rounding.
+    """
+    for index, image in enumerate(images[:8].split(1)):
+        first, second = victim(image), victim(image)
+        gap = (first - second).abs().max().item()
+        if not gap <= SAME * max(1.0, first.abs().max().item()):
+            raise MeasurementError(
+                f"{victim.name} is not deterministic: logits of image {index} differ by {gap:.3g} "
+                "from one call to the next, so no two timings are of the same work; put dropout "
+                "and sampling into eval mode, or draw from a generator seeded in forward"
+            )
+
+
+def fitting(victim: Victim, images: Tensor, batch_size: int) -> int:
+    """The batch size, halved until a batch of it fits in memory, with a warning if it had to be.
+
+    Args:
+        victim: in the state in which it is measured.
+        images: (B, *input_shape) on its device; fewer than ``batch_size`` make one smaller batch.
+        batch_size: images per call.
+
+    Raises:
+        MeasurementError: if not even one image fits.
+    """
+    size = batch_size
+    while True:
+        try:
+            victim(images[:size])
+            break
+        except RuntimeError as error:
+            if not _out_of_memory(error):
+                raise
+            if size == 1:
+                raise MeasurementError(
+                    f"{victim.name} does not fit in memory with one image: {error}"
+                ) from error
+        size //= 2
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+    if size < batch_size:
+        warnings.warn(
+            f"{victim.name}: batches of {batch_size} do not fit in memory on {victim.device}: "
+            f"measured in batches of {size}",
+            stacklevel=3,
+        )
+    return size
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    """The CPU's allocator has no error class of its own."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
