@@ -1,6 +1,6 @@
 """What is left of published defences under an attack that knows them.
 
-    python benchmarks/defences.py [--images 20] [--attack "Slowdown(steps=20)"] [--eps 8/255]
+    python benchmarks/defences.py [--images 20] [--attack "Slowdown(steps=20)"] [--victim NAME ...]
 
 prints one row per victim on digits, defended and not, in Markdown (docs/defences.md).
 """
@@ -12,6 +12,7 @@ import argparse
 import torch
 
 from effattack import evaluate
+from effattack.attacks import build
 from effattack.budgets import parse_number
 from effattack.models_zoo import load
 from effattack.models_zoo.digits import digits
@@ -35,6 +36,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=20)
     parser.add_argument("--attack", default="Slowdown(steps=20)")
     parser.add_argument("--eps", default="8/255")
+    parser.add_argument("--victim", nargs="+", default=VICTIMS)
     options = parser.parse_args()
     torch.set_num_threads(1)
     images, labels = (part[: options.images] for part in digits("test"))
@@ -42,24 +44,17 @@ def main() -> None:
     eps = parse_number(options.eps, "eps")
     print("| victim | accuracy, clean → attacked | MACs, clean → attacked | max | attack success |")
     print("|---|---:|---:|---:|---:|")
-    for name in VICTIMS:
+    for name in options.victim:
         victim = load(name)
-        attacks = [options.attack]
-        found = evaluate(victim, images, labels, attacks, eps=eps, timed=0, fit=heldout)
-        clean, row = (
-            found.scores().query("attack == @name").iloc[0] for name in ["clean", _told(found)]
-        )
+        attack = build(options.attack, victim, eps)
+        scores = evaluate(victim, images, labels, [attack], timed=0, fit=heldout).scores()
+        clean, row = (scores[scores.attack == name].iloc[0] for name in ("clean", attack.name))
         print(
             f"| `{victim.name}` | {clean.accuracy:.0%} → {row.accuracy:.0%} | "
             f"{row.clean_macs / 1e6:.2f} M → {row.macs / 1e6:.2f} M | "
             f"{victim.max_macs / 1e6:.2f} M | {row.attack_success:.0%} |",
             flush=True,
         )
-
-
-def _told(found: object) -> str:
-    """The name of the attack, among the controls."""
-    return next(name for name, kind in found.kinds.items() if kind == "compute")  # type: ignore
 
 
 if __name__ == "__main__":

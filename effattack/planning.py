@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from effattack.attacks import Attack, Clean, NearUniform, Noise, build
-from effattack.attacks.base import GradientAttack
 from effattack.cells import CellSpec, attack_digest, code_version, data_digest
 from effattack.contract import check_declared
 from effattack.data import slices
@@ -203,12 +202,8 @@ def _cell(attack: Attack, base: CellSpec, maker: Maker) -> Cell:
     spec = replace(
         base, attack=attack.name, settings=settings(attack), eps=attack.eps, seed=attack.seed
     )
-    count, chosen = spec.last - spec.first, attack.settings
-    if isinstance(attack, GradientAttack):
-        steps = attack.search.steps * attack.search.restarts
-    else:  # ten steps are what libraries take by default
-        steps = chosen.get("steps", 10 * (attack.kind == "accuracy"))
-    passes = 3 * steps + chosen.get("queries", 0) + 10
+    count, steps = spec.last - spec.first, attack.gradients
+    passes = 3 * steps + attack.settings.get("queries", 0) + 10
     work = About.of(attack.victim).work
     return Cell(spec, maker, attack.kind, attack.threat.name, count * steps, count * passes * work)
 

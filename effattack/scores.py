@@ -35,6 +35,7 @@ COLUMNS = [
     "savings_retained",
     "savings_retained_low",
     "savings_retained_high",
+    "slow_and_wrong",
     "constant",
     "latency_ratio",
     "latency_low",
@@ -120,6 +121,7 @@ def _scores(rows: pd.DataFrame) -> dict[str, object]:
         "savings_retained": 1 - success,
         "savings_retained_low": retained.low,
         "savings_retained_high": retained.high,
+        "slow_and_wrong": _slow_and_wrong(rows),
         "constant": constant,
         "latency_ratio": latency.value,
         "latency_low": latency.low,
@@ -147,6 +149,10 @@ def _latency(timed: pd.DataFrame) -> Interval:
     logs = np.log(timed[["seconds", "clean_seconds"]].astype(float))
     images = np.exp(logs.groupby(timed["sample"]).mean())
     return median_ratio(images.seconds, images.clean_seconds)
+
+
+def _slow_and_wrong(rows: pd.DataFrame) -> float:
+    return float(((rows.macs > rows.clean_macs) & (rows.prediction != rows.label)).mean())
 
 
 def _ratio(attacked: pd.Series, clean: pd.Series) -> float:

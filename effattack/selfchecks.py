@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from effattack.attacks.naming import parse_name
 from effattack.budgets import at_budget
 from effattack.contract import check_gradients
 from effattack.victim import Victim
@@ -57,14 +58,18 @@ def _determinism(victim: Victim, images: Tensor) -> Check:
 
 
 def check_scores(scores: pd.DataFrame, kinds: dict[str, str]) -> list[Check]:
-    """What can be checked afterwards: attacks against noise, and budgets against each other.
+    """What can be checked afterwards: attacks against noise, queries and other budgets.
 
     Args:
         scores: the score table.
         kinds: attack name -> "compute", "accuracy" or "control".
     """
     compute = scores[scores.attack.map(kinds).eq("compute") & ~scores.constant]
-    return [*_against_noise(scores, compute), *_against_budgets(compute)]
+    return [
+        *_against_noise(scores, compute),
+        *_against_queries(compute),
+        *_against_budgets(compute),
+    ]
 
 
 def _against_noise(scores: pd.DataFrame, compute: pd.DataFrame) -> Iterator[Check]:
@@ -80,6 +85,23 @@ def _against_noise(scores: pd.DataFrame, compute: pd.DataFrame) -> Iterator[Chec
                 f"MACs ×{row.macs_ratio:.3f} against ×{random:.3f} of noise at "
                 f"{at_budget(row.threat, row.eps)}"
                 + ("" if passed else ": the attack is broken or masked"),
+            )
+
+
+def _against_queries(compute: pd.DataFrame) -> Iterator[Check]:
+    queried = compute.attack.map(lambda attack: parse_name(attack)[0]) == "QueryAttack"
+    for (victim, threat, eps), rows in compute.groupby(["victim", "threat", "eps"], sort=False):
+        blind, seeing = rows[queried[rows.index]], rows[~queried[rows.index]]
+        if len(blind) and len(seeing):
+            best = seeing.loc[seeing.macs_ratio.idxmax()]
+            passed = bool(blind.macs_ratio.max() <= best.macs_ratio)
+            yield Check(
+                str(victim),
+                "no query search beats the white-box attacks",
+                passed,
+                f"MACs ×{blind.macs_ratio.max():.3f} by queries against ×{best.macs_ratio:.3f} of "
+                f"{best.attack} at {at_budget(str(threat), float(eps))}"
+                + ("" if passed else ": the gates mask their gradients"),
             )
 
 

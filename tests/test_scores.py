@@ -61,7 +61,7 @@ def test_the_columns_are_those_of_the_file() -> None:
     assert list(table.columns) == COLUMNS
     assert COLUMNS[0] == "victim"
     assert COLUMNS[-1] == "modelled_energy_ratio"
-    assert len(COLUMNS) == 31
+    assert len(COLUMNS) == 32
 
 
 def test_a_hand_computed_row() -> None:
@@ -94,6 +94,12 @@ def test_seeds_are_no_new_images() -> None:
     three = pd.concat([one.assign(seed=seed) for seed in range(3)])
     tables = [score_table(rows).drop(columns="samples") for rows in (one, three)]
     pd.testing.assert_frame_equal(*tables)
+
+
+def test_slow_and_wrong_counts_only_where_both_hold() -> None:
+    clean, attacked = [20.0] * 4, [60.0, 60.0, 20.0, 20.0]
+    row = score_table(samples("Slowdown", clean, attacked, prediction=[0, 1, 0, 1])).iloc[0]
+    assert row.slow_and_wrong == 0.25
 
 
 def test_accuracy_and_agreement_are_different_things() -> None:

@@ -9,31 +9,48 @@ import warnings
 from importlib.util import find_spec
 from typing import Any
 
+from effattack.attacks.auto import AutoSlow
 from effattack.attacks.base import Attack
+from effattack.attacks.cascade import CascadeAttack
 from effattack.attacks.controls import Clean, NearUniform, Noise
 from effattack.attacks.corruptions import Corruption
-from effattack.attacks.deepsloth import DeepSloth
+from effattack.attacks.deepsloth import DeepSloth, UniversalDeepSloth
 from effattack.attacks.desparsify import DeSparsify, UniversalDeSparsify
 from effattack.attacks.exits_pgd import PGDAvg, PGDMax
 from effattack.attacks.from_foolbox import Foolbox
 from effattack.attacks.from_torchattacks import Torchattacks
+from effattack.attacks.gradauto import GradAuto
+from effattack.attacks.gradmdm import GradMDM
+from effattack.attacks.ilfo import ILFO
+from effattack.attacks.joint import SlowAndWrong
+from effattack.attacks.latency_query import LatencyQuery
+from effattack.attacks.minimal import MinimalBudget, eps50
 from effattack.attacks.naming import check_options, parse_name
 from effattack.attacks.quantattack import QuantAttack, UniversalQuantAttack
 from effattack.attacks.query import QueryAttack
 from effattack.attacks.slowdown import Slowdown, UniversalSlowdown
 from effattack.attacks.slowformer import SlowFormer
+from effattack.attacks.sponge import EvolvedSponge, Sponge
 from effattack.attacks.transfer import Transfer
 from effattack.attacks.universal import UniversalAttack
 from effattack.errors import EffattackError, UsageError, unknown_name
 from effattack.victim import Opaque, Victim
 
 __all__ = [
+    "ILFO",
     "Attack",
+    "CascadeAttack",
+    "AutoSlow",
     "Clean",
     "Corruption",
     "DeSparsify",
     "DeepSloth",
+    "EvolvedSponge",
     "Foolbox",
+    "GradAuto",
+    "GradMDM",
+    "LatencyQuery",
+    "MinimalBudget",
     "NearUniform",
     "Noise",
     "PGDAvg",
@@ -41,16 +58,20 @@ __all__ = [
     "QuantAttack",
     "QueryAttack",
     "SlowFormer",
+    "SlowAndWrong",
     "Slowdown",
+    "Sponge",
     "Torchattacks",
     "Transfer",
     "UniversalAttack",
     "UniversalDeSparsify",
     "UniversalQuantAttack",
+    "UniversalDeepSloth",
     "UniversalSlowdown",
     "attack_class",
     "build",
     "defaults",
+    "eps50",
     "names",
 ]
 
@@ -63,16 +84,27 @@ CONTROLS: dict[str, type[Attack]] = {
 _BUILT_IN: dict[str, type[Attack]] = {
     "Slowdown": Slowdown,
     "UniversalSlowdown": UniversalSlowdown,
+    "CascadeAttack": CascadeAttack,
     "DeepSloth": DeepSloth,
+    "UniversalDeepSloth": UniversalDeepSloth,
     "DeSparsify": DeSparsify,
     "UniversalDeSparsify": UniversalDeSparsify,
     "SlowFormer": SlowFormer,
     "QuantAttack": QuantAttack,
     "UniversalQuantAttack": UniversalQuantAttack,
+    "GradAuto": GradAuto,
+    "GradMDM": GradMDM,
+    "ILFO": ILFO,
+    "Sponge": Sponge,
+    "EvolvedSponge": EvolvedSponge,
     "QueryAttack": QueryAttack,
     "PGDAvg": PGDAvg,
     "PGDMax": PGDMax,
     "Transfer": Transfer,
+    "SlowAndWrong": SlowAndWrong,
+    "AutoSlow": AutoSlow,
+    "LatencyQuery": LatencyQuery,
+    "MinimalBudget": MinimalBudget,
 }
 _LIBRARIES: dict[str, type[Torchattacks] | type[Foolbox]] = {
     "torchattacks": Torchattacks,

@@ -23,7 +23,7 @@ from effattack.budgets import size_text
 from effattack.errors import NotApplicable
 from effattack.images import check_images, check_labels, to_grid
 from effattack.objectives import Callback, Goal, Objective, unwatched
-from effattack.threats import Linf, Threat, parse_threat
+from effattack.threats import Box, Linf, Threat, parse_threat
 from effattack.victim import Victim
 
 Kind = Literal["compute", "accuracy", "control"]
@@ -68,6 +68,11 @@ class Attack(ABC):
     def eps(self) -> float:
         """Size of the budget, in the unit of the threat."""
         return self.threat.eps
+
+    @property
+    def gradients(self) -> int:
+        """Most gradient evaluations of one image, as far as the options tell."""
+        return self.settings.get("steps") or 10 * (self.kind == "accuracy")
 
     @property
     def label(self) -> str:
@@ -155,14 +160,21 @@ class GradientAttack(Attack):
         super().__init__(victim, threat, seed=seed)
         check_objective(objective, victim)
 
+    @property
+    def gradients(self) -> int:
+        return self.search.steps * self.search.restarts
+
     def run(self, clean: Tensor, goal: Goal, generator: Generator) -> Tensor:
         return self.search(clean, self.threat, self.objective, goal, generator)
 
 
-def budget(eps: float, threat: Threat | str | None) -> Threat:
-    """The threat that an attack is made with: an l-inf ball of ``eps`` unless another is given."""
+def budget(eps: float | None, threat: Threat | str | None) -> Threat:
+    """The threat that an attack is made with: an l-inf ball of ``eps`` unless another is given.
+
+    Attacks whose papers set no budget have ``eps = None`` as default: the pixel box alone.
+    """
     if threat is None:
-        return Linf(eps)
+        return Box() if eps is None else Linf(eps)
     return parse_threat(threat) if isinstance(threat, str) else threat
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from effattack.attacks.base import GradientAttack, budget
 from effattack.attacks.search import ProjectedGradient, constant, cosine
+from effattack.attacks.training import Steepest, Training
+from effattack.attacks.universal import UniversalAttack
 from effattack.errors import UsageError
 from effattack.objectives import UniformExits
 from effattack.threats import Threat
@@ -53,9 +55,7 @@ class DeepSloth(GradientAttack):
         step_size: float | None = None,
         seed: int = 0,
     ) -> None:
-        ball = budget(eps, threat)
-        if ball.name not in _PAPER:
-            raise UsageError(f"DeepSloth works in {', '.join(_PAPER)}, not in {ball}")
+        ball = _ball(eps, threat)
         usual = _PAPER[ball.name]
         steps = usual[0] if steps is None else steps
         size = (usual[1] if step_size is None else step_size) / ball.eps
@@ -65,9 +65,67 @@ class DeepSloth(GradientAttack):
 
     @classmethod
     def why_not(cls, victim: Victim) -> str | None:
-        if victim.family in ("early exit", "cascade"):
-            return None
-        return (
-            f"DeepSloth needs internal classifiers (early exit, cascade); {victim.name} is a "
-            f"victim of {victim.family}"
-        )
+        return _no_classifiers(cls.__name__, victim)
+
+
+class UniversalDeepSloth(UniversalAttack):
+    """The same objective, for one perturbation of all images or one per class, fitted beforehand.
+
+    The same paper's universal and class-universal attacks: 20 steps of 0.005 on one batch of
+    images, in l-inf. Its authors report that a patch does not work.
+
+    Divergences: the state with most executed MACs is kept, not the last one; iterates are rounded
+    to 8 bits and images clipped to [0, 1], where the official code does not clip while it crafts;
+    there are more steps where the images do not fit in one batch; l2 and l1 balls are ours, with
+    the same share of the budget per step.
+
+    Args:
+        victim: an early-exit network or a cascade.
+        eps: l-inf budget; the paper's is 0.03125, one eighth of a grey level below 8/255.
+        threat: an l2 or l1 ball in place of ``eps``.
+        epochs: passes over the images that it is fitted on (paper: 20 steps on one batch).
+        batch: images of one step.
+        step_share: size of a step as a share of the budget (paper: 0.005 of 0.03125).
+        per_class: one perturbation per class, chosen by the label.
+        seed: of the order of the batches.
+
+    Raises:
+        NotApplicable: for a victim without internal classifiers.
+        UsageError: for a threat that is no ball.
+    """
+
+    def __init__(
+        self,
+        victim: Victim,
+        eps: float = 8 / 255,
+        *,
+        threat: Threat | str | None = None,
+        epochs: int = 20,
+        batch: int = 128,
+        step_share: float = 0.16,
+        per_class: bool = False,
+        seed: int = 0,
+    ) -> None:
+        training = Training(epochs, batch, Steepest(constant(step_share)))
+        ball = _ball(eps, threat)
+        super().__init__(victim, ball, UniformExits(), training, seed, per_class=per_class)
+
+    @classmethod
+    def why_not(cls, victim: Victim) -> str | None:
+        return _no_classifiers(cls.__name__, victim)
+
+
+def _ball(eps: float, threat: Threat | str | None) -> Threat:
+    ball = budget(eps, threat)
+    if ball.name not in _PAPER:
+        raise UsageError(f"DeepSloth works in {', '.join(_PAPER)}, not in {ball}")
+    return ball
+
+
+def _no_classifiers(attack: str, victim: Victim) -> str | None:
+    if victim.family in ("early exit", "cascade"):
+        return None
+    return (
+        f"{attack} needs internal classifiers (early exit, cascade); {victim.name} is a victim of "
+        f"{victim.family}"
+    )

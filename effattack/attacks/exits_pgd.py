@@ -8,6 +8,7 @@ PGD-max of DeepSloth (Hong et al., ICLR 2021).
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -111,7 +112,11 @@ class PGDMax(PGDAvg):
         with torch.no_grad():
             stages = self.victim.trace(clean[:1]).stage_logits
         assert stages is not None
-        return [lambda entropies, k=k: entropies[:, k] for k in range(stages.shape[1])]
+        return [partial(_of_stage, k) for k in range(stages.shape[1])]
+
+
+def _of_stage(stage: int, entropies: Tensor) -> Tensor:
+    return entropies[:, stage]
 
 
 def _judged(trace: Trace, goal: Goal) -> tuple[Tensor, Tensor, Tensor]:

@@ -70,7 +70,7 @@ def _usable(attack: Any, distances: Any) -> tuple[str, ...]:
     if issubclass(attack, _base("FlexibleDistanceMinimizationAttack")):
         return _BALLS
     own = attack.distance
-    own = own.fget(attack) if isinstance(own, property) else own
+    own = own.__get__(attack) if isinstance(own, property) else own
     names = {"linf": distances.linf, "l2": distances.l2, "l1": distances.l1, "pixels": distances.l0}
     return tuple(name for name, distance in names.items() if distance == own)
 

@@ -72,7 +72,7 @@ def options_given(
     options = {k: v for k, v in bound.arguments.items() if k in options_known(cls)}
     for key, parameter in signature.parameters.items():
         if parameter.kind is parameter.VAR_KEYWORD:
-            options |= bound.arguments[key]
+            options |= {k: v for k, v in bound.arguments[key].items() if k not in COLUMNS}
     return options
 
 

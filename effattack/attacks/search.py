@@ -47,6 +47,13 @@ class Best:
     macs: Tensor
     value: Tensor
 
+    @classmethod
+    def of(cls, clean: Tensor, goal: Goal) -> Best:
+        """The clean images themselves; any iterate that does as much work replaces them."""
+        with torch.no_grad():
+            macs = goal.victim.trace(clean).macs.clone()
+        return cls(clean.clone(), macs, torch.full_like(macs, -torch.inf, dtype=clean.dtype))
+
     def update(self, rows: Tensor, images: Tensor, macs: Tensor, value: Tensor) -> None:
         """Take over iterates of ``rows`` with more MACs, or as many and a higher value."""
         more = macs > self.macs[rows]
@@ -58,6 +65,20 @@ class Best:
         self.value[chosen] = value[better]
 
 
+Acceptance = Callable[[Trace, Goal], Tensor]
+"""Which iterates count, (B,) bool; the clean image always does."""
+
+
+def kept(trace: Trace, goal: Goal) -> Tensor:
+    """Those that keep the clean prediction."""
+    return trace.logits.argmax(1) == goal.prediction
+
+
+def wrong(trace: Trace, goal: Goal) -> Tensor:
+    """Those whose prediction is not the label."""
+    return trace.logits.argmax(1) != goal.labels
+
+
 @dataclass(frozen=True)
 class ProjectedGradient:
     """PGD over any threat: the threat knows what a steepest step is.
@@ -67,15 +88,14 @@ class ProjectedGradient:
         schedule: step size over progress, in fractions of the budget.
         random_start: start at a random point of the budget, not at the clean image.
         restarts: independent runs.
-        keep_prediction: accept only iterates that keep the clean prediction; the clean image
-            itself counts as one.
+        accept: which iterates count; None: all.
     """
 
     steps: int
     schedule: Schedule
     random_start: bool = True
     restarts: int = 1
-    keep_prediction: bool = False
+    accept: Acceptance | None = None
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.restarts < 1:
@@ -94,53 +114,69 @@ class ProjectedGradient:
             best = Best(clean.clone(), trace.macs.clone(), objective(trace, goal))
         for restart in range(self.restarts):
             placed = threat.placed(clean, generator)
-            self._run(clean, placed, objective, goal, generator, best, restart)
+            start = placed.start(clean, generator) if self.random_start else clean
+            self.climb(best, start, clean, placed, objective, goal, restart)
         return best.images
 
-    def _run(
+    def climb(
         self,
+        best: Best,
+        start: Tensor,
         clean: Tensor,
         threat: Threat,
         objective: Objective,
         goal: Goal,
-        generator: Generator,
-        best: Best,
-        restart: int,
+        restart: int = 0,
     ) -> None:
+        """One run from ``start``, (B, *input_shape), by the images that can still gain work.
+
+        Args:
+            best: what is known of each image; updated.
+            start: where it begins.
+            clean: the clean images.
+            threat: placed around them.
+            objective: what to want.
+            goal: what it refers to.
+            restart: its number, for the callback.
+        """
         rows = torch.arange(len(clean), device=clean.device)
-        iterate = threat.start(clean, generator) if self.random_start else clean.clone()
+        whole, iterate = goal, start
         for step in range(self.steps + 1):
-            images = threat.on_grid(iterate, clean[rows]).detach()
+            if (going := unfinished(best, rows, whole)) is not None:
+                rows, iterate, threat = rows[going], iterate[going], threat.rows(going)
+                clean, goal = clean[going], goal.rows(going)
+                if len(rows) == 0:
+                    return
+            images = threat.on_grid(iterate, clean).detach()
             last = step == self.steps
             with torch.set_grad_enabled(not last):
                 images.requires_grad_(not last)
                 trace = goal.victim.trace(images)
-                value = objective(trace, goal.rows(rows))
-            macs = self._accepted_macs(trace, goal.rows(rows))
-            best.update(rows, images.detach(), macs, value.detach())
+                value = objective(trace, goal)
+            best.update(rows, images.detach(), self._accepted_macs(trace, goal), value.detach())
             goal.callback(Step(restart, step, self.steps, best.macs, best.value))
             if last:
                 return
             gradient = input_gradient(value, images, trace)
             size = self.schedule(step / self.steps)
-            iterate = threat.project(threat.ascend(iterate, gradient, size), clean[rows])
-            if (going := self._unfinished(best, rows, goal)) is not None:
-                rows, iterate, threat = rows[going], iterate[going], threat.rows(going)
-                if len(rows) == 0:
-                    return
+            iterate = threat.project(threat.ascend(iterate, gradient, size), clean)
 
     def _accepted_macs(self, trace: Trace, goal: Goal) -> Tensor:
-        """MACs of the iterates; half a MAC less where a decision is not safe from rounding."""
-        macs = trace.macs - 0.5 * on_knife_edge(trace)
-        if not self.keep_prediction:
+        macs = safe_macs(trace)
+        if self.accept is None:
             return macs
-        kept = trace.logits.argmax(1) == goal.prediction
-        return torch.where(kept, macs, -torch.inf)
+        return torch.where(self.accept(trace, goal), macs, -torch.inf)
 
-    def _unfinished(self, best: Best, rows: Tensor, goal: Goal) -> Tensor | None:
-        """Which rows can still gain work; None if all of them."""
-        going = best.macs[rows] < goal.victim.max_macs
-        return None if bool(going.all()) else going
+
+def safe_macs(trace: Trace) -> Tensor:
+    """(B,) MACs; half a MAC less where a decision is not safe from rounding."""
+    return trace.macs - 0.5 * on_knife_edge(trace)
+
+
+def unfinished(best: Best, rows: Tensor, goal: Goal) -> Tensor | None:
+    """(B,) bool: which rows can still gain work; None if all of them."""
+    going = ~(best.macs[rows] >= goal.victim.max_macs)  # the max may be unknown: NaN
+    return None if bool(going.all()) else going
 
 
 def on_knife_edge(trace: Trace) -> Tensor:
@@ -153,8 +189,12 @@ def on_knife_edge(trace: Trace) -> Tensor:
     return near
 
 
-def input_gradient(value: Tensor, images: Tensor, trace: Trace) -> Tensor:
+def input_gradient(
+    value: Tensor, images: Tensor, trace: Trace, *, retain_graph: bool = False
+) -> Tensor:
     """Gradient of Σ value in the pixels, (B, *input_shape).
+
+    ``retain_graph`` if another gradient through the same trace is to follow.
 
     Raises:
         GradientError: if no gradient reaches the pixels, with the gate and the remedy.
@@ -162,7 +202,9 @@ def input_gradient(value: Tensor, images: Tensor, trace: Trace) -> Tensor:
     gradient = None
     deaf = [g.name for g in trace.gates if g.reached.any() and not g.margin.requires_grad]
     if value.requires_grad and not deaf:
-        (gradient,) = torch.autograd.grad(value.sum(), images, allow_unused=True)
+        (gradient,) = torch.autograd.grad(
+            value.sum(), images, allow_unused=True, retain_graph=retain_graph
+        )
     if gradient is None:
         where = f"gates {', '.join(deaf)}" if deaf else "the objective"
         raise GradientError(

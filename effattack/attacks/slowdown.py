@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from effattack.attacks.base import GradientAttack, budget
-from effattack.attacks.search import ProjectedGradient, cosine
+from effattack.attacks.search import ProjectedGradient, cosine, kept
 from effattack.attacks.training import Steepest, Training
 from effattack.attacks.universal import UniversalAttack
 from effattack.objectives import KeepPrediction, MarginHinge, Objective
@@ -55,7 +55,7 @@ class Slowdown(GradientAttack):
             budget(eps, threat),
             house_objective(kappa, keep_prediction),
             ProjectedGradient(
-                steps, cosine(1.0), restarts=restarts, keep_prediction=keep_prediction
+                steps, cosine(1.0), restarts=restarts, accept=kept if keep_prediction else None
             ),
             seed,
         )

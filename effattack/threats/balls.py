@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 
 from effattack.budgets import LEVELS, check_eps, check_norm, size_text
 from effattack.errors import UsageError
-from effattack.threats.base import SLACK, Threat, per_image
+from effattack.threats.base import SLACK, Threat, per_image, unit
 
 
 class Linf(Threat):
@@ -137,13 +137,13 @@ class L2(_NormBall):
     name = "l2"
 
     def ascend(self, images: Tensor, gradient: Tensor, size: float) -> Tensor:
-        return images + size * self.eps * _unit(gradient)
+        return images + size * self.eps * unit(gradient)
 
     def _spent(self, size: Tensor) -> Tensor:
         return size.square()
 
     def _direction(self, shape: tuple[int, ...], generator: Generator) -> Tensor:
-        return _unit(torch.randn(shape, generator=generator))
+        return unit(torch.randn(shape, generator=generator))
 
     def _inside(self, size: Tensor, room: Tensor) -> Tensor:
         # Clipping sets in at the factor room / size. Between two such factors, taken in order,
@@ -266,11 +266,3 @@ class Nothing(Threat):
 
     def __str__(self) -> str:
         return self.name
-
-
-def _unit(vectors: Tensor) -> Tensor:
-    """(B, ...) scaled to Euclidean norm 1; zero stays zero."""
-    largest = per_image(vectors.abs().flatten(1).amax(1), vectors)
-    scaled = vectors / torch.where(largest > 0, largest, torch.ones_like(largest))
-    norm = per_image(scaled.flatten(1).norm(dim=1), scaled)
-    return scaled / torch.where(norm > 0, norm, torch.ones_like(norm))

@@ -117,3 +117,11 @@ class Threat(ABC):
 def per_image(values: Tensor, like: Tensor) -> Tensor:
     """(B,) -> a shape that broadcasts over (B, C, H, W)."""
     return values.view(-1, *[1] * (like.dim() - 1))
+
+
+def unit(vectors: Tensor) -> Tensor:
+    """(B, ...) scaled to Euclidean norm 1; zero stays zero."""
+    largest = per_image(vectors.abs().flatten(1).amax(1), vectors)
+    scaled = vectors / torch.where(largest > 0, largest, torch.ones_like(largest))
+    norm = per_image(scaled.flatten(1).norm(dim=1), scaled)
+    return scaled / torch.where(norm > 0, norm, torch.ones_like(norm))

@@ -13,7 +13,7 @@ from effattack.models_zoo.defences.hysteresis import Hysteresis
 from effattack.models_zoo.defences.token_caps import CappedATS, CappedAViT, Order, heldout_caps
 from effattack.models_zoo.digits import digits
 from effattack.models_zoo.early_exit.early_exit import EarlyExit
-from effattack.models_zoo.files import WEIGHTS, load_weights
+from effattack.models_zoo.files import WEIGHTS, load_weights, read_card
 from effattack.models_zoo.networks import small_vit
 from effattack.models_zoo.token_sparsification.avit import AViT
 
@@ -83,8 +83,7 @@ def avit_patch_pool() -> AViT:
 def cnn_hysteresis() -> EarlyExit:
     """``digits_cnn_early_exit`` whose exits remember: its threshold, and a lower one behind it."""
     plain = embedded.digits_cnn_early_exit()
-    high = plain.criterion.thresholds
-    assert isinstance(high, float)
+    high = read_card(plain.name)["threshold"]
     return EarlyExit(
         list(plain.stages),
         list(plain.heads),

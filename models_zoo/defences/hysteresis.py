@@ -1,4 +1,4 @@
-"""Hysteresis of exit thresholds: a stage that was nearly sure lets the next one stop more easily."""
+"""Hysteresis of exit thresholds: once a stage was nearly sure, later ones stop more easily."""
 
 from __future__ import annotations
 

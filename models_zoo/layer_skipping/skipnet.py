@@ -38,6 +38,10 @@ class SigmoidGate:
     def __repr__(self) -> str:
         return f"SigmoidGate({self.threshold})"
 
+    def share(self, z: Tensor) -> Tensor:
+        """Gate logits (B,) -> σ (B,), moved so that the threshold lies at 1/2, where it is σ(z)."""
+        return (z - log_odds(self.threshold)).sigmoid()
+
     def margin(self, z: Tensor) -> Tensor:
         """Gate logits (B,) -> margin (B,) in [-1/2, 1/2] of computing the block."""
         return bounded(z - log_odds(self.threshold), 2) / 2
@@ -52,7 +56,8 @@ class SkipNet(Victim):
 
     Gates read the features before their block, of every image; ``forward`` then runs the block on
     the images that opened the gate, and the others keep their features. One gate per gated block,
-    ``blocks.k``: active where it is computed.
+    ``blocks.k``: active where it is computed. The trace's ``aux`` holds "shares" (B, gates): σ of
+    each gate, above 1/2 where its block is computed.
 
     Args:
         stem: images -> features of the first block (B, C, H, W).
@@ -140,7 +145,7 @@ class SkipNet(Victim):
         return self.head(x)
 
     def trace(self, images: Tensor) -> Trace:
-        x, memory, gates = self.stem(images), None, []
+        x, memory, gates, shares = self.stem(images), None, [], []
         macs = torch.full((len(x),), self._least_macs, dtype=torch.float64, device=x.device)
         for k, (block, gate) in enumerate(self._pairs()):
             if gate is None:
@@ -157,9 +162,15 @@ class SkipNet(Victim):
                     cost=float(self._block_macs[k]),
                 )
             )
+            shares.append(self.policy.share(z))
             macs = macs + computed * self._block_macs[k]
             x = torch.where(_per_image(computed, x), block(x), x)
-        return Trace(logits=self.head(x), gates=tuple(gates), macs=macs)
+        return Trace(
+            logits=self.head(x),
+            gates=tuple(gates),
+            macs=macs,
+            aux={"shares": torch.stack(shares, dim=1)},
+        )
 
     def relaxed(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """For training: the hard decisions, with the gradient of σ(z) in their place.

@@ -45,9 +45,10 @@ class AdaViT(ViTVictim):
     ``blocks.k.heads`` (B, heads), ``blocks.k.tokens`` (B, patches). Decisions do not outlive their
     block, so the cost of a unit is the most that it can cost in its block. The trace's ``aux``
     holds σ(z) of all policies, asked or not: ``token_policy`` (B, blocks, patches), ``head_policy``
-    (B, later blocks, heads), ``layer_policy`` (B, later blocks, 2). In training mode the hard
-    decisions have the straight-through gradient of σ(z), as in the official code (which has it in
-    eval mode too); in eval mode they have none, which attacks were measured to gain from.
+    (B, later blocks, heads), ``layer_policy`` (B, later blocks, 2); and ``shares`` (B, units), the
+    same in the order of the gates, moved so that every threshold lies at 1/2. In training mode the
+    hard decisions have the straight-through gradient of σ(z), as in the official code (which has it
+    in eval mode too); in eval mode they have none, which attacks were measured to gain from.
 
     Args:
         vit: any timm ``VisionTransformer`` with a CLS token. The policies are added; untrained,
@@ -193,6 +194,7 @@ class AdaViT(ViTVictim):
         macs = torch.full((len(x),), float(self._fixed_macs), dtype=torch.float64, device=x.device)
         gates: list[Gate] = []
         soft: dict[str, list[Tensor]] = {}
+        shares: list[Tensor] = []
         for index, (block, policy) in enumerate(self._blocks()):
             layers, heads = policy.layers(x), policy.heads(x)
             tokens = policy.tokens(block.norm1(x))
@@ -203,11 +205,15 @@ class AdaViT(ViTVictim):
             for name, choice in (("layer", layers), ("head", heads), ("token", tokens)):
                 if not choice.fixed:
                     soft.setdefault(f"{name}_policy", []).append(choice.soft)
+                    shares.append(choice.share)
         return Trace(
             logits=self.classify(x),
             gates=tuple(gates),
             macs=macs,
-            aux={name: torch.stack(policies, dim=1) for name, policies in soft.items()},
+            aux={
+                "shares": torch.cat(shares, dim=1),
+                **{name: torch.stack(policies, dim=1) for name, policies in soft.items()},
+            },
         )
 
     def _masked_block(

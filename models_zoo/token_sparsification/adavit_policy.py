@@ -46,6 +46,11 @@ class Choice(NamedTuple):
         return hard + (soft - soft.detach()) if self.straight_through else hard
 
     @property
+    def share(self) -> Tensor:
+        """σ(z), moved so that the threshold lies at 1/2."""
+        return (self.logits - log_odds(self.threshold)).sigmoid()
+
+    @property
     def margin(self) -> Tensor:
         """Like σ(z) - threshold, on log-odds; steepest at the threshold."""
         return bounded_margin(self.logits - log_odds(self.threshold), MARGIN_SCALE, self.keep)

@@ -1,0 +1,121 @@
+"""AutoSlow: the ensemble, with no parameter but the budget."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Generator, Tensor
+
+from effattack.attacks.base import Attack, budget, check_objective
+from effattack.attacks.desparsify_losses import DESPARSIFY
+from effattack.attacks.quantattack_losses import NearOutliers
+from effattack.attacks.search import Best, ProjectedGradient, cosine, kept
+from effattack.attacks.slowdown import house_objective
+from effattack.attacks.squares import RandomSearch
+from effattack.errors import NotApplicable
+from effattack.objectives import (
+    Goal,
+    KeepPrediction,
+    Objective,
+    UniformExits,
+    WeightedSignificance,
+)
+from effattack.threats import Threat
+from effattack.victim import Victim
+
+PUBLISHED: tuple[Objective, ...] = (
+    UniformExits(),
+    DESPARSIFY,
+    WeightedSignificance(),
+    NearOutliers(),
+)
+"""The losses beside the house attack's: each joins where its ``check`` finds what it needs."""
+
+KAPPA, PREDICTION_WEIGHT = 0.05, 0.1
+HOUSE, OTHERS, AGAIN = 150, 30, 20
+"""Gradients of the house attack's first run, of all published losses together, of its second."""
+QUERIES = 30
+
+
+class Stage(NamedTuple):
+    """One run of the ensemble."""
+
+    objective: Objective
+    search: ProjectedGradient
+    afresh: bool
+    """From a random point of the budget; else from the best images so far."""
+
+
+class AutoSlow(Attack):
+    """House attack, published losses, a restart and a query search, one after the other.
+
+    As AutoAttack is for accuracy (Croce and Hein, ICML 2020, arXiv 2003.01690): a fixed ensemble
+    that needs no tuning. The house attack goes first, with most of the gradients; every published
+    loss that the victim shows the tensors for goes on from the best image found so far; the house
+    attack starts again from a random point; what is left is searched by queries, which need no
+    gradient and so tell masked gates from closed ones. Each image keeps what made the victim
+    execute most MACs on its hard path, and leaves as soon as that is the max.
+
+    Args:
+        victim: any victim with gates.
+        eps: l-inf budget in [0, 1] pixels.
+        threat: another budget in place of ``eps``; a patch has one place per image throughout.
+        keep_prediction: slow and right: only images that keep the clean prediction count, and all
+            objectives lose 0.1 times the cross-entropy to it.
+        seed: of all random numbers.
+
+    Raises:
+        NotApplicable: for a victim without gates.
+    """
+
+    def __init__(
+        self,
+        victim: Victim,
+        eps: float = 8 / 255,
+        *,
+        threat: Threat | str | None = None,
+        keep_prediction: bool = False,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(victim, budget(eps, threat), seed=seed)
+        accept = kept if keep_prediction else None
+        house = house_objective(KAPPA, keep_prediction)
+        check_objective(house, victim)
+        others = [each for each in PUBLISHED if applies(each, victim)]
+        if keep_prediction:
+            others = [KeepPrediction(each, PREDICTION_WEIGHT) for each in others]
+        share = OTHERS // len(others) if others else 0
+
+        def run(steps: int, first: float) -> ProjectedGradient:
+            return ProjectedGradient(steps, cosine(first), accept=accept)
+
+        self.stages = (
+            Stage(house, run(HOUSE, 1.0), afresh=True),
+            *(Stage(each, run(share, 0.25), afresh=False) for each in others),
+            Stage(house, run(AGAIN if others else AGAIN + OTHERS, 1.0), afresh=True),
+        )
+        self.queries = RandomSearch(QUERIES, accept=accept)
+
+    @property
+    def gradients(self) -> int:
+        """Most gradient evaluations of one image; beside them, ``queries.queries`` forwards."""
+        return sum(stage.search.steps for stage in self.stages)
+
+    def run(self, clean: Tensor, goal: Goal, generator: Generator) -> Tensor:
+        threat = self.threat.placed(clean, generator)
+        best = Best.of(clean, goal)
+        for number, (objective, search, afresh) in enumerate(self.stages):
+            best.value.fill_(-float("inf"))  # values of different objectives do not compare
+            start = threat.start(clean, generator) if afresh else best.images.clone()
+            search.climb(best, start, clean, threat, objective, goal, number)
+        self.queries.climb(best, clean, threat, goal, generator)
+        return best.images
+
+
+def applies(objective: Objective, victim: Victim) -> bool:
+    """Whether the victim shows what an objective needs."""
+    try:
+        check_objective(objective, victim)
+    except NotApplicable:
+        return False
+    return True

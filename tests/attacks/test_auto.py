@@ -1,0 +1,178 @@
+"""The ensemble: its budget, its stages, and that none of its members beats it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+import torch
+from torch import Tensor, nn
+from toys import LinearSaver, embedded, grey_images
+
+from effattack.attacks import AutoSlow, DeepSloth, Slowdown, auto, search
+from effattack.attacks.search import Best, ProjectedGradient, constant, input_gradient
+from effattack.errors import NotApplicable
+from effattack.models_zoo.criteria import Criterion
+from effattack.models_zoo.digits import digits
+from effattack.models_zoo.early_exit.early_exit import EarlyExit
+from effattack.models_zoo.margins import bounded, confidence_log_odds, spread
+from effattack.objectives import Goal, Step, UniformExits
+from effattack.threats import Linf
+from effattack.victim import Opaque, Trace, Victim
+
+
+def macs(victim: Victim, images: Tensor) -> Tensor:
+    with torch.no_grad():
+        return victim.trace(images).macs
+
+
+class Masked(LinearSaver):
+    """The value of its margin is right, its slope leads away from the threshold."""
+
+    def trace(self, images: Tensor) -> Trace:
+        trace = super().trace(images)
+        gate = trace.gates[0]
+        turned = gate.margin.detach() * 2 - gate.margin
+        return trace._replace(gates=(gate._replace(margin=turned),))
+
+
+def test_the_published_losses_of_a_victim_join() -> None:
+    def members(name: str) -> list[str]:
+        return [type(stage.objective).__name__ for stage in AutoSlow(embedded(name)).stages]
+
+    assert members("digits_cnn_early_exit") == ["MarginHinge", "UniformExits", "MarginHinge"]
+    assert "WeightedSignificance" in members("digits_vit_ats")
+    assert members("digits_skipnet") == ["MarginHinge", "MarginHinge"]
+
+
+def test_the_budget_of_gradients_is_fixed_and_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[Tensor] = []
+
+    def counted(value: Tensor, images: Tensor, trace: Trace) -> Tensor:
+        looks.append(images)
+        return input_gradient(value, images, trace)
+
+    monkeypatch.setattr(search, "input_gradient", counted)
+    attack = AutoSlow(LinearSaver(), 1 / 255)
+    attack(grey_images(16))
+    assert attack.gradients == len(looks) == auto.HOUSE + auto.OTHERS + auto.AGAIN
+    assert {
+        AutoSlow(embedded(name)).gradients for name in ("digits_skipnet", "digits_vit_ats")
+    } == {attack.gradients}
+
+
+def test_no_member_beats_it_on_its_whole_budget() -> None:
+    victim, images = LinearSaver(), grey_images(40)
+    whole = AutoSlow(victim, 3 / 255).gradients
+    ours = macs(victim, AutoSlow(victim, 3 / 255)(images)).sum()
+    for rival in (Slowdown, DeepSloth):
+        assert ours >= macs(victim, rival(victim, 3 / 255, steps=whole)(images)).sum()
+
+
+def test_a_later_stage_goes_on_from_the_best_and_loses_nothing() -> None:
+    victim, images = LinearSaver(), grey_images(20)
+    goal = Goal(victim, victim.trace(images).logits, torch.zeros(20, dtype=torch.long))
+    best = Best.of(images, goal)
+    before = best.macs.clone()
+    ProjectedGradient(8, constant(0.5)).climb(
+        best, best.images.clone(), images, Linf(4 / 255), UniformExits(), goal
+    )
+    assert (best.macs >= before).all()
+    assert (best.macs > before).any()
+
+
+def test_queries_open_what_masked_gradients_leave_shut() -> None:
+    victim, images = Masked(), grey_images(40)
+    blind = macs(victim, Slowdown(victim, 16 / 255, steps=100)(images)).sum()
+    assert macs(victim, AutoSlow(victim, 16 / 255)(images)).sum() > blind
+
+
+def test_images_at_the_max_leave_at_once() -> None:
+    victim, images = LinearSaver(doubt=1e9), grey_images(4)
+    seen: list[Step] = []
+    found = AutoSlow(victim)(images, callback=seen.append)
+    assert not seen
+    assert torch.equal(found, images)
+
+
+def test_slow_and_right(digit_images: Tensor) -> None:
+    victim = embedded("digits_cnn_early_exit")
+    found = AutoSlow(victim, keep_prediction=True)(digit_images)
+    assert torch.equal(victim(found).argmax(1), victim(digit_images).argmax(1))
+    assert macs(victim, found).sum() > macs(victim, digit_images).sum()
+
+
+@pytest.mark.parametrize("threat", ["patch:2", "pixels:3", "l2:0.3", "l1:1"])
+def test_it_works_in_every_budget_and_repeats_itself(threat: str) -> None:
+    victim, images = LinearSaver(), grey_images(8)
+    found = AutoSlow(victim, threat=threat, seed=3)(images)
+    assert torch.equal(found, AutoSlow(victim, threat=threat, seed=3)(images))
+    assert (macs(victim, found) >= macs(victim, images)).all()
+
+
+def test_a_model_that_cannot_be_opened_is_refused() -> None:
+    with pytest.raises(NotApplicable, match="no gates"):
+        AutoSlow(Opaque(nn.Sequential(nn.Flatten(), nn.Linear(16, 2)), (1, 4, 4)))
+
+
+# blind margins
+
+
+class LogOdds(Criterion):
+    """Confidence with thresholds as log-odds: beyond ±36 they are no float64 probabilities."""
+
+    def __init__(self, thresholds: Sequence[float]) -> None:
+        self.thresholds = tuple(thresholds)
+
+    def margin(self, stage_logits: Tensor) -> Tensor:
+        logits = stage_logits[:, -1]
+        threshold = self.thresholds[stage_logits.shape[1] - 1]
+        return bounded(threshold - confidence_log_odds(logits), spread(logits))
+
+
+class Louder(nn.Module):
+    """A classifier whose logits are multiplied."""
+
+    def __init__(self, head: nn.Module, factor: float) -> None:
+        super().__init__()
+        self.head, self.factor = head, factor
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.factor * self.head(features)
+
+
+def recalibrated(victim: EarlyExit, factor: float, images: Tensor) -> EarlyExit:
+    """Logits times a factor; from every exit as many images leave as before."""
+    with torch.no_grad():
+        trace = victim.trace(images)
+    assert trace.stage_logits is not None
+    here, thresholds = torch.ones(len(images), dtype=torch.bool), []
+    for gate, logits in zip(trace.gates, trace.stage_logits.unbind(1), strict=False):
+        confidence = confidence_log_odds(factor * logits)
+        left = int(gate.active.sum())
+        around = confidence[here].sort().values[left - 1 : left + 1]
+        thresholds.append(around.mean().item())
+        here &= confidence < thresholds[-1]
+    heads = [Louder(head, factor) for head in victim.heads]
+    return EarlyExit(list(victim.stages), heads, LogOdds(thresholds), victim.input_shape)
+
+
+def success(attack: AutoSlow | Slowdown, images: Tensor) -> float:
+    clean = macs(attack.victim, images).sum()
+    gained = macs(attack.victim, attack(images)).sum() - clean
+    return (gained / (len(images) * attack.victim.max_macs - clean)).item()
+
+
+def test_scaled_logits_do_not_blind_the_attacks() -> None:
+    victim = embedded("digits_cnn_early_exit")
+    assert isinstance(victim, EarlyExit)
+    images = digits("test")[0][:60]
+    louder = recalibrated(victim, 50, images)
+    assert max(louder.criterion.thresholds) > 36  # type: ignore[attr-defined]
+    calm = macs(victim, images).sum().item()
+    assert macs(louder, images).sum().item() == pytest.approx(calm, rel=0.01)
+    for attack, loss in ((AutoSlow, 0.02), (Slowdown, 0.05)):
+        assert (
+            success(attack(louder, 4 / 255), images)
+            >= success(attack(victim, 4 / 255), images) - loss
+        )

@@ -1,0 +1,101 @@
+"""The attack on cascades: its objective by hand, and what becomes of the base's prediction."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+from toys import LinearSaver, embedded, grey_images
+
+from effattack.attacks import CascadeAttack
+from effattack.attacks.cascade import DefeatSavers
+from effattack.errors import NotApplicable, UsageError
+from effattack.objectives import Goal
+from effattack.victim import Gate, Trace, Victim
+
+
+def three_stages(base: Tensor) -> tuple[Trace, Goal]:
+    """Two gates, the second not reached; the max of the toy is 176 MACs; it predicted class 1."""
+    gates = (
+        Gate("a", torch.tensor([-0.5]), torch.tensor([False]), torch.tensor([True]), 176.0),
+        Gate("b", torch.tensor([-0.25]), torch.tensor([False]), torch.tensor([False]), 88.0),
+    )
+    stages = torch.stack([torch.zeros(1, 3), torch.zeros(1, 3), base], dim=1)
+    trace = Trace(stages[:, 0], gates, torch.ones(1).double(), stages)
+    return trace, Goal(LinearSaver(), torch.tensor([[0.0, 1.0, 0.0]]), torch.tensor([0]))
+
+
+def test_every_stage_is_pushed_and_the_base_kept() -> None:
+    trace, goal = three_stages(torch.tensor([[0.0, 2.0, 0.0]]))
+    loss = math.log(2 + math.exp(2)) - 2
+    found = DefeatSavers("keep", 0.05, 0.1)(trace, goal)
+    assert found.item() == pytest.approx(-0.5 - 0.5 * 0.25 - 0.1 * loss)
+    assert DefeatSavers("break", 0.05, 0.1)(trace, goal).item() == pytest.approx(
+        -0.5 - 0.5 * 0.25 + 0.1 * loss
+    )
+
+
+def test_a_broken_prediction_is_not_broken_further() -> None:
+    base = torch.tensor([[9.0, 0.0, 0.0]], requires_grad=True)
+    trace, goal = three_stages(base)
+    found = DefeatSavers("break", 0.05, 0.1)(trace, goal)
+    assert found.item() == pytest.approx(-0.625 + 0.1 * (math.log(3) + 0.05))
+    found.sum().backward()
+    assert base.grad is not None
+    assert not base.grad.any()
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+def test_kept_is_what_the_base_said(seed: int) -> None:
+    victim, clean = LinearSaver(seed=seed), grey_images(60, seed=1)
+    found = CascadeAttack(victim, 16 / 255)(clean)
+    with torch.no_grad():
+        before, after = victim.trace(clean), victim.trace(found)
+    base = before.stage_logits[:, 1].argmax(1)  # type: ignore[index]
+    moved = (found != clean).flatten(1).any(1)
+    assert (before.logits.argmax(1) != base).any(), "the saver disagrees with the base"
+    assert torch.equal(after.logits.argmax(1)[moved], base[moved])
+    assert after.macs.sum() > before.macs.sum()
+
+
+def test_broken_is_slow_and_wrong() -> None:
+    victim, clean = LinearSaver(seed=1), grey_images(60, seed=1)
+
+    def kept(attack: CascadeAttack) -> float:
+        with torch.no_grad():
+            trace = victim.trace(attack(clean))
+            base = victim.trace(clean).stage_logits[:, 1].argmax(1)  # type: ignore[index]
+        slow = trace.macs == victim.max_macs
+        assert slow.float().mean() > 0.9
+        return (trace.logits.argmax(1) == base)[slow].float().mean().item()
+
+    assert kept(CascadeAttack(victim, 24 / 255)) == 1
+    assert kept(CascadeAttack(victim, 24 / 255, base="break")) < 0.8
+
+
+def test_it_takes_the_savings_of_a_real_cascade_back(digit_images: Tensor) -> None:
+    victim = embedded("digits_tinysaver_cascade")
+    found = CascadeAttack(victim, steps=15)(digit_images)
+    with torch.no_grad():
+        before, after = victim.trace(digit_images), victim.trace(found)
+    assert after.macs.mean() > 0.9 * victim.max_macs > 3 * before.macs.mean()
+    assert torch.equal(after.logits.argmax(1), before.stage_logits[:, 1].argmax(1))  # type: ignore[index]
+
+
+def test_stages_are_needed(ats: Victim) -> None:
+    with pytest.raises(NotApplicable, match=rf"every stage \(cascade, early exit\); {ats.name} is"):
+        CascadeAttack(ats)
+
+    class Closed(LinearSaver):
+        def trace(self, images: Tensor) -> Trace:
+            return super().trace(images)._replace(stage_logits=None)
+
+    with pytest.raises(NotApplicable, match="every stage"):
+        CascadeAttack(Closed())
+
+
+def test_the_base_is_kept_or_broken() -> None:
+    with pytest.raises(UsageError, match="choose 'keep' or 'break'"):
+        CascadeAttack(LinearSaver(), base="ignore")  # type: ignore[arg-type]
