@@ -1,4 +1,4 @@
-"""The command line: ``effattack run``, ``list``, ``report`` and others, one file per command.
+"""The command line: ``effattack run | list | report | ...``, one file per command.
 
 A command is a module with its ``HELP`` line, its ``arguments`` and its ``run``.
 

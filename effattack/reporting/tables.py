@@ -97,9 +97,7 @@ def over_dense(row: Row) -> str:
 COLUMNS = (
     Column("Budget", "ε", "l-inf, or as named", words.budget, "eps"),
     _percent("Score", "Savings retained", "", "savings_retained", NO_MAX, "key"),
-    Column(
-        "Score", "Interval", "95 %, over images", _savings_interval, "savings_retained_low", NO_MAX
-    ),
+    Column("Score", "Interval", "95 %", _savings_interval, "savings_retained_low", NO_MAX),
     _percent("Score", "Attack success", "", "attack_success", NO_MAX),
     _percent("Score", "Success, dense", "as papers divide", "attack_success_dense", NO_DENSE),
     _macs("Clean", "clean_macs"),
@@ -109,7 +107,7 @@ COLUMNS = (
     _percent("Prediction", "Accuracy", "against the label", "accuracy"),
     _percent("Prediction", "Agreement", "with the clean prediction", "agreement"),
     _ratio("Latency", OVER_CLEAN, "median", "latency_ratio", NOT_TIMED),
-    Column("Latency", "Interval", "95 %, over images", _interval, "latency_low", NOT_TIMED),
+    Column("Latency", "Interval", "95 %", _interval, "latency_low", NOT_TIMED),
     Column("Latency", "Clock", "", _clock, "clock", NOT_TIMED),
     _ratio("Energy", OVER_CLEAN, "", "energy_ratio", ENERGY),
     Column("Data", "Images", "seeds pooled", lambda row: f"{row['samples']:,}", "samples"),

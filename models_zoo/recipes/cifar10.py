@@ -36,7 +36,8 @@ PONDER_WEIGHT = 0.01
 
 
 def train_sdn() -> None:
-    """All classifiers together; an internal one counts as much as its share of the depth.
+    """All classifiers together, in a long and a short cycle; an internal one counts as much as its
+    share of the depth.
 
     (SDN, section 4.2: the weights keep the early classifiers from ruling the shared layers.)
     Convolutions run in bfloat16.
@@ -44,7 +45,9 @@ def train_sdn() -> None:
     torch.manual_seed(0)
     victim = photographs.cifar10_sdn(trained=False)
     loss = in_bfloat16(partial(weighted_exits, victim))
-    fit(victim, loss, epochs=18, rate=0.2, optimiser=sgd)
+    fit(victim, loss, f"{victim.name}_first", epochs=18, rate=0.2, optimiser=sgd)
+    fit(victim, loss, victim.name, epochs=5, rate=0.05, optimiser=sgd)
+    store(victim, victim.name)
     choose_sdn_threshold()
 
 
@@ -74,14 +77,10 @@ def weighted_exits(victim: SDN, images: Tensor, labels: Tensor) -> Tensor:
 def train_saver(width: int) -> None:
     """A candidate saver by itself."""
     torch.manual_seed(0)
-    saver = photographs.cifar10_saver(width, trained=False)
-    fit(
-        saver,
-        in_bfloat16(partial(classified, saver)),
-        epochs=12,
-        rate=1e-2,
-        name=f"cifar10_saver_{width}",
-    )
+    saver, name = photographs.cifar10_saver(width, trained=False), f"cifar10_saver_{width}"
+    loss = in_bfloat16(partial(classified, saver))
+    fit(saver, loss, name, epochs=12, rate=1e-2)
+    store(saver, name)
 
 
 def choose_saver() -> None:
@@ -102,7 +101,8 @@ def train_vit() -> None:
     """The plain ViT."""
     torch.manual_seed(0)
     vit = photographs.cifar10_vit(trained=False)
-    fit(vit, partial(classified, vit), epochs=9, rate=1e-3, name="cifar10_vit")
+    fit(vit, partial(classified, vit), "cifar10_vit", epochs=9, rate=1e-3)
+    store(vit, "cifar10_vit")
     for factory in (photographs.cifar10_vit_ats, photographs.cifar10_vit_int8):
         finish(factory, photographs.cifar10_vit(), recipe="cifar10_vit")
 
@@ -117,7 +117,8 @@ def train_avit() -> None:
         loss = F.cross_entropy(trace.logits, labels, label_smoothing=SMOOTHING)
         return loss + PONDER_WEIGHT * trace.aux["ponder"].mean()
 
-    fit(victim, loss, epochs=3, rate=5e-4)
+    fit(victim, loss, victim.name, epochs=3, rate=5e-4)
+    store(victim, victim.name)
     finish(photographs.cifar10_vit_avit, photographs.cifar10_vit())
 
 
@@ -139,14 +140,13 @@ def in_bfloat16(loss: Loss) -> Loss:
 def fit(
     model: nn.Module,
     loss: Loss,
+    name: str,
     *,
     epochs: int,
     rate: float,
-    name: str | None = None,
     optimiser: Optimiser = adamw,
 ) -> None:
-    """Train on CIFAR-10 with shifts and mirroring, and store the weights under the name."""
-    name = name or model.name
+    """Train on CIFAR-10 with shifts and mirroring; checkpoints are kept under the name."""
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     checkpoints = Path(os.environ.get("EFFATTACK_CHECKPOINTS", "checkpoints"))
     checkpoints.mkdir(parents=True, exist_ok=True)
@@ -162,6 +162,10 @@ def fit(
         optimiser=optimiser,
         checkpoint=checkpoints / f"{name}.pt",
     )
+
+
+def store(model: nn.Module, name: str) -> None:
+    """Write the weights that the zoo ships."""
     save_weights(model, WEIGHTS / f"{name}.safetensors")
 
 

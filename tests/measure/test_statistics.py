@@ -181,3 +181,12 @@ def test_proportion_of_no_samples_is_nan() -> None:
 def test_impossible_counts_are_refused(successes: int, n: int) -> None:
     with pytest.raises(UsageError):
         proportion(successes, n)
+
+
+def test_ratio_of_sums_covers_as_it_says() -> None:
+    rng = np.random.default_rng(0)
+    below = rng.uniform(1, 3, (400, 60))
+    above = 0.4 * below + rng.normal(0, 0.3, below.shape)
+    found = [ratio_of_sums(a, b) for a, b in zip(above, below, strict=True)]
+    hits = np.mean([not one.excludes(0.4) for one in found])
+    assert 0.92 < hits < 0.98
