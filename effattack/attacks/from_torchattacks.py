@@ -14,11 +14,11 @@ from effattack.attacks.adapters import LibraryAttack, classes, construct, import
 from effattack.errors import NotApplicable
 from effattack.victim import Victim
 
-_LINF = {
+_LINF = (
     *("BIM", "DIFGSM", "EOTPGD", "FFGSM", "FGSM", "Jitter", "MIFGSM", "NIFGSM", "PGD", "PGDRS"),
     *("PIFGSM", "PIFGSMPP", "RFGSM", "SINIFGSM", "SPSA", "TIFGSM", "TPGD", "UPGD", "VMIFGSM"),
     "VNIFGSM",
-}
+)
 _USABLE: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(_LINF, ("linf",)),
     **dict.fromkeys(("APGD", "APGDT", "AutoAttack", "FAB", "Square"), ("linf", "l2")),

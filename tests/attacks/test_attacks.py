@@ -39,7 +39,16 @@ from effattack.models_zoo.early_exit.early_exit import EarlyExit
 from effattack.models_zoo.margins import log_odds
 from effattack.victim import Opaque, Trace, Victim
 
-ON_A_CASCADE = [n for n in names() if attack_class(n).why_not(LinearSaver()) is None]
+
+def applies(name: str) -> bool:
+    try:
+        built(name, LinearSaver())
+    except NotApplicable:
+        return False
+    return True
+
+
+ON_A_CASCADE = [name for name in names() if applies(name)]
 UNBUDGETED = ("clean", "uniform", "corruption")
 BUDGETED = [
     n
