@@ -1,6 +1,6 @@
 """PGD steps per second: our search against other libraries and a bare loop, side by side.
 
-    python benchmarks/attack_speed.py --victim digits_vit_ats --images 32 --steps 20 --rounds 8
+    python benchmarks/attack_speed.py --victim digits_vit_ats --images 32 --steps 50 --rounds 8
 
 All rivals attack the cross-entropy of the same ``trace(images).logits`` on the same batch in l-inf
 with random start, and take turns in one process, in an order that is drawn anew every round.
@@ -114,7 +114,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="PGD steps per second, side by side")
     parser.add_argument("--victim", default="digits_vit_ats")
     parser.add_argument("--images", type=int, default=32)
-    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--rounds", type=int, default=8, help="at least 6, for a 95 %% interval")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument(

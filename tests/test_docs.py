@@ -19,6 +19,7 @@ PAGES = [ROOT / "README.md", ROOT / "reports" / "README.md", *sorted(DOCS.glob("
 ELSEWHERE = "checkpoints.md"
 """Its code needs files, which tests/models_zoo/test_checkpoints.py makes."""
 OWN = "bring_your_own.md"
+FENCED = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 
 
 def blocks(language: str) -> list[tuple[str, str]]:
@@ -79,7 +80,9 @@ def commands() -> list[str]:
     lines = []
     for page in PAGES:
         text = page.read_text().replace("\\\n", " ")
-        lines += re.findall(r"^ *(effattack [a-z].*)$", text, re.MULTILINE)
+        code = FENCED.findall(text) + re.findall(r"^ {4}.*$", FENCED.sub("", text), re.MULTILINE)
+        for block in code:
+            lines += re.findall(r"^ *(effattack [a-z].*)$", block, re.MULTILINE)
     return lines
 
 
@@ -99,6 +102,6 @@ def test_every_page_is_in_the_index() -> None:
 
 def test_links_lead_somewhere() -> None:
     for page in PAGES:
-        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+        for target in re.findall(r"\]\(([^)#]+)\)", FENCED.sub("", page.read_text())):
             if "://" not in target:
                 assert (page.parent / target).exists(), f"{page.name} links to {target}"

@@ -107,7 +107,7 @@ COLUMNS = (
     _percent("Prediction", "Accuracy", "against the label", "accuracy"),
     _percent("Prediction", "Agreement", "with the clean prediction", "agreement"),
     _ratio("Latency", OVER_CLEAN, "median", "latency_ratio", NOT_TIMED),
-    Column("Latency", "Interval", "bootstrap", _interval, "latency_low", NOT_TIMED),
+    Column("Latency", "Interval", "95 %", _interval, "latency_low", NOT_TIMED),
     Column("Latency", "Clock", "", _clock, "clock", NOT_TIMED),
     _ratio("Energy", OVER_CLEAN, "", "energy_ratio", ENERGY),
     Column("Data", "Images", "seeds pooled", lambda row: f"{row['samples']:,}", "samples"),

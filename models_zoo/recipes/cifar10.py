@@ -84,15 +84,21 @@ def train_saver(width: int) -> None:
 
 
 def choose_saver() -> None:
-    """TinySaver's search among the savers, for the ResNet."""
+    """TinySaver's search among the savers, for the ResNet.
+
+    Its threshold, matched accuracy, is lowered until a point is lost on held-out images: the
+    paper's savers are better than these.
+    """
     savers = {str(width): photographs.cifar10_saver(width) for width in SAVER_WIDTHS}
-    base = photographs.cifar10_resnet()
-    cascade, table = search_saver({**savers, "base": base}, "base", *floats("heldout"))
+    base, (images, labels) = photographs.cifar10_resnet(), floats("heldout")
+    cascade, table = search_saver({**savers, "base": base}, "base", images, labels)
     print(table.to_string())
     if cascade is None:
         raise UsageError("no saver saves: train the savers for longer")
-    best = table.iloc[0]
-    facts = {"threshold": best.threshold, "saver_width": int(best.saver)}
+    with torch.no_grad():
+        stage_logits = torch.cat([cascade.trace(x).stage_logits for x in images.split(BATCH)])
+    threshold = lowest_threshold(stage_logits, labels, drop=0.01)
+    facts = {"threshold": threshold, "saver_width": int(table.iloc[0].saver)}
     write_card("cifar10_tinysaver_cascade", facts)
     finish(photographs.cifar10_tinysaver_cascade, base, **facts)
 

@@ -135,7 +135,9 @@ def test_result_is_a_deployable_image(name: str, victim: Victim) -> None:
 def test_result_is_inside_the_budget(name: str, eps: float, victim: Victim) -> None:
     clean = grey_images(6)
     moved = (build(name, victim, eps)(clean) - clean).abs().max() * LEVELS
-    assert 0 < moved.round() <= int(eps * LEVELS + 1e-6)
+    lawfully_clean = name in ("SlowAndWrong", "LatencyQuery")  # where there is nothing to be had
+    assert moved > 0 or lawfully_clean
+    assert moved.round() <= int(eps * LEVELS + 1e-6)
     assert abs(moved - moved.round()) < 1e-3
 
 
@@ -218,11 +220,16 @@ class Exploding(LinearSaver):
             raise RuntimeError("in the middle")
         return super().trace(images)
 
+    def forward(self, images: Tensor) -> Tensor:
+        return self.trace(images).logits
+
 
 @pytest.mark.parametrize("name", [n for n in BUDGETED if n != "noise"])
 def test_victim_and_random_state_are_as_before_after_an_exception(name: str) -> None:
     victim = Exploding().train()
+    victim.calls = -100  # some attacks look at the victim when they are made
     attack = build(name, victim)
+    victim.calls = 0
     before, state = state_of(victim), global_state()
     with pytest.raises(RuntimeError, match="in the middle"):
         attack(grey_images(4))
