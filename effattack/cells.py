@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 import effattack
 
@@ -99,6 +99,8 @@ def describe(value: Any) -> str:
     name = f"{type(value).__module__}.{type(value).__qualname__}"
     if isinstance(value, nn.Module):
         return name
+    if isinstance(value, fx.Graph):  # its nodes point at each other
+        return str(value)
     if isinstance(value, type) or inspect.isroutine(value):
         held = [cell.cell_contents for cell in getattr(value, "__closure__", None) or ()]
         return f"{getattr(value, '__qualname__', name)}{hash_text(_source(value))}{describe(held)}"

@@ -52,16 +52,21 @@ def test_python_blocks_run(
     exec(compile(code, place, "exec"), names)
     if place.startswith(OWN):
         assert "savings_retained" in capsys.readouterr().out, "every example ends in a scored table"
-        check_examples_are_audited(names["victim"], names["images"][:1])
+        check_examples_are_audited(names["victim"], names["images"][:1], monkeypatch)
 
 
-def check_examples_are_audited(victim: Any, images: Any) -> None:
+def check_examples_are_audited(victim: Any, images: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The example passes, and is caught declaring more. Opaque declares what it counts."""
     audit(victim, images)
     if victim.family == "opaque":
         return
-    honest = victim.trace
-    victim.trace = lambda x: (t := honest(x))._replace(macs=t.macs + 1000)
+    honest = type(victim).trace
+
+    def dishonest(self: Any, images: Any) -> Any:
+        trace = honest(self, images)
+        return trace._replace(macs=trace.macs + 1000)
+
+    monkeypatch.setattr(type(victim), "trace", dishonest)
     with pytest.raises(AuditError, match=rf"\(\+1,000\); executed: {type(victim).__name__}\."):
         audit(victim, images)
 

@@ -34,6 +34,7 @@ from effattack.attacks.sponge import EvolvedSponge, Sponge
 from effattack.attacks.transfer import Transfer
 from effattack.attacks.universal import UniversalAttack
 from effattack.errors import EffattackError, UsageError, unknown_name
+from effattack.threats import Threat
 from effattack.victim import Opaque, Victim
 
 __all__ = [
@@ -154,14 +155,14 @@ def attack_class(text: str) -> type[Attack]:
     return known[name]
 
 
-def build(text: str, victim: Victim, eps: float = 8 / 255, seed: int = 0) -> Attack:
+def build(text: str, victim: Victim, eps: float | Threat = 8 / 255, seed: int = 0) -> Attack:
     """The attack of that name: ``Slowdown``, ``DeepSloth(steps=200)``,
     ``Slowdown(threat='l2:1.0')``.
 
     Args:
         text: a name, with options if any differ from their default.
         victim: to be attacked.
-        eps: l-inf budget, where the text names no threat.
+        eps: l-inf budget or other threat, where the text names none.
         seed: of the attack.
 
     Raises:
@@ -169,7 +170,9 @@ def build(text: str, victim: Victim, eps: float = 8 / 255, seed: int = 0) -> Att
         NotApplicable: if the attack cannot apply to the victim.
     """
     cls, (name, options) = attack_class(text), parse_name(text)
-    usual: dict[str, Any] = {} if cls in _UNBUDGETED or "threat" in options else {"eps": eps}
+    usual: dict[str, Any] = {}
+    if cls not in _UNBUDGETED and "threat" not in options:
+        usual["threat" if isinstance(eps, Threat) else "eps"] = eps
     if cls in _LIBRARIES.values():
         usual["attack"] = name.partition(".")[2]
     try:

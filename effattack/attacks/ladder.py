@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import inspect
 from collections.abc import Callable
-from typing import Any
 
 from effattack.attacks.base import Attack
 from effattack.attacks.naming import parse_name
@@ -44,18 +42,13 @@ def maker(victim: Victim, text: str, seed: int) -> Callable[[Threat], Attack]:
     """
     from effattack.attacks import attack_class, build  # here: they know this module's attack
 
-    cls: Any = attack_class(text)
+    attack_class(text)
     _, options = parse_name(text)
     if "threat" in options:
         raise UsageError(f"{text} fixes its budget: leave the threat out, it is what is looked for")
 
     def make(threat: Threat) -> Attack:
-        if isinstance(threat, Linf):
-            return build(text, victim, threat.eps, seed)
-        if "threat" not in inspect.signature(cls).parameters:
-            raise UsageError(f"{text} works in l-inf only, not in {threat}: use another attack")
-        attack: Attack = cls(victim, threat=threat, seed=seed, **options)
-        return attack
+        return build(text, victim, threat.eps if isinstance(threat, Linf) else threat, seed)
 
     return make
 

@@ -66,7 +66,7 @@ class StaticInt8(ConstantVictim):
         probed = probe(model, input_shape)
         rounded = calibrated(model, calibration)
         deployed = lowered(rounded, input_shape)
-        super().__init__(deployed, probed, name=name, input_shape=input_shape, **settings)
+        super().__init__(deployed, model, probed, name=name, input_shape=input_shape, **settings)
         with torch.no_grad(), MacsCounter() as counter:
             self.model(torch.zeros(1, *input_shape))
         self.quantized_macs = sum(counter.by_operator[kernel] for kernel in KERNELS)

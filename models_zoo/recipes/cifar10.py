@@ -98,7 +98,7 @@ def choose_saver() -> None:
     with torch.no_grad():
         stage_logits = torch.cat([cascade.trace(x).stage_logits for x in images.split(BATCH)])
     threshold = lowest_threshold(stage_logits, labels, drop=0.01)
-    facts = {"threshold": threshold, "saver_width": int(table.iloc[0].saver)}
+    facts: dict[str, Any] = {"threshold": threshold, "saver_width": int(table.iloc[0].saver)}
     write_card("cifar10_tinysaver_cascade", facts)
     finish(photographs.cifar10_tinysaver_cascade, base, **facts)
 

@@ -166,11 +166,11 @@ def success(attack: AutoSlow | Slowdown, images: Tensor) -> float:
 def test_scaled_logits_do_not_blind_the_attacks() -> None:
     victim = embedded("digits_cnn_early_exit")
     assert isinstance(victim, EarlyExit)
-    images = digits("test")[0][:30]
+    images = digits("test")[0][:60]
     louder = recalibrated(victim, 50, images)
     assert max(louder.criterion.thresholds) > 36  # type: ignore[attr-defined]
     calm = macs(victim, images).sum().item()
-    assert macs(louder, images).sum().item() == pytest.approx(calm, rel=0.01)
+    assert macs(louder, images).sum().item() == pytest.approx(calm, rel=0.02)
     for attack, loss in ((AutoSlow, 0.02), (Slowdown, 0.05)):
         assert (
             success(attack(louder, 4 / 255), images)

@@ -83,7 +83,7 @@ def test_what_cannot_be_asked_for() -> None:
         MinimalBudget(victim, share=0)
     with pytest.raises(UsageError, match="leave the threat out"):
         MinimalBudget(victim, attack="Slowdown(threat='l2:1')")
-    with pytest.raises(UsageError, match="l-inf only"):
+    with pytest.raises(UsageError, match="cannot use the budget l2:1"):
         MinimalBudget(victim, threat="l2:1", attack="foolbox.LinfPGD")
     with pytest.raises(UsageError, match="max_macs"):
         MinimalBudget(Opaque(nn.Sequential(nn.Flatten(), nn.Linear(16, 2)), (1, 4, 4)))
