@@ -104,10 +104,12 @@ def choose_saver() -> None:
 
 
 def train_vit() -> None:
-    """The plain ViT."""
+    """The plain ViT, in a long and a short cycle."""
     torch.manual_seed(0)
     vit = photographs.cifar10_vit(trained=False)
-    fit(vit, partial(classified, vit), "cifar10_vit", epochs=9, rate=1e-3)
+    loss = partial(classified, vit)
+    fit(vit, loss, "cifar10_vit_first", epochs=9, rate=1e-3)
+    fit(vit, loss, "cifar10_vit", epochs=4, rate=7e-4)
     store(vit, "cifar10_vit")
     for factory in (photographs.cifar10_vit_ats, photographs.cifar10_vit_int8):
         finish(factory, photographs.cifar10_vit(), recipe="cifar10_vit")
@@ -123,7 +125,7 @@ def train_avit() -> None:
         loss = F.cross_entropy(trace.logits, labels, label_smoothing=SMOOTHING)
         return loss + PONDER_WEIGHT * trace.aux["ponder"].mean()
 
-    fit(victim, loss, victim.name, epochs=3, rate=5e-4)
+    fit(victim, loss, victim.name, epochs=2, rate=5e-4)
     store(victim, victim.name)
     finish(photographs.cifar10_vit_avit, photographs.cifar10_vit())
 
