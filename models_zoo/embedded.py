@@ -59,6 +59,18 @@ def digits_vit_int8() -> Quantized:
     return Quantized(digits_vit(), digits.SHAPE, name="digits_vit_int8", data=DATA)
 
 
+def digits_vit_int8_weight_only() -> Quantized:
+    """The plain small ViT on digits, the weights of its linear layers in int8."""
+    name = "digits_vit_int8_weight_only"
+    return Quantized(digits_vit(), digits.SHAPE, scheme="int8_weight_only", name=name, data=DATA)
+
+
+def digits_vit_int4_weight_only() -> Quantized:
+    """The plain small ViT on digits, the weights of its linear layers in int4."""
+    name = "digits_vit_int4_weight_only"
+    return Quantized(digits_vit(), digits.SHAPE, scheme="int4_weight_only", name=name, data=DATA)
+
+
 def digits_vit_llm_int8() -> LLMInt8:
     """The small ViT on digits under LLM.int8(); few columns of clean digits are outliers."""
     name = "digits_vit_llm_int8"

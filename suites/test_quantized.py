@@ -19,7 +19,14 @@ if TYPE_CHECKING:
 
 __all__ = ["attacked", "pytest_generate_tests"]
 
-VICTIMS = ["digits_vit_int8", "digits_cnn_int8", "digits_cnn_pruned", "digits_vit_llm_int8"]
+VICTIMS = [
+    "digits_vit_int8",
+    "digits_vit_int8_weight_only",
+    "digits_vit_int4_weight_only",
+    "digits_cnn_int8",
+    "digits_cnn_pruned",
+    "digits_vit_llm_int8",
+]
 
 
 @pytest.mark.effattack(victims=VICTIMS)

@@ -48,7 +48,7 @@ class MSDNet(EarlyExit):
         reduction: share of the channels that transitions keep; 0 for no transitions.
         bottleneck: whether layers have 1 x 1 convolutions.
         thresholds: confidence at which to leave, one for each exit (that of the last is ignored:
-            it always answers), one for all, or a criterion of ``effattack.models_zoo.exits``.
+            it always answers), one for all, or a criterion of ``effattack.models_zoo.criteria``.
             -1e8 and 1e8 are the official code's "always" and "never".
         form: "cifar" or "imagenet", which differ in the first layer and in the classifiers.
         num_classes: width of the logits.

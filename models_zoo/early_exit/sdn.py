@@ -36,7 +36,7 @@ class SDN(EarlyExit):
             and ``max_pool_sizes``).
         exits: 0 or 1 per block: nested per group of blocks (resnet), or flat over the convolutions
             and the fully connected layers but the last (vgg).
-        threshold: confidence at which to leave, or a criterion of ``effattack.models_zoo.exits``.
+        threshold: confidence at which to leave, or one of ``effattack.models_zoo.criteria``.
         fallback: who answers if no classifier was sure: "last" (DeepSloth), or "most confident" of
             all, the final one included (the SDN paper).
         blocks: residual blocks of each group; every group but the first halves the image.

@@ -42,6 +42,12 @@ RECIPES: dict[str, Callable[[], None]] = {
     "digits_vit": train_vit,
     "digits_vit_ats": train_vit,
     "digits_vit_int8": train_vit,
+    "digits_vit_int8_weight_only": partial(
+        training_free, embedded.digits_vit_int8_weight_only, embedded.digits_vit
+    ),
+    "digits_vit_int4_weight_only": partial(
+        training_free, embedded.digits_vit_int4_weight_only, embedded.digits_vit
+    ),
     "digits_vit_evit": partial(training_free, embedded.digits_vit_evit, embedded.digits_vit),
     "digits_vit_llm_int8": partial(
         training_free, embedded.digits_vit_llm_int8, embedded.digits_vit

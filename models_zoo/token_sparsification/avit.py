@@ -6,6 +6,7 @@ The halting score is channel 0 of the token itself: no weights beside those of t
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import Any
 
 import torch
@@ -72,8 +73,11 @@ class AViT(ViTVictim):
         )
         if not 0 < halting_eps < 1:
             raise UsageError(f"halting_eps = {halting_eps} must lie between 0 and 1 (paper: 0.01)")
-        if not gate_scale:
-            raise UsageError("gate_scale = 0 makes every token halt alike: use the trained value")
+        if not gate_scale or not isfinite(gate_scale + gate_center):
+            raise UsageError(
+                f"gate_scale = {gate_scale}, gate_center = {gate_center}: use the trained values; "
+                "a scale of 0 makes every token halt alike"
+            )
         self.policy = AdaptiveHalting(gate_scale, gate_center, halting_eps)
         self.stop_on_cls = stop_on_cls
         self.tokens = vit.patch_embed.num_patches + 1
