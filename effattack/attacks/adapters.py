@@ -17,7 +17,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from effattack.attacks.base import Attack, Kind, budget
-from effattack.errors import UsageError, unknown_name
+from effattack.errors import NotApplicable, UsageError, unknown_name
 from effattack.objectives import Goal
 from effattack.threats import Threat
 from effattack.victim import Victim
@@ -51,6 +51,7 @@ class LibraryAttack(Attack):
     Raises:
         UsageError: if the library is not installed, has no such attack, it takes no such option, or
             it cannot use such a budget.
+        NotApplicable: if it takes images or classes for granted that the victim does not have.
     """
 
     kind: ClassVar[Kind] = "accuracy"
@@ -79,6 +80,13 @@ class LibraryAttack(Attack):
                 f"{self.label} cannot use the budget {self.threat}: write {self.label}(threat="
                 f"{' or '.join(repr(_EXAMPLES[kind]) for kind in usable)})"
             )
+
+        if reason := self.unfit():
+            raise NotApplicable(f"{self.label} {reason}: use another attack of the library")
+
+    def unfit(self) -> str | None:
+        """What of the victim the library's attack cannot take; None if it can."""
+        return None
 
     @property
     def label(self) -> str:

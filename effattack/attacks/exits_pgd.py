@@ -1,7 +1,7 @@
 """Accuracy attacks that know of all exits, not only of the one that answers.
 
 Hu et al., "Triple Wins: Boosting Accuracy, Robustness and Efficiency Together by Enabling
-Input-Adaptive Inference", ICLR 2020 (arXiv 2002.10025), section 3.2; the baselines PGD-avg and
+Input-Adaptive Inference", ICLR 2020 (arXiv 2002.10025); the baselines PGD-avg and
 PGD-max of DeepSloth (Hong et al., ICLR 2021).
 """
 

@@ -11,8 +11,6 @@ from typing import Any
 from torch import Tensor, nn
 
 from effattack.attacks.adapters import LibraryAttack, classes, construct, imported
-from effattack.errors import NotApplicable
-from effattack.victim import Victim
 
 _LINF = (
     *("BIM", "DIFGSM", "EOTPGD", "FFGSM", "FGSM", "Jitter", "MIFGSM", "NIFGSM", "PGD", "PGDRS"),
@@ -42,18 +40,17 @@ class Torchattacks(LibraryAttack):
 
     library = "torchattacks"
 
-    def __init__(self, victim: Victim, attack: str, *arguments: Any, **settings: Any) -> None:
-        super().__init__(victim, attack, *arguments, **settings)
-        if attack in _FOUR_CLASSES and victim.num_classes < 4:
-            raise NotApplicable(
-                f"{self.label} takes at least 4 classes for granted; {victim.name} has "
-                f"{victim.num_classes}: use another attack of the library, such as APGD"
-            )
-        if attack in _RGB_ONLY and victim.input_shape[0] != 3:
-            raise NotApplicable(
-                f"{self.label} takes images of 3 channels for granted; {victim.name} takes "
-                f"{victim.input_shape}: use another attack of the library"
-            )
+    def unfit(self) -> str | None:
+        name, channels, classes = (
+            self.victim.name,
+            self.victim.input_shape[0],
+            self.victim.num_classes,
+        )
+        if self.attack in _FOUR_CLASSES and classes < 4:
+            return f"takes at least 4 classes for granted; {name} has {classes}"
+        if self.attack in _RGB_ONLY and channels != 3:
+            return f"takes images of 3 channels for granted; those of {name} have {channels}"
+        return None
 
     @classmethod
     def known(cls) -> dict[str, tuple[Any, tuple[str, ...]]]:
