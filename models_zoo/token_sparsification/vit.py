@@ -59,10 +59,10 @@ class ViTVictim(Victim):
         config = getattr(vit, "pretrained_cfg", None) or {}
         mean = config.get("mean", (0.0,) * channels) if mean is None else mean
         std = config.get("std", (1.0,) * channels) if std is None else std
-        if not len(mean) == len(std) == channels or min(std) <= 0:
+        if not {len(mean), len(std)} <= {1, channels} or min(std) <= 0:
             raise UsageError(
                 f"mean = {mean}, std = {std} for images of {channels} channels: give mean= and "
-                "std= with one number per channel, the deviations above 0"
+                "std= with one number, or one per channel, the deviations above 0"
             )
         self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)

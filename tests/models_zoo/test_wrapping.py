@@ -424,3 +424,9 @@ def test_state_dicts_that_fit_no_model() -> None:
         DynamicViT.from_official(
             predictors, num_heads=4, pruning_blocks=[1, 2, 3], rule="threshold"
         )
+
+
+@pytest.mark.parametrize("wrong", [{"mean": (0, 0)}, {"std": (1, 1, 0)}])
+def test_a_normalisation_that_does_not_fit(wrong: dict[str, tuple[int, ...]]) -> None:
+    with pytest.raises(UsageError, match="for images of 3 channels: give mean= and"):
+        EViT(small_vit(), keep_rates=[1] * DEPTH, **wrong)
