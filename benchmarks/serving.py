@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 import torch
 from micro_batching import load, running
+from tables import markdown
 
 from effattack.attacks import build
 from effattack.data import load_data, subset
@@ -64,12 +65,12 @@ def main() -> int:
             f"up to {server.max_batch}, {server.max_wait * 1e3:g} ms wait, transport "
             f"{transport * 1e3:.2f} ms, {options.requests} requests per row.",
             "",
-            _markdown(pd.DataFrame(rows)),
+            markdown(pd.DataFrame(rows).map(_rounded)),
             "",
             f"Simulated at {rate:.0f} requests per second, times in seconds, at 1 per machine and "
             "hour:",
             "",
-            _markdown(operator),
+            markdown(operator.map(_rounded)),
         ]
     )
     print(text)
@@ -125,16 +126,8 @@ def _compared(  # type: ignore[no-untyped-def]
     }
 
 
-def _markdown(frame: pd.DataFrame) -> str:
-    def cell(value: object) -> str:
-        return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-    lines = [
-        "| " + " | ".join(frame.columns) + " |",
-        "|" + "---:|" * len(frame.columns),
-        *("| " + " | ".join(map(cell, row)) + " |" for row in frame.itertuples(index=False)),
-    ]
-    return "\n".join(lines)
+def _rounded(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 if __name__ == "__main__":

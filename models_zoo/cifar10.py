@@ -21,7 +21,6 @@ from torch import Tensor
 from effattack.errors import UsageError
 
 SHAPE = (3, 32, 32)
-CLASSES = 10
 FOLDER = "EFFATTACK_CIFAR10"
 """Environment variable that names the folder where no argument does."""
 HELD_OUT = 5000

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from functools import cache
 
+import pytest
 import torch
 from torch import Generator, Tensor, nn
 
 from effattack.budgets import LEVELS
+from effattack.errors import UsageError
 from effattack.registry import load_victim
 from effattack.victim import Gate, Trace, Victim
 
@@ -15,6 +17,16 @@ SHAPE = (1, 4, 4)
 
 embedded = cache(load_victim)
 """A registered victim by name, loaded once and shared by all tests: leave it as it was."""
+
+
+def embedded_or_skip(name: str) -> Victim:
+    """The same, or a skipped test where its extra is missing."""
+    try:
+        return embedded(name)
+    except UsageError as error:
+        if "pip install" not in str(error):
+            raise
+        pytest.skip(str(error))
 
 
 class LinearSaver(Victim):

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from effattack.attacks.base import budget
-from effattack.attacks.merging import MergedPull, sigmoid_gates_needed
-from effattack.attacks.penalised import Penalised, PenalisedAttack
+from effattack.attacks.merging import MergedAttack, MergedPull
+from effattack.attacks.penalised import Penalised
 from effattack.attacks.search import input_gradient
 from effattack.objectives import Goal
 from effattack.threats import Threat
@@ -39,7 +39,7 @@ class SplitGates(MergedPull):
         return images[0].numel() * opening - self.logits_weight * noticed
 
 
-class GradAuto(PenalisedAttack):
+class GradAuto(MergedAttack):
     """Splits gates at 1/2 and opens the closed ones along a merged, normalised gradient.
 
     Pan et al.: "GradAuto: Energy-Oriented Attack on Dynamic Neural Networks", ECCV 2022; there on
@@ -89,9 +89,3 @@ class GradAuto(PenalisedAttack):
             Penalised(steps, rate, weight=1.0),
             seed,
         )
-
-    @classmethod
-    def why_not(cls, victim: Victim) -> str | None:
-        if victim.family in ("layer skipping", "token sparsification"):
-            return None
-        return sigmoid_gates_needed(cls.__name__, victim)

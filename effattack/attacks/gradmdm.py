@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from effattack.attacks.base import budget
-from effattack.attacks.merging import MergedPull, sigmoid_gates_needed
-from effattack.attacks.penalised import Penalised, PenalisedAttack
+from effattack.attacks.merging import MergedAttack, MergedPull
+from effattack.attacks.penalised import Penalised
 from effattack.objectives import Goal
 from effattack.threats import Threat
 from effattack.victim import Trace, Victim
@@ -51,7 +51,7 @@ def power_norm(values: Tensor, p: float) -> Tensor:
     return largest[:, 0] * (values / largest).pow(p).sum(1).pow(1 / p)
 
 
-class GradMDM(PenalisedAttack):
+class GradMDM(MergedAttack):
     """Merges gradients by direction, as GradAuto does, and by magnitude, by power losses.
 
     Pan et al.: "GradMDM: Adversarial Attack on Dynamic Networks", TPAMI 2023 (arXiv 2304.06724);
@@ -105,9 +105,3 @@ class GradMDM(PenalisedAttack):
             Penalised(steps, rate, distance_weight),
             seed,
         )
-
-    @classmethod
-    def why_not(cls, victim: Victim) -> str | None:
-        if victim.family in ("layer skipping", "token sparsification"):
-            return None
-        return sigmoid_gates_needed(cls.__name__, victim)

@@ -8,7 +8,7 @@ from abc import abstractmethod
 import torch
 from torch import Tensor
 
-from effattack.attacks.penalised import Pull
+from effattack.attacks.penalised import PenalisedAttack, Pull
 from effattack.attacks.search import input_gradient
 from effattack.errors import NotApplicable
 from effattack.objectives import Goal
@@ -44,6 +44,16 @@ class MergedPull(Pull):
         kept, opened = self.wants(reached_shares(trace), step)
         keep = input_gradient(kept, images, trace, retain_graph=True)
         return merged(input_gradient(opened, images, trace), keep)
+
+
+class MergedAttack(PenalisedAttack):
+    """An attack on sigmoid gates by a merged pull."""
+
+    @classmethod
+    def why_not(cls, victim: Victim) -> str | None:
+        if victim.family in ("layer skipping", "token sparsification"):
+            return None
+        return sigmoid_gates_needed(cls.__name__, victim)
 
 
 def reached_shares(trace: Trace) -> Tensor:

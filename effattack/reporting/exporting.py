@@ -18,7 +18,6 @@ from effattack.reporting.meta import Meta
 from effattack.reporting.page import source
 from effattack.reporting.verdict import verdicts
 
-FORMATS = ("svg", "pdf")
 SCALE = 1.5
 """Width of a figure in pixels at 96 dpi, over the width of its view box."""
 

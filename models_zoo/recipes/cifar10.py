@@ -22,7 +22,7 @@ from effattack.models_zoo import photographs
 from effattack.models_zoo.cascade.search import search_saver
 from effattack.models_zoo.cifar10 import cifar10
 from effattack.models_zoo.early_exit.sdn import SDN
-from effattack.models_zoo.files import WEIGHTS, save_weights, write_card
+from effattack.models_zoo.files import WEIGHTS, save_weights, with_weights, write_card
 from effattack.models_zoo.recipes import fitting
 from effattack.models_zoo.recipes.cards import BATCH, describe, share_right
 from effattack.models_zoo.recipes.early_exit import lowest_threshold
@@ -54,8 +54,7 @@ def train_sdn() -> None:
 def choose_sdn_threshold() -> None:
     """The lowest one that costs at most a point of accuracy on held-out images."""
     name = "cifar10_sdn"
-    write_card(name, {"threshold": 1.0})
-    victim = photographs.cifar10_sdn()
+    victim = with_weights(photographs.cifar10_sdn(trained=False), name)
     images, labels = floats("heldout")
     with torch.no_grad():
         stage_logits = torch.cat([victim.trace(x).stage_logits for x in images.split(BATCH)])

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from toys import embedded
+from toys import embedded_or_skip as load
 
 from effattack.errors import UsageError
 from effattack.models_zoo import train
 from effattack.models_zoo.digits import scored_images
 from effattack.models_zoo.files import WEIGHTS, read_card
 from effattack.models_zoo.recipes import RECIPES
-from effattack.victim import Trace, Victim
+from effattack.victim import Trace
 
 NAMES = sorted(
     entry.name
@@ -50,16 +50,6 @@ IMAGE = 1 / len(scored_images()[0])
 """What one image counts for in an accuracy: rounding may decide it otherwise elsewhere."""
 
 every_victim = pytest.mark.parametrize("name", NAMES)
-
-
-def load(name: str) -> Victim:
-    """A victim, or a skipped test where its extra is missing."""
-    try:
-        return embedded(name)
-    except UsageError as error:
-        if "pip install" not in str(error):
-            raise
-        pytest.skip(str(error))
 
 
 @cache

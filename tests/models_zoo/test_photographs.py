@@ -5,27 +5,15 @@ from __future__ import annotations
 from importlib.metadata import entry_points
 
 import pytest
-from toys import embedded
+from toys import embedded_or_skip as load
 
-from effattack.errors import UsageError
 from effattack.models_zoo.files import read_card
-from effattack.victim import Victim
 
 NAMES = sorted(
     entry.name
     for entry in entry_points(group="effattack.victims")
     if entry.value.startswith("effattack.models_zoo.photographs:")
 )
-
-
-def load(name: str) -> Victim:
-    """A victim, or a skipped test where its extra is missing."""
-    try:
-        return embedded(name)
-    except UsageError as error:
-        if "pip install" not in str(error):
-            raise
-        pytest.skip(str(error))
 
 
 def test_the_rung_is_registered() -> None:
