@@ -26,73 +26,40 @@ import torch
 from tables import markdown
 from torch import Tensor
 
-from effattack.attacks import (
-    Slowdown,
-    UniversalAttack,
-    attack_class,
-    build,
-    eps50,
-    names,
-)
+from effattack.attacks import Slowdown, attack_class, build, eps50, names
 from effattack.attacks.base import undisturbed
 from effattack.attacks.naming import parse_name, written
 from effattack.budgets import budget_text, parse_eps, size_text
-from effattack.cells import Store
-from effattack.data import held_out, load_data, subset
-from effattack.errors import NotApplicable
+from effattack.data import load_data, subset
 from effattack.evaluation import Evaluation
-from effattack.execution import execute
+from effattack.executors.workers import Workers
 from effattack.objectives import Step
-from effattack.planning import Plan, plan
+from effattack.planning import Plan
 from effattack.registry import load_victim
+from effattack.store import Store
+from effattack.sweep import Sweep
 from effattack.victim import Victim
 
-Data = tuple[Tensor, Tensor]
 LEFT_OUT = {"clean", "noise", "uniform", "LatencyQuery", "MinimalBudget"}
 """Controls, which stand in every table anyway; timing, which needs an idle machine; and what has
 no ε of its own."""
 STEALTHY = ("Slowdown(keep_prediction=True)", "AutoSlow(keep_prediction=True)")
 
 
-def every_attack(victim: Victim, asked: list[str], steps: list[int]) -> list[str]:
-    """The attacks that apply, those that take ``steps`` once for each number of them."""
-    found = []
-    for text in asked:
-        name, options = parse_name(text)
-        accepts = "steps" in inspect.signature(attack_class(name)).parameters
-        counts = [{"steps": n} for n in steps] if accepts and "steps" not in options else [{}]
-        for count in counts:
-            told = {**options, **count}
-            full = f"{name}({written(told)})" if told else name
-            try:
-                build(full, victim)
-            except NotApplicable as error:
-                print(f"{victim.name}: {full} is left out: {error}", flush=True)
-                break
-            found.append(full)
-    return found
+def with_steps(text: str, steps: Sequence[int]) -> Iterator[str]:
+    """An attack's name once per number of steps, if it takes any and tells none."""
+    name, options = parse_name(text)
+    accepts = "steps" in inspect.signature(attack_class(name)).parameters
+    if not accepts or "steps" in options:
+        yield text
+        return
+    for count in steps:
+        yield f"{name}({written({**options, 'steps': count})})"
 
 
-def fitting(attacks: list[str], data: Data, count: int) -> Data | None:
-    """Images to learn from, if any attack is universal."""
-    universal = any(issubclass(attack_class(name), UniversalAttack) for name in attacks)
-    return held_out(*data, count) if universal else None
-
-
-def planned(victim: Victim, data: Data, args: argparse.Namespace) -> list[Plan]:
-    """One plan per ε, on the first images evenly spread over the data."""
-    attacks = every_attack(victim, args.attacks, args.steps)
-    images, labels = subset(*data, args.images)
-    fit = fitting(attacks, data, args.images)
-    return [
-        plan(victim, images, labels, attacks, eps=eps, seeds=args.seeds, timed=0, fit=fit)
-        for eps in args.eps
-    ]
-
-
-def seconds_left(plans: Sequence[Plan], store: Store) -> float:
-    """A guess of what the unfinished cells will take, from two gradients of a few images."""
-    victim, images = plans[0].victim, plans[0].cells[0].images[:8]
+def minutes_left(plan: Plan, victim: Victim, store: Store) -> float:
+    """A guess of what the unfinished cells will take one core, from a few gradients."""
+    images = load_data(None, victim)[0][:8].to(victim.device)
     with undisturbed(victim):
         taken = []
         for _ in range(2):
@@ -100,9 +67,8 @@ def seconds_left(plans: Sequence[Plan], store: Store) -> float:
             trial = images.clone().requires_grad_()
             torch.autograd.grad(victim.trace(trial).logits.sum(), trial)
             taken.append(time.perf_counter() - started)
-    cells = [cell for each in plans for cell in each.cells if store.read(cell.spec) is None]
-    gradients = sum(cell.work for cell in cells) / (3 * victim.max_macs)
-    return gradients * min(taken) / len(images)
+    work = sum(cell.macs for cell in plan.cells if not store.has(cell.spec))
+    return work / (3 * plan.about.work) * min(taken) / len(images) / 60
 
 
 def table(evaluation: Evaluation, victim: Victim) -> pd.DataFrame:
@@ -117,20 +83,16 @@ def table(evaluation: Evaluation, victim: Victim) -> pd.DataFrame:
     return pd.DataFrame(rows).fillna("")
 
 
-def to_half(first: Plan, eps: float, store: Store) -> Iterator[str]:
-    """The budgets, and the steps at one of them, that take back half of the savings."""
-    victim = first.victim
-    data = tuple(
-        torch.cat([getattr(cell, part) for cell in first.cells if cell.attack.name == "clean"])
-        for part in ("images", "labels")
-    )
+def to_half(victim: Victim, plan: Plan, args: argparse.Namespace, store: Store) -> Iterator[str]:
+    """The budgets, and the steps at the largest ε, that take back half of the savings."""
+    data = [part.to(victim.device) for part in subset(*load_data(None, victim), args.images)]
     side = max(1, min(victim.input_shape[-2:]) // 2)
     for largest in ("linf:32/255", "l2:8", f"patch:{side}"):
         find = partial(eps50, victim, *data, largest=largest)
-        size, kind = _stored(store, first, f"eps50 {largest}", find), largest.partition(":")[0]
+        size, kind = _stored(store, plan, f"eps50 {largest}", find), largest.partition(":")[0]
         yield budget_text(kind, size) if size < math.inf else f"more than {largest}"
-    find = partial(steps_to_half, victim, *data, eps)
-    steps = _stored(store, first, f"steps to half at {eps}", find)
+    eps = max(args.eps)
+    steps = _stored(store, plan, f"steps at {eps}", partial(steps_to_half, victim, *data, eps))
     yield f"{steps:g} gradients at ε = {size_text('linf', eps)}"
 
 
@@ -148,8 +110,9 @@ def steps_to_half(victim: Victim, images: Tensor, labels: Tensor, eps: float) ->
     return min(reached, default=math.inf)
 
 
-def _stored(store: Store, first: Plan, work: str, find: Callable[[], float]) -> float:
-    spec = replace(first.cells[0].spec, work=work)
+def _stored(store: Store, plan: Plan, work: str, find: Callable[[], float]) -> float:
+    first, last = plan.cells[0].spec, plan.cells[-1].spec
+    spec = replace(first, work=f"{work} of {last.last} images")
     if (rows := store.read(spec)) is None:
         rows = pd.DataFrame({"value": [find()]})
         store.write(spec, rows)
@@ -176,24 +139,27 @@ def main() -> None:
     parser.add_argument("--seeds", type=numbers(int), default=[0])
     parser.add_argument("--eps", type=numbers(parse_eps), default=[e / 255 for e in (2, 4, 8, 16)])
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes (1)")
     parser.add_argument("--out", type=Path, default=Path("strength"))
     parser.add_argument("--estimate", action="store_true", help="say how long it takes, and stop")
     args = parser.parse_args()
-    store, grids = Store(args.out / "cells"), []
+    attacks = tuple(full for text in args.attacks for full in with_steps(text, args.steps))
+    store = Store(args.out / "cells")
     for name in args.victims.split(","):
-        victim = load_victim(name).to(args.device)
-        grids.append(planned(victim, load_data(None, victim), args))
-        print(f"{name}: about {seconds_left(grids[-1], store) / 60:.1f} minutes left", flush=True)
-    if args.estimate:
-        return
-    for plans in grids:
-        victim = plans[0].victim
-        found = Evaluation.concat(Evaluation(*execute(each, store)) for each in plans)
-        rows = table(found, victim)
+        sweep = Sweep(
+            (name,), attacks, tuple(args.eps), tuple(args.seeds), samples=args.images, timed=0,
+            device=args.device,
+        )  # fmt: skip
+        victim, (plan,) = load_victim(name).to(args.device), sweep.plan()
+        left = minutes_left(plan, victim, store)
+        print(f"{name}: about {left:.1f} minutes of a core left", flush=True)
+        if args.estimate:
+            continue
+        rows = table(sweep.run(args.out, Workers(args.workers)), victim)
         rows.to_csv(args.out / f"{victim.name}.csv", index=False)
         text = f"## {victim.name}\n\n{markdown(rows)}\n"
         if not victim.constant:
-            half = "; ".join(to_half(plans[0], args.eps[-1], store))
+            half = "; ".join(to_half(victim, plan, args, store))
             text += f"\nHalf of the savings are gone at {half}.\n"
         (args.out / f"{victim.name}.md").write_text(text)
         print(text, flush=True)
