@@ -103,8 +103,9 @@ def row(
     share = (1 - time) / (1 - macs) if macs < 0.99 else None
     speed = dense_macs / median(dense_seconds) / peak
     bound = "compute" if speed >= COMPUTE_BOUND else "overhead"
-    judged = share is not None and bound == "compute"
-    met = ("yes" if share >= TARGET else "no") if judged else "-"
+    met = "-"
+    if share is not None and bound == "compute":
+        met = "yes" if share >= TARGET else "no"
     return victim.name, batch, macs, time, share, speed, bound, met
 
 

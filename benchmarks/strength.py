@@ -85,14 +85,16 @@ def table(evaluation: Evaluation, victim: Victim) -> pd.DataFrame:
 
 def to_half(victim: Victim, plan: Plan, args: argparse.Namespace, store: Store) -> Iterator[str]:
     """The budgets, and the steps at the largest ε, that take back half of the savings."""
-    data = [part.to(victim.device) for part in subset(*load_data(None, victim), args.images)]
+    images, labels = subset(*load_data(None, victim), args.images)
+    images, labels = images.to(victim.device), labels.to(victim.device)
     side = max(1, min(victim.input_shape[-2:]) // 2)
     for largest in ("linf:32/255", "l2:8", f"patch:{side}"):
-        find = partial(eps50, victim, *data, largest=largest)
+        find = partial(eps50, victim, images, labels, largest=largest)
         size, kind = _stored(store, plan, f"eps50 {largest}", find), largest.partition(":")[0]
         yield budget_text(kind, size) if size < math.inf else f"more than {largest}"
     eps = max(args.eps)
-    steps = _stored(store, plan, f"steps at {eps}", partial(steps_to_half, victim, *data, eps))
+    find = partial(steps_to_half, victim, images, labels, eps)
+    steps = _stored(store, plan, f"steps at {eps}", find)
     yield f"{steps:g} gradients at ε = {size_text('linf', eps)}"
 
 

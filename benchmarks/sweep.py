@@ -12,7 +12,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -125,7 +125,7 @@ def main() -> None:
     rates = {"in-process": rate(InProcess())[0]}
     print(f"{'executor':14} {'cells/h':>9} {'speed-up':>9} {'first cell/s':>13}")
     print(f"{'in-process':14} {rates['in-process']:9,.0f}")
-    makers = {"workers": lambda count: Workers(count)}
+    makers: dict[str, Callable[[int], Executor]] = {"workers": Workers}
     if "--no-ray" not in sys.argv:
         from effattack.executors.ray import Ray
 
