@@ -1,0 +1,34 @@
+"""The contract as checks: the invariants that every number of effattack rests on.
+
+Each check takes a victim and a few images, raises :class:`~effattack.errors.ContractError` where
+the contract is broken (with the gate, the image, by how much, and the remedy), and returns what is
+lawful but limits an attack, as sentences. The victim is checked in eval mode and left as it was.
+
+    for check in INVARIANTS:
+        check(victim, images)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from effattack.contract.agreement import check_batch_independence, check_paths_agree
+from effattack.contract.costs import check_macs
+from effattack.contract.declared import check_declared
+from effattack.contract.gates import check_gates
+from effattack.contract.gradients import check_gradients
+from effattack.victim import Victim
+
+Check = Callable[[Victim, Tensor], list[str]]
+
+INVARIANTS: tuple[Check, ...] = (
+    check_declared,
+    check_gates,
+    check_paths_agree,
+    check_batch_independence,
+    check_macs,
+    check_gradients,
+)
+"""All of them, cheapest first. A victim that passes can be measured."""
