@@ -6,7 +6,7 @@ An objective guides the search; it never judges. Iterates are chosen by executed
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import torch
@@ -56,7 +56,26 @@ class Goal:
 
     def rows(self, index: Tensor) -> Goal:
         """The same for some of the images."""
-        return replace(self, logits=self.logits[index], labels=self.labels[index])
+        return Goal(self.victim, self.logits[index], self.labels[index], self.callback)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchGoal(Goal):
+    """The goal of a whole batch, as an attack begins: the clean images are traced once, for all."""
+
+    trace: Trace
+    """Of the clean images, without gradients."""
+
+    @classmethod
+    def of(
+        cls, victim: Victim, clean: Tensor, labels: Tensor | None, callback: Callback = unwatched
+    ) -> BatchGoal:
+        """The goal of clean images (B, *input_shape); their predictions stand for no labels."""
+        with torch.no_grad():
+            trace = victim.trace(clean)
+        if labels is None:
+            labels = trace.logits.argmax(1)
+        return cls(victim, trace.logits, labels, callback, trace=trace)
 
 
 class Objective(Protocol):

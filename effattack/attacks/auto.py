@@ -14,7 +14,7 @@ from effattack.attacks.slowdown import house_objective
 from effattack.attacks.squares import RandomSearch
 from effattack.errors import NotApplicable
 from effattack.objectives import (
-    Goal,
+    BatchGoal,
     KeepPrediction,
     Objective,
     UniformExits,
@@ -101,7 +101,7 @@ class AutoSlow(Attack):
         """Most gradient evaluations of one image; beside them, ``queries.queries`` forwards."""
         return sum(stage.search.steps for stage in self.stages)
 
-    def run(self, clean: Tensor, goal: Goal, generator: Generator) -> Tensor:
+    def run(self, clean: Tensor, goal: BatchGoal, generator: Generator) -> Tensor:
         threat = self.threat.placed(clean, generator)
         best = Best.of(clean, goal)
         for number, (objective, search, afresh) in enumerate(self.stages):

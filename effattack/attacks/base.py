@@ -22,7 +22,7 @@ from effattack.attacks.search import ProjectedGradient
 from effattack.budgets import size_text
 from effattack.errors import NotApplicable
 from effattack.images import check_images, check_labels, to_grid
-from effattack.objectives import Callback, Goal, Objective, unwatched
+from effattack.objectives import BatchGoal, Callback, Objective, unwatched
 from effattack.threats import Box, Linf, Threat, parse_threat
 from effattack.victim import Victim
 
@@ -118,20 +118,17 @@ class Attack(ABC):
 
     def _goal(
         self, images: Tensor, labels: Tensor | None, callback: Callback
-    ) -> tuple[Tensor, Goal]:
+    ) -> tuple[Tensor, BatchGoal]:
         """Checked images on the grid, and what an attack on them refers to."""
         check_images(images, self.victim.input_shape)
         clean = to_grid(images.detach().to(self.victim.device, self.victim.dtype))
-        with torch.no_grad():
-            logits = self.victim.trace(clean).logits
-        if labels is None:
-            labels = logits.argmax(1)
-        check_labels(labels, len(clean), self.victim.num_classes)
-        labels = labels.to(clean.device, torch.long, copy=True)
-        return clean, Goal(self.victim, logits, labels, callback)
+        if labels is not None:
+            check_labels(labels, len(clean), self.victim.num_classes)
+            labels = labels.to(clean.device, torch.long, copy=True)
+        return clean, BatchGoal.of(self.victim, clean, labels, callback)
 
     @abstractmethod
-    def run(self, clean: Tensor, goal: Goal, generator: Generator) -> Tensor:
+    def run(self, clean: Tensor, goal: BatchGoal, generator: Generator) -> Tensor:
         """The attack itself, on checked images; the victim is in eval mode.
 
         Returns images that end in ``self.threat.on_grid(images, clean)``: they are checked.
@@ -164,7 +161,7 @@ class GradientAttack(Attack):
     def gradients(self) -> int:
         return self.search.steps * self.search.restarts
 
-    def run(self, clean: Tensor, goal: Goal, generator: Generator) -> Tensor:
+    def run(self, clean: Tensor, goal: BatchGoal, generator: Generator) -> Tensor:
         return self.search(clean, self.threat, self.objective, goal, generator)
 
 

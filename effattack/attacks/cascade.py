@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from effattack.attacks.base import GradientAttack, budget
 from effattack.attacks.search import ProjectedGradient, cosine, kept
 from effattack.errors import NotApplicable, UsageError
-from effattack.objectives import Goal, MarginHinge
+from effattack.objectives import BatchGoal, Goal, MarginHinge
 from effattack.threats import Threat
 from effattack.victim import Trace, Victim
 
@@ -110,9 +110,8 @@ class CascadeAttack(GradientAttack):
     def why_not(cls, victim: Victim) -> str | None:
         return None if victim.family in ("early exit", "cascade") else _stages_needed(victim)
 
-    def run(self, clean: Tensor, goal: Goal, generator: Generator) -> Tensor:
-        with torch.no_grad():
-            stages = goal.victim.trace(clean).stage_logits
+    def run(self, clean: Tensor, goal: BatchGoal, generator: Generator) -> Tensor:
+        stages = goal.trace.stage_logits
         assert stages is not None
         return super().run(clean, replace(goal, logits=stages[:, -1]), generator)
 

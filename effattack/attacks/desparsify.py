@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
-import torch
 from torch import Generator, Tensor
 
 from effattack.attacks.base import GradientAttack, budget, check_objective, undisturbed
@@ -15,7 +13,7 @@ from effattack.attacks.several import OneAtATime, Several
 from effattack.attacks.training import Steepest, Training
 from effattack.attacks.universal import UniversalAttack
 from effattack.cells import victim_digest
-from effattack.objectives import Goal, KeepPrediction
+from effattack.objectives import BatchGoal, KeepPrediction
 from effattack.registry import load_victim
 from effattack.threats import Threat
 from effattack.victim import Victim
@@ -81,14 +79,12 @@ class DeSparsify(GradientAttack):
             self.objective = OneAtATime(DESPARSIFY, prediction_weight)
             check_objective(self.objective, self.together)
 
-    def run(self, clean: Tensor, goal: Goal, generator: Generator) -> Tensor:
+    def run(self, clean: Tensor, goal: BatchGoal, generator: Generator) -> Tensor:
         if self.together is None:
             return super().run(clean, goal, generator)
         with undisturbed(self.together):
-            with torch.no_grad():
-                logits = self.together.trace(clean).logits
-            goal = replace(goal, victim=self.together, logits=logits)
-            return super().run(clean, goal, generator)
+            both = BatchGoal.of(self.together, clean, goal.labels, goal.callback)
+            return super().run(clean, both, generator)
 
 
 class UniversalDeSparsify(UniversalAttack):

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from effattack.attacks.base import Attack, Kind, budget
 from effattack.attacks.search import Best, cosine, input_gradient
 from effattack.errors import NotApplicable
-from effattack.objectives import Goal, Step
+from effattack.objectives import BatchGoal, Goal, Step
 from effattack.threats import Threat
 from effattack.victim import Trace, Victim
 
@@ -67,14 +67,13 @@ class PGDAvg(Attack):
             f"{victim.name} is a victim of {victim.family}: torchattacks.PGD applies"
         )
 
-    def run(self, clean: Tensor, goal: Goal, generator: Generator) -> Tensor:
-        with torch.no_grad():
-            best = Best(clean.clone(), *_judged(goal.victim.trace(clean), goal)[1:])
-        for number, loss in enumerate(self._losses(clean)):
+    def run(self, clean: Tensor, goal: BatchGoal, generator: Generator) -> Tensor:
+        best = Best(clean.clone(), *_judged(goal.trace, goal)[1:])
+        for number, loss in enumerate(self._losses(goal)):
             self._climb(clean, loss, goal, generator, best, number)
         return best.images
 
-    def _losses(self, clean: Tensor) -> list[Loss]:
+    def _losses(self, goal: BatchGoal) -> list[Loss]:
         return [lambda entropies: entropies.mean(1)]
 
     def _climb(
@@ -108,9 +107,8 @@ class PGDMax(PGDAvg):
     for how iterates are chosen here.
     """
 
-    def _losses(self, clean: Tensor) -> list[Loss]:
-        with torch.no_grad():
-            stages = self.victim.trace(clean[:1]).stage_logits
+    def _losses(self, goal: BatchGoal) -> list[Loss]:
+        stages = goal.trace.stage_logits
         assert stages is not None
         return [partial(_of_stage, k) for k in range(stages.shape[1])]
 

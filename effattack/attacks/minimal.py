@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 from effattack.attacks.base import Attack, budget
 from effattack.attacks.ladder import ladder, maker
 from effattack.errors import UsageError
-from effattack.objectives import Goal
+from effattack.objectives import BatchGoal
 from effattack.threats import Threat
 from effattack.victim import Victim
 
@@ -67,9 +67,8 @@ class MinimalBudget(Attack):
         self.make = maker(victim, attack, seed)
         self.make(self.threat)
 
-    def run(self, clean: Tensor, goal: Goal, generator: Generator) -> Tensor:
-        with torch.no_grad():
-            before = self.victim.trace(clean).macs
+    def run(self, clean: Tensor, goal: BatchGoal, generator: Generator) -> Tensor:
+        before = goal.trace.macs
         wanted = before + self.share * (self.victim.max_macs - before)
         found, top = clean.clone(), len(self.ladder)
         failed = torch.zeros(len(clean), dtype=torch.long)  # ladder[failed - 1] was not enough

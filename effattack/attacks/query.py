@@ -8,7 +8,7 @@ from effattack.attacks.base import Attack, budget
 from effattack.attacks.search import Best
 from effattack.attacks.squares import RandomSearch, Squares
 from effattack.errors import UsageError
-from effattack.objectives import Goal
+from effattack.objectives import BatchGoal
 from effattack.threats import Threat
 from effattack.victim import Victim
 
@@ -56,7 +56,7 @@ class QueryAttack(Attack):
             return f"QueryAttack needs MACs that can move; those of {victim.name} are constant"
         return None
 
-    def run(self, clean: Tensor, goal: Goal, generator: Generator) -> Tensor:
+    def run(self, clean: Tensor, goal: BatchGoal, generator: Generator) -> Tensor:
         threat = self.threat.placed(clean, generator)
         best = Best.of(clean, goal)
         self.search.climb(best, clean, threat, goal, generator)

@@ -15,7 +15,7 @@ import torch
 from torch import Generator, Tensor
 
 from effattack.errors import GradientError, UsageError
-from effattack.objectives import Goal, Objective, Step
+from effattack.objectives import BatchGoal, Goal, Objective, Step
 from effattack.threats import Threat
 from effattack.victim import MARGIN_SLACK, Trace
 
@@ -48,21 +48,19 @@ class Best:
     value: Tensor
 
     @classmethod
-    def of(cls, clean: Tensor, goal: Goal) -> Best:
+    def of(cls, clean: Tensor, goal: BatchGoal) -> Best:
         """The clean images themselves; any iterate that does as much work replaces them."""
-        with torch.no_grad():
-            macs = goal.victim.trace(clean).macs.clone()
+        macs = goal.trace.macs.clone()
         return cls(clean.clone(), macs, torch.full_like(macs, -torch.inf, dtype=clean.dtype))
 
     def update(self, rows: Tensor, images: Tensor, macs: Tensor, value: Tensor) -> None:
         """Take over iterates of ``rows`` with more MACs, or as many and a higher value."""
-        more = macs > self.macs[rows]
-        tie = (macs == self.macs[rows]) & (value > self.value[rows])
-        better = more | tie
-        chosen = rows[better]
-        self.images[chosen] = images[better]
-        self.macs[chosen] = macs[better]
-        self.value[chosen] = value[better]
+        known = self.images[rows], self.macs[rows], self.value[rows]
+        better = (macs > known[1]) | ((macs == known[1]) & (value > known[2]))
+        wide = better.view(-1, *[1] * (images.dim() - 1))
+        self.images[rows] = torch.where(wide, images, known[0])
+        self.macs[rows] = torch.where(better, macs, known[1])
+        self.value[rows] = torch.where(better, value, known[2])
 
 
 Acceptance = Callable[[Trace, Goal], Tensor]
@@ -105,13 +103,18 @@ class ProjectedGradient:
             )
 
     def __call__(
-        self, clean: Tensor, threat: Threat, objective: Objective, goal: Goal, generator: Generator
+        self,
+        clean: Tensor,
+        threat: Threat,
+        objective: Objective,
+        goal: BatchGoal,
+        generator: Generator,
     ) -> Tensor:
         """The best images found, (B, *input_shape), on the 8-bit grid inside the budget."""
+        objective.check(goal.trace, goal.victim)
+        best = Best.of(clean, goal)
         with torch.no_grad():
-            trace = goal.victim.trace(clean)
-            objective.check(trace, goal.victim)
-            best = Best(clean.clone(), trace.macs.clone(), objective(trace, goal))
+            best.value = objective(goal.trace, goal)
         for restart in range(self.restarts):
             placed = threat.placed(clean, generator)
             start = placed.start(clean, generator) if self.random_start else clean
@@ -200,7 +203,7 @@ def input_gradient(
         GradientError: if no gradient reaches the pixels, with the gate and the remedy.
     """
     gradient = None
-    deaf = [g.name for g in trace.gates if g.reached.any() and not g.margin.requires_grad]
+    deaf = [g.name for g in trace.gates if not g.margin.requires_grad and g.reached.any()]
     if value.requires_grad and not deaf:
         (gradient,) = torch.autograd.grad(
             value.sum(), images, allow_unused=True, retain_graph=retain_graph

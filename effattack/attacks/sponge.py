@@ -11,7 +11,7 @@ from effattack.attacks.base import Attack, GradientAttack, budget
 from effattack.attacks.evolution import Evolution
 from effattack.attacks.search import ProjectedGradient, cosine
 from effattack.errors import NotApplicable
-from effattack.objectives import Goal
+from effattack.objectives import BatchGoal, Goal
 from effattack.threats import Threat
 from effattack.victim import Trace, Victim
 
@@ -95,7 +95,8 @@ class Sponge(GradientAttack):
 
     def run(self, clean: Tensor, goal: Goal, generator: Generator) -> Tensor:
         with self.wanted.heard.listening(self.victim):
-            return super().run(clean, goal, generator)
+            heard = BatchGoal.of(self.victim, clean, goal.labels, goal.callback)
+            return super().run(clean, heard, generator)
 
 
 class EvolvedSponge(Attack):

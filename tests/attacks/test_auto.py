@@ -16,7 +16,7 @@ from effattack.models_zoo.criteria import Criterion
 from effattack.models_zoo.digits import digits
 from effattack.models_zoo.early_exit.early_exit import EarlyExit
 from effattack.models_zoo.margins import bounded, confidence_log_odds, spread
-from effattack.objectives import Goal, Step, UniformExits
+from effattack.objectives import BatchGoal, Step, UniformExits
 from effattack.threats import Linf
 from effattack.victim import Opaque, Trace, Victim
 
@@ -71,7 +71,7 @@ def test_no_member_beats_it_on_its_whole_budget() -> None:
 
 def test_a_later_stage_goes_on_from_the_best_and_loses_nothing() -> None:
     victim, images = LinearSaver(), grey_images(20)
-    goal = Goal(victim, victim.trace(images).logits, torch.zeros(20, dtype=torch.long))
+    goal = BatchGoal.of(victim, images, None)
     best = Best.of(images, goal)
     before = best.macs.clone()
     ProjectedGradient(8, constant(0.5)).climb(

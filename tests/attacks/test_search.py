@@ -126,6 +126,22 @@ def test_stops_when_all_images_are_finished() -> None:
     assert len(spy.macs) == 1, "the clean images"
 
 
+def test_a_step_is_one_trace_and_the_clean_images_are_traced_once() -> None:
+    class Counting(LinearSaver):
+        traced = 0
+
+        def trace(self, images: Tensor) -> Trace:
+            self.traced += 1
+            return super().trace(images)
+
+    victim = Counting()
+    victim.max_macs *= 10  # so that no image is finished early
+    attack = Slowdown(victim, steps=7)
+    victim.traced = 0
+    attack(grey_images(4))
+    assert victim.traced == 1 + 7 + 1, "clean, every step, the last judgement"
+
+
 def test_a_search_that_never_steps_is_refused() -> None:
     with pytest.raises(UsageError, match="steps = 0"):
         Slowdown(LinearSaver(), steps=0)
