@@ -12,7 +12,7 @@ from effattack._pytest_session import Session, in_words
 from effattack.limits import TIMED, Limit
 
 if TYPE_CHECKING:
-    from effattack.comparison import Change, Comparison
+    from effattack.changes import Change, Comparison
     from effattack.evaluation import Evaluation
 
 NO_TIMING = "xdist workers disturb each other: use -n 0 to judge latency and energy"
@@ -43,7 +43,7 @@ def hold_limits(session: Session, evaluation: Evaluation, limits: Sequence[Limit
 def compared(session: Session, evaluation: Evaluation, path: Path) -> Comparison:
     """The evaluation against a stored baseline; what cannot be compared is told with the test."""
     from effattack.baselines import Baseline
-    from effattack.comparison import compare
+    from effattack.changes import compare
 
     with in_words():
         comparison = compare(evaluation, Baseline.load(path), path.stem)

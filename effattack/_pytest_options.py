@@ -7,17 +7,17 @@ Imports neither torch nor pandas, as the plugin must not.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import pytest
 
-from effattack.baselines import FOLDER, path_of
+from effattack.baseline_paths import FOLDER, path_of
 from effattack.budgets import parse_eps
 from effattack.errors import UsageError, unknown_name
 from effattack.levels import LEVELS, Level, level_of
 from effattack.limits import Limit, parse_limit
+from effattack.registry import registered
 
 
 class Option(NamedTuple):
@@ -104,7 +104,6 @@ class Settings:
 
     victim: str
     """What the user wants scored; empty for the registered victims."""
-    registered: list[str]
     data: str
     fit_data: str
     level: str
@@ -147,15 +146,13 @@ def settings_of(config: pytest.Config) -> Settings:
 
     folder = config.invocation_params.dir
     victim, level, out = single("victim"), single("level"), single("out")
-    registered = [entry.name for entry in entry_points(group="effattack.victims")]
-    if victim and ":" not in victim and victim not in registered:
-        raise unknown_name("victim", victim, registered)
+    if victim and ":" not in victim and victim not in (known := registered()):
+        raise unknown_name("victim", victim, known)
     standard = level_of(level).samples
     baselines = config.rootpath / single("baselines")
     save, compare = single("save"), single("compare")
     return Settings(
         victim=victim,
-        registered=registered,
         data=single("data"),
         fit_data=single("fit-data"),
         level=level,

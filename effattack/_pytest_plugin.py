@@ -28,6 +28,7 @@ from effattack._pytest_session import (
 )
 from effattack._pytest_summary import lines
 from effattack.errors import UsageError
+from effattack.registry import registered
 
 if TYPE_CHECKING:
     from _pytest.terminal import TerminalReporter
@@ -66,7 +67,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         asked = marked(metafunc.definition)
     settings = metafunc.config.stash[SESSION].settings
     if "effattack_victim_name" in metafunc.fixturenames:
-        names = asked.get("victims", settings.registered)
+        names = asked["victims"] if "victims" in asked else [*registered()]
         metafunc.parametrize(
             "effattack_victim_name",
             [settings.victim] if settings.victim else names or [NONE],

@@ -1,7 +1,7 @@
 """Baselines: the scores of an evaluation as a file to be kept under version control.
 
 A baseline is readable JSON with a line of numbers per image-wise series, so that a later evaluation
-of the same images can be compared pair by pair (:mod:`effattack.comparison`). It needs no model and
+of the same images can be compared pair by pair (:mod:`effattack.changes`). It needs no model and
 no torch.
 """
 
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 """Of the file; raised when its fields change meaning."""
-FOLDER = "effattack-baselines"
-"""Where baselines are kept unless another folder is named."""
 MACHINE = ("device", "device_name", "driver", "cuda", "cpu", "cores", "threads")
 """Facts that two machines must share before their times and energies may be compared."""
 PACKAGES = ("effattack", "torch", "numpy", "timm", "torchao", "torchattacks", "foolbox", "pytest")
@@ -141,20 +139,6 @@ class Baseline:
             return cls(dict(content["made"]), victims)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UsageError(f"{path} lacks a field ({error}): {_REMEDY}") from error
-
-
-def path_of(name: str, folder: Path) -> Path:
-    """Where the baseline of that name is kept.
-
-    Raises:
-        UsageError: for a name that is no plain file name.
-    """
-    if not re.fullmatch(r"[\w][\w.+-]*", name):
-        raise UsageError(
-            f"baseline {name!r}: use letters, digits and . + - _ only; the folder is given with "
-            "--baselines"
-        )
-    return folder / f"{name.removesuffix('.json')}.json"
 
 
 def packages() -> dict[str, str]:

@@ -6,7 +6,6 @@ Every message names the cause and the remedy in one line.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from difflib import get_close_matches
 
 
 class EffattackError(Exception):
@@ -59,6 +58,8 @@ class GradientError(ContractError):
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
     """The error for a name that is not known, with the nearest known ones."""
+    from difflib import get_close_matches  # costs every pytest session a millisecond at the top
+
     known = sorted(known)
     near = get_close_matches(name, known, n=3, cutoff=0.4)
     lowered = {k.lower(): k for k in known}

@@ -1,14 +1,19 @@
-"""Victims by name: entry points of the group ``effattack.victims``, or ``module:factory``."""
+"""Victims by name: entry points of the group ``effattack.victims``, or ``module:factory``.
+
+Names need no torch; a victim does, once it is loaded.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from effattack.errors import EffattackError, FactoryError, UsageError, unknown_name
-from effattack.victim import Victim
+
+if TYPE_CHECKING:
+    from effattack.victim import Victim
 
 GROUP = "effattack.victims"
 
@@ -24,6 +29,8 @@ def load_victim(name: str) -> Victim:
     Raises:
         UsageError: if the name is unknown, the path does not import, or no Victim comes back.
     """
+    from effattack.victim import Victim
+
     if ":" in name:
         factory = import_factory(name)
     else:

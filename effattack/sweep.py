@@ -24,8 +24,8 @@ from effattack.execution import Outcome, described
 from effattack.executors import Executor
 from effattack.executors.in_process import InProcess
 from effattack.materials import Held
+from effattack.named import Named, fresh
 from effattack.planning import SLICE, Plan, listed
-from effattack.recipes import Recipe, fresh
 from effattack.scheduling import Progress, execute
 from effattack.store import Store
 from effattack.sweepfile import read
@@ -149,11 +149,11 @@ class Sweep:
                 f"{', '.join(source.leave_out[:5])}{' ...' * (len(source.leave_out) > 5)}"
             )
         fit = None if self.fit is None else source_of(self.fit, victim)
-        recipe = Recipe(name, attacks, self.budgets, self.seeds, source, fit, self.device)
-        ready, skipped = recipe.made_attacks(victim)
+        named = Named(name, attacks, self.budgets, self.seeds, source, fit, self.device)
+        ready, skipped = named.made_attacks(victim)
         return listed(
             Held(victim, ready, source.open()),
-            recipe,
+            named,
             skipped=skipped,
             notes=notes,
             size=self.slice,

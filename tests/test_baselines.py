@@ -12,8 +12,9 @@ import pandas as pd
 import pytest
 import toys
 
-from effattack.baselines import SCHEMA, Baseline, commit, path_of
-from effattack.comparison import Comparison, compare
+from effattack.baseline_paths import path_of
+from effattack.baselines import SCHEMA, Baseline, commit
+from effattack.changes import Comparison, compare
 from effattack.errors import UsageError
 from effattack.evaluation import Evaluation, evaluate
 

@@ -19,7 +19,7 @@ import pytest
 from projects import QUICK
 
 from effattack.cli import main
-from effattack.recipes import made
+from effattack.named import made
 
 yaml = pytest.importorskip("yaml")
 

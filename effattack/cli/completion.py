@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from importlib.metadata import entry_points
 
 from rich.console import Console
+
+from effattack.registry import registered
 
 HELP = "a script that completes commands and options in your shell"
 EXAMPLES = """examples:
@@ -41,7 +42,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
 
 def script(commands: dict[str, argparse.ArgumentParser]) -> str:
     """Completion for bash, from the parsers of all commands."""
-    values = {"--victim": [entry.name for entry in entry_points(group="effattack.victims")]}
+    values = {"--victim": sorted(registered())}
     words = {}
     for name, parser in commands.items():
         words[name] = [option for a in parser._actions for option in a.option_strings]

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from effattack.baselines import FOLDER, Baseline, path_of
+from effattack.baseline_paths import FOLDER, path_of
+from effattack.baselines import Baseline
 from effattack.cli import output
 from effattack.limits import Limit, judge, parse_limit
 from effattack.terminal import PLAIN
@@ -57,7 +58,7 @@ class Judge:
 
     def judge(self, evaluation: Evaluation, options: argparse.Namespace, console: Console) -> int:
         """Say how the scores stand, and save them; returns the exit code."""
-        from effattack.comparison import Comparison, compare
+        from effattack.changes import Comparison, compare
 
         if self.save:
             console.print(f"baseline: {Baseline.of(evaluation).save(self.save)}", **PLAIN)

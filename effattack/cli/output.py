@@ -13,7 +13,7 @@ from rich.console import Console
 from effattack.terminal import PLAIN
 
 if TYPE_CHECKING:
-    from effattack.comparison import Change
+    from effattack.changes import Change
     from effattack.evaluation import Evaluation
     from effattack.limits import Verdict
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,20 +35,15 @@ def arguments(report: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
-    from effattack.evaluation import Evaluation
-    from effattack.reporting.joining import joined
+    from effattack.reporting.joining import loaded
 
     folders, out = options.folders, options.out
-    if len(folders) == 1:
-        evaluation = Evaluation.load(folders[0])
-        if out is None:
-            write(evaluation, folders[0], console)
+    if len(folders) > 1 and out is None:
+        raise UsageError("several folders are compared in one page: name it with --out FILE")
+    evaluation = loaded(folders)
+    if out is None:
+        write(evaluation, folders[0], console)
     else:
-        if out is None:
-            raise UsageError("several folders are compared in one page: name it with --out FILE")
-        loaded = [Evaluation.load(folder) for folder in folders]
-        evaluation = joined(dict(zip(labels(folders), loaded, strict=True)))
-    if out is not None:
         _write_page(evaluation, out, console)
     page = out or folders[0] / "report.html"
     if options.figures:
@@ -67,19 +61,6 @@ def write(evaluation: Evaluation, folder: Path, console: Console) -> None:
     html.write(*evaluation.report(), folder / "report.html")
     print_scores(evaluation, console)
     console.print(f"{folder / 'report.html'}, scores.csv, samples.parquet", **PLAIN)
-
-
-def labels(folders: Sequence[Path]) -> list[str]:
-    """What to call each folder: its name, or its path where two share a name.
-
-    Raises:
-        UsageError: for the same folder twice.
-    """
-    whole = [folder.resolve() for folder in folders]
-    if len(set(whole)) < len(whole):
-        raise UsageError("the same folder is given twice: there is nothing to compare")
-    names = [folder.name for folder in whole]
-    return names if len(set(names)) == len(names) else [str(folder) for folder in folders]
 
 
 def _write_page(evaluation: Evaluation, out: Path, console: Console) -> None:

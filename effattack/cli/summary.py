@@ -1,4 +1,4 @@
-"""``effattack summary``: the stored scores as Markdown, for CI and model cards."""
+"""``effattack summary``: stored scores, or a comparison, as Markdown for CI and model cards."""
 
 from __future__ import annotations
 
@@ -7,26 +7,28 @@ from pathlib import Path
 
 from rich.console import Console
 
-HELP = "stored scores as Markdown: for the summary of a CI run, a comment, or a model card"
+HELP = "stored scores, or several compared, as Markdown: for a CI run, a comment, a model card"
 EXAMPLES = """examples:
   effattack summary effattack-report >> "$GITHUB_STEP_SUMMARY"
-  effattack summary effattack-report > comment.md
+  effattack summary before/ after/ > comment.md
   effattack summary --card effattack-report >> README.md
 """
 
 
 def arguments(summary: argparse.ArgumentParser) -> None:
-    summary.add_argument("folder", type=Path, metavar="DIR")
+    summary.add_argument(
+        "folders", type=Path, nargs="+", metavar="DIR", help="several are compared with the first"
+    )
     summary.add_argument(
         "--card", action="store_true", help='the block "Robustness of efficiency" of a model card'
     )
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
-    from effattack.evaluation import Evaluation
     from effattack.reporting.card import card
+    from effattack.reporting.joining import loaded
     from effattack.reporting.markdown import fitting
 
-    samples, scores, meta = Evaluation.load(options.folder).report()
+    samples, scores, meta = loaded(options.folders).report()
     print(card(samples, scores, meta) if options.card else fitting(scores, meta), end="")
     return 0

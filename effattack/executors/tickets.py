@@ -9,8 +9,8 @@ from typing import Any
 from effattack.cells import CellSpec
 from effattack.data import Source
 from effattack.errors import UsageError
+from effattack.named import Named
 from effattack.planning import Cell, Timing
-from effattack.recipes import Recipe
 
 
 def written(cell: Cell) -> str:
@@ -19,7 +19,7 @@ def written(cell: Cell) -> str:
     Raises:
         UsageError: for a cell whose victim exists in this process only.
     """
-    if not isinstance(cell.maker, Recipe):
+    if not isinstance(cell.maker, Named):
         raise UsageError(
             "only victims that are named can be run by other processes: make a Sweep with the "
             "victim's registered name or module:factory"
@@ -35,7 +35,7 @@ def read(ticket: str) -> Cell:
     for key in ("data", "fit"):
         if maker[key] is not None:
             maker[key] = Source(**{k: _frozen(v) for k, v in maker[key].items()})
-    fields["maker"] = Recipe(**maker)
+    fields["maker"] = Named(**maker)
     if "attacked" not in fields:
         return Cell(**fields)
     fields["attacked"] = CellSpec(**fields["attacked"])

@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from effattack.errors import UsageError
 from effattack.evaluation import Evaluation
 from effattack.reporting import words
 from effattack.reporting.meta import section
+
+
+def loaded(folders: Sequence[Path]) -> Evaluation:
+    """What one folder holds, or several as one.
+
+    Raises:
+        UsageError: for a folder without an evaluation, or the same folder twice.
+    """
+    if len(folders) == 1:
+        return Evaluation.load(folders[0])
+    found = [Evaluation.load(folder) for folder in folders]
+    return joined(dict(zip(_labels(folders), found, strict=True)))
 
 
 def joined(evaluations: Mapping[str, Evaluation]) -> Evaluation:
@@ -29,6 +43,15 @@ def joined(evaluations: Mapping[str, Evaluation]) -> Evaluation:
     result.meta["notes"] = made + result.meta.get("notes", [])
     result.meta["compared"] = list(evaluations)
     return result
+
+
+def _labels(folders: Sequence[Path]) -> list[str]:
+    """What to call each folder: its name, or its path where two share a name."""
+    whole = [folder.resolve() for folder in folders]
+    if len(set(whole)) < len(whole):
+        raise UsageError("the same folder is given twice: there is nothing to compare")
+    names = [folder.name for folder in whole]
+    return names if len(set(names)) == len(names) else [str(folder) for folder in folders]
 
 
 def _renamed(evaluation: Evaluation, names: Mapping[str, str]) -> Evaluation:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from effattack.reporting import words
+from effattack.reporting.comparison import Compared, compared
 from effattack.reporting.latency import fired
 from effattack.reporting.meta import Meta, section
 from effattack.reporting.tables import NO_ENERGY, over_dense
@@ -35,6 +36,8 @@ HEADLINE = (
     "Agreement (clean prediction)",
     "Latency, attacked / clean",
 )
+AGAINST = ("Against the first, in points", "Which means")
+"""Of a comparison, behind the savings retained."""
 ALL = (
     "Victim",
     "Attack",
@@ -53,7 +56,7 @@ ALL = (
 )
 MOST = 60_000
 """Bytes that a comment takes everywhere; a step summary of GitHub takes 1 MiB."""
-LEFT = {"Victim", "Attack", "Kind", "Worst compute attack", "Clock"}
+LEFT = {"Victim", "Attack", "Kind", "Worst compute attack", "Clock", "Which means"}
 """Columns of words; the others are numbers."""
 
 
@@ -66,21 +69,27 @@ def summary(scores: pd.DataFrame, meta: Meta) -> str:
     parts = ["### effattack: savings retained under the worst compute attack"]
     if errors := alarms(scores, meta):
         parts.append("\n".join(f"- **Read this first:** {plain(error)}" for error in errors))
-    parts.append(_table(HEADLINE, [_headline(verdict, meta) for verdict in found]))
+    rows = [_headline(verdict, meta) for verdict in found]
+    if "compared" in meta:
+        parts.append(_beside(rows, compared(found)))
+    else:
+        parts.append(_table(HEADLINE, rows))
     notes = [
         f"- {code(verdict.victim)}: {plain(verdict.note)}" for verdict in found if verdict.note
     ]
+    notes += [f"- {plain(str(note))}" for note in meta.get("notes") or ()]
     if notes:
         parts.append("\n".join(notes))
     parts.append(
-        "Savings retained = 1 − attack success = 1 − (attacked − clean) / (max − clean). "
+        "Savings retained = 1 − attack success = 1 − (attacked − clean) / (max − clean), with its "
+        "95 % interval over images. "
         "Accuracy is against the label, agreement with the same model's clean prediction. "
         "Accuracy attacks and controls never count for the verdict."
     )
     if len(scores):
-        rows = sorted(rows_of(scores), key=lambda row: KINDS.index(row["kind"]))
-        rows.sort(key=lambda row: [v.victim for v in found].index(str(row["victim"])))
-        table = _table(ALL, [_line(row) for row in rows])
+        lines = sorted(rows_of(scores), key=lambda row: KINDS.index(row["kind"]))
+        lines.sort(key=lambda row: [v.victim for v in found].index(str(row["victim"])))
+        table = _table(ALL, [_line(row) for row in lines])
         parts.append(f"<details><summary>All scores</summary>\n\n{table}\n\n</details>")
         if scores["energy_ratio"].isna().all():
             parts.append(f"Energy: {plain(str(meta.get('energy') or NO_ENERGY))}")
@@ -101,11 +110,25 @@ def fitting(scores: pd.DataFrame, meta: Meta, most: int = MOST) -> str:
     return text
 
 
+def _beside(rows: Sequence[list[str]], changes: Sequence[Compared]) -> str:
+    """The headline table of a comparison, and how to read its change."""
+    told = [
+        [*row[:2], one.change, one.said, *row[2:]] for row, one in zip(rows, changes, strict=True)
+    ]
+    return (
+        _table([*HEADLINE[:2], *AGAINST, *HEADLINE[2:]], told) + "\n\n"
+        "Against the first: savings retained minus those of the first victim, in percentage points "
+        "with a 95 % interval; where it contains 0, the difference is inside the noise."
+    )
+
+
 def _headline(verdict: Verdict, meta: Meta) -> list[str]:
     row, worst, clean = verdict.shown, verdict.worst, verdict.clean
     savings = f"**{words.headline_percent(verdict.savings)}**"
     if missing(verdict.savings):
         savings = words.MISSING
+    elif worst and (span := words.span(*(worst[f"savings_retained_{b}"] for b in ("low", "high")))):
+        savings += f" ({span})"
     if row is None:
         return [code(verdict.victim), savings, "not scored", *[words.MISSING] * 7]
     like = unit_of(row)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from math import nan
 from pathlib import Path
 
@@ -79,6 +80,27 @@ def test_command(two: dict[str, Evaluation], tmp_path: Path, capsys: pytest.Capt
     assert "name it with --out" in capsys.readouterr().err
     assert main(["report", folders[0], folders[0], "--out", str(out)]) == 2
     assert "the same folder is given twice" in capsys.readouterr().err
+
+
+def test_summary_of_several(
+    two: dict[str, Evaluation], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    folders = [str(save(one, tmp_path / name)) for name, one in two.items()]
+    assert main(["summary", *folders]) == 0
+    text = capsys.readouterr().out
+    header, _, first, second, *_ = (
+        [cell.strip() for cell in line.split("|")[1:-1]]
+        for line in text.splitlines()
+        if line.startswith("|")
+    )
+    assert {len(header), len(first), len(second)} == {12}
+    assert first[:1] + first[2:4] == ["`digits_cnn_early_exit (before)`", "–", "the reference"]
+    assert second[:1] + second[3:4] == ["`digits_cnn_early_exit (after)`", "keeps more"]
+    assert re.fullmatch(r"\+\d+\.\d \(\+\d+\.\d to \+\d+\.\d\)", second[2])
+    assert "- before: effattack run --samples 100" in text
+    assert main(["summary", folders[0], folders[0]]) == 2
+    assert main(["summary", folders[0]]) == 0
+    assert "the reference" not in capsys.readouterr().out
 
 
 def test_bad_folders(

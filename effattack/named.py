@@ -1,4 +1,4 @@
-"""Names that any process can make a cell's materials from, on this machine or another."""
+"""Materials of a cell by name: what any process, here or on another machine, can make them from."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from effattack.victim import Victim
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Named:
     """Names of a victim, of attacks and of data.
 
     Attributes:
@@ -90,10 +90,10 @@ def fresh(name: str) -> Victim:
 
 
 @lru_cache(maxsize=2)
-def made(recipe: Recipe) -> Held:
-    """What a recipe names, in this process."""
-    victim = fresh(recipe.victim).to(recipe.device)
-    return Held(victim, recipe.made_attacks(victim)[0], recipe.data.open())
+def made(named: Named) -> Held:
+    """What the names stand for, made in this process."""
+    victim = fresh(named.victim).to(named.device)
+    return Held(victim, named.made_attacks(victim)[0], named.data.open())
 
 
 _WORDS = {
