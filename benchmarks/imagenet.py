@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from imagenet_victims import PHOTO, networks, victims, vit_shape
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 import effattack
 from effattack.errors import EffattackError, UsageError
@@ -74,9 +74,7 @@ def table(data: Path | None, weights: Path | None, count: int, only: str = "") -
     chosen, scored = (slice(start, 2 * count, 2) for start in (0, 1))
     found = networks(weights)
     *_, vit = found.values()
-    sizes = {"resize": vit[0].resize, "crop": vit[0].crop, "interpolation": vit[0].interpolation}
-    crops = to_grid(Preprocess(**sizes)(images[scored]).clamp(0, 1))
-    photos = {PHOTO: images[scored], vit_shape(vit): crops}
+    photos = {PHOTO: images[scored], vit_shape(vit): crops(images[scored], vit)}
 
     lines = [
         f"`{shlex.join(['python', *sys.argv])}`",
@@ -93,6 +91,13 @@ def table(data: Path | None, weights: Path | None, count: int, only: str = "") -
         lines.append(row(name, victim, photos[victim.input_shape], labels[scored]))
         print(lines[-1], flush=True)
     return "\n".join(lines) + "\n"
+
+
+def crops(images: Tensor, network: nn.Sequential) -> Tensor:
+    """What the model of a network sees of images (B, 3, 299, 299), before normalisation."""
+    seen = network[0]
+    sizes = {"resize": seen.resize, "crop": seen.crop, "interpolation": seen.interpolation}
+    return to_grid(Preprocess(**sizes)(images).clamp(0, 1))
 
 
 def row(name: str, victim: effattack.Victim, images: Tensor, labels: Tensor) -> str:

@@ -175,14 +175,19 @@ def energy_controls(
         ``reason`` (why the others are empty).
 
     Raises:
-        UsageError: for a twin whose MACs move, and as :func:`energy_ratio`.
+        UsageError: for a twin that does not do the same work on all three arms, and as
+            :func:`energy_ratio`.
     """
     arms = {"noise": noise, "attacked": attacked}
-    executed = {count_macs(twin, image) for a in (clean, noise, attacked) for image in a.split(1)}
-    if len(executed) > 1:
+    size = settings.get("batch_size", 1)
+    executed = [
+        sum(count_macs(twin, batch) for batch in images.to(twin.device).split(size))
+        for images in (clean, noise, attacked)
+    ]
+    if min(executed) < max(executed):
         raise UsageError(
-            f"{twin.name} is no static twin: its MACs per image go from {min(executed):,} to "
-            f"{max(executed):,}; give the model without its mechanism"
+            f"{twin.name} is no static twin: its MACs over one arm go from {min(executed):,} to "
+            f"{max(executed):,} over another; give the model without its mechanism"
         )
     rows = []
     for model in (victim, twin):
