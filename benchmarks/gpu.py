@@ -124,16 +124,18 @@ def measured(
             print(f"{case.name}: there are {len(clean)} images, no batch of {size}", flush=True)
             continue
         count = min(options.batches, len(clean) // size) * size
-        arms = [images[:count] for images in (clean, noise, attacked)]
-        rows = timed(victim, arms[0], arms[2], size, options.seconds)
+        before, control, after = (images[:count] for images in (clean, noise, attacked))
+        rows = timed(victim, before, after, size, options.seconds)
         latency.append(rows)
         size = int(rows.batch_size.iloc[0])  # it may have been halved to fit in memory
         metered = pd.DataFrame()
         if counter is not None:
-            arms = [images.to(device) for images in arms]
-            metered = energy_controls(victim, twin, *arms, counter, batch_size=size)
+            metered = energy_controls(
+                victim, twin, before.to(device), control.to(device), after.to(device), counter,
+                batch_size=size,
+            )  # fmt: skip
             energy.append(metered.assign(batch_size=size))
-        lines.append(summary(case, size, rows, metered, arms[0].to(device), arms[2].to(device)))
+        lines.append(summary(case, size, rows, metered, before.to(device), after.to(device)))
     where = json.dumps(environment(device))
     frames = {"latency": latency, "energy": energy, "summary": [pd.DataFrame(lines)]}
     return {

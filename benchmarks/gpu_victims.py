@@ -52,7 +52,8 @@ def random_cases(images: Tensor) -> Iterator[tuple[str, Callable[[], Case]]]:
 
         def case(name: str = name, make: Callable = make) -> Case:
             torch.manual_seed(0)
-            return Case(name, "random", *make(images[:8]), images)
+            victim, twin = make(images[:8])
+            return Case(name, "random", victim, twin, images)
 
         yield name, case
 
