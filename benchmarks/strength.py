@@ -43,7 +43,8 @@ from effattack.errors import NotApplicable
 from effattack.evaluation import Evaluation
 from effattack.execution import execute
 from effattack.objectives import Step
-from effattack.planning import Plan, plan
+from effattack.planning import plan
+from effattack.plans import Plan
 from effattack.registry import load_victim
 from effattack.victim import Victim
 

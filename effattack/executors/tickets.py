@@ -9,7 +9,7 @@ from typing import Any
 from effattack.cells import CellSpec
 from effattack.data import Source
 from effattack.errors import UsageError
-from effattack.planning import Cell, Timing
+from effattack.plans import Cell, Timing
 from effattack.recipes import Recipe
 
 
@@ -38,7 +38,7 @@ def read(ticket: str) -> Cell:
     fields["maker"] = Recipe(**maker)
     if "attacked" not in fields:
         return Cell(**fields)
-    fields["attacked"] = CellSpec(**fields["attacked"])
+    fields["attacked"] = tuple(CellSpec(**spec) for spec in fields["attacked"])
     return Timing(**fields)
 
 
