@@ -69,7 +69,9 @@ def _timed(value: Any) -> int:
 
 def _batch_size(value: Any) -> int:
     if not _is_count(value) or not value:
-        raise UsageError(f"mark.effattack(batch_size={value!r}): give a number of images, 1 or more")
+        raise UsageError(
+            f"mark.effattack(batch_size={value!r}): give a number of images, 1 or more"
+        )
     return int(value)
 
 
