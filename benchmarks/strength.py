@@ -34,7 +34,7 @@ from effattack.data import load_data, subset
 from effattack.evaluation import Evaluation
 from effattack.executors.workers import Workers
 from effattack.objectives import Step
-from effattack.planning import Plan
+from effattack.plans import Plan
 from effattack.registry import load_victim
 from effattack.store import Store
 from effattack.sweep import Sweep

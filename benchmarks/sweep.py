@@ -23,7 +23,7 @@ from effattack.execution import Outcome
 from effattack.executors import Executor
 from effattack.executors.in_process import InProcess
 from effattack.executors.workers import Workers
-from effattack.planning import Cell
+from effattack.plans import Cell
 from effattack.scheduling import outcomes
 from effattack.store import Store
 from effattack.sweep import Sweep

@@ -15,7 +15,7 @@ from effattack.errors import UsageError, unknown_name
 from effattack.limits import Limit, parse_limit
 
 MARKER = (
-    "effattack(victims, attacks, eps, seeds, timed, fail_below, fail_above): what "
+    "effattack(victims, attacks, eps, seeds, timed, batch_size, fail_below, fail_above): what "
     "effattack_victim and effattack_evaluate score in this test, unless --effattack-victim or an "
     "argument says otherwise, and the limits they hold it to, such as "
     "fail_below={'savings_retained': 0.6}"
@@ -67,6 +67,14 @@ def _timed(value: Any) -> int:
     return int(value)
 
 
+def _batch_size(value: Any) -> int:
+    if not _is_count(value) or not value:
+        raise UsageError(
+            f"mark.effattack(batch_size={value!r}): give a number of images, 1 or more"
+        )
+    return int(value)
+
+
 def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
@@ -89,6 +97,7 @@ _READ: dict[str, Callable[[Any], Any]] = {
     "eps": _eps,
     "seeds": _seeds,
     "timed": _timed,
+    "batch_size": _batch_size,
     "fail_below": _limits(True),
     "fail_above": _limits(False),
 }

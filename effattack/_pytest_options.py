@@ -56,6 +56,7 @@ OPTIONS = (
     Option("attack", "NAME", "attack to run, repeatable (default: the level's)", repeatable=True),
     Option("eps", "EPS", "l-inf budget of pixels in [0, 1] (8/255)", default="8/255"),
     Option("samples", "N", "images to score (default: the level's)"),
+    Option("batch-size", "N", "images per timed call: your deployment's (1)", default="1"),
     Option(
         "fail-below",
         "SCORE=VALUE",
@@ -110,6 +111,7 @@ class Settings:
     attacks: list[str]
     eps: float
     samples: int
+    batch_size: int
     limits: list[Limit]
     save: Path | None
     """Where the baseline goes."""
@@ -159,6 +161,7 @@ def settings_of(config: pytest.Config) -> Settings:
         attacks=several("attack"),
         eps=parse_eps(single("eps")),
         samples=_count("samples", single("samples")) if single("samples") else standard,
+        batch_size=_count("batch-size", single("batch-size")),
         limits=[
             *(parse_limit(text, fail_below=True) for text in several("fail-below")),
             *(parse_limit(text, fail_below=False) for text in several("fail-above")),

@@ -83,7 +83,12 @@ def score(
 
     settings = session.settings
     attacks = attacks or settings.attacks or attacks_of(settings.thoroughness, victim)
-    common = {"eps": settings.eps, "seeds": settings.thoroughness.seeds, "out": settings.out}
+    common = {
+        "eps": settings.eps,
+        "seeds": settings.thoroughness.seeds,
+        "batch_size": settings.batch_size,
+        "out": settings.out,
+    }
     if session.worker:
         session.untimed |= arguments.get("timed") != 0
         arguments["timed"] = 0

@@ -17,7 +17,7 @@ from effattack.materials import About
 from effattack.measure.counters import available_counters, why_empty
 from effattack.measure.environment import environment
 from effattack.measure.statistics import Interval
-from effattack.planning import Cell, Plan
+from effattack.plans import Cell, Plan
 from effattack.store import Shelf
 
 SCHEMA = 2
@@ -26,7 +26,7 @@ SCHEMA = 2
 COLUMNS = [
     *("victim", "family", "attack", "kind", "threat", "eps", "seed", "sample", "label"),
     *("prediction", "clean_prediction", "macs", "clean_macs", "dense_macs", "max_macs", "constant"),
-    *("knife_edge", "linf", "l2", "seconds", "clean_seconds", "clock"),
+    *("knife_edge", "linf", "l2", "batch_size", "seconds", "clean_seconds", "clock"),
     *("event_seconds", "clean_event_seconds", "environment", "joules", "clean_joules"),
     *("idle_watts", "modelled_joules", "clean_modelled_joules", "node", "device"),
     *("opened", "decisions", "image"),
@@ -48,7 +48,7 @@ def assembled(
     Raises:
         StoreError: if rows are damaged.
     """
-    timings = {cell.attacked: cell.spec for cell in planned.timings(place)}
+    timings = {spec: cell.spec for cell in planned.timings(place) for spec in cell.attacked}
     same = None
     frames = []
     clean = None
@@ -130,7 +130,7 @@ def _provenance(
             "python": platform.python_version(),
             "torch": torch.__version__,
         },
-        "environment": environment(device),
+        "environment": {**environment(device), "batch_size": planned.batch_size},
         "seeds": sorted({spec.seed for spec in attacked}),
         "attacks": sorted({spec.settings.rpartition(" ")[0] for spec in attacked}),
         "victims": {

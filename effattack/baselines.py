@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 """Of the file; raised when its fields change meaning."""
-MACHINE = ("device", "device_name", "driver", "cuda", "cpu", "cores", "threads")
+MACHINE = ("device", "device_name", "driver", "cuda", "cpu", "cores", "threads", "batch_size")
 """Facts that two machines must share before their times and energies may be compared."""
 PACKAGES = ("effattack", "torch", "numpy", "timm", "torchao", "torchattacks", "foolbox", "pytest")
 """Whose versions are stored, where installed."""

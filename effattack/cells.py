@@ -36,6 +36,8 @@ class CellSpec:
     first: int
     last: int
     data_digest: str
+    kept: int
+    """Of how many images, from the first on, the attacked pixels are stored."""
     device: str
     threads: int
     code: str

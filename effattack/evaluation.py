@@ -133,6 +133,7 @@ def evaluate(
     eps: float = 8 / 255,
     seeds: Sequence[int] = (0,),
     timed: int = 16,
+    batch_size: int = 1,
     seconds: float = 0.0,
     energy: bool = False,
     fit: tuple[Tensor, Tensor] | None = None,
@@ -150,7 +151,9 @@ def evaluate(
             with the reason in ``meta``.
         eps: l-inf budget of attacks given by name, where the name tells no threat.
         seeds: of attacks given by name, and of the controls.
-        timed: images whose latency is measured, clean and attacked; 0 measures none.
+        timed: calls whose latency is measured, clean and attacked; 0 measures none.
+        batch_size: images per timed call: 1, or the deployment's. All else is scored image by
+            image.
         seconds: of timing per attack, at least; three passes over the images in any case.
         energy: also meter their energy, where a counter is reachable; 30 s per attack.
         fit: images and labels that unfitted universal attacks learn from; none may be scored.
@@ -169,6 +172,7 @@ def evaluate(
         eps=eps,
         seeds=seeds,
         timed=timed,
+        batch_size=batch_size,
         seconds=seconds,
         energy=energy,
         fit=fit,

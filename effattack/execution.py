@@ -30,10 +30,10 @@ from effattack.measure.energy import energy_ratio
 from effattack.measure.environment import device_name
 from effattack.measure.latency import time_pairs
 from effattack.measure.statistics import Interval, median_ratio
-from effattack.planning import KEPT, Cell, Timing
+from effattack.plans import Cell, Timing
 from effattack.selfchecks import check_victim
 from effattack.store import Shelf
-from effattack.victim import audit
+from effattack.victim import Victim, audit
 
 SHOWN = 8
 """Images per victim and attack that the frame keeps for the report, and that are checked."""
@@ -138,7 +138,7 @@ def run_attack(held: Held, spec: CellSpec) -> pd.DataFrame:
                 for sample, image in zip(samples, found.decisions, strict=True)
             ],
             "image": [
-                level.tobytes() if sample < KEPT else None
+                level.tobytes() if sample < spec.kept else None
                 for sample, level in zip(samples, levels, strict=True)
             ],
         }
@@ -150,12 +150,17 @@ def run_timing(held: Held, cell: Timing, shelf: Shelf) -> pd.DataFrame:
 
     Clean against clean (A/A) gets a second try if it fires.
     """
-    rows = shelf.read(cell.attacked)
-    if rows is None:
-        raise CellError(f"the rows of {cell.spec.attack} are damaged: run with --verify")
-    times = _timed(held, cell, rows)
+    clean, _ = held.images(cell.spec)
+    attacked = []
+    for spec in cell.attacked:
+        rows = shelf.read(spec)
+        if rows is None:
+            raise CellError(f"the rows of {spec.attack} are damaged: run with --verify")
+        attacked.append(_images(rows, clean[spec.first :]))
+    arms = clean, torch.cat(attacked)
+    times = _timed(held.victim, *arms, cell)
     if cell.spec.attack == "clean" and ratio(times).excludes(1):
-        times = _timed(held, cell, rows)
+        times = _timed(held.victim, *arms, cell)
     return times
 
 
@@ -164,20 +169,23 @@ def ratio(times: pd.DataFrame) -> Interval:
     return median_ratio(times.seconds.to_numpy(), times.clean_seconds.to_numpy())
 
 
-def _timed(held: Held, cell: Timing, rows: pd.DataFrame) -> pd.DataFrame:
-    victim, clean = held.victim, held.images(cell.spec)[0][: cell.count]
-    attacked = _images(rows, clean)
-    times = time_pairs(victim, clean, attacked, seconds=cell.seconds)
+def _timed(victim: Victim, clean: Tensor, attacked: Tensor, cell: Timing) -> pd.DataFrame:
+    """One row per call, under the index of its first image."""
+    times = time_pairs(
+        victim, clean, attacked, batch_sizes=(cell.batch_size,), seconds=cell.seconds
+    )
     by_clock = dict(iter(times.groupby("clock")))
     wall, events = by_clock["wall"], by_clock.get("cuda_event")
     joules, clean_joules, idle = np.nan, np.nan, np.nan
     if cell.energy and (counters := available_counters(victim.device)[0]):
-        measured = energy_ratio(victim, clean, attacked, counters[0])
+        size = int(wall.batch_size.iloc[0])  # halved where a batch did not fit in memory
+        measured = energy_ratio(victim, clean, attacked, counters[0], batch_size=size)
         joules, clean_joules = measured.joules_attacked, measured.joules_clean
         idle = measured.idle_watts
     return pd.DataFrame(
         {
-            "sample": rows["sample"].to_numpy()[: len(wall)],
+            "sample": wall.image.to_numpy(),
+            "batch_size": wall.batch_size.to_numpy(),
             "seconds": wall.seconds_attacked.to_numpy(),
             "clean_seconds": wall.seconds_clean.to_numpy(),
             "clock": "wall",
@@ -194,6 +202,7 @@ def _timed(held: Held, cell: Timing, rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _images(rows: pd.DataFrame, like: Tensor) -> Tensor:
-    """The stored 8-bit images of the first rows, as floats."""
+    """The stored 8-bit images of the rows, as floats; no more of them than ``like``."""
+    like = like[: len(rows)]
     levels = [np.frombuffer(image, dtype=np.uint8) for image in rows.image[: len(like)]]
     return (torch.from_numpy(np.stack(levels)).view(like.shape) / LEVELS).to(like)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from effattack.planning import Plan
+from effattack.plans import Plan
 from effattack.store import Store
 from effattack.store.journal import changes
 

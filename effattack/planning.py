@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from effattack.errors import NotApplicable, UsageError
 from effattack.fitting import Fit, check_unseen, prepared
 from effattack.images import check_images, check_labels, to_grid
 from effattack.materials import About, Held, Maker, settings
+from effattack.plans import Cell, Plan, batch_notes, check_timing
 from effattack.sources import Arrays
 from effattack.threats import Linf
 from effattack.victim import Victim
@@ -24,76 +25,7 @@ from effattack.victim import Victim
 SLICE = 100
 """Images of one cell: what an interruption can lose."""
 KEPT = 100
-"""Images whose attacked pixels are stored: timing and pictures come from them."""
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One unit of work: what decides its rows, and from what any process makes them.
-
-    ``gradients`` and ``macs`` are estimates: gradient evaluations of single images, and the work
-    altogether, for the time left.
-    """
-
-    spec: CellSpec
-    maker: Maker
-    kind: str
-    threat: str
-    gradients: int
-    macs: float
-
-
-@dataclass(frozen=True)
-class Timing(Cell):
-    """Latency and energy of the images that an attack cell stored, on a device of its own."""
-
-    attacked: CellSpec
-    count: int
-    seconds: float
-    energy: bool
-
-
-@dataclass(frozen=True)
-class Plan:
-    """All cells of one victim, and what will not be run."""
-
-    about: About
-    cells: tuple[Cell, ...]
-    skipped: tuple[dict[str, str], ...]
-    notes: tuple[str, ...]
-    timed: int
-    seconds: float
-    energy: bool
-
-    def timings(self, place: str) -> tuple[Timing, ...]:
-        """Of the first slice under each attack, clean against clean first.
-
-        Args:
-            place: the device, by name: a timing is true of it alone.
-        """
-        long = f"for {self.seconds:g} s " * (self.seconds > 0)
-        work = f"timing of {self.timed} images {long}on {place}{', with energy' * self.energy}"
-        return tuple(
-            Timing(
-                replace(cell.spec, work=work),
-                cell.maker,
-                cell.kind,
-                cell.threat,
-                gradients=0,
-                macs=30 * self.timed * self.about.work,
-                attacked=cell.spec,
-                count=self.timed,
-                seconds=self.seconds,
-                energy=self.energy,
-            )
-            for cell in self.cells
-            if self.timed and cell.spec.work == "attack" and cell.spec.first == 0
-        )
-
-    @property
-    def macs(self) -> float:
-        """An estimate of the work of all cells."""
-        return sum(cell.macs for cell in (*self.cells, *self.timings("")))
+"""Images whose attacked pixels are stored, at least: timing and pictures come from them."""
 
 
 def plan(
@@ -105,12 +37,14 @@ def plan(
     eps: float = 8 / 255,
     seeds: Sequence[int] = (0,),
     timed: int = 16,
+    batch_size: int = 1,
     seconds: float = 0.0,
     energy: bool = False,
     fit: tuple[Tensor, Tensor] | None = None,
 ) -> Plan:
     """The cells of an evaluation, checked but not run; see :func:`effattack.evaluate`."""
-    _check_arguments(victim, attacks, seeds, timed, seconds)
+    _check_arguments(victim, attacks, seeds)
+    check_timing(timed, batch_size, seconds)
     check_images(images, victim.input_shape)
     check_labels(labels, len(images), victim.num_classes)
     check_declared(victim)
@@ -123,6 +57,7 @@ def plan(
         notes=[],
         size=SLICE,
         timed=timed,
+        batch_size=batch_size,
         seconds=seconds,
         energy=energy,
         device=str(victim.device),
@@ -138,6 +73,7 @@ def listed(
     notes: Sequence[str],
     size: int,
     timed: int,
+    batch_size: int,
     seconds: float,
     energy: bool,
     device: str,
@@ -151,7 +87,8 @@ def listed(
         skipped: attacks that cannot apply, and why.
         notes: what is to be told with the results already.
         size: images per slice.
-        timed: images whose latency is measured.
+        timed: calls whose latency is measured.
+        batch_size: images per call.
         seconds: of timing per attack, at least.
         energy: whether their energy is metered too.
         device: where cells run.
@@ -162,13 +99,16 @@ def listed(
     if any(module.training for module in victim.modules()):
         notes.append(f"{victim.name} was in training mode: scored in eval mode")
     cells: list[Cell] = []
-    moved, count = 0.0, 0
+    moved, count, kept = 0.0, 0, max(KEPT, timed * batch_size)
+    first_images: list[tuple[Tensor, Tensor]] = []
     for first, images, labels in slices(held.data, size):
         check_images(images, victim.input_shape)
         check_labels(labels, len(images), victim.num_classes)
         check_unseen(held.attacks.values(), to_grid(images))
         moved = max(moved, (to_grid(images) - images).abs().max().item())
         count = first + len(images)
+        if first < timed * batch_size:
+            first_images.append((images, labels))
         base = CellSpec(
             work="attack",
             victim=victim.name,
@@ -180,6 +120,7 @@ def listed(
             first=first,
             last=count,
             data_digest=data_digest(images, labels),
+            kept=kept,
             device=device,
             threads=threads,
             code=code_version(),
@@ -192,10 +133,29 @@ def listed(
         cells += [_cell(attack, base, maker) for attack in held.attacks.values()]
     if moved > 1e-6:
         notes.append(f"{victim.name}: images rounded to the 8-bit grid (by at most {moved:.1e})")
+    whole = min(timed, count // batch_size) * batch_size
+    notes += batch_notes(victim.name, timed, batch_size, count)
     for note in notes:
         warnings.warn(note, stacklevel=4)
-    timed = min(timed, count, size, KEPT)
-    return Plan(about, tuple(cells), tuple(skipped), tuple(notes), timed, seconds, energy)
+    return Plan(
+        about,
+        tuple(cells),
+        tuple(skipped),
+        tuple(notes),
+        timed=whole,
+        timed_digest=_digest_of(first_images, whole),
+        batch_size=batch_size,
+        seconds=seconds,
+        energy=energy,
+    )
+
+
+def _digest_of(parts: Sequence[tuple[Tensor, Tensor]], count: int) -> str:
+    """Of the first images and labels of some slices; of none, nothing."""
+    if not count:
+        return ""
+    images, labels = (torch.cat(part)[:count] for part in zip(*parts, strict=True))
+    return data_digest(images, labels)
 
 
 def _cell(attack: Attack, base: CellSpec, maker: Maker) -> Cell:
@@ -236,8 +196,6 @@ def _check_arguments(
     victim: Victim,
     attacks: Sequence[Attack | str],
     seeds: Sequence[int],
-    timed: int,
-    seconds: float,
 ) -> None:
     if not isinstance(victim, Victim):
         raise UsageError(
@@ -249,11 +207,8 @@ def _check_arguments(
             f"attacks = {attacks!r}: give a list of attacks made for the victim, such as "
             "[Slowdown(victim)], or of names, such as ['Slowdown']"
         )
-    if not seeds or timed < 0 or not 0 <= seconds < float("inf"):
-        raise UsageError(
-            f"seeds = {seeds}, timed = {timed}, seconds = {seconds}: give at least one seed, and "
-            "images and seconds to time of 0 or more"
-        )
+    if not seeds:
+        raise UsageError(f"seeds = {seeds}: give at least one")
 
 
 def _attacks(

@@ -10,7 +10,7 @@ from dataclasses import replace
 from effattack.cells import CellSpec
 from effattack.execution import Outcome, ratio
 from effattack.executors import Executor
-from effattack.planning import Cell, Plan
+from effattack.plans import Cell, Plan
 from effattack.store import Shelf
 
 POLL = 0.5
@@ -64,13 +64,13 @@ def _time(
     One that fired is tried again by the next run, on a calmer machine.
     """
     same, *others = plan.timings(place)
-    if not shelf.has(same.attacked):
+    if not all(map(shelf.has, same.attacked)):
         return
     if _fires(shelf, same):
         shelf.remove(same.spec)
     _run([same], shelf, alone, failed, progress)
     if shelf.has(same.spec) and not _fires(shelf, same):
-        cells = [cell for cell in others if shelf.has(cell.attacked)]
+        cells = [cell for cell in others if all(map(shelf.has, cell.attacked))]
         _run(cells, shelf, alone, failed, progress)
 
 

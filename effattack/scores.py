@@ -126,7 +126,7 @@ def _scores(rows: pd.DataFrame) -> dict[str, object]:
         "latency_ratio": latency.value,
         "latency_low": latency.low,
         "latency_high": latency.high,
-        "clock": timed.clock.iloc[0] if len(timed) else None,
+        "clock": _clock(timed),
         "energy_ratio": _ratio(rows.joules, rows.clean_joules),
         "modelled_energy_ratio": _ratio(rows.modelled_joules, rows.clean_modelled_joules),
     }
@@ -149,6 +149,14 @@ def _latency(timed: pd.DataFrame) -> Interval:
     logs = np.log(timed[["seconds", "clean_seconds"]].astype(float))
     images = np.exp(logs.groupby(timed["sample"]).mean())
     return median_ratio(images.seconds, images.clean_seconds)
+
+
+def _clock(timed: pd.DataFrame) -> str | None:
+    """Which clock, and how many images it timed per call, if not one."""
+    if not len(timed):
+        return None
+    size = timed.batch_size.iloc[0]
+    return f"{timed.clock.iloc[0]}{f', batches of {size:.0f}' if size > 1 else ''}"
 
 
 def _slow_and_wrong(rows: pd.DataFrame) -> float:

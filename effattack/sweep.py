@@ -25,7 +25,8 @@ from effattack.executors import Executor
 from effattack.executors.in_process import InProcess
 from effattack.materials import Held
 from effattack.named import Named, fresh
-from effattack.planning import SLICE, Plan, listed
+from effattack.planning import SLICE, listed
+from effattack.plans import Plan, check_timing
 from effattack.scheduling import Progress, execute
 from effattack.store import Store
 from effattack.sweepfile import read
@@ -44,7 +45,8 @@ class Sweep:
         fit: what universal attacks learn from; None: those of the data that are not scored.
         samples: images, evenly spread over the data; None: all.
         slice: images per cell: what an interruption can lose.
-        timed: images whose latency is measured, at most a slice; 0: none.
+        timed: calls whose latency is measured; 0: none.
+        batch_size: images per timed call.
         seconds: of timing per attack, at least; three passes over the images in any case.
         energy: also meter their energy.
         device: ``"cpu"`` or ``"cuda"``.
@@ -63,6 +65,7 @@ class Sweep:
     samples: int | None = None
     slice: int = SLICE
     timed: int = 16
+    batch_size: int = 1
     seconds: float = 0.0
     energy: bool = False
     device: str = "cpu"
@@ -77,11 +80,9 @@ class Sweep:
                 raise UsageError(
                     f"{axis} names {twice.pop()!r} twice: two cells would have one identity"
                 )
-        if self.slice < 1 or self.timed < 0 or not 0 <= self.seconds < float("inf"):
-            raise UsageError(
-                f"slice = {self.slice}, timed = {self.timed}, seconds = {self.seconds}: at least "
-                "1, 0 and 0"
-            )
+        if self.slice < 1:
+            raise UsageError(f"slice = {self.slice}: at least 1")
+        check_timing(self.timed, self.batch_size, self.seconds)
         if self.device not in ("cpu", "cuda"):
             raise UsageError(f"device = {self.device!r}: it is 'cpu' or 'cuda'")
         for name in self.attacks:
@@ -158,6 +159,7 @@ class Sweep:
             notes=notes,
             size=self.slice,
             timed=self.timed,
+            batch_size=self.batch_size,
             seconds=self.seconds,
             energy=self.energy,
             device="cuda:0" if self.device == "cuda" else "cpu",

@@ -83,9 +83,10 @@ _KINDS: dict[str, tuple[Callable[[Any], bool], str, Callable[[Any], Any]]] = {
     "samples": _COUNT,
     "slice": _COUNT,
     "timed": _COUNT,
+    "batch_size": _COUNT,
     "seconds": (_is(int, float), "a number", float),
     "energy": _SWITCH,
     "device": _NAME,
     "skip_bad": _SWITCH,
 }
-_SINGLE = {"data", "fit", "samples", "slice", "timed", "seconds", "energy", "device", "skip_bad"}
+_SINGLE = {*_KINDS} - {"victims", "attacks", "budgets", "seeds"}

@@ -23,6 +23,7 @@ SPEC = CellSpec(
     first=0,
     last=100,
     data_digest="d",
+    kept=100,
     device="cpu",
     threads=1,
     code="0.1.0+abc",

@@ -46,6 +46,7 @@ def samples(
             "constant": False,
             "seconds": [2e-3] * count,
             "clean_seconds": [1e-3] * count,
+            "batch_size": 1,
             "clock": "wall",
             "joules": math.nan,
             "clean_joules": math.nan,

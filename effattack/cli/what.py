@@ -46,6 +46,12 @@ def arguments(run: argparse.ArgumentParser) -> None:
     what.add_argument("--device", choices=["cpu", "cuda"], help="(cpu)")
     what.add_argument("--seed", type=int, help="(0)")
     what.add_argument(
+        "--batch-size",
+        type=int,
+        metavar="N",
+        help="images per timed call: your deployment's; all else is scored image by image (1)",
+    )
+    what.add_argument(
         "--timing",
         type=float,
         metavar="SECONDS",
@@ -70,6 +76,7 @@ def sweep_of(options: argparse.Namespace) -> Sweep:
         "fit": options.fit_data,
         "device": options.device,
         "seeds": None if options.seed is None else (options.seed,),
+        "batch_size": options.batch_size,
         "seconds": options.timing,
         "energy": options.energy,
     }

@@ -13,7 +13,7 @@ import torch
 
 from effattack.errors import UsageError
 from effattack.execution import Outcome
-from effattack.planning import Cell
+from effattack.plans import Cell
 from effattack.store import Shelf
 
 

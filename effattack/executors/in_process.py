@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from effattack.execution import Outcome, perform
 from effattack.executors import check_local
 from effattack.measure.environment import device_name
-from effattack.planning import Cell
+from effattack.plans import Cell
 from effattack.store import Shelf
 
 

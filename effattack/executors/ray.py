@@ -22,7 +22,7 @@ from effattack.execution import Outcome
 from effattack.executors.replies import reply, understood
 from effattack.executors.tickets import written
 from effattack.measure.environment import device_name, usable_cores
-from effattack.planning import Cell
+from effattack.plans import Cell
 from effattack.store import Shelf, Store
 
 REACH = 10.0

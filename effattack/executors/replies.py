@@ -7,7 +7,7 @@ import json
 from effattack.errors import CellError, StoreError
 from effattack.execution import Outcome, described, perform
 from effattack.executors.tickets import read
-from effattack.planning import Cell
+from effattack.plans import Cell
 from effattack.store import Store
 
 

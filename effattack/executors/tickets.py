@@ -10,7 +10,7 @@ from effattack.cells import CellSpec
 from effattack.data import Source
 from effattack.errors import UsageError
 from effattack.named import Named
-from effattack.planning import Cell, Timing
+from effattack.plans import Cell, Timing
 
 
 def written(cell: Cell) -> str:
@@ -38,7 +38,7 @@ def read(ticket: str) -> Cell:
     fields["maker"] = Named(**maker)
     if "attacked" not in fields:
         return Cell(**fields)
-    fields["attacked"] = CellSpec(**fields["attacked"])
+    fields["attacked"] = tuple(CellSpec(**spec) for spec in fields["attacked"])
     return Timing(**fields)
 
 

@@ -18,7 +18,7 @@ from effattack.executors import check_local
 from effattack.executors.replies import understood
 from effattack.executors.tickets import written
 from effattack.measure.environment import device_name, usable_cores
-from effattack.planning import Cell
+from effattack.plans import Cell
 from effattack.store import Shelf, Store
 
 ATTEMPTS = 3

@@ -18,7 +18,7 @@ INT8_MAC = (0.2 + 0.1) * PICO
 """Joules: 8-bit integer multiply, 32-bit integer add."""
 DRAM_BYTE = 1300 / 8 * PICO
 """Joules: the lower end of 1.3 to 2.6 nJ for 64 bits."""
-INT8_OPERATORS = ("aten._int_mm", "quantized.", "bitsandbytes.")
+INT8_OPERATORS = ("aten._int_mm", "quantized.", "onednn.q", "bitsandbytes.")
 """Beginnings of the names of operators that multiply 8-bit integers. Outlier columns, which
 LLM.int8() keeps in float inside a fused operator, count as int8."""
 

@@ -59,8 +59,8 @@ def changes(journal: Journal, wanted: list[CellSpec]) -> dict[str, int]:
     reasons: dict[str, int] = {}
     for spec in map(asdict, wanted):
         if (old := before.get(_place(spec))) is not None and old != spec:
-            differ = [key for key in _WORDS if old[key] != spec[key]]
-            reason = ", ".join(f"{_WORDS[key]} ({old[key]} → {spec[key]})" for key in differ)
+            differ = [key for key in _WORDS if old.get(key) != spec[key]]
+            reason = ", ".join(f"{_WORDS[key]} ({old.get(key)} → {spec[key]})" for key in differ)
             reasons[reason] = reasons.get(reason, 0) + 1
     return reasons
 
@@ -72,6 +72,7 @@ _WORDS = {
     "victim_digest": "the victim changed",
     "settings": "the attack changed",
     "data_digest": "the data changed",
+    "kept": "other images are timed",
     "device": "the device changed",
     "threads": "the thread count changed",
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
+from importlib.metadata import entry_points
 from typing import Any
 
 import pytest
@@ -14,10 +15,13 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
+from toys import embedded_or_skip
 
 from effattack.errors import UnknownOperator
 from effattack.measure import macs
 from effattack.measure.macs import MacsCounter, count_macs, linear_macs, register
+from effattack.measure.modelled import INT8_OPERATORS
+from effattack.models_zoo.digits import digits
 
 property_test = settings(max_examples=20, deadline=None, derandomize=True)
 
@@ -226,6 +230,30 @@ def test_cudnn_recurrent_layers() -> None:
     counted = macs.COSTS["aten._cudnn_rnn"](x, weights, 5, out=None)
     per_step = 80 * (12 + 5) + 20 * 5 + 80 * (5 + 5) + 20 * 5
     assert counted == 7 * 3 * per_step
+
+
+ZOO = sorted(
+    entry.name
+    for entry in entry_points(group="effattack.victims")
+    if entry.value.startswith("effattack.models_zoo.")
+)
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_every_victim_of_the_zoo(name: str) -> None:
+    """FlopCounterMode is right about all that they run but products of 8-bit integers."""
+    victim = embedded_or_skip(name)
+    image = digits("test")[0][:1]
+    with torch.no_grad(), MacsCounter() as counter:
+        victim(image)
+    int8 = sum(
+        spent
+        for operator, spent in counter.by_operator.items()
+        if operator.startswith(INT8_OPERATORS)
+    )
+    assert counter.total - int8 == reference_macs(victim, image)
+    quantized = {"cifar10_vit_int8", "digits_cnn_int8", "digits_vit_int8", "digits_vit_llm_int8"}
+    assert (int8 > 0) == (name in quantized)
 
 
 # what is free, what is unknown

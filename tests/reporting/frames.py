@@ -154,6 +154,7 @@ def cell(
             "l2": np.sqrt((real**2).sum((1, 2, 3))),
             "seconds": seconds if timed else np.nan,
             "clean_seconds": clean_seconds if timed else np.nan,
+            "batch_size": 1.0 if timed else np.nan,
             "clock": CLOCK if timed else None,
             "event_seconds": np.nan,
             "clean_event_seconds": np.nan,
