@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
@@ -17,6 +16,8 @@ from effattack.budgets import budget_text
 from effattack.reporting import words
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from effattack.evaluation import Evaluation
 
 

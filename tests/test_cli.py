@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
+import select
 import shutil
 import subprocess
 import sys
@@ -212,6 +215,9 @@ def test_help_has_examples_and_exit_codes(command: str, capsys: pytest.CaptureFi
         (["run", "--qu"], ["--quiet"]),
         (["run", "--victim", "digits_vit_at"], ["digits_vit_ats"]),
         (["run", "--device", ""], ["cpu", "cuda"]),
+        (["run", "--data", ""], []),
+        (["report", ""], []),
+        (["report", "--fi"], ["--figures"]),
         (["list", "vi"], ["victims"]),
     ],
 )
@@ -224,6 +230,39 @@ def test_bash_completes(
     script += '; echo "${COMPREPLY[@]}"'
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.split() == offered
+
+
+def test_zsh_completes(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """In a real shell, whose ``effattack`` says what was typed once tabs have completed it."""
+    if not shutil.which("zsh"):
+        pytest.skip("zsh is not installed")
+    assert main(["completion", "zsh"]) == 0
+    told = 'effattack() { print -r -- "<$*>" }\nPS1="ready> "\n'
+    (tmp_path / ".zshrc").write_text(capsys.readouterr().out + told)
+    (tmp_path / "images").mkdir()
+    terminal, end = pty.openpty()
+    environment = {**os.environ, "ZDOTDIR": str(tmp_path), "TERM": "dumb"}
+    ends = dict.fromkeys(("stdin", "stdout", "stderr"), end)
+    shell = subprocess.Popen(
+        ["zsh", "-i"], cwd=tmp_path, env=environment, start_new_session=True, **ends
+    )
+
+    def shows(text: str) -> bool:
+        """Whether the terminal shows it before it has been silent for a minute."""
+        seen = ""
+        while text not in seen and select.select([terminal], [], [], 60)[0]:
+            seen += os.read(terminal, 1024).decode(errors="replace")
+        return text in seen
+
+    try:
+        assert shows("ready> ")
+        os.write(terminal, b"effattack ru\t--vi\tdigits_vit_at\t--dev\tcu\t--data im\t\r")
+        assert shows("<run --victim digits_vit_ats --device cuda --data images>")
+    finally:
+        shell.kill()
+        shell.wait()
+        os.close(terminal)
+        os.close(end)
 
 
 def test_lists_and_doctor(capsys: pytest.CaptureFixture) -> None:

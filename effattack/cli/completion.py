@@ -8,53 +8,78 @@ from rich.console import Console
 
 from effattack.registry import registered
 
-HELP = "a script that completes commands and options in your shell"
+HELP = "a script that completes commands, options and victims in your shell"
 EXAMPLES = """examples:
   eval "$(effattack completion bash)"      # in ~/.bashrc
   eval "$(effattack completion zsh)"       # in ~/.zshrc
 """
-_ZSH = "autoload -U +X bashcompinit && bashcompinit\n"
-_SCRIPT = """_effattack() {{
-    local current="${{COMP_WORDS[COMP_CWORD]}}" before="${{COMP_WORDS[COMP_CWORD-1]}}" words
-    case "$before" in
-{values}
-        *) case "${{COMP_WORDS[1]}}" in
-{options}
-            *) words="{commands}" ;;
-        esac ;;
+_WORDS = """_effattack_words() {{  # the command, the word before, the word that is typed
+    case "$1" in
+        "") echo "{commands}"; return ;;
     esac
-    COMPREPLY=($(compgen -W "$words" -- "$current"))
+    case "$2" in
+{values}
+    esac
+    case "$1 $3" in
+{words}
+    esac
 }}
-complete -o default -F _effattack effattack
 """
+_SHELLS = {
+    "bash": """_effattack() {
+    local command="" current="${COMP_WORDS[COMP_CWORD]}"
+    if (( COMP_CWORD > 1 )); then command="${COMP_WORDS[1]}"; fi
+    local words="$(_effattack_words "$command" "${COMP_WORDS[COMP_CWORD-1]}" "$current")"
+    COMPREPLY=($(compgen -W "$words" -- "$current"))
+}
+complete -o default -F _effattack effattack
+""",
+    "zsh": """_effattack() {
+    local command="" found
+    if (( CURRENT > 2 )); then command="${words[2]}"; fi
+    found=(${=$(_effattack_words "$command" "${words[CURRENT-1]}" "${words[CURRENT]}")})
+    compadd -a found || _files
+}
+if (( ! $+functions[compdef] )); then autoload -Uz compinit && compinit; fi
+compdef _effattack effattack
+""",
+}
+"""How a shell asks for words, and goes on to files where there are none."""
 
 
 def arguments(completion: argparse.ArgumentParser) -> None:
-    completion.add_argument("shell", choices=["bash", "zsh"])
+    completion.add_argument("shell", choices=list(_SHELLS))
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
     from effattack.cli import parsers
 
-    print((_ZSH if options.shell == "zsh" else "") + script(parsers()), end="")
+    print(_words(parsers()) + _SHELLS[options.shell], end="")
     return 0
 
 
-def script(commands: dict[str, argparse.ArgumentParser]) -> str:
-    """Completion for bash, from the parsers of all commands."""
-    values = {"--victim": sorted(registered())}
-    words = {}
+def _words(commands: dict[str, argparse.ArgumentParser]) -> str:
+    """The function that both shells ask, from the parsers of all commands.
+
+    After an option come its values, or files where they cannot be listed; options are offered once
+    a dash is typed.
+    """
+    values: dict[str, list[str]] = {}
+    words: dict[str, list[str]] = {}
     for name, parser in commands.items():
-        words[name] = [option for a in parser._actions for option in a.option_strings]
         for action in parser._actions:
-            if action.choices and action.option_strings:
-                values[action.option_strings[-1]] = list(map(str, action.choices))
-            elif action.choices:
-                words[name] += map(str, action.choices)
-    return _SCRIPT.format(
-        values=_cases(values, indent=8), options=_cases(words, indent=12), commands=" ".join(words)
-    )
+            known = [str(choice) for choice in action.choices or ()]
+            if action.option_strings:
+                words.setdefault(rf"{name}\ -*", []).extend(action.option_strings)
+            if action.option_strings and action.nargs is None:
+                values["|".join(action.option_strings)] = known
+            elif known:
+                words[rf"{name}\ *"] = known
+    values["--victim"] = sorted(registered())
+    files = [option for option, known in values.items() if not known]
+    values = {option: known for option, known in values.items() if known} | {"|".join(files): []}
+    return _WORDS.format(commands=" ".join(commands), values=_cases(values), words=_cases(words))
 
 
-def _cases(words: dict[str, list[str]], indent: int) -> str:
-    return "\n".join(f'{" " * indent}{k}) words="{" ".join(v)}" ;;' for k, v in words.items())
+def _cases(words: dict[str, list[str]]) -> str:
+    return "\n".join(f'        {k}) echo "{" ".join(v)}"; return ;;' for k, v in words.items())
