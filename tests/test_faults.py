@@ -221,8 +221,10 @@ def test_an_existing_ray_cluster_that_loses_a_node(
 
 def ray_settings() -> dict[str, str]:
     """Of a cluster that stays on the loopback, and of its drivers."""
+    from effattack.executors.cluster import surroundings
+
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-    return {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", **token}
+    return {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", **token, **surroundings()}
 
 
 def working_below(root: int, store: Store) -> bool:

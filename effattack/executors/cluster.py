@@ -39,10 +39,7 @@ def joined(address: str | None, cores: int | None) -> Any:
     Raises:
         UsageError: if the cluster cannot be joined.
     """
-    paths = [path or os.getcwd() for path in sys.path]
-    if _amdsmi_breaks():
-        paths.insert(0, str(_ABSENT))
-    variables = {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+    variables = surroundings()
     quiet = {"configure_logging": False, "log_to_driver": False}
     if address is None:
         ray = _imported(local=True)
@@ -58,6 +55,14 @@ def joined(address: str | None, cores: int | None) -> Any:
             "node of it, with the same Ray and Python"
         ) from error
     return ray
+
+
+def surroundings() -> dict[str, str]:
+    """Environment variables of Ray's processes: where modules are, and one thread."""
+    paths = [path or os.getcwd() for path in sys.path]
+    if _amdsmi_breaks():
+        paths.insert(0, str(_ABSENT))
+    return {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
 
 
 def last_line(error: Exception) -> str:
