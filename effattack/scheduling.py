@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 
 from effattack.cells import CellSpec
@@ -123,11 +123,11 @@ def outcomes(cells: Iterable[Cell], shelf: Shelf, executor: Executor) -> Iterato
 
 def discard_damaged(plans: Sequence[Plan], shelf: Shelf, executor: Executor) -> list[CellSpec]:
     """Forget the cells whose files are truncated or altered; reads all of them."""
-    damaged = []
-    for plan in plans:
-        place = executor.place(plan.cells[0].spec.device) if plan.timed else ""
-        for cell in (*plan.cells, *plan.timings(place)):
-            if shelf.has(cell.spec) and shelf.read(cell.spec) is None:
-                damaged.append(cell.spec)
-                shelf.remove(cell.spec)
+    timed = any(plan.timed for plan in plans)
+    with executor if timed else nullcontext():
+        place = executor.place(plans[0].cells[0].spec.device) if timed else ""
+    cells = [cell for plan in plans for cell in (*plan.cells, *plan.timings(place))]
+    damaged = [c.spec for c in cells if shelf.has(c.spec) and shelf.read(c.spec) is None]
+    for spec in damaged:
+        shelf.remove(spec)
     return damaged

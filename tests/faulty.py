@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import resource
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor
 from toys import LinearSaver, grey_images
@@ -14,6 +16,8 @@ from toys import LinearSaver, grey_images
 from effattack.budgets import LEVELS
 from effattack.sweep import Sweep
 
+needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="pip install 'effattack[ray]'")
+"""Looks without importing: Ray reads its settings when it is imported, and effattack makes them."""
 RAISES, HANGS, HUNGRY = 200, 201, 202
 """Levels of the first pixel at which the deployed path of :class:`Faulty` fails."""
 

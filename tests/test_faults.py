@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import random
+import secrets
 import signal
 import subprocess
 import sys
@@ -15,17 +16,16 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from faulty import BAD, TOY
+from faulty import BAD, TOY, needs_ray
 
 from effattack.errors import CellError
 from effattack.evaluation import Evaluation
 from effattack.executors import Executor
-from effattack.executors.workers import Workers
+from effattack.executors.workers import ATTEMPTS, Workers
 from effattack.store import Store
 from effattack.sweep import complete
 
@@ -36,8 +36,11 @@ PATIENCE = 300.0
 DRIVER = """
 import sys
 from faulty import TOY
+from effattack.executors.in_process import InProcess
+from effattack.executors.ray import Ray
 
-TOY.run(sys.argv[1])
+out, *address = sys.argv[1:]
+TOY.run(out, Ray(*address) if address else InProcess())
 """
 
 
@@ -74,8 +77,8 @@ def test_a_driver_killed_again_and_again(tmp_path: Path, undisturbed: pd.DataFra
 def test_workers_killed_again_and_again(tmp_path: Path, undisturbed: pd.DataFrame) -> None:
     killed = 0
     while killed < KILLS:  # in fresh stores: cells are shorter than the start of a worker
-        out, left = tmp_path / str(killed), KILLS - killed
-        found, count = while_workers_are_killed(out, Workers(2), "effattack.executors.worker", left)
+        out, most = tmp_path / str(killed), min(KILLS - killed, ATTEMPTS - 1)
+        found, count = while_workers_are_killed(out, Workers(2), "effattack.executors.worker", most)
         assert same(found.samples, undisturbed)
         assert count
         killed += count
@@ -112,10 +115,10 @@ def test_a_failed_cell_is_tried_again(tmp_path: Path) -> None:
             raising.run(tmp_path)
 
 
-def driver_of(out: Path) -> subprocess.Popen:
-    """Another process that runs the sweep of toys."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    return subprocess.Popen([sys.executable, "-c", DRIVER, str(out)], env=environment)
+def driver_of(out: Path, *address: str, **settings: str) -> subprocess.Popen:
+    """Another process that runs the sweep of toys; on a Ray cluster, if its address is given."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **settings}
+    return subprocess.Popen([sys.executable, "-c", DRIVER, str(out), *address], env=environment)
 
 
 def finished(store: Store) -> int:
@@ -166,10 +169,11 @@ def kill_one(store: Store, title: str) -> bool:
     return False
 
 
-@pytest.mark.skipif(find_spec("ray") is None, reason="pip install 'effattack[ray]'")
+@needs_ray
 def test_ray_stays_on_the_loopback_and_survives_lost_workers(
     tmp_path: Path, undisturbed: pd.DataFrame
 ) -> None:
+    from effattack.executors.cluster import RETRIES
     from effattack.executors.ray import Ray
 
     open_to: set[str] = set()
@@ -182,22 +186,58 @@ def test_ray_stays_on_the_loopback_and_survives_lost_workers(
             open_to.update(listening(os.getpid()))
             super().__exit__(*error)
 
-    found, killed = while_workers_are_killed(tmp_path, Watched(cores=2), "ray::_task", 1)
-    assert killed == 1
-    assert same(found.samples, undisturbed)
+    killed, kills = 0, KILLS if FULL else 1
+    while killed < kills:
+        out, most = tmp_path / str(killed), min(kills - killed, RETRIES)
+        found, count = while_workers_are_killed(out, Watched(cores=2), "ray::_task", most)
+        assert same(found.samples, undisturbed)
+        assert count
+        killed += count
     assert open_to, "no port of Ray was found"
     assert open_to <= {"0100007F", "0000000000000000FFFF00000100007F"}, open_to
 
 
+@needs_ray
+def test_an_existing_ray_cluster_that_loses_a_node(
+    tmp_path: Path, undisturbed: pd.DataFrame
+) -> None:
+    settings = ray_settings()
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    command = [sys.executable, str(Path(__file__).with_name("ray_cluster.py"))]
+    with subprocess.Popen(command, env={**os.environ, **settings}, **pipes) as cluster:
+        address, node = cluster.stdout.readline().split()
+        driver = driver_of(tmp_path, address, **settings)
+        store = Store(tmp_path / "cells")
+        wait_until(lambda: working_below(int(node), store) or driver.poll() is not None)
+        assert driver.poll() is None
+        print("lose it", file=cluster.stdin, flush=True)
+        assert cluster.stdout.readline() == "lost\n"
+        before = finished(store)
+        assert driver.wait(PATIENCE) == 0
+        cluster.stdin.close()
+    assert before < CELLS == finished(store)
+    assert same(TOY.run(tmp_path).samples, undisturbed)
+
+
+def ray_settings() -> dict[str, str]:
+    """Of a cluster that stays on the loopback, and of its drivers."""
+    from effattack.executors.cluster import surroundings
+
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    return {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", **token, **surroundings()}
+
+
+def working_below(root: int, store: Store) -> bool:
+    """Whether a descendant of a process works on a cell."""
+    return not {owner.get("pid") for owner in store.running().values()}.isdisjoint(family(root))
+
+
 def listening(root: int) -> set[str]:
-    """Addresses, as the kernel writes them, on which the descendants of a process listen."""
-    family, sockets = {root}, set()
-    processes = sorted(int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit())
-    for pid in processes:
+    """Addresses, as the kernel writes them, on which a process and its descendants listen."""
+    sockets = set()
+    for pid in family(root):
         with suppress(OSError):
-            if int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]) in family:
-                family.add(pid)
-                sockets |= {os.readlink(fd) for fd in Path(f"/proc/{pid}/fd").iterdir()}
+            sockets |= {os.readlink(fd) for fd in Path(f"/proc/{pid}/fd").iterdir()}
     lines = [
         line.split()
         for table in ("tcp", "tcp6")
@@ -205,3 +245,13 @@ def listening(root: int) -> set[str]:
     ]
     own = [line for line in lines if line[3] == "0A" and f"socket:[{line[9]}]" in sockets]
     return {line[1].partition(":")[0] for line in own}
+
+
+def family(root: int) -> set[int]:
+    """A process and its descendants."""
+    found = {root}
+    for pid in sorted(int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()):
+        with suppress(OSError):
+            if int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]) in found:
+                found.add(pid)
+    return found

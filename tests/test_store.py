@@ -66,6 +66,14 @@ def test_damage_is_seen(store: Store) -> None:
     assert store.read(SPEC) is not None
 
 
+def test_a_digest_that_never_reached_the_disk(store: Store) -> None:
+    store.write(SPEC, ROWS)
+    store.path(SPEC).with_suffix(".sha256").write_bytes(b"")
+    assert not store.has(SPEC)
+    store.write(SPEC, ROWS)
+    assert store.has(SPEC)
+
+
 def test_pickles_are_not_read(store: Store) -> None:
     store.write(SPEC, ROWS)
     ROWS.to_pickle(store.path(SPEC))

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import threading
 from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
-from faulty import TOY
+from faulty import TOY, needs_ray
 from PIL import Image
 from toys import LinearSaver, grey_images
 
 from effattack.cli import main
 from effattack.errors import UsageError
 from effattack.evaluation import Evaluation, evaluate
+from effattack.executors.workers import Workers
 from effattack.store import Store
 from effattack.sweep import Sweep
 
@@ -185,16 +189,36 @@ def test_timings_name_node_and_device(tmp_path: Path) -> None:
     assert isinstance(found, Evaluation)
 
 
-def test_ray_that_cannot_be_reached(capsys: pytest.CaptureFixture, file: Path) -> None:
-    pytest.importorskip("ray")
+@needs_ray
+def test_ray_that_cannot_be_reached(
+    capsys: pytest.CaptureFixture, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("effattack.executors.cluster.REACH", 1.0)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        assert main(["run", str(file), "--ray", address]) == 2
+    told = capsys.readouterr().err.replace("\n", " ")
+    assert f"no Ray cluster answers at {address} (timed out)" in told
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        threading.Thread(target=speak_of_something_else, args=(other,)).start()
+        assert main(["run", str(file), "--ray", f"127.0.0.1:{other.getsockname()[1]}"]) == 2
+    assert "(what answers is no gRPC)" in capsys.readouterr().err.replace("\n", " ")
     assert main(["run", str(file), "--ray", "127.0.0.1:9"]) == 2
     assert "no Ray cluster answers at 127.0.0.1:9" in capsys.readouterr().err.replace("\n", " ")
-    assert main(["run", str(file), "--ray", "nonsense"]) == 2
-    assert "write HOST:PORT" in capsys.readouterr().err
+    for nonsense in ("nonsense", "ray://127.0.0.1:9", "127.0.0.1:port"):
+        assert main(["run", str(file), "--ray", nonsense]) == 2
+        assert "write HOST:PORT" in capsys.readouterr().err
 
 
+def speak_of_something_else(server: socket.socket) -> None:
+    connection, _ = server.accept()
+    with connection:
+        connection.recv(100)
+        connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+
+@needs_ray
 def test_timing_is_never_on_a_share_of_a_gpu() -> None:
-    pytest.importorskip("ray")
     from effattack.executors.ray import Ray
 
     executor = Ray(gpus=0.5)
@@ -203,9 +227,27 @@ def test_timing_is_never_on_a_share_of_a_gpu() -> None:
         executor.check("cuda", timed=True)
 
 
+@needs_ray
+def test_rows_are_the_same_wherever_cells_run(tmp_path: Path) -> None:
+    from effattack.executors.ray import Ray
+
+    sweep = Sweep(("digits_cnn_early_exit",), ("Slowdown(steps=3)",), samples=6, slice=3, timed=2)
+    here = sweep.run(tmp_path / "here").samples
+    measured = [*sorted(c for c in here if "seconds" in c), "clock", "environment"]
+    for executor in (Workers(2), Ray(cores=2)):
+        out = tmp_path / type(executor).__name__
+        found = sweep.run(out, executor).samples
+        pd.testing.assert_frame_equal(
+            found.drop(columns=measured), here.drop(columns=measured), check_exact=True
+        )
+        assert found[measured].notna().equals(here[measured].notna())
+        assert len({entry["pid"] for entry in Store(out / "cells").journal} - {os.getpid()}) >= 2
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        (["--ray", "--timeout", "0"], "timeout = 0: it must be positive"),
         (["--workers", "2", "--ray"], "give one of them"),
         (["--timeout", "3"], "add --workers 1"),
         (["--gpus", "1"], "is for --ray"),

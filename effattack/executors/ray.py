@@ -6,10 +6,6 @@ from the same paths, and writes rows into the same store, on a file system that 
 
 from __future__ import annotations
 
-import os
-import secrets
-import socket
-import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -19,19 +15,12 @@ from typing import Any
 
 from effattack.errors import CellError, UsageError
 from effattack.execution import Outcome
+from effattack.executors.cluster import RETRIES, joined, last_line, reach
 from effattack.executors.replies import reply, understood
 from effattack.executors.tickets import written
-from effattack.measure.environment import device_name, usable_cores
+from effattack.measure.environment import device_name
 from effattack.plans import Cell
 from effattack.store import Shelf, Store
-
-REACH = 10.0
-"""Seconds until an address that does not answer is given up."""
-RETRIES = 3
-"""How often Ray tries a task again whose worker or node was lost."""
-_LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
-"""At 0, a node has the address of the loopback, as on Windows and macOS; else its ports listen
-on every interface."""
 
 
 class Ray:
@@ -59,9 +48,10 @@ class Ray:
         self.cores, self.timeout = cores, timeout
         self._ray: Any = None
         self._limit: int | None = None
+        self._node: str | None = None
 
     def __enter__(self) -> Ray:
-        self._ray = _connected(self.address, self.cores)
+        self._ray = joined(self.address, self.cores)
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -70,6 +60,8 @@ class Ray:
     def check(self, device: str, timed: bool) -> None:
         if find_spec("ray") is None:
             raise UsageError("Ray is not installed: pip install 'effattack[ray]'")
+        if self.timeout is not None and self.timeout <= 0:
+            raise UsageError(f"timeout = {self.timeout:g}: it must be positive")
         if not self.gpus > 0 or (self.gpus > 1 and self.gpus % 1):
             raise UsageError(f"gpus = {self.gpus:g}: a cell takes a whole GPU, or a share of one")
         if device == "cuda" and timed and self.gpus < 1:
@@ -77,6 +69,8 @@ class Ray:
                 f"gpus = {self.gpus:g} would share a GPU, and timing owns its device: use 1, or "
                 "time nothing (timed = 0) and time in a run of its own"
             )
+        if self.address is not None:
+            reach(self.address)
 
     def run(self, cells: Iterable[Cell], shelf: Shelf) -> Iterator[Outcome]:
         if not isinstance(shelf, Store):
@@ -100,16 +94,22 @@ class Ray:
     @contextmanager
     def alone(self) -> Iterator[Ray]:
         single = Ray(self.address, gpus=1.0, timeout=self.timeout)
-        single._ray, single._limit = self._ray, 1
+        single._ray, single._limit, single._node = self._ray, 1, self._node
         yield single
 
     def place(self, device: str) -> str:
-        ask = self._ray.remote(num_cpus=1, num_gpus=float(device != "cpu"))(device_name)
-        return str(self._ray.get(ask.remote(device)))
+        """Timings stay on the node that answers, as long as it is there."""
+        ask = self._ray.remote(num_cpus=1, num_gpus=float(device != "cpu"))(_where)
+        name, self._node = self._ray.get(ask.remote(device))
+        return str(name)
 
     def _submit(self, cell: Cell, store: Store) -> Any:
         gpus = 0.0 if cell.spec.device == "cpu" else self.gpus
         options = {"num_cpus": 1, "num_gpus": gpus, "max_retries": RETRIES}
+        if self._node is not None and self._limit == 1:
+            strategies = self._ray.util.scheduling_strategies
+            stay = strategies.NodeAffinitySchedulingStrategy(self._node, soft=True)
+            options["scheduling_strategy"] = stay
         return self._ray.remote(**options)(_task).remote(written(cell), str(store.folder))
 
     def _slots(self, cell: Cell) -> int:
@@ -124,7 +124,7 @@ class Ray:
         try:
             return understood(self._ray.get(task), cell)
         except self._ray.exceptions.RayError as error:
-            return _failed(cell, f"Ray gave it up: {_last_line(error)}", store)
+            return _failed(cell, f"Ray gave it up: {last_line(error)}", store)
 
 
 def _task(ticket: str, folder: str) -> str:
@@ -132,62 +132,13 @@ def _task(ticket: str, folder: str) -> str:
     return reply(ticket, Store(Path(folder)))
 
 
+def _where(device: str) -> tuple[str, str]:
+    """Name of a device, and the node it is on."""
+    import ray
+
+    return device_name(device), ray.get_runtime_context().get_node_id()
+
+
 def _failed(cell: Cell, reason: str, store: Store) -> Outcome:
     store.record(cell.spec, "failed", error=reason)
     return Outcome(cell, "failed", CellError(f"{cell.spec.victim}: {reason}"))
-
-
-def _connected(address: str | None, cores: int | None) -> Any:
-    quiet = {"include_dashboard": False, "configure_logging": False, "log_to_driver": False}
-    path = os.pathsep.join(path or os.getcwd() for path in sys.path)
-    environment = {"env_vars": {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}}
-    if address is not None:
-        _reach(address)
-        ray = _import(local=False)
-        ray.init(address, configure_logging=False, log_to_driver=False, runtime_env=environment)
-        return ray
-    ray = _import(local=True)
-    ray.init("local", num_cpus=cores or usable_cores(), runtime_env=environment, **quiet)
-    return ray
-
-
-def _import(*, local: bool) -> Any:
-    """Ray, which reads its settings when it is imported.
-
-    Raises:
-        UsageError: if it was imported with other settings.
-    """
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    if local and os.environ.get(_LOOPBACK) != "0":
-        if "ray" in sys.modules:
-            raise UsageError(
-                "ray was imported before effattack could keep it on the loopback: do not import it "
-                "yourself, or start a cluster (ray start --head) and give its address"
-            )
-        token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-        os.environ.update({_LOOPBACK: "0", **token})
-    import ray
-
-    return ray
-
-
-def _reach(address: str) -> None:
-    """Refuse an address behind which nothing answers.
-
-    Raises:
-        UsageError: after ``REACH`` seconds at the most.
-    """
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not host or not port.isdigit():
-        raise UsageError(f"Ray address {address!r}: write HOST:PORT, as ray start shows it")
-    try:
-        socket.create_connection((host, int(port)), timeout=REACH).close()
-    except OSError as error:
-        raise UsageError(
-            f"no Ray cluster answers at {address} ({error}): start one there (ray start --head), "
-            "or correct the address"
-        ) from error
-
-
-def _last_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[-1]

@@ -7,7 +7,9 @@
     claims/KEY      locked by the process that works on a cell
 
 A file is written under another name and renamed, so that no half of it is ever seen. A cell is
-finished when both of its files are there. Nothing here is ever unpickled.
+finished when both of its files are there. Rows are on the disk before they have their name. Their
+digest is not waited for; it gets there within half a minute, and a cell without it is run again.
+Nothing here is ever unpickled.
 """
 
 from __future__ import annotations
@@ -23,13 +25,16 @@ import pandas as pd
 from effattack.cells import CellSpec
 from effattack.errors import UsageError
 from effattack.store.claims import claimed, owners
-from effattack.store.files import replaced, writable, writing
+from effattack.store.files import replaced, replaced_in_time, writable, writing
 from effattack.store.journal import Journal
 
 __all__ = ["FORMAT", "Memory", "Shelf", "Store", "writable"]
 
 FORMAT = 1
 """Of the folder; raised when an older effattack would misread it."""
+
+DIGITS = 64
+"""Of a SHA-256 in hexadecimal: a power cut may leave the file of one empty."""
 
 
 class Shelf(Protocol):
@@ -68,7 +73,10 @@ class Store:
     def has(self, spec: CellSpec) -> bool:
         """Whether the cell is finished. Its files may be damaged: :meth:`read` tells."""
         path = self.path(spec)
-        return path.exists() and path.with_suffix(".sha256").exists()
+        try:
+            return path.exists() and path.with_suffix(".sha256").stat().st_size == DIGITS
+        except OSError:
+            return False
 
     def read(self, spec: CellSpec) -> pd.DataFrame | None:
         """The rows of a finished cell; None if it must be run (unfinished or damaged)."""
@@ -89,7 +97,7 @@ class Store:
         path = self.path(spec)
         with writing(self.folder):
             data = rows.to_parquet(index=False)
-            replaced(path.with_suffix(".sha256"), _sha256(data).encode())
+            replaced_in_time(path.with_suffix(".sha256"), _sha256(data).encode())
             replaced(path, data)
 
     def remove(self, spec: CellSpec) -> None:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from effattack.errors import StoreError, UsageError
 
@@ -30,12 +31,24 @@ def writable(folder: Path) -> Path:
 
 def replaced(path: Path, data: bytes) -> None:
     """Write a file under another name, have it reach the disk, then rename it."""
+    with _draft(path) as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def replaced_in_time(path: Path, data: bytes) -> None:
+    """The same without waiting for the disk: a power cut soon after may leave an empty file."""
+    with _draft(path) as file:
+        file.write(data)
+
+
+@contextmanager
+def _draft(path: Path) -> Iterator[BinaryIO]:
     draft = path.with_name(f"{path.name}.{os.getpid()}.draft")
     try:
         with draft.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+            yield file
         draft.replace(path)
     except OSError:
         draft.unlink(missing_ok=True)
