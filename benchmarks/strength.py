@@ -160,11 +160,12 @@ def main() -> None:
         rows = table(sweep.run(args.out, Workers(args.workers)), victim)
         rows.to_csv(args.out / f"{victim.name}.csv", index=False)
         text = f"## {victim.name}\n\n{markdown(rows)}\n"
-        if not victim.constant:
-            half = "; ".join(to_half(victim, plan, args, store))
-            text += f"\nHalf of the savings are gone at {half}.\n"
-        (args.out / f"{victim.name}.md").write_text(text)
         print(text, flush=True)
+        (args.out / f"{victim.name}.md").write_text(text)
+        if not victim.constant:
+            half = f"Half of the savings are gone at {'; '.join(to_half(victim, plan, args, store))}.\n"
+            print(half, flush=True)
+            (args.out / f"{victim.name}.md").write_text(f"{text}\n{half}")
 
 
 if __name__ == "__main__":
