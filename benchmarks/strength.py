@@ -163,7 +163,8 @@ def main() -> None:
         print(text, flush=True)
         (args.out / f"{victim.name}.md").write_text(text)
         if not victim.constant:
-            half = f"Half of the savings are gone at {'; '.join(to_half(victim, plan, args, store))}.\n"
+            budgets = "; ".join(to_half(victim, plan, args, store))
+            half = f"Half of the savings are gone at {budgets}.\n"
             print(half, flush=True)
             (args.out / f"{victim.name}.md").write_text(f"{text}\n{half}")
 
