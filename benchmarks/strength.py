@@ -5,7 +5,7 @@
 
 Cells show attack success and, in brackets, agreement. Below each table: the budgets that take back
 half of the savings (``eps50``, l2, patch side) under the house attack, and how many of its 50 steps
-at the largest ε that takes. Finished cells lie in ``--out``: the same command resumes. An estimate
+at the largest ε that takes. All columns of the scores go to a CSV file. Finished cells lie in ``--out``: the same command resumes. An estimate
 of what is left to do is printed first; ``--estimate`` prints that alone.
 """
 
@@ -31,7 +31,6 @@ from effattack.attacks.base import undisturbed
 from effattack.attacks.naming import parse_name, written
 from effattack.budgets import budget_text, parse_eps, size_text
 from effattack.data import load_data, subset
-from effattack.evaluation import Evaluation
 from effattack.executors.workers import Workers
 from effattack.objectives import Step
 from effattack.plans import Plan
@@ -71,9 +70,9 @@ def minutes_left(plan: Plan, victim: Victim, store: Store) -> float:
     return work / (3 * plan.about.work) * min(taken) / len(images) / 60
 
 
-def table(evaluation: Evaluation, victim: Victim) -> pd.DataFrame:
+def table(scores: pd.DataFrame, victim: Victim) -> pd.DataFrame:
     """Rows: attacks; columns: budgets; cells: attack success (agreement)."""
-    scores, rows = evaluation.scores(), []
+    rows = []
     for attack, own in scores[scores.threat == "linf"].groupby("attack", sort=False):
         row = {"attack": attack, "gradients": build(str(attack), victim).gradients}
         for score in own.sort_values("eps").itertuples():
@@ -157,9 +156,9 @@ def main() -> None:
         print(f"{name}: about {left:.1f} minutes of a core left", flush=True)
         if args.estimate:
             continue
-        rows = table(sweep.run(args.out, Workers(args.workers)), victim)
-        rows.to_csv(args.out / f"{victim.name}.csv", index=False)
-        text = f"## {victim.name}\n\n{markdown(rows)}\n"
+        scores = sweep.run(args.out, Workers(args.workers)).scores()
+        scores.to_csv(args.out / f"{victim.name}.csv", index=False)
+        text = f"## {victim.name}\n\n{markdown(table(scores, victim))}\n"
         print(text, flush=True)
         (args.out / f"{victim.name}.md").write_text(text)
         if not victim.constant:
