@@ -5,7 +5,8 @@
 
 Cells show attack success and, in brackets, agreement. Below each table: the budgets that take back
 half of the savings (``eps50``, l2, patch side) under the house attack, and how many of its 50 steps
-at the largest ε that takes. All columns of the scores go to a CSV file. Finished cells lie in ``--out``: the same command resumes. An estimate
+at the largest ε that takes. Every column of the scores goes to a CSV file. Finished cells lie in
+``--out``: the same command resumes. An estimate
 of what is left to do is printed first; ``--estimate`` prints that alone.
 """
 
