@@ -45,6 +45,8 @@ EPS = 8 / 255
 AT_ONCE = 64
 """Images that are attacked together."""
 ARMS = ("clean", "attacked")
+MADE = ["command", "environment"]
+"""Columns of every frame that say how it was made."""
 ENDS = ("", "_low", "_high")
 """Of the names of an interval's columns."""
 
@@ -102,7 +104,7 @@ def _all(options: argparse.Namespace) -> int:
             traceback.print_exc()
             bad.append(f"{name}: {type(error).__name__}: {error}")
         else:
-            print(frames["summary"].to_string(index=False), flush=True)
+            print(frames["summary"].drop(columns=MADE).to_string(index=False), flush=True)
     if folder.exists():
         about = "" if counters else f"No energy: {'; '.join(why_empty(device))}."
         (folder / "README.md").write_text(table(folder, about))
@@ -219,7 +221,7 @@ def table(folder: Path, about: str) -> str:
     lines = pd.concat([pd.read_csv(file) for file in sorted(folder.glob("*/summary.csv"))])
     where = json.loads(lines.environment.iloc[0])
     commands = "\n".join(f"    {command}" for command in dict.fromkeys(lines.command))
-    shown = lines.drop(columns=["command", "environment"]).dropna(axis="columns", how="all")
+    shown = lines.drop(columns=MADE).dropna(axis="columns", how="all")
     return (
         f"# {where['device_name']}\n\n{commands}\n\nDriver {where['driver']}, CUDA "
         f"{where['cuda']}, torch {where['torch']}, float32; per image; attacked by Slowdown at "

@@ -3,8 +3,9 @@
 The server is a process of its own with the policy of :class:`effattack.measure.serving.Server`: it
 takes the first request of its queue, then more until the batch is full or ``max_wait`` has passed,
 and runs the batch on the deployed path. A request is its number (4 bytes) and the 8-bit levels of
-an image; the answer is the number, the class, when the batch started (s, the clock of this machine)
-and the number of the batch.
+an image. The answer is the number, the class, when the batch started (s, the clock of this
+machine), how long the batch before kept the server (s, from its start to its last answer: all that
+the server does for a batch, beside the model too), and the number of the batch.
 """
 
 from __future__ import annotations
@@ -31,8 +32,9 @@ from effattack.registry import load_victim
 
 HOST = "127.0.0.1"
 NUMBER = struct.Struct("<I")
-ANSWER = struct.Struct("<IIdI")
-"""Number of the request, class, start of its batch, number of its batch."""
+ANSWER = struct.Struct("<IIddI")
+"""Number of the request, class, start of its batch, seconds of the batch before, number of its
+batch."""
 
 
 @contextmanager
@@ -52,16 +54,21 @@ def running(victim: str, server: Server) -> Iterator[int]:
 
 
 def load(
-    port: int, clean: Tensor, attacked: Tensor, share: float, gaps: np.ndarray
+    port: int, clean: Tensor, attacked: Tensor, malicious: np.ndarray, gaps: np.ndarray
 ) -> pd.DataFrame:
     """Send one request after each gap (s), whatever is still unanswered; wait for all answers.
 
+    Args:
+        port: of the server.
+        clean, attacked: (N, *input_shape) in [0, 1]; each request takes one of them at random.
+        malicious: (n,) bool: which requests are attacked.
+        gaps: (n,) seconds before each.
+
     Returns:
-        The frame of :func:`effattack.measure.serving.simulate`, as it really was.
+        The frame of :func:`effattack.measure.serving.simulate`, as it really was, and ``before``:
+        seconds for which the batch before kept the server.
     """
-    rng = np.random.default_rng(1)
-    malicious = rng.random(len(gaps)) < share
-    which = rng.integers(len(clean), size=len(gaps))
+    which = np.random.default_rng(1).integers(len(clean), size=len(gaps))
     levels = [(arm * LEVELS).round().to(torch.uint8).numpy() for arm in (clean, attacked)]
     images = [levels[int(m)][i].tobytes() for m, i in zip(malicious, which, strict=True)]
     served = asyncio.run(_send(port, images, gaps))
@@ -71,15 +78,16 @@ def load(
 async def _send(port: int, images: list[bytes], gaps: np.ndarray) -> pd.DataFrame:
     reader, writer = await asyncio.open_connection(HOST, port)
     n = len(images)
-    arrived, started, answered = np.zeros(n), np.zeros(n), np.zeros(n)
+    arrived, started, answered, before = np.zeros((4, n))
     batch = np.zeros(n, dtype=int)
 
     async def receive() -> None:
         for _ in range(n):
-            number, _label, start, batch_number = ANSWER.unpack(
+            number, _label, start, took, batch_number = ANSWER.unpack(
                 await reader.readexactly(ANSWER.size)
             )
             answered[number], started[number], batch[number] = time.time(), start, batch_number
+            before[number] = took
 
     receiving = asyncio.create_task(receive())
     due = time.time()
@@ -91,7 +99,7 @@ async def _send(port: int, images: list[bytes], gaps: np.ndarray) -> pd.DataFram
     await receiving
     writer.close()
     columns = {"arrived": arrived, "started": started, "answered": answered, "batch": batch}
-    return pd.DataFrame(columns)
+    return pd.DataFrame({**columns, "before": before})
 
 
 def _serve(name: str, server: Server, port: Connection) -> None:
@@ -120,13 +128,14 @@ def _serve(name: str, server: Server, port: Connection) -> None:
 
         listening = await asyncio.start_server(accept, HOST, 0)
         port.send(listening.sockets[0].getsockname()[1])
-        loop = asyncio.get_running_loop()
+        loop, took = asyncio.get_running_loop(), 0.0
         for number in count():
             batch = await _gather(queue, server)
             start = time.time()
             labels = await loop.run_in_executor(None, run, [image for _, image, _ in batch])
             for (request, _, writer), label in zip(batch, labels, strict=True):
-                writer.write(ANSWER.pack(request, label, start, number))
+                writer.write(ANSWER.pack(request, label, start, took, number))
+            took = time.time() - start
 
     with deployed(victim, example):
         asyncio.run(main())

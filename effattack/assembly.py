@@ -50,7 +50,8 @@ def assembled(
     """
     timings = {spec: cell.spec for cell in planned.timings(place) for spec in cell.attacked}
     same = None
-    frames = []
+    frames: list[pd.DataFrame] = []
+    no_energy: set[str] = set()
     clean = None
     for cell in planned.cells:
         if cell.spec.work != "attack":
@@ -62,13 +63,14 @@ def assembled(
         rows = read(shelf, cell.spec)
         if (spec := timings.get(cell.spec)) and shelf.has(spec):
             times = read(shelf, spec)
+            no_energy.update(filter(None, times.get("no_energy", ())))
             if cell.spec.attack == "clean":
                 same = ratio(times)
             if cell.spec.attack == "clean" or (same and not same.excludes(1)):
                 rows = rows.merge(times, on="sample", how="left")
         frames.append(_joined(rows, clean, cell, planned.about))
     samples = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
-    return samples.reindex(columns=COLUMNS), _provenance(planned, shelf, same, failed)
+    return samples.reindex(columns=COLUMNS), _provenance(planned, shelf, same, no_energy, failed)
 
 
 def read(shelf: Shelf, spec: CellSpec) -> pd.DataFrame:
@@ -108,7 +110,11 @@ def _joined(rows: pd.DataFrame, clean: pd.DataFrame, cell: Cell, about: About) -
 
 
 def _provenance(
-    planned: Plan, shelf: Shelf, same: Interval | None, failed: dict[str, str]
+    planned: Plan,
+    shelf: Shelf,
+    same: Interval | None,
+    no_energy: set[str],
+    failed: dict[str, str],
 ) -> dict[str, Any]:
     victim, checks = planned.about, planned.cells[0].spec
     device = device_here(checks.device)
@@ -122,6 +128,7 @@ def _provenance(
                 f"{victim.name}: no latency is given: clean against clean differed twice (×"
                 f"{same.low:.3f} to ×{same.high:.3f}); this machine is too disturbed for a verdict"
             )
+    notes += [f"{victim.name}: no energy is given: {reason}" for reason in sorted(no_energy)]
     return {
         "schema": SCHEMA,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -147,7 +154,7 @@ def _provenance(
         "skipped": [*planned.skipped, *_failures(planned, failed)],
         "checks": [] if checks.key in failed else _records(read(shelf, checks)),
         "latency": {victim.name: latency},
-        "energy": _energy_note(planned, device),
+        "energy": "; ".join(sorted(no_energy)) or _energy_note(planned, device),
         "notes": notes,
     }
 
@@ -184,5 +191,5 @@ def _energy_note(planned: Plan, device: str) -> str:
     if not counters:
         return "no counter is reachable: " + "; ".join(why_empty(device))
     if not planned.energy:
-        return f"{counters[0].name} is reachable but was not asked for: it takes 25 s per attack"
+        return f"{counters[0].name} is reachable but was not asked for: it takes 30 s per attack"
     return f"{counters[0].name}, windows of 5 s, the first discarded"

@@ -25,7 +25,7 @@ from effattack.decisions import opened, to_text
 from effattack.errors import CellError, MeasurementError, StoreError
 from effattack.fitting import fitted
 from effattack.materials import Held
-from effattack.measure.counters import available_counters
+from effattack.measure.counters import available_counters, why_empty
 from effattack.measure.energy import energy_ratio
 from effattack.measure.environment import device_name
 from effattack.measure.latency import time_pairs
@@ -176,12 +176,8 @@ def _timed(victim: Victim, clean: Tensor, attacked: Tensor, cell: Timing) -> pd.
     )
     by_clock = dict(iter(times.groupby("clock")))
     wall, events = by_clock["wall"], by_clock.get("cuda_event")
-    joules, clean_joules, idle = np.nan, np.nan, np.nan
-    if cell.energy and (counters := available_counters(victim.device)[0]):
-        size = int(wall.batch_size.iloc[0])  # halved where a batch did not fit in memory
-        measured = energy_ratio(victim, clean, attacked, counters[0], batch_size=size)
-        joules, clean_joules = measured.joules_attacked, measured.joules_clean
-        idle = measured.idle_watts
+    size = int(wall.batch_size.iloc[0])  # halved where a batch did not fit in memory
+    energy = _metered(victim, clean, attacked, size) if cell.energy else {}
     return pd.DataFrame(
         {
             "sample": wall.image.to_numpy(),
@@ -192,13 +188,25 @@ def _timed(victim: Victim, clean: Tensor, attacked: Tensor, cell: Timing) -> pd.
             "event_seconds": np.nan if events is None else events.seconds_attacked.to_numpy(),
             "clean_event_seconds": np.nan if events is None else events.seconds_clean.to_numpy(),
             "environment": wall.environment.to_numpy(),
-            "joules": joules,
-            "clean_joules": clean_joules,
-            "idle_watts": idle,
             "node": platform.node(),
             "device": device_name(victim.device),
+            **energy,
         }
     )
+
+
+def _metered(victim: Victim, clean: Tensor, attacked: Tensor, size: int) -> dict[str, float | str]:
+    """Joules per image by the first counter of the device, or why there are none."""
+    counters, _ = available_counters(victim.device)
+    if not counters:
+        return {"no_energy": "; ".join(why_empty(victim.device))}
+    measured = energy_ratio(victim, clean, attacked, counters[0], batch_size=size)
+    return {
+        "joules": measured.joules_attacked,
+        "clean_joules": measured.joules_clean,
+        "idle_watts": measured.idle_watts,
+        "no_energy": measured.reason,
+    }
 
 
 def _images(rows: pd.DataFrame, like: Tensor) -> Tensor:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from effattack.cells import CellSpec
+from effattack.cells import CellSpec, hash_text
 from effattack.errors import UsageError
 from effattack.materials import About, Maker
 
@@ -74,7 +75,7 @@ class Plan:
                 slices.setdefault(spec, []).append(cell)
         return tuple(
             Timing(
-                spec,
+                replace(spec, work=f"{spec.work}, {_identity(cells)}"),
                 cells[0].maker,
                 cells[0].kind,
                 cells[0].threat,
@@ -92,6 +93,11 @@ class Plan:
     def macs(self) -> float:
         """An estimate of the work of all cells."""
         return sum(cell.macs for cell in (*self.cells, *self.timings("")))
+
+
+def _identity(cells: Iterable[Cell]) -> str:
+    """Of attacked images: other mates in a slice may have made them others."""
+    return hash_text(" ".join(cell.spec.key for cell in cells))
 
 
 def batch_notes(name: str, timed: int, batch_size: int, count: int) -> list[str]:

@@ -74,7 +74,7 @@ def batch_curve(
     rows = []
     with deployed(victim, clean[:1]):
         expect_deterministic(victim, clean)
-        size = fitting(victim, clean, batch_size)
+        size = fitting(victim, (clean, attacked), batch_size)
         counts = range(size + 1) if counts is None else counts
         if not counts or min(counts) < 0 or max(counts) > size:
             raise UsageError(f"counts {list(counts)}: give numbers from 0 to the batch size {size}")

@@ -1,11 +1,13 @@
-"""Counters of energy that the hardware keeps: RAPL for CPUs, NVML by zeus for NVIDIA GPUs."""
+"""Counters of energy that the hardware keeps: RAPL for CPUs; Apple chips and GPUs by zeus."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from functools import partial
+from importlib import import_module
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
@@ -84,24 +86,44 @@ class RaplCounter:
         return sum(register.joules() for register in self._registers)
 
 
-class NvmlCounter:
-    """One NVIDIA GPU, whole board, by NVML through zeus (Volta and newer).
+class AppleCounter:
+    """The CPU cores of an Apple chip, through zeus (not the DRAM, not the GPU).
 
     Raises:
         MeasurementError: with the reason why it cannot be read, and the remedy.
     """
 
-    name = "nvml"
+    name = "apple"
+
+    def __init__(self) -> None:
+        get_soc = _from_zeus("zeus.device.soc", "get_soc")
+        try:
+            self._soc = get_soc()
+            known = self._soc.get_total_energy_consumption().cpu_total_mj
+        except Exception as error:
+            raise MeasurementError(
+                f"zeus cannot read this chip ({error}): pip install zeus-apple-silicon"
+            ) from error
+        if known is None:
+            raise MeasurementError("this chip does not count the energy of its CPU cores")
+
+    def joules(self) -> float:
+        return self._soc.get_total_energy_consumption().cpu_total_mj / 1000
+
+
+class GpuCounter:
+    """One GPU, whole board, through zeus: NVML (NVIDIA, Volta and newer), or AMD SMI under ROCm.
+
+    Raises:
+        MeasurementError: with the reason why it cannot be read, and the remedy.
+    """
+
+    name = "amdsmi" if torch.version.hip else "nvml"
 
     def __init__(self, device: torch.device) -> None:
         if not torch.cuda.is_available():
             raise MeasurementError("torch sees no CUDA device here")
-        try:
-            from zeus.device import get_gpus
-        except ImportError as error:
-            raise MeasurementError(
-                f"zeus does not import ({error}): pip install 'effattack[energy]'"
-            ) from error
+        get_gpus = _from_zeus("zeus.device", "get_gpus")
         index = torch.cuda.current_device() if device.index is None else device.index
         ours = torch.cuda.get_device_name(index)
         try:
@@ -109,18 +131,27 @@ class NvmlCounter:
             theirs = gpus.get_name(index)
             supported = gpus.supports_get_total_energy_consumption(index)
         except Exception as error:
-            raise MeasurementError(f"NVML: {type(error).__name__}: {error}") from error
+            raise MeasurementError(f"{self.name}: {type(error).__name__}: {error}") from error
         if theirs != ours:
             raise MeasurementError(
-                f"NVML calls GPU {index} {theirs!r}, CUDA {ours!r}: set "
+                f"{self.name} calls GPU {index} {theirs!r}, torch {ours!r}: set "
                 "CUDA_DEVICE_ORDER=PCI_BUS_ID; a MIG slice has no counter of its own"
             )
         if not supported:
-            raise MeasurementError(f"{ours} has no energy counter: it takes Volta or newer")
+            raise MeasurementError(
+                f"{ours} has no energy counter: NVIDIA's have one from Volta on, AMD's "
+                "where it is accurate"
+            )
         self._gpus, self._index = gpus, index
 
     def joules(self) -> float:
         return self._gpus.get_total_energy_consumption(self._index) / 1000
+
+
+ON_MAC = sys.platform == "darwin"
+OF_CPU = AppleCounter.name if ON_MAC else RaplCounter.name
+OF_GPU = GpuCounter.name
+"""The names of the counters of this machine's kinds of device."""
 
 
 def available_counters(
@@ -131,9 +162,10 @@ def available_counters(
     A counter of another device is not offered: the CPU's says nothing of work done on a GPU.
     """
     device = torch.device(device)
+    of_cpu: Callable[[], Counter] = AppleCounter if ON_MAC else lambda: RaplCounter(powercap)
     probes: dict[str, tuple[str, Callable[[], Counter]]] = {
-        NvmlCounter.name: ("cuda", lambda: NvmlCounter(device)),
-        RaplCounter.name: ("cpu", lambda: RaplCounter(powercap)),
+        OF_GPU: ("cuda", lambda: GpuCounter(device)),
+        OF_CPU: ("cpu", of_cpu),
     }
     counters: list[Counter] = []
     reasons: dict[str, str] = {}
@@ -152,6 +184,15 @@ def why_empty(device: torch.device | str, *, powercap: Path = POWERCAP) -> list[
     """What keeps each unreachable counter from a device: lines like ``"rapl: ..."``."""
     _, reasons = available_counters(device, powercap=powercap)
     return [f"{name}: {reason}" for name, reason in reasons.items()]
+
+
+def _from_zeus(module: str, name: str) -> Callable[[], Any]:
+    try:
+        return getattr(import_module(module), name)
+    except ImportError as error:
+        raise MeasurementError(
+            f"zeus does not import ({error}): pip install 'effattack[energy]'"
+        ) from error
 
 
 def _is_package(zone: Path) -> bool:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 
-from effattack.measure.counters import POWERCAP, available_counters
+from effattack.measure.counters import OF_CPU, OF_GPU, POWERCAP, available_counters
 from effattack.measure.environment import cpu_model, nvidia_driver, usable_cores
 
 EXTRAS = {
@@ -93,7 +93,7 @@ def _clocks() -> list[Finding]:
 def _energy(powercap: Path) -> list[Finding]:
     cuda = [f"cuda:{index}" for index in range(torch.cuda.device_count())] or ["cuda"]
     findings = []
-    for name, device in (("rapl", "cpu"), *(("nvml", device) for device in cuda)):
+    for name, device in ((OF_CPU, "cpu"), *((OF_GPU, device) for device in cuda)):
         _, reasons = available_counters(device, powercap=powercap)
         detail = reasons.get(name, "readable")
         findings.append(Finding(f"energy {name} on {device}", name not in reasons, detail))

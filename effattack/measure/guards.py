@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -52,12 +53,13 @@ def expect_deterministic(victim: Victim, images: Tensor) -> None:
             )
 
 
-def fitting(victim: Victim, images: Tensor, batch_size: int) -> int:
-    """The batch size, halved until a batch of it fits in memory, with a warning if it had to be.
+def fitting(victim: Victim, arms: Sequence[Tensor], batch_size: int) -> int:
+    """The batch size, halved until batches of it fit in memory, with a warning if it had to be.
 
     Args:
         victim: in the state in which it is measured.
-        images: (B, *input_shape) on its device; fewer than ``batch_size`` make one smaller batch.
+        arms: each (B, *input_shape) on its device: attacked images may take more memory than clean
+            ones; fewer than ``batch_size`` make one smaller batch.
         batch_size: images per call.
 
     Raises:
@@ -66,7 +68,8 @@ def fitting(victim: Victim, images: Tensor, batch_size: int) -> int:
     size = batch_size
     while True:
         try:
-            victim(images[:size])
+            for images in arms:
+                victim(images[:size])
             break
         except RuntimeError as error:
             if not _out_of_memory(error):

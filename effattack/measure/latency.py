@@ -80,8 +80,9 @@ def time_pairs(
     frames = []
     with deployed(victim, clean[:1]):
         expect_deterministic(victim, clean)
-        for batch_size in dict.fromkeys(fitting(victim, clean, size) for size in batch_sizes):
-            arms = (images.split(batch_size) for images in (clean, attacked))
+        both = clean, attacked
+        for batch_size in dict.fromkeys(fitting(victim, both, size) for size in batch_sizes):
+            arms = (images.split(batch_size) for images in both)
             pairs = [(partial(run, a), partial(run, b)) for a, b in zip(*arms, strict=True)]
             first = np.arange(0, len(clean), batch_size)
             sizes = np.minimum(batch_size, len(clean) - first)

@@ -17,6 +17,7 @@ from effattack.cli import main
 from effattack.comparison import compare
 from effattack.errors import UsageError
 from effattack.evaluation import Evaluation
+from effattack.executors import tickets
 from effattack.measure import latency
 from effattack.measure.statistics import Interval
 from effattack.sweep import Sweep
@@ -125,3 +126,11 @@ def test_a_sweep_times_them_too(tmp_path: Path) -> None:
     assert set(timed["sample"]) == {0}
     assert timed.attack.nunique() == 3
     assert set(timed.batch_size) == {3}
+
+
+def test_a_timing_reaches_another_process_whole() -> None:
+    sweep = Sweep(("toys:LinearSaver",), ("noise",), data="faulty:data", slice=2, batch_size=3)
+    (planned,) = sweep.plan()
+    timings = planned.timings("here")
+    assert [len(timing.attacked) for timing in timings] == [16 * 3 // 2] * 3
+    assert [tickets.read(tickets.written(timing)) for timing in timings] == [*timings]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from math import isnan
+from math import isnan, nan
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -12,16 +12,26 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
+from toys import LinearSaver, grey_images
 
+from effattack import evaluate, execution
 from effattack.errors import MeasurementError, UsageError
+from effattack.measure import counters
 from effattack.measure.counters import (
-    NvmlCounter,
+    AppleCounter,
+    GpuCounter,
     RaplCounter,
     Register,
     available_counters,
     why_empty,
 )
-from effattack.measure.energy import energy_controls, energy_ratio, joules_per_image
+from effattack.measure.energy import (
+    EnergyRatio,
+    energy_controls,
+    energy_ratio,
+    joules_per_image,
+)
+from effattack.measure.statistics import NOTHING
 from effattack.victim import Victim
 
 CUDA = torch.device("cuda")
@@ -124,8 +134,8 @@ def test_rapl_without_permission_names_the_file_and_the_remedy(
         return read_text(path)
 
     monkeypatch.setattr(Path, "read_text", deny)
-    counters, _ = available_counters("cpu", powercap=tmp_path)
-    assert counters == []
+    found, _ = available_counters("cpu", powercap=tmp_path)
+    assert found == []
     nvml, rapl = why_empty("cpu", powercap=tmp_path)
     assert nvml == "nvml: counts cuda devices, the victim runs on cpu"
     assert rapl == f"rapl: {locked} may be read by root only: sudo chmod o+r {locked}"
@@ -189,13 +199,41 @@ def test_nvml_says_why_not(
 ) -> None:
     pretend(monkeypatch, gpus)
     with pytest.raises(MeasurementError, match=reason):
-        NvmlCounter(CUDA)
+        GpuCounter(CUDA)
 
 
 def test_nvml_without_a_device_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert available_counters("cuda")[0] == []
     assert why_empty("cuda")[0].startswith("nvml: torch sees no CUDA device")
+
+
+def on_a_mac(monkeypatch: pytest.MonkeyPatch, **soc: object) -> SimpleNamespace:
+    """A machine whose processor zeus reads, and that reading."""
+    reading = SimpleNamespace(cpu_total_mj=7_000)
+    chip = {"get_soc": lambda: SimpleNamespace(get_total_energy_consumption=lambda: reading), **soc}
+    for module in ("zeus", "zeus.device"):
+        monkeypatch.setitem(sys.modules, module, ModuleType(module))
+    monkeypatch.setitem(sys.modules, "zeus.device.soc", SimpleNamespace(**chip))
+    monkeypatch.setattr(counters, "ON_MAC", True)
+    return reading
+
+
+def test_apple_reads_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    reading = on_a_mac(monkeypatch)
+    (counter,), _ = available_counters("cpu")
+    before = counter.joules()
+    reading.cpu_total_mj += 2_500
+    assert counter.joules() - before == pytest.approx(2.5)
+    reading.cpu_total_mj = None
+    with pytest.raises(MeasurementError, match="does not count the energy of its CPU cores"):
+        AppleCounter()
+
+
+def test_apple_says_why_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    on_a_mac(monkeypatch, get_soc=lambda: 1 / 0)
+    with pytest.raises(MeasurementError, match="pip install zeus-apple-silicon"):
+        AppleCounter()
 
 
 def test_joules_per_image_over_whole_passes_of_the_second_window() -> None:
@@ -234,6 +272,25 @@ def test_a_counter_that_does_not_advance_gives_nothing_and_the_reason() -> None:
         map(isnan, (*ratio.ratio, ratio.joules_clean, ratio.joules_attacked, ratio.idle_watts))
     )
     assert ratio.reason == alone.reason
+
+
+def test_why_there_is_no_energy_is_told_with_the_scores(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The reason of the place that metered, not of the one that asks."""
+    victim, grey = LinearSaver(), grey_images(8)
+    reasons = ["rapl: /sys/energy_uj may be read by root only: sudo chmod o+r /sys/energy_uj"]
+    monkeypatch.setattr(execution, "available_counters", lambda device: ([], {}))
+    monkeypatch.setattr(execution, "why_empty", lambda device: reasons)
+    settings = {"energy": True, "timed": 6, "out": tmp_path}
+    found = evaluate(victim, grey, torch.zeros(8, dtype=torch.long), ["noise"], **settings)
+    assert found.meta["energy"] == reasons[0]
+    assert f"toy: no energy is given: {reasons[0]}" in found.meta["notes"]
+    stuck = EnergyRatio(NOTHING, nan, nan, "rapl", nan, "rapl did not advance in 5.2 s of work")
+    monkeypatch.setattr(execution, "available_counters", lambda device: (["rapl"], {}))
+    monkeypatch.setattr(execution, "energy_ratio", lambda *_, **__: stuck)
+    found = evaluate(victim, grey[:7], torch.zeros(7, dtype=torch.long), ["noise"], **settings)
+    assert found.meta["energy"] == stuck.reason
 
 
 def test_a_counter_that_stops_halfway_gives_nothing_either() -> None:

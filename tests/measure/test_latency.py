@@ -185,13 +185,27 @@ def test_batches_that_do_not_fit_in_memory_are_halved_with_a_warning() -> None:
     assert set(rows["batch_size"]) == {2}
 
 
+def test_attacked_images_that_take_more_memory_are_found_out_before_the_clock_runs() -> None:
+    class Growing(Recorder):
+        def forward(self, images: Tensor) -> Tensor:
+            if images.sum() > 9:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return super().forward(images)
+
+    victim = Growing()
+    clean, attacked = images(*[1.0] * 8), images(*[4.0] * 8)
+    with pytest.warns(UserWarning, match="batches of 8 do not fit"):
+        rows = time_pairs(victim, clean, attacked, batch_sizes=(8,), clocks=[FakeClock(victim)])
+    assert set(rows["batch_size"]) == {2}
+
+
 def test_one_image_that_does_not_fit_is_an_error() -> None:
     class Full(Recorder):
         def forward(self, images: Tensor) -> Tensor:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
 
     with pytest.raises(MeasurementError, match="does not fit in memory with one image"):
-        fitting(Full(), images(1.0, 2.0, 3.0), 2)
+        fitting(Full(), [images(1.0, 2.0, 3.0)], 2)
 
 
 def test_a_victim_that_is_not_deterministic_is_refused() -> None:
