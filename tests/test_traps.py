@@ -32,7 +32,6 @@ from effattack.selfchecks import check_scores
 from effattack.threats import Box, Linf
 from effattack.victim import Trace, Victim
 
-
 TESTS = Path(__file__).parent
 TRAPS = {
     # of attack libraries
