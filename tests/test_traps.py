@@ -66,8 +66,8 @@ TRAPS = {
     "gates are drawn": "test_traps.py::test_gates_that_are_drawn_are_refused",
     "answers are drawn": "test_traps.py::test_answers_that_are_drawn_are_flagged",
     "a defence draws": "models_zoo/test_defences.py::test_a_draw_is_the_images_own",
-    "images slow their batch mates": "models_zoo/test_llm_int8.py::"
-    "test_one_image_contaminates_its_batch",
+    "images slow their batch mates": "measure/test_batching.py::"
+    "test_a_batch_that_is_padded_pays_for_one_attacked_image",
     "the budget is left": "test_traps.py::test_what_leaves_the_budget_is_never_scored",
     "every image is distorted": "test_traps.py::test_tanh_rescaling_would_be_seen",
     "the best of noisy iterates": "test_traps.py::"

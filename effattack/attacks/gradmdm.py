@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -25,6 +26,7 @@ class PowerLosses(MergedPull):
         warm_up: steps at first with p = q = 1.
     """
 
+    attack: ClassVar[str] = "GradMDM"
     weight: float
     p: float
     q: float
