@@ -1,8 +1,9 @@
-"""What is left of published defences under an attack that knows them.
+"""What is left of published defences under attacks that know them.
 
-    python benchmarks/defences.py [--images 20] [--attack "Slowdown(steps=20)"] [--victim NAME ...]
+    python benchmarks/defences.py [--images 20] [--attack "Slowdown(steps=20)" AutoSlow]
+        [--victim NAME ...]
 
-prints one row per victim on digits, defended and not, in Markdown (docs/defences.md).
+prints one row per victim on digits and attack, defended and not, in Markdown (docs/defences.md).
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ VICTIMS = [
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=20)
-    parser.add_argument("--attack", default="Slowdown(steps=20)")
+    parser.add_argument("--attack", nargs="+", default=["Slowdown(steps=20)"])
     parser.add_argument("--eps", default="8/255")
     parser.add_argument("--victim", nargs="+", default=VICTIMS)
     options = parser.parse_args()
@@ -42,19 +43,23 @@ def main() -> None:
     images, labels = (part[: options.images] for part in digits("test"))
     heldout = tuple(part[:64] for part in digits("heldout"))
     eps = parse_number(options.eps, "eps")
-    print("| victim | accuracy, clean → attacked | MACs, clean → attacked | max | attack success |")
-    print("|---|---:|---:|---:|---:|")
+    print(
+        "| victim | attack | accuracy, clean → attacked | MACs, clean → attacked | max | "
+        "attack success |\n|---|---|---:|---:|---:|---:|"
+    )
     for name in options.victim:
         victim = load(name)
-        attack = build(options.attack, victim, eps)
-        scores = evaluate(victim, images, labels, [attack], timed=0, fit=heldout).scores()
-        clean, row = (scores[scores.attack == name].iloc[0] for name in ("clean", attack.name))
-        print(
-            f"| `{victim.name}` | {clean.accuracy:.0%} → {row.accuracy:.0%} | "
-            f"{row.clean_macs / 1e6:.2f} M → {row.macs / 1e6:.2f} M | "
-            f"{victim.max_macs / 1e6:.2f} M | {row.attack_success:.0%} |",
-            flush=True,
-        )
+        attacks = [build(text, victim, eps) for text in options.attack]
+        scores = evaluate(victim, images, labels, attacks, timed=0, fit=heldout).scores()
+        rows = scores.set_index("attack")
+        for attack in attacks:
+            clean, row = rows.loc["clean"], rows.loc[attack.name]
+            print(
+                f"| `{victim.name}` | `{attack.name}` | {clean.accuracy:.0%} → {row.accuracy:.0%} "
+                f"| {row.clean_macs / 1e6:.2f} M → {row.macs / 1e6:.2f} M | "
+                f"{victim.max_macs / 1e6:.2f} M | {row.attack_success:.0%} |",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

@@ -82,7 +82,8 @@ def score(
     from effattack.levels import attacks_of
 
     settings = session.settings
-    attacks = attacks or settings.attacks or attacks_of(settings.thoroughness, victim)
+    asked = attacks or settings.attacks
+    attacks = asked or attacks_of(settings.thoroughness, victim)
     common = {
         "eps": settings.eps,
         "seeds": settings.thoroughness.seeds,
@@ -94,6 +95,9 @@ def score(
         arguments["timed"] = 0
     found = evaluate(victim, images, labels, attacks, **{**common, **arguments})
     session.record(found)
+    left_out = [f"{skip['attack']}: {skip['reason']}" for skip in found.meta["skipped"]]
+    if asked and left_out:
+        session.tell(victim.name, "skipped", f"skipped {'; skipped '.join(left_out)}")
     return found
 
 

@@ -78,7 +78,7 @@ def lines(reports: Iterable[Any]) -> list[tuple[str, bool]]:
     for test, properties, failed in _tests(reports):
         for victim, facts in by_victim(properties).items():
             verdict = facts.get("verdict", SEVERITY[0])
-            notes[facts.get("note", "")] = None
+            notes |= {facts.get("note", ""): None, facts.get("skipped", ""): None}
             if failed and _severity(verdict) < SEVERITY.index("could not measure"):
                 verdict = f"failed: {test}"
             verdicts.setdefault(victim, {})[verdict] = None

@@ -221,11 +221,10 @@ def require_gates(trace: Trace, victim: Victim) -> None:
     """Refuse victims that show no decision.
 
     Raises:
-        NotApplicable: saying what does apply.
+        NotApplicable: with the reason.
     """
     if not trace.gates:
         why = "its MACs are constant" if victim.constant else "it cannot be opened"
         raise NotApplicable(
-            f"{victim.name} has no gates ({why}): gradient compute attacks do not apply; "
-            "accuracy attacks do"
+            f"{victim.name} has no gates ({why}): gradient compute attacks do not apply"
         )

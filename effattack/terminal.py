@@ -68,7 +68,7 @@ def print_scores(evaluation: Evaluation, console: Console) -> None:
     for victim, rows in evaluation.scores().groupby("victim", sort=False):
         console.print(_table(str(victim), rows), end="\n\n")
     for skipped in evaluation.meta.get("skipped", []):
-        console.print(f"skipped: {skipped['reason']}", style="dim", **PLAIN)
+        console.print(f"skipped {skipped['attack']}: {skipped['reason']}", style="dim", **PLAIN)
     for note in evaluation.meta.get("notes", []):
         console.print(f"note: {note}", **PLAIN)
     checks = evaluation.checks()

@@ -113,7 +113,9 @@ def test_an_interruption_keeps_what_is_finished(
 def test_attacks_that_cannot_apply_are_skipped_with_the_reason(data: tuple) -> None:
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 2))
     found = run(Opaque(model, (1, 4, 4), name="opaque"), data, ["Slowdown", "torchattacks.PGD"])
-    assert "has no gates" in found.meta["skipped"][0]["reason"]
+    reason = found.meta["skipped"][0]["reason"]
+    assert "has no gates" in reason
+    assert reason.endswith("apply"), "and which do"
     row = found.scores().set_index("attack").loc["torchattacks.PGD"]
     assert row.macs_ratio == 1
     assert pd.isna(row.attack_success)

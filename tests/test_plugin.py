@@ -305,6 +305,22 @@ def test_thirty_failing_tests_make_one_line(run: Run, pytester: pytest.Pytester)
     assert len(told[1]) < 200
 
 
+def test_an_attack_that_cannot_apply_says_why_and_names_those_that_can(
+    run: Run, pytester: pytest.Pytester
+) -> None:
+    pytester.makepyfile(
+        """
+        import models
+
+        def test_it(effattack_evaluate):
+            effattack_evaluate(models.build(), *models.data(), ["DeSparsify"], timed=0)
+        """
+    )
+    run("-q").stdout.fnmatch_lines(
+        ["skipped DeSparsify: *toy is a victim of cascade*; Slowdown, AutoSlow and*apply"]
+    )
+
+
 @pytest.fixture
 def in_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a project needs for its workers to find the toys."""

@@ -1,12 +1,13 @@
 """Traps that published code fell into, each with a test that fails without the defence.
 
-Those of the attack libraries are in ``tests/attacks/test_adapters.py``; where a trap has its test
-beside the code it is not repeated here.
+:data:`TRAPS` is the table of them. Those of the attack libraries have their tests in
+``tests/attacks/``, others beside the code that defends against them; the rest is here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -16,7 +17,7 @@ from torch import Generator, Tensor, nn
 from toys import LinearSaver, grey_images, noise_images
 
 from effattack import evaluate
-from effattack.attacks import Slowdown, build
+from effattack.attacks import Slowdown, UniversalSlowdown, build
 from effattack.attacks.base import Attack
 from effattack.budgets import LEVELS
 from effattack.errors import AuditError, MeasurementError
@@ -30,6 +31,75 @@ from effattack.scores import attack_success
 from effattack.selfchecks import check_scores
 from effattack.threats import Box, Linf
 from effattack.victim import Trace, Victim
+
+TESTS = Path(__file__).parent
+TRAPS = {
+    # of attack libraries
+    "success depends on the batch shape": "test_traps.py::"
+    "test_success_does_not_depend_on_the_batch_shape",
+    "NaN counts as success": "attacks/test_adapters.py::test_nan_means_not_attacked",
+    "normalised input is accepted": "test_images.py::test_images_that_are_none",
+    "an exception leaves the model changed": "attacks/test_adapters.py::"
+    "test_an_exception_undoes_side_effects_too",
+    "results hold on to their graph": "attacks/test_adapters.py::test_what_is_returned_is_detached",
+    "global seeds are set, and gradients left": "attacks/test_adapters.py::"
+    "test_side_effects_are_undone",
+    "seeded from the clock": "attacks/test_libraries.py::"
+    "test_attacks_are_told_the_number_of_classes_and_the_seed",
+    "fails under no_grad": "attacks/test_attacks.py::test_autograd_of_the_caller_does_not_matter",
+    "fails in float64": "attacks/test_libraries.py::test_what_fails_in_float64_sees_float32",
+    "the library must be there": "attacks/test_adapters.py::test_missing_library_names_the_extra",
+    # of efficiency attacks
+    "gates mask their gradients": "test_contract.py::test_zero_gradient_is_a_warning",
+    "saturated margins are blind": "attacks/test_attacks.py::test_scaled_logits_are_attacked_alike",
+    "queries beat gradients": "test_selfchecks.py::"
+    "test_a_query_search_that_beats_the_gradients_is_told",
+    "success falls with the budget": "test_traps.py::"
+    "test_success_that_falls_as_the_budget_rises_is_flagged",
+    "savings are only masked": "test_traps.py::test_savings_that_are_only_masked_are_found_out",
+    "MACs of the mean of tokens": "test_traps.py::test_macs_are_averaged_not_tokens",
+    "success is clipped": "test_traps.py::test_success_may_be_negative_and_dense_success_above_one",
+    "the structural max is never reached": "test_traps.py::"
+    "test_what_was_reached_stands_beside_the_structural_max",
+    "training mode": "test_traps.py::"
+    "test_a_victim_in_training_mode_is_attacked_and_scored_in_eval_mode",
+    "gates are drawn": "test_traps.py::test_gates_that_are_drawn_are_refused",
+    "answers are drawn": "test_traps.py::test_answers_that_are_drawn_are_flagged",
+    "a defence draws": "models_zoo/test_defences.py::test_a_draw_is_the_images_own",
+    "images slow their batch mates": "measure/test_batching.py::"
+    "test_a_batch_that_is_padded_pays_for_one_attacked_image",
+    "the budget is left": "test_traps.py::test_what_leaves_the_budget_is_never_scored",
+    "every image is distorted": "test_traps.py::test_tanh_rescaling_would_be_seen",
+    "the best of noisy iterates": "test_traps.py::"
+    "test_the_best_of_noisy_iterates_is_measured_afresh",
+    "the attack raises the cap": "test_traps.py::test_a_cap_raised_under_attack_is_an_error",
+    "thresholds are set on scored images": "test_traps.py::"
+    "test_thresholds_are_set_on_images_that_are_not_scored",
+    "no controls": "test_traps.py::test_the_controls_stand_in_every_table",
+    "weaker than noise": "test_traps.py::test_an_attack_weaker_than_noise_is_flagged",
+    "the defence is not attacked through": "models_zoo/test_defences.py::"
+    "test_the_house_attack_reaches_the_capped_worst_case",
+    "universal on what it was fitted on": "attacks/test_universal.py::"
+    "test_evaluate_refuses_what_was_not_held_out",
+    "fixed and random places are mixed up": "test_traps.py::"
+    "test_a_fixed_place_and_a_random_place_are_different_threats",
+    "the cost of crafting is not told": "test_traps.py::"
+    "test_an_attack_takes_the_gradients_that_it_declares",
+    "the cost of crafting is not amortised": "test_traps.py::"
+    "test_a_universal_attack_costs_nothing_more_per_image",
+    "a counter that stands still": "measure/test_energy.py::"
+    "test_a_counter_that_does_not_advance_gives_nothing_and_the_reason",
+    "values alone move the power": "measure/test_energy.py::"
+    "test_controls_tell_compute_from_the_power_of_values",
+    "accuracy is no agreement": "test_scores.py::test_accuracy_and_agreement_are_different_things",
+}
+"""Trap -> the test that fails where the defence against it is taken away."""
+
+
+@pytest.mark.parametrize("test", TRAPS.values(), ids=TRAPS)
+def test_the_table_names_tests_that_exist(test: str) -> None:
+    file, _, name = test.partition("::")
+    assert f"def {name}(" in (TESTS / file).read_text()
 
 
 def rows(victim: Victim, images: Tensor, attack: Attack | str, **settings: Any) -> pd.DataFrame:
@@ -104,6 +174,88 @@ def test_success_may_be_negative_and_dense_success_above_one() -> None:
     slow = scores.set_index("attack").loc["Slowdown"]
     assert slow.attack_success == 1
     assert slow.attack_success_dense > 1
+
+
+def test_what_was_reached_stands_beside_the_structural_max() -> None:
+    """AdaViT was said to resist: its structural max of 4.6 G is never reached, 4.18 G was."""
+    victim, images = LinearSaver(), grey_images(20)
+    victim.max_macs = 1000.0  # beyond what any image executes
+    found = evaluate(victim, images, torch.zeros(20).long(), [], timed=0, eps=1 / 255).scores()
+    assert set(found.max_macs) == {1000.0}
+    assert found.set_index("attack").reachable["clean"] == 32 + 144
+
+
+class Drawing(LinearSaver):
+    """A gate with noise on its margin, drawn anew every time."""
+
+    def margin(self, logits: Tensor) -> Tensor:
+        margin = super().margin(logits)
+        return margin + torch.randn_like(margin)
+
+
+def test_gates_that_are_drawn_are_refused() -> None:
+    """One draw is no score, and an attack would pick the lucky ones: policies must not draw."""
+    with pytest.raises((AuditError, MeasurementError), match="declares"):
+        rows(Drawing(), grey_images(20), "clean")
+
+
+def test_answers_that_are_drawn_are_flagged() -> None:
+    class Noisy(LinearSaver):
+        def forward(self, images: Tensor) -> Tensor:
+            logits = super().forward(images)
+            return logits + torch.randn_like(logits)
+
+    labels = torch.zeros(4).long()
+    for victim, flagged in ((Noisy(), True), (LinearSaver(), False)):
+        checks = evaluate(victim, grey_images(4), labels, [], timed=0).checks()
+        (passed,) = (check.passed for check in checks if "deterministic" in check.check)
+        assert passed is not flagged
+
+
+class Counting(LinearSaver):
+    """Counts the images that are traced, with and without gradient; no image is ever done."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.max_macs *= 10
+        self.seen = {True: 0, False: 0}
+
+    def trace(self, images: Tensor) -> Trace:
+        self.seen[torch.is_grad_enabled()] += len(images)
+        return super().trace(images)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Slowdown(steps=7)",
+        "Slowdown(steps=7, restarts=2)",
+        "DeepSloth(steps=5)",
+        "CascadeAttack(steps=6)",
+        "SlowAndWrong(steps=4)",
+        "ILFO(steps=9)",
+        "AutoSlow",
+        "QueryAttack(queries=8)",
+        "noise",
+    ],
+)
+def test_an_attack_takes_the_gradients_that_it_declares(name: str) -> None:
+    """An attack may cost hundreds of times what it makes its victim waste: it must be told."""
+    victim = Counting()
+    attack = build(name, victim)
+    victim.seen = {True: 0, False: 0}
+    attack(grey_images(3))
+    assert victim.seen[True] == 3 * attack.gradients
+
+
+def test_a_universal_attack_costs_nothing_more_per_image() -> None:
+    victim = Counting()
+    attack = UniversalSlowdown(victim, epochs=2, batch=4).fit(grey_images(8))
+    assert victim.seen[True] == 2 * 8
+    victim.seen = {True: 0, False: 0}
+    attack(grey_images(5, seed=1))
+    assert victim.seen == {True: 0, False: 5}, "the clean prediction alone"
+    assert attack.gradients == 0
 
 
 def test_a_victim_in_training_mode_is_attacked_and_scored_in_eval_mode() -> None:

@@ -78,10 +78,7 @@ def activation_modules(victim: Victim) -> list[nn.Module]:
 def why_unseen(victim: Victim) -> str | None:
     """Why the activations of a victim cannot be seen; None if they can."""
     if isinstance(victim, Opaque):
-        return (
-            f"sponge attacks look into the model, and {victim.name} cannot be opened: QueryAttack "
-            "needs only its MACs"
-        )
+        return f"sponge attacks look into the model, and {victim.name} cannot be opened"
     if not activation_modules(victim):
         return (
             f"{victim.name} has no activation modules (nn.ReLU, nn.GELU, ...): sponge attacks need "

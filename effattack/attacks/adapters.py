@@ -24,14 +24,17 @@ from effattack.victim import Victim
 
 
 class TracedLogits(nn.Module):
-    """The victim as these libraries expect a model: images -> logits, with a gradient."""
+    """The victim as these libraries expect a model: images -> logits, with a gradient.
+
+    Both in float32, whatever the victim computes in: some attacks fail on anything else.
+    """
 
     def __init__(self, victim: Victim) -> None:
         super().__init__()
         self.victim = victim
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.victim.trace(images).logits
+        return self.victim.trace(images.to(self.victim.dtype)).logits.float()
 
 
 class LibraryAttack(Attack):
@@ -94,7 +97,8 @@ class LibraryAttack(Attack):
 
     def run(self, clean: Tensor, goal: Goal, generator: Generator) -> Tensor:
         model = TracedLogits(self.victim).eval()
-        found = self.perturb(model, clean.clone(), goal.labels).detach().to(clean)
+        given = clean.to(torch.float32, copy=True)
+        found = self.perturb(model, given, goal.labels).detach().to(clean)
         broken = ~torch.isfinite(found).flatten(1).all(1)
         found = torch.where(broken.view(-1, *[1] * (clean.dim() - 1)), clean, found)
         return self.threat.on_grid(self.threat.project(found, clean), clean)

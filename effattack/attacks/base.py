@@ -24,7 +24,7 @@ from effattack.errors import NotApplicable
 from effattack.images import check_images, check_labels, to_grid
 from effattack.objectives import BatchGoal, Callback, Objective, unwatched
 from effattack.threats import Box, Linf, Threat, parse_threat
-from effattack.victim import Victim
+from effattack.victim import Opaque, Victim
 
 Kind = Literal["compute", "accuracy", "control"]
 
@@ -62,7 +62,7 @@ class Attack(ABC):
     def __init__(self, victim: Victim, threat: Threat, *, seed: int = 0) -> None:
         self.victim, self.threat, self.seed = victim, threat, seed
         if reason := self.why_not(victim):
-            raise NotApplicable(reason)
+            raise NotApplicable(f"{reason}; {instead(victim, self.kind)}")
 
     @property
     def eps(self) -> float:
@@ -179,12 +179,24 @@ def check_objective(objective: Objective, victim: Victim) -> None:
     """Refuse, before any image is attacked, a victim that lacks what an objective needs.
 
     Raises:
-        NotApplicable: with the reason.
+        NotApplicable: with the reason, and what does apply.
     """
     shape = (1, *victim.input_shape)
     grey = torch.full(shape, 0.5, device=victim.device, dtype=victim.dtype)
     with undisturbed(victim), torch.no_grad():
-        objective.check(victim.trace(grey), victim)
+        try:
+            objective.check(victim.trace(grey), victim)
+        except NotApplicable as error:
+            raise NotApplicable(f"{error}; {instead(victim, 'compute')}") from error
+
+
+def instead(victim: Victim, kind: Kind) -> str:
+    """Attacks of a kind that apply to every such victim."""
+    if kind == "accuracy" or victim.constant:
+        return "torchattacks.PGD and foolbox.LinfPGD apply"
+    if isinstance(victim, Opaque):
+        return "QueryAttack and LatencyQuery apply"
+    return "Slowdown, AutoSlow and QueryAttack apply"
 
 
 @contextmanager

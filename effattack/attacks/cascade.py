@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from effattack.attacks.base import GradientAttack, budget
-from effattack.attacks.search import ProjectedGradient, cosine, kept
+from effattack.attacks.search import ProjectedGradient, changed, cosine, kept
 from effattack.errors import NotApplicable, UsageError
 from effattack.objectives import BatchGoal, Goal, MarginHinge
 from effattack.threats import Threat
@@ -61,7 +61,8 @@ class CascadeAttack(GradientAttack):
     those that are not reached yet. And the prediction that counts is the last model's on the clean
     image, whose answer it will be, not that of the cascade, which the saver may have given: kept,
     the answer is the one of a service that never used a saver; only iterates that give it are
-    accepted. Broken, slow and wrong is wanted at once, and any iterate is accepted.
+    accepted. Broken, slow and wrong is wanted at once: work comes first, and an image that does the
+    most goes on until its prediction has changed, too.
 
     Args:
         victim: a cascade, or an early-exit network: its last exit is the base.
@@ -101,7 +102,11 @@ class CascadeAttack(GradientAttack):
             budget(eps, threat),
             DefeatSavers(base, kappa, weight),
             ProjectedGradient(
-                steps, cosine(1.0), restarts=restarts, accept=kept if base == "keep" else None
+                steps,
+                cosine(1.0),
+                restarts=restarts,
+                accept=kept if base == "keep" else None,
+                ask=changed if base == "break" else None,
             ),
             seed,
         )

@@ -64,7 +64,7 @@ class PGDAvg(Attack):
             return None
         return (
             f"{cls.__name__} needs internal classifiers, an early-exit network or a cascade; "
-            f"{victim.name} is a victim of {victim.family}: torchattacks.PGD applies"
+            f"{victim.name} is a victim of {victim.family}"
         )
 
     def run(self, clean: Tensor, goal: BatchGoal, generator: Generator) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -25,6 +26,7 @@ class SplitGates(MergedPull):
     ``logits_weight`` · ‖logits - clean logits‖².
     """
 
+    attack: ClassVar[str] = "GradAuto"
     logits_weight: float
 
     def wants(self, shares: Tensor, step: float) -> tuple[Tensor, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -25,6 +26,7 @@ class PowerLosses(MergedPull):
         warm_up: steps at first with p = q = 1.
     """
 
+    attack: ClassVar[str] = "GradMDM"
     weight: float
     p: float
     q: float
@@ -64,7 +66,14 @@ class GradMDM(MergedAttack):
     Official code: https://github.com/lingengfoo/GradMDM (no licence), for SkipNet alone.
     Divergences: it computes the gradient that keeps gates open and never uses it; here the two are
     merged, as in the paper. The gate path of its own in its first steps is left out, p = q = 1
-    there is kept. For the rest, see :class:`effattack.attacks.gradauto.GradAuto`.
+    there is kept. Its pixels are normalised (divided by about 0.23); here they are in [0, 1], where
+    the same γ weighs a distance less. For the rest, see
+    :class:`effattack.attacks.gradauto.GradAuto`.
+
+    It is an attack by small changes: γ = 100 stops it early where gates hardly move. On
+    ``digits_skipnet`` (σ of all gates within 0.48 and 0.53), 24 images in the pixel box: attack
+    success 0.43 at a mean Euclidean norm of 1.8; γ = 10, 0.76 at 3.4; γ = 1, 1.00 at 6.4. Noise
+    over the whole box has 0.46, at 27.
 
     Args:
         victim: with sigmoid gates: layer skipping, AdaViT.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -26,6 +27,9 @@ class MergedPull(Pull):
     taken away.
     """
 
+    attack: ClassVar[str]
+    """Whose pull it is."""
+
     @abstractmethod
     def wants(self, shares: Tensor, step: float) -> tuple[Tensor, Tensor]:
         """Shares (B, units) -> how open the open gates are, and how little the others are closed.
@@ -35,7 +39,7 @@ class MergedPull(Pull):
 
     def check(self, trace: Trace, victim: Victim) -> None:
         if SHARES not in trace.aux:
-            raise NotApplicable(sigmoid_gates_needed(type(self).__name__, victim))
+            raise NotApplicable(sigmoid_gates_needed(self.attack, victim))
 
     def __call__(self, trace: Trace, goal: Goal) -> Tensor:
         return self.wants(reached_shares(trace), math.inf)[1]

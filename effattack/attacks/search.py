@@ -72,6 +72,11 @@ def kept(trace: Trace, goal: Goal) -> Tensor:
     return trace.logits.argmax(1) == goal.prediction
 
 
+def changed(trace: Trace, goal: Goal) -> Tensor:
+    """Those that change the clean prediction."""
+    return ~kept(trace, goal)
+
+
 def wrong(trace: Trace, goal: Goal) -> Tensor:
     """Those whose prediction is not the label."""
     return trace.logits.argmax(1) != goal.labels
@@ -87,6 +92,8 @@ class ProjectedGradient:
         random_start: start at a random point of the budget, not at the clean image.
         restarts: independent runs.
         accept: which iterates count; None: all.
+        ask: what is asked beside work, of equal work the second criterion; None: nothing. An image
+            is left alone only once it does the most work and what is asked holds.
     """
 
     steps: int
@@ -94,6 +101,7 @@ class ProjectedGradient:
     random_start: bool = True
     restarts: int = 1
     accept: Acceptance | None = None
+    ask: Acceptance | None = None
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.restarts < 1:
@@ -115,6 +123,7 @@ class ProjectedGradient:
         best = Best.of(clean, goal)
         with torch.no_grad():
             best.value = objective(goal.trace, goal)
+        best.macs -= self._unasked(goal.trace, goal)
         for restart in range(self.restarts):
             placed = threat.placed(clean, generator)
             start = placed.start(clean, generator) if self.random_start else clean
@@ -165,10 +174,14 @@ class ProjectedGradient:
             iterate = threat.project(threat.ascend(iterate, gradient, size), clean)
 
     def _accepted_macs(self, trace: Trace, goal: Goal) -> Tensor:
-        macs = safe_macs(trace)
+        macs = safe_macs(trace) - self._unasked(trace, goal)
         if self.accept is None:
             return macs
         return torch.where(self.accept(trace, goal), macs, -torch.inf)
+
+    def _unasked(self, trace: Trace, goal: Goal) -> Tensor | float:
+        """A quarter of a MAC where what is asked does not hold: it loses ties, and is not done."""
+        return 0.0 if self.ask is None else 0.25 * ~self.ask(trace, goal)
 
 
 def safe_macs(trace: Trace) -> Tensor:

@@ -54,7 +54,7 @@ def figures(samples: pd.DataFrame, scores: pd.DataFrame, verdict: Verdict) -> Fi
 def _distribution(
     own: pd.DataFrame, rows: list[Row], verdict: Verdict, palette: dict[str, str]
 ) -> Figure | None:
-    curves, legend = [], []
+    curves, legend, drawn = [], [], []
     shown = [row for row in rows if row["attack"] in ("clean", "noise")]
     for row in shown + [row for row in rows if row["kind"] == "compute"]:
         css = palette.get(series(row), str(row["attack"]))
@@ -64,11 +64,11 @@ def _distribution(
         curves.append(plots.Curve(values, css))
         budget = "" if row["eps"] == 0 else f"{words.at(row)}, "
         mean = words.macs(sum(values) / len(values), like=max(map(unit_of, rows)))
-        legend.append(Key(css, series(row), f"{budget}mean {mean}"))
+        legend.append(Key(css, str(row["attack"]), f"{budget}mean {mean}"))
+        drawn.append(series(row))
     if not curves:
         return None
     unit, worst = max(map(unit_of, rows)), verdict.worst
-    drawn = [key.name for key in legend]
     at = drawn.index(series(worst)) if worst and series(worst) in drawn else 0
     label = f"MACs per image of {verdict.victim}, cumulative: " + "; ".join(
         f"{key.name}, {key.detail}" for key in legend

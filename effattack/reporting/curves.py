@@ -78,7 +78,7 @@ def scatter(rows: list[Row], verdict: Verdict, palette: dict[str, str]) -> list[
         start = (clean["macs"], clean["accuracy"])
         drawn.append(axes.Series(css, [start, here], open_ends=True))
         detail = f"{words.at(row)}: {words.macs(row['macs'], like=unit)} MACs, "
-        legend.append(Key(css, series(row), detail + words.percent(row["accuracy"], 0)))
+        legend.append(Key(css, str(row["attack"]), detail + words.percent(row["accuracy"], 0)))
     largest = max(
         row[key] for row in shown for key in ("macs", "max_macs") if not missing(row[key])
     )

@@ -84,6 +84,19 @@ def test_it_takes_the_savings_of_a_real_cascade_back(digit_images: Tensor) -> No
     assert torch.equal(after.logits.argmax(1), before.stage_logits[:, 1].argmax(1))  # type: ignore[index]
 
 
+def test_the_base_of_a_real_cascade_breaks_after_the_savings_are_gone(
+    digit_images: Tensor,
+) -> None:
+    """The saver falls in a few steps; images that left at the max would keep their prediction."""
+    victim = embedded("digits_tinysaver_cascade")
+    found = CascadeAttack(victim, base="break", steps=30)(digit_images)
+    with torch.no_grad():
+        before, after = victim.trace(digit_images), victim.trace(found)
+    assert after.macs.mean() > 0.99 * victim.max_macs
+    broken = after.logits.argmax(1) != before.stage_logits[:, 1].argmax(1)  # type: ignore[index]
+    assert broken.float().mean() > 0.4
+
+
 def test_stages_are_needed(ats: Victim) -> None:
     with pytest.raises(NotApplicable, match=rf"every stage \(cascade, early exit\); {ats.name} is"):
         CascadeAttack(ats)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import warnings
 from typing import Any
@@ -14,6 +15,7 @@ from toys import LinearSaver, grey_images
 from effattack.attacks import Foolbox, Torchattacks, build
 from effattack.attacks.adapters import LibraryAttack
 from effattack.errors import NotApplicable, UsageError
+from effattack.images import to_grid
 from effattack.models_zoo.early_exit.early_exit import EarlyExit
 from effattack.victim import Victim
 
@@ -82,6 +84,26 @@ def test_it_runs_inside_its_budget(library: type[LibraryAttack], name: str, colo
         attack = library(colour, name, threat=BUDGETS[usable[0]], **options)
         found = attack(images, colour(images).argmax(1))
     assert found.shape == images.shape, "and what comes back has been checked against the threat"
+
+
+@pytest.mark.parametrize(
+    ("library", "name", "told"),
+    [
+        (Torchattacks, "FAB", {"threat": "l2:1.0", "steps": 3}),
+        (Torchattacks, "EADL1", {"threat": "l1:10", "max_iterations": 10}),
+        (Torchattacks, "TIFGSM", {"steps": 3}),
+        (Foolbox, "SpatialAttack", {"threat": "box", "num_rotations": 2, "num_translations": 2}),
+    ],
+)
+def test_what_fails_in_float64_sees_float32(
+    library: type[LibraryAttack], name: str, told: dict[str, Any], colour: Victim
+) -> None:
+    """These raise on double images; the victim computes in double all the same."""
+    images = grey_images(3, shape=(3, 8, 8)).double()
+    found = library(copy.deepcopy(colour).double(), name, **told)(images)
+    assert found.dtype == torch.float64
+    assert torch.equal(found, to_grid(found))
+    assert not torch.equal(found, images)
 
 
 @pytest.mark.parametrize(

@@ -142,6 +142,28 @@ def test_a_step_is_one_trace_and_the_clean_images_are_traced_once() -> None:
     assert victim.traced == 1 + 7 + 1, "clean, every step, the last judgement"
 
 
+def test_an_image_leaves_at_the_max_only_when_what_is_asked_holds() -> None:
+    victim, clean, spy = LinearSaver(doubt=1e9), grey_images(30), Spy()  # all at the max
+
+    def lead(trace: Trace) -> Tensor:
+        return (trace.logits[:, 0] - trace.logits[:, 1]).detach()
+
+    middle = lead(victim.trace(clean)).median()
+
+    def ahead(trace: Trace, goal: Goal) -> Tensor:
+        return lead(trace) > middle
+
+    asked = lead(victim.trace(clean)) > middle
+    found = spied(victim, spy, ProjectedGradient(10, constant(0.2), ask=ahead))(clean)
+    sizes = [len(macs) for macs in spy.macs]
+    assert sizes[:2] == [30, (~asked).sum()]
+    assert 0 < sizes[1] < 30
+    assert torch.equal(found[asked], clean[asked])
+    assert torch.equal(total_macs(victim, found), total_macs(victim, clean))
+    gained = (lead(victim.trace(found)) > middle)[~asked]
+    assert gained.any(), "else going on had no use"
+
+
 def test_a_search_that_never_steps_is_refused() -> None:
     with pytest.raises(UsageError, match="steps = 0"):
         Slowdown(LinearSaver(), steps=0)

@@ -54,6 +54,9 @@ def test_each_threat_has_curves_of_its_own(tmp_path: Path) -> None:
     assert "; Slowdown patch@4,4 16 px: " in label
     assert "DeSparsify" not in label
     assert "noise" in {key.css for key in found["security_macs_patch@4,4"].legend}
+    for slug in ("macs", "accuracy_cost"):
+        for key in found[slug].legend:
+            assert f"{key.name} {key.detail}".count("patch") <= 1, "the threat is named once"
     assert "patch@4,4" not in found["security_macs"].drawing.label
     paths = exporting.write(rows, scores, frames.meta(), tmp_path, "svg")
     assert "digits_vit_ats_security_macs_patch_4_4.svg" in {path.name for path in paths}
