@@ -151,6 +151,10 @@ def settings_of(config: pytest.Config) -> Settings:
     standard = level_of(level).samples
     baselines = config.rootpath / single("baselines")
     save, compare = single("save"), single("compare")
+    if before := path_of(compare, baselines) if compare else None:
+        from effattack.baselines import Baseline
+
+        Baseline.load(before)  # before any test runs
     return Settings(
         victim=victim,
         data=single("data"),
@@ -164,7 +168,7 @@ def settings_of(config: pytest.Config) -> Settings:
             *(parse_limit(text, fail_below=False) for text in several("fail-above")),
         ],
         save=path_of(save, baselines) if save else None,
-        compare=path_of(compare, baselines) if compare else None,
+        compare=before,
         out=folder / out if out else None,
     )
 

@@ -77,11 +77,14 @@ class Sweep:
                 raise UsageError(
                     f"{axis} names {twice.pop()!r} twice: two cells would have one identity"
                 )
-        if self.slice < 1 or self.timed < 0 or not 0 <= self.seconds < float("inf"):
-            raise UsageError(
-                f"slice = {self.slice}, timed = {self.timed}, seconds = {self.seconds}: at least "
-                "1, 0 and 0"
-            )
+        for name, values, least in (
+            ("slice", [self.slice], 1),
+            ("timed", [self.timed], 0),
+            ("seconds of timing", [self.seconds], 0),
+            ("seed", self.seeds, 0),
+        ):
+            if bad := [value for value in values if not least <= value < float("inf")]:
+                raise UsageError(f"{name} = {bad[0]} is out of range: give {least} or more")
         if self.device not in ("cpu", "cuda"):
             raise UsageError(f"device = {self.device!r}: it is 'cpu' or 'cuda'")
         for name in self.attacks:
