@@ -152,7 +152,13 @@ def settings_of(config: pytest.Config) -> Settings:
         raise unknown_name("victim", victim, known)
     standard = level_of(level).samples
     baselines = config.rootpath / single("baselines")
-    save, compare = single("save"), single("compare")
+    save, compare = (
+        path_of(name, baselines) if name else None for name in (single("save"), single("compare"))
+    )
+    if compare and compare != save:
+        from effattack.baselines import Baseline
+
+        Baseline.load(compare)  # a file that cannot be used is told before any test runs
     return Settings(
         victim=victim,
         data=single("data"),
@@ -166,8 +172,8 @@ def settings_of(config: pytest.Config) -> Settings:
             *(parse_limit(text, fail_below=True) for text in several("fail-below")),
             *(parse_limit(text, fail_below=False) for text in several("fail-above")),
         ],
-        save=path_of(save, baselines) if save else None,
-        compare=path_of(compare, baselines) if compare else None,
+        save=save,
+        compare=compare,
         out=folder / out if out else None,
     )
 

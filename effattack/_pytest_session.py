@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from effattack._pytest_options import Settings
-from effattack._pytest_summary import PREFIX, by_victim, damage, worst
+from effattack._pytest_summary import PREFIX, TROUBLE, by_victim, damage, worst
 from effattack.errors import EffattackError, FactoryError
 
 if TYPE_CHECKING:
@@ -143,6 +143,7 @@ def users_code(session: Session, path: str) -> Iterator[None]:
     try:
         yield
     except EffattackError as error:
+        session.tell(path or "evaluation", TROUBLE, for_pytest(error))
         if isinstance(error, FactoryError) and session.item is not None:
             told = "".join(traceback.format_exception(error.__cause__))
             session.item.add_report_section("setup", "traceback", told)

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from effattack.evaluation import Evaluation
 
 PREFIX = "effattack."
+TROUBLE = "trouble"
+"""The fact that something could not be used: said once, however many tests need it."""
 SEVERITY = ("scored, not judged", "passed", "could not measure", "failed")
 """How verdicts begin; the last of those that apply counts."""
 HEADER = (
@@ -71,12 +73,14 @@ def by_victim(properties: Properties) -> dict[str, Facts]:
 
 
 def lines(reports: Iterable[Any]) -> list[tuple[str, bool]]:
-    """One line per scored victim and per note, and whether it is bad news."""
+    """One line per scored victim, per trouble and per note, and whether it is bad news."""
     scores: dict[str, Facts] = {}
     verdicts: dict[str, dict[str, None]] = {}
     notes: dict[str, None] = {}
+    troubles: dict[str, None] = {}
     for test, properties, failed in _tests(reports):
         for victim, facts in by_victim(properties).items():
+            troubles[facts.get(TROUBLE, "")] = None
             verdict = facts.get("verdict", SEVERITY[0])
             notes |= {facts.get("note", ""): None, facts.get("skipped", ""): None}
             if failed and _severity(verdict) < SEVERITY.index("could not measure"):
@@ -91,6 +95,7 @@ def lines(reports: Iterable[Any]) -> list[tuple[str, bool]]:
         ("  ".join([*map(str.ljust, row, widths), row[-1]]), row[-1].startswith(SEVERITY[2:]))
         for row in table
     ]
+    told += [(trouble, True) for trouble in troubles if trouble]
     return told + [(note, False) for note in notes if rows and note]
 
 

@@ -68,3 +68,13 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
     listed = ", ".join(known[:8]) + (f" and {len(known) - 8} more" if len(known) > 8 else "")
     hint = f"did you mean {' or '.join(near)}?" if near else f"known: {listed}"
     return UsageError(f"unknown {kind} {name!r}: {hint}")
+
+
+def expect_least(name: str, value: float, least: float) -> None:
+    """Refuse a number below ``least``, or one that is not finite.
+
+    Raises:
+        UsageError: naming it, and what it may be.
+    """
+    if not least <= value < float("inf"):
+        raise UsageError(f"{name} = {value} is out of range: give {least} or more")

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from effattack.cells import CellSpec, hash_text
-from effattack.errors import UsageError
+from effattack.errors import expect_least
 from effattack.materials import About, Maker
 
 FEWEST = 6
@@ -114,9 +114,8 @@ def check_timing(timed: int, batch_size: int, seconds: float) -> None:
     """Refuse what cannot be timed.
 
     Raises:
-        UsageError: naming the three.
+        UsageError: naming what is out of range.
     """
-    if timed < 0 or batch_size < 1 or not 0 <= seconds < float("inf"):
-        raise UsageError(
-            f"timed = {timed}, batch_size = {batch_size}, seconds = {seconds}: at least 0, 1 and 0"
-        )
+    expect_least("timed", timed, 0)
+    expect_least("batch_size", batch_size, 1)
+    expect_least("seconds of timing", seconds, 0)

@@ -18,7 +18,7 @@ from effattack.attacks import attack_class, defaults
 from effattack.budgets import check_eps
 from effattack.contract import check_declared
 from effattack.data import source_of
-from effattack.errors import CellError, UsageError
+from effattack.errors import CellError, UsageError, expect_least
 from effattack.evaluation import Evaluation
 from effattack.execution import Outcome, described
 from effattack.executors import Executor
@@ -80,8 +80,9 @@ class Sweep:
                 raise UsageError(
                     f"{axis} names {twice.pop()!r} twice: two cells would have one identity"
                 )
-        if self.slice < 1:
-            raise UsageError(f"slice = {self.slice}: at least 1")
+        expect_least("slice", self.slice, 1)
+        for seed in self.seeds:
+            expect_least("seed", seed, 0)
         check_timing(self.timed, self.batch_size, self.seconds)
         if self.device not in ("cpu", "cuda"):
             raise UsageError(f"device = {self.device!r}: it is 'cpu' or 'cuda'")

@@ -124,6 +124,8 @@ def test_what_cannot_be_measured_exits_with_3(capsys: pytest.CaptureFixture) -> 
         (["--eps", "much"], "is no number"),
         (["--fail-below", "savings=1"], "unknown score"),
         (["--samples", "0"], "at least one image"),
+        (["--timing", "-1"], "seconds of timing = -1.0 is out of range: give 0 or more"),
+        (["--seed", "-1"], "seed = -1 is out of range: give 0 or more"),
         (["--out", "mine.py/out"], "cannot write to"),
     ],
 )
@@ -179,8 +181,9 @@ def test_quiet_says_only_what_went_wrong(capsys: pytest.CaptureFixture) -> None:
 
 def test_a_baseline_decides_the_exit_code(project: Path, capsys: pytest.CaptureFixture) -> None:
     assert run("--save", "v1") == 0
-    assert run("--compare", "v1") == 0
     capsys.readouterr()
+    assert run("--compare", "v1") == 0
+    assert " scores compared, no worse than v1\n" in capsys.readouterr().out
     assert run("--compare", "v2") == 2
     assert "v2.json (No such file or directory): there are v1" in capsys.readouterr().err
     stored = project / "effattack-baselines" / "v1.json"

@@ -137,6 +137,10 @@ def test_nothing_is_said_where_nothing_was_scored(run: Run, pytester: pytest.Pyt
         ),
         ("fail-below=accuracy=-1", "*accuracy takes a number in [[]0, 1]"),
         ("fail-above=macs_ratio=-1", "*macs_ratio takes a number from 0"),
+        (
+            "compare=nowhere",
+            "no baseline *nowhere.json (No such file or directory): save it first *",
+        ),
         ("victim=digits_vit_ast", "unknown victim 'digits_vit_ast': did you mean digits_vit_ats*"),
     ],
 )

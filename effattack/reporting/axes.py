@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from effattack.reporting import svg
 from effattack.reporting.svg import Drawing
-from effattack.reporting.words import missing
+from effattack.reporting.words import missing, percent
 
 WIDTH, BOTTOM = 480.0, 236.0
 LEFT, TOP, RIGHT = 58.0, 30.0, 466.0
@@ -93,14 +93,14 @@ class Pair(NamedTuple):
 
 def paired_bars(pairs: Sequence[Pair], css: str, label: str) -> Drawing:
     """One row per pair: clean above attacked, from 0 to 100 %, each with its share in words."""
-    left, right, pitch = 170.0, 440.0, 27.0
+    left, right, pitch = 170.0, 440.0, 35.0
     marks: list[Markup] = []
     for row, pair in enumerate(pairs):
         top = 4 + row * pitch
-        marks.append(svg.text(svg.clip(pair.name), "end", left - 8, top + 13))
-        for shift, kind, share in ((0, "clean", pair.clean), (10, css, pair.attacked)):
+        marks.append(svg.text(svg.clip(pair.name), "end", left - 8, top + 17))
+        for shift, kind, share in ((0, "clean", pair.clean), (14, css, pair.attacked)):
             width = (right - left) * share
-            marks.append(svg.rect("slot", left, top + shift, right - left, 8))
-            marks.append(svg.rect(f"bar {kind}", left, top + shift, width, 8))
-            marks.append(svg.text(f"{share:.0%}", "tick end small", WIDTH, top + shift + 8))
+            marks.append(svg.rect("slot", left, top + shift, right - left, 10))
+            marks.append(svg.rect(f"bar {kind}", left, top + shift, width, 10))
+            marks.append(svg.text(percent(share, 0), "tick end small", WIDTH, top + shift + 9))
     return svg.draw(WIDTH, 8 + pitch * len(pairs), label, *marks)

@@ -92,7 +92,9 @@ def _facts(samples: pd.DataFrame, scores: pd.DataFrame, meta: Meta) -> list[str]
     """The line under the title: what was scored, on what, when."""
     facts = []
     if len(samples):
-        facts.append(f"{samples['sample'].nunique():,} images per victim")
+        counts = samples.groupby("victim")["sample"].nunique()
+        numbers = [f"{count:,}" for count in sorted({counts.min(), counts.max()})]
+        facts.append(f"{' to '.join(numbers)} images per victim")
     if len(scores):
         count = len(scores.loc[scores["kind"] == "compute", "attack"].unique())
         facts.append(f"{count} compute attack{'' if count == 1 else 's'}")
@@ -112,8 +114,20 @@ def _provenance(samples: pd.DataFrame, meta: Meta) -> list[tuple[str, str]]:
         ("Data", meta.get("data")),
         ("Seeds", ", ".join(map(str, seeds)) if isinstance(seeds, list | tuple) else seeds),
         ("Created", words.moment(meta["created"]) if meta.get("created") else None),
-        *((key.capitalize() if key != "cpu" else "CPU", value) for key, value in machine.items()),
+        *((_fact(key), value) for key, value in machine.items()),
         ("Versions", " · ".join(f"{name} {value}" for name, value in versions.items())),
         ("Rows", f"{len(samples):,} (victim × attack × ε × seed × image)"),
     ]
-    return [(name, "not recorded" if value in (None, "") else str(value)) for name, value in pairs]
+    return [(name, _told(value)) for name, value in pairs]
+
+
+def _fact(key: str) -> str:
+    """The name of a fact about the machine: "device_name" -> "Device name"."""
+    text = key.replace("_", " ")
+    return text.upper() if key in ("cpu", "cuda") else f"{text[0].upper()}{text[1:]}"
+
+
+def _told(value: object) -> str:
+    if value in (None, ""):
+        return "not recorded"
+    return words.decimal(value, 1) if isinstance(value, float) else str(value)

@@ -39,6 +39,8 @@ def test_same_names_are_told_apart_and_compared(two: dict[str, Evaluation]) -> N
         "before: effattack run --samples 100",
     ):
         assert words in page.text, words
+    few = Evaluation(two["after"].samples.query("sample < 20"), two["after"].meta)
+    assert "20 to 30 images per victim" in render(*joined({**two, "after": few}).report())
     checks = joined(two).meta["checks"]
     assert {check["victim"] for check in checks} >= {"digits_cnn_early_exit (after)"}
 
