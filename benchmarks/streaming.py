@@ -84,7 +84,7 @@ def measured(count: int, folder: Path) -> dict[str, float]:
 
 
 def main() -> None:
-    print(f"{'images':>8} {'rows':>9} {'pixels/MB':>10} {'start/MB':>9} {'peak/MB':>8}")
+    print("| images | rows | pixels, MB | start, MB | peak, MB |\n|---:|---:|---:|---:|---:|")
     for count in [int(text) for text in sys.argv[1:]] or COUNTS:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
@@ -94,8 +94,8 @@ def main() -> None:
             found = json.loads(done.stdout.splitlines()[-1])
         pixels = count * np.prod(SHAPE) * 4 / 1e6
         print(
-            f"{count:8,} {found['rows']:9,} {pixels:10,.0f} {found['start']:9,.0f} "
-            f"{found['peak']:8,.0f}",
+            f"| {count:,} | {found['rows']:,} | {pixels:,.0f} | {found['start']:,.0f} "
+            f"| {found['peak']:,.0f} |",
             flush=True,
         )
 
