@@ -1,15 +1,15 @@
-"""What a sweep costs beside its cells: ``python benchmarks/sweep.py [--no-ray]``.
+"""What a sweep costs beside its cells: ``python benchmarks/sweep.py [--seeds N]``.
 
 Cells per hour with one and two processes, the overhead of store and journal per cell, Ray's start
 and its cost per task, and from these, on paper, a study of 20 victims x 15 attacks x 4 budgets x
-3 seeds x 50,000 images on 8, 64 and 512 GPUs. Run it on a quiet machine.
+3 seeds x 50,000 images on 8, 64 and 512 GPUs. Run it on a quiet machine. Two cells per seed.
 """
 
 from __future__ import annotations
 
+import argparse
 import math
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +22,7 @@ import pandas as pd
 from effattack.execution import Outcome
 from effattack.executors import Executor
 from effattack.executors.in_process import InProcess
+from effattack.executors.ray import Ray
 from effattack.executors.workers import Workers
 from effattack.plans import Cell
 from effattack.scheduling import outcomes
@@ -31,25 +32,27 @@ from effattack.sweep import Sweep
 SWEEP = Sweep(
     victims=("digits_cnn_early_exit",),
     attacks=("Slowdown",),
-    seeds=tuple(range(6)),
     samples=40,
     slice=20,
     timed=0,
 )
 VICTIMS, ATTACKS, BUDGETS, SEEDS, IMAGES = 20, 15, 4, 3, 50_000
-SLICE = 500
-GRADIENTS, GPU_RATE = 50, 1_500.0
-"""Gradient evaluations per image and attack; how many a GPU does per second: an assumption, for a
-ViT-S at 224 x 224 on one H100-class GPU; put in what you measure."""
+SLICE, TIMED = 500, 16
+GRADIENTS = 50
+"""Gradient evaluations per image and attack."""
+GPU_RATE = 1_500.0
+"""Assumed: gradient evaluations per second and GPU; put in what you measure."""
+TIMED_PASSES, TIMED_SECONDS, TIMING_START = 12, 0.02, 2.0
+"""Assumed: passes over the timed images, seconds per image, seconds to warm up per timing."""
 
 
-def attack_cells() -> list[Cell]:
-    return [cell for cell in SWEEP.plan()[0].cells if cell.spec.attack == "Slowdown"]
+def attack_cells(seeds: int = 1) -> list[Cell]:
+    sweep = replace(SWEEP, seeds=tuple(range(seeds)))
+    return [cell for cell in sweep.plan()[0].cells if cell.spec.attack == "Slowdown"]
 
 
-def rate(executor: Executor) -> tuple[float, float]:
-    """Cells per hour once warm, and seconds until the first cell is done."""
-    cells = attack_cells()
+def rate(executor: Executor, cells: list[Cell]) -> tuple[float, float]:
+    """Cells per hour once warm, and seconds until the first two cells are done."""
     with tempfile.TemporaryDirectory() as name, executor:
         store, started = Store(Path(name)), time.perf_counter()
         warm = [replace(cell, spec=replace(cell.spec, seed=99)) for cell in cells[:2]]
@@ -90,8 +93,6 @@ def store_overhead(count: int = 50) -> float:
 
 def ray_costs(count: int = 200) -> tuple[float, float]:
     """Seconds until a local cluster is there; and per empty task, one after the other."""
-    from effattack.executors.ray import Ray
-
     started = time.perf_counter()
     with Ray(cores=1) as executor:
         executor.place("cpu")
@@ -102,46 +103,63 @@ def ray_costs(count: int = 200) -> tuple[float, float]:
         return there, (time.perf_counter() - started) / count
 
 
-def study(overhead: float) -> None:
-    """The full study on paper."""
+def study(overhead: float, task: float) -> None:
+    """The full study on paper.
+
+    Args:
+        overhead: measured seconds of store and journal per cell.
+        task: measured seconds of Ray per task, all on the driver.
+    """
     configurations = VICTIMS * ATTACKS * BUDGETS * SEEDS
     cells = configurations * math.ceil(IMAGES / SLICE)
     gradients = configurations * IMAGES * GRADIENTS
-    timings = configurations * 16 * 12 * 0.02 + configurations * 2.0
+    alone = configurations * (TIMED * TIMED_PASSES * TIMED_SECONDS + TIMING_START) / 3600
     print(
-        f"\n{configurations:,} configurations x {IMAGES:,} images: {cells:,} cells of {SLICE}, "
-        f"{gradients:.2g} gradient evaluations, at {GPU_RATE:,.0f} per second and GPU"
+        f"\nOn paper: {configurations:,} configurations x {IMAGES:,} images, {cells:,} cells of "
+        f"{SLICE}, {gradients:.2g} gradient evaluations.\n"
+        f"measured: {overhead * 1e3:.1f} ms of store and {task * 1e3:.1f} ms of Ray per cell\n"
+        f"assumed: {GPU_RATE:,.0f} gradient evaluations per second and GPU; {TIMED} timed images, "
+        f"{TIMED_PASSES} passes of {TIMED_SECONDS * 1e3:.0f} ms, {TIMING_START:g} s to warm up\n\n"
+        "| GPUs | attacks, hours | store, hours | timings, hours | GPUs busy with attacks "
+        "| driver busy |\n|---:|---:|---:|---:|---:|---:|"
     )
-    print(f"{'GPUs':>5} {'attacks/h':>10} {'store/h':>8} {'timing/h':>9} {'busy':>6}")
     for gpus in (8, 64, 512):
         attacks = gradients / GPU_RATE / gpus / 3600
         stored = cells * overhead / gpus / 3600
-        alone = timings / 3600
         busy = attacks / (attacks + stored + alone)
-        print(f"{gpus:5} {attacks:10,.1f} {stored:8,.2f} {alone:9,.1f} {busy:6.0%}")
+        driver = cells * task / 3600 / (attacks + stored)
+        print(
+            f"| {gpus} | {attacks:,.1f} | {stored:,.2f} | {alone:,.1f} | {busy:.0%} "
+            f"| {driver:.1%} |"
+        )
 
 
 def main() -> None:
-    rates = {"in-process": rate(InProcess())[0]}
-    print(f"{'executor':14} {'cells/h':>9} {'speed-up':>9} {'first cell/s':>13}")
-    print(f"{'in-process':14} {rates['in-process']:9,.0f}")
-    makers: dict[str, Callable[[int], Executor]] = {"workers": Workers}
-    if "--no-ray" not in sys.argv:
-        from effattack.executors.ray import Ray
-
-        makers["ray"] = lambda count: Ray(cores=count)
-    for name, make in makers.items():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=6, metavar="N")
+    cells = attack_cells(parser.parse_args().seeds)
+    alone = rate(InProcess(), cells)[0]
+    print(f"{len(cells)} cells of {SWEEP.slice} images\n")
+    print("| executor | cells/h | speed-up | first two cells, s |\n|---|---:|---:|---:|")
+    print(f"| in process | {alone:,.0f} | | |", flush=True)
+    executors: dict[str, Callable[[int], Executor]] = {
+        "workers": Workers,
+        "Ray": lambda count: Ray(cores=count),
+    }
+    for name, make in executors.items():
+        single = 0.0
         for count in (1, 2):
-            found, first = rate(make(count))
-            rates[f"{name} {count}"] = found
-            ratio = found / rates[f"{name} 1"]
-            print(f"{name + f' x {count}':14} {found:9,.0f} {ratio:9.2f} {first:13.1f}", flush=True)
+            found, first = rate(make(count), cells)
+            single = single or found
+            print(
+                f"| {name}, {count} | {found:,.0f} | {found / single:.2f} | {first:.1f} |",
+                flush=True,
+            )
     overhead = store_overhead()
-    print(f"\nstore and journal: {overhead * 1e3:.1f} ms per cell")
-    if "--no-ray" not in sys.argv:
-        start, task = ray_costs()
-        print(f"Ray: {start:.1f} s until a task ran, {task * 1e3:.1f} ms per task")
-    study(overhead)
+    print(f"\nstore and journal: {overhead * 1e3:.1f} ms per cell", flush=True)
+    start, task = ray_costs()
+    print(f"Ray: {start:.1f} s until a task ran, {task * 1e3:.1f} ms per task", flush=True)
+    study(overhead, task)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -56,7 +56,7 @@ class Arrays(Data):
 
     def rows(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
         span = slice(indices.start, indices.stop) if isinstance(indices, range) else list(indices)
-        return as_tensors(np_copy(self.images[span]), np_copy(self.labels[span]), "the data")
+        return as_tensors(taken(self.images, span), taken(self.labels, span), "the data")
 
 
 class Spread(Data):
@@ -240,9 +240,19 @@ def as_tensors(images: Any, labels: Any, source: str) -> tuple[Tensor, Tensor]:
     return images, labels.long() if integer else labels
 
 
-def np_copy(rows: Any) -> Any:
-    """Rows of an array on the disk, in memory; others as they are."""
-    return np.array(rows) if isinstance(rows, np.memmap) else rows
+def taken(array: Any, rows: slice | list[int]) -> Any:
+    """Rows of an array, in memory.
+
+    One on the disk is mapped anew each time: pages once looked at count as memory in use for as
+    long as their mapping lasts.
+    """
+    if not isinstance(array, np.memmap):
+        return array[rows]
+    order: Literal["C", "F"] = "C" if array.flags.c_contiguous else "F"
+    assert array.filename is not None
+    return np.array(
+        np.memmap(array.filename, array.dtype, "r", array.offset, array.shape, order)[rows]
+    )
 
 
 def _of_picture(picture: Image.Image, *, grey: bool) -> Tensor:

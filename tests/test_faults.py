@@ -25,12 +25,15 @@ from faulty import BAD, TOY, needs_ray
 from effattack.errors import CellError
 from effattack.evaluation import Evaluation
 from effattack.executors import Executor
+from effattack.executors.cluster import RETRIES, surroundings
+from effattack.executors.ray import Ray
 from effattack.executors.workers import ATTEMPTS, Workers
 from effattack.store import Store
 from effattack.sweep import complete
 
 FULL = os.environ.get("EFFATTACK_FULL_FAULTS") == "1"
 KILLS = 20 if FULL else 2
+only_in_full = pytest.mark.skipif(not FULL, reason="in the full form only")
 CELLS = 49
 PATIENCE = 300.0
 DRIVER = """
@@ -94,9 +97,12 @@ def test_two_drivers_share_the_work(tmp_path: Path, undisturbed: pd.DataFrame) -
     assert len({entry["pid"] for entry in store.journal}) == 2
 
 
-def test_cells_that_raise_hang_or_eat_all_memory(tmp_path: Path) -> None:
+@pytest.mark.parametrize("where", ["workers", pytest.param("ray", marks=[needs_ray, only_in_full])])
+def test_cells_that_raise_hang_or_eat_all_memory(tmp_path: Path, where: str) -> None:
+    timeout = 60 if FULL else 15
+    executor = Workers(1, timeout=timeout) if where == "workers" else Ray(cores=2, timeout=timeout)
     store = Store(tmp_path / "cells")
-    evaluation, failures = complete(BAD.plan(), store, Workers(1, timeout=60 if FULL else 15))
+    evaluation, failures = complete(BAD.plan(), store, executor)
     raised, hung, hungry = sorted(failures, key=lambda text: ("Arith" not in text, "Mem" in text))
     assert raised == "ArithmeticError: no answer to this image"
     assert "it took longer than the timeout of" in hung
@@ -173,9 +179,6 @@ def kill_one(store: Store, title: str) -> bool:
 def test_ray_stays_on_the_loopback_and_survives_lost_workers(
     tmp_path: Path, undisturbed: pd.DataFrame
 ) -> None:
-    from effattack.executors.cluster import RETRIES
-    from effattack.executors.ray import Ray
-
     open_to: set[str] = set()
 
     class Watched(Ray):
@@ -221,8 +224,6 @@ def test_an_existing_ray_cluster_that_loses_a_node(
 
 def ray_settings() -> dict[str, str]:
     """Of a cluster that stays on the loopback, and of its drivers."""
-    from effattack.executors.cluster import surroundings
-
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     return {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", **token, **surroundings()}
 

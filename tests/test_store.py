@@ -88,6 +88,13 @@ def test_a_store_of_a_newer_version(store: Store) -> None:
         Store(store.folder)
 
 
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"format": "x"}'])
+def test_a_store_that_does_not_tell_its_version(store: Store, text: str) -> None:
+    (store.folder / "store.json").write_text(text)
+    with pytest.raises(UsageError, match=r"store.json is damaged: remove it"):
+        Store(store.folder)
+
+
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(UsageError, match=r"cannot write to .*--out"):

@@ -18,6 +18,7 @@ from toys import LinearSaver, grey_images
 from effattack.cli import main
 from effattack.errors import UsageError
 from effattack.evaluation import Evaluation, evaluate
+from effattack.executors.ray import Ray
 from effattack.executors.workers import Workers
 from effattack.store import Store
 from effattack.sweep import Sweep
@@ -219,18 +220,14 @@ def speak_of_something_else(server: socket.socket) -> None:
 
 @needs_ray
 def test_timing_is_never_on_a_share_of_a_gpu() -> None:
-    from effattack.executors.ray import Ray
-
     executor = Ray(gpus=0.5)
-    executor.check("cuda", timed=False)
+    executor.check("cpu", timed=True)
     with pytest.raises(UsageError, match=r"gpus = 0.5 would share a GPU, and timing owns"):
         executor.check("cuda", timed=True)
 
 
 @needs_ray
 def test_rows_are_the_same_wherever_cells_run(tmp_path: Path) -> None:
-    from effattack.executors.ray import Ray
-
     sweep = Sweep(("digits_cnn_early_exit",), ("Slowdown(steps=3)",), samples=6, slice=3, timed=2)
     here = sweep.run(tmp_path / "here").samples
     measured = [*sorted(c for c in here if "seconds" in c), "clock", "environment"]

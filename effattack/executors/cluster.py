@@ -50,9 +50,10 @@ def joined(address: str | None, cores: int | None) -> Any:
     try:
         ray.init(address, runtime_env={"env_vars": variables}, **quiet)
     except (OSError, RuntimeError, ValueError) as error:
+        said = " ".join(str(error).split())
         raise UsageError(
-            f"cannot join the Ray cluster at {address} ({last_line(error)}): run effattack on a "
-            "node of it, with the same Ray and Python"
+            f"cannot join the Ray cluster at {address} ({said}): run effattack on a node of it, "
+            "with the same Ray and Python"
         ) from error
     return ray
 
@@ -63,11 +64,6 @@ def surroundings() -> dict[str, str]:
     if _amdsmi_breaks():
         paths.insert(0, str(_ABSENT))
     return {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
-
-
-def last_line(error: Exception) -> str:
-    """What Ray says in the end, after its traceback."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[-1]
 
 
 @contextmanager

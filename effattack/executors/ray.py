@@ -9,13 +9,15 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from copy import copy
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from effattack.errors import CellError, UsageError
 from effattack.execution import Outcome
-from effattack.executors.cluster import RETRIES, joined, last_line, reach
+from effattack.executors import check_local
+from effattack.executors.cluster import RETRIES, joined, reach
 from effattack.executors.replies import reply, understood
 from effattack.executors.tickets import written
 from effattack.measure.environment import device_name
@@ -47,11 +49,13 @@ class Ray:
         self.address, self.gpus = address, 1.0 if gpus is None else gpus
         self.cores, self.timeout = cores, timeout
         self._ray: Any = None
+        self._task: Any = None
         self._limit: int | None = None
         self._node: str | None = None
 
     def __enter__(self) -> Ray:
         self._ray = joined(self.address, self.cores)
+        self._task = self._ray.remote(_task)
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -69,16 +73,21 @@ class Ray:
                 f"gpus = {self.gpus:g} would share a GPU, and timing owns its device: use 1, or "
                 "time nothing (timed = 0) and time in a run of its own"
             )
-        if self.address is not None:
+        if self.address is None:
+            check_local(device)
+        else:
             reach(self.address)
 
     def run(self, cells: Iterable[Cell], shelf: Shelf) -> Iterator[Outcome]:
         if not isinstance(shelf, Store):
             raise UsageError("Ray's workers share a store on the disk: give the folder of one")
         waiting = list(cells)[::-1]
+        for cell in waiting[-1:]:
+            self._check_node_for(cell.spec.device)
         running: dict[Any, tuple[Cell, float]] = {}
         while waiting or running:
-            while waiting and len(running) < self._slots(waiting[-1]):
+            slots = self._slots(waiting[-1]) if waiting else 0
+            while waiting and len(running) < slots:
                 cell = waiting.pop()
                 running[self._submit(cell, shelf)] = cell, time.monotonic()
             finished, _ = self._ray.wait(list(running), timeout=1.0)
@@ -93,24 +102,32 @@ class Ray:
 
     @contextmanager
     def alone(self) -> Iterator[Ray]:
-        single = Ray(self.address, gpus=1.0, timeout=self.timeout)
-        single._ray, single._limit, single._node = self._ray, 1, self._node
+        single = copy(self)
+        single.gpus, single._limit = 1.0, 1
         yield single
 
     def place(self, device: str) -> str:
         """Timings stay on the node that answers, as long as it is there."""
+        self._check_node_for(device)
         ask = self._ray.remote(num_cpus=1, num_gpus=float(device != "cpu"))(_where)
         name, self._node = self._ray.get(ask.remote(device))
         return str(name)
 
+    def _check_node_for(self, device: str) -> None:
+        """Refuse a device that no node has: Ray would wait for one."""
+        if device != "cpu" and not self._ray.cluster_resources().get("GPU"):
+            raise UsageError(
+                'no node of the Ray cluster has a GPU: start one that has, or write device = "cpu"'
+            )
+
     def _submit(self, cell: Cell, store: Store) -> Any:
         gpus = 0.0 if cell.spec.device == "cpu" else self.gpus
-        options = {"num_cpus": 1, "num_gpus": gpus, "max_retries": RETRIES}
+        options: dict[str, Any] = {"num_cpus": 1, "num_gpus": gpus, "max_retries": RETRIES}
         if self._node is not None and self._limit == 1:
             strategies = self._ray.util.scheduling_strategies
             stay = strategies.NodeAffinitySchedulingStrategy(self._node, soft=True)
             options["scheduling_strategy"] = stay
-        return self._ray.remote(**options)(_task).remote(written(cell), str(store.folder))
+        return self._task.options(**options).remote(written(cell), str(store.folder))
 
     def _slots(self, cell: Cell) -> int:
         """How many cells fit on the cluster as it is now."""
@@ -123,8 +140,11 @@ class Ray:
     def _outcome(self, task: Any, cell: Cell, store: Store) -> Outcome:
         try:
             return understood(self._ray.get(task), cell)
+        except self._ray.exceptions.RayTaskError as error:  # ends with what the task raised
+            reason = str(error).strip().splitlines()[-1]
         except self._ray.exceptions.RayError as error:
-            return _failed(cell, f"Ray gave it up: {last_line(error)}", store)
+            reason = f"Ray gave it up: {str(error).strip().splitlines()[0]}"
+        return _failed(cell, reason, store)
 
 
 def _task(ticket: str, folder: str) -> str:

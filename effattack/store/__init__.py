@@ -63,7 +63,7 @@ class Store:
             (self.folder / "claims").mkdir(exist_ok=True)
             if not about.exists():
                 replaced(about, json.dumps({"format": FORMAT}).encode())
-        found = json.loads(about.read_bytes()).get("format")
+        found = _format(about)
         if found != FORMAT:
             raise UsageError(
                 f"{folder} was written by a newer effattack (format {found}, this one knows "
@@ -147,6 +147,20 @@ class Memory:
 
     def claim(self, spec: CellSpec) -> AbstractContextManager[bool]:
         return nullcontext(True)
+
+
+def _format(about: Path) -> int:
+    """The version that a store names.
+
+    Raises:
+        UsageError: if it names none.
+    """
+    try:
+        return int(json.loads(about.read_bytes())["format"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise UsageError(
+            f"{about} is damaged: remove it, and --verify runs what is damaged beside it again"
+        ) from error
 
 
 def _sha256(data: bytes) -> str:

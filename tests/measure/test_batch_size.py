@@ -13,8 +13,8 @@ from toys import LinearSaver, grey_images
 from effattack import evaluate, execution
 from effattack.attacks import Slowdown, build
 from effattack.baselines import Baseline
+from effattack.changes import compare
 from effattack.cli import main
-from effattack.comparison import compare
 from effattack.errors import UsageError
 from effattack.evaluation import Evaluation
 from effattack.executors import tickets
