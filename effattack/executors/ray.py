@@ -62,12 +62,12 @@ class Ray:
         self._ray.shutdown()
 
     def check(self, device: str, timed: bool) -> None:
-        if find_spec("ray") is None:
-            raise UsageError("Ray is not installed: pip install 'effattack[ray]'")
         if self.timeout is not None and self.timeout <= 0:
             raise UsageError(f"timeout = {self.timeout:g}: it must be positive")
         if not self.gpus > 0 or (self.gpus > 1 and self.gpus % 1):
             raise UsageError(f"gpus = {self.gpus:g}: a cell takes a whole GPU, or a share of one")
+        if find_spec("ray") is None:
+            raise UsageError("Ray is not installed: pip install 'effattack[ray]'")
         if device == "cuda" and timed and self.gpus < 1:
             raise UsageError(
                 f"gpus = {self.gpus:g} would share a GPU, and timing owns its device: use 1, or "
