@@ -65,6 +65,28 @@ def test_an_npz_stays_on_the_disk(tmp_path: Path) -> None:
         assert torch.equal(data.read(2, 5)[1], LABELS[2:5])
 
 
+def test_what_was_read_from_an_npz_is_let_go(tmp_path: Path) -> None:
+    path = tmp_path / "large.npz"
+    np.savez(path, images=np.ones((64, 3, 64, 64), np.float32), labels=np.zeros(64, int))
+    images, labels = open_npz(path)
+    assert in_memory(path) == 0
+    Arrays(images, labels).read(0, 64)
+    assert in_memory(path) == 0
+    assert images.sum() == images.size  # looked at through its own mapping, it stays
+    assert in_memory(path) > 2**10
+
+
+def in_memory(path: Path) -> int:
+    """KiB of a mapped file that are in the memory of this process."""
+    found, inside = 0, False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if "-" in line.split()[0]:
+            inside = line.endswith(str(path))
+        elif inside and line.startswith("Rss:"):
+            found += int(line.split()[1])
+    return found
+
+
 def test_a_factory_of_something_else() -> None:
     with pytest.raises(UsageError, match=r"must return images and labels, a data set or a loader"):
         Source("effattack.measure.environment:usable_cores", (1, 4, 4)).open()
