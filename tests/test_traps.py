@@ -260,7 +260,7 @@ def test_a_universal_attack_costs_nothing_more_per_image() -> None:
 
 def test_a_victim_in_training_mode_is_attacked_and_scored_in_eval_mode() -> None:
     victim = LinearSaver()
-    victim.base.insert(1, nn.Dropout(0.9))
+    victim.saver = nn.Sequential(nn.Dropout(0.9), victim.saver)  # in training mode, gates flip
     images = grey_images(8)
     expected = rows(victim.eval(), images, "Slowdown")
     with pytest.warns(UserWarning, match="training mode"):

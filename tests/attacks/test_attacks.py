@@ -229,7 +229,7 @@ class Exploding(LinearSaver):
     def trace(self, images: Tensor) -> Trace:
         random.random(), np.random.rand(), torch.rand(1)
         self.calls += 1
-        if self.calls > 3:
+        if self.calls > 2:
             raise RuntimeError("in the middle")
         return super().trace(images)
 
@@ -294,10 +294,12 @@ def test_a_family_does_not_vouch_for_what_an_attack_needs(attack: type[Attack]) 
 
 
 def test_slowdown_needs_gates(int8: Victim, digit_images: Tensor) -> None:
-    with pytest.raises(NotApplicable, match=r"no gates \(its MACs are constant\).*accuracy"):
+    with pytest.raises(
+        NotApplicable, match=r"no gates \(its MACs are constant\).*torchattacks\.PGD"
+    ):
         Slowdown(int8)(digit_images[:2])
     opaque = Opaque(LinearSaver(), (1, 4, 4), name="box")
-    with pytest.raises(NotApplicable, match=r"box has no gates \(it cannot be opened\)"):
+    with pytest.raises(NotApplicable, match=r"\(it cannot be opened\).*QueryAttack"):
         Slowdown(opaque)(grey_images(2))
 
 

@@ -119,7 +119,7 @@ def test_who_has_no_activations(attack: type[Attack]) -> None:
     assert not activation_modules(silent)
     with pytest.raises(NotApplicable, match=r"no activation modules.*F\.relu"):
         attack(silent)
-    with pytest.raises(NotApplicable, match="cannot be opened: QueryAttack"):
+    with pytest.raises(NotApplicable, match="cannot be opened; QueryAttack"):
         attack(Opaque(LinearSaver(), (1, 4, 4)))
 
 
