@@ -31,7 +31,9 @@ PUBLISHED: tuple[Objective, ...] = (
 )
 """The losses beside the house attack's: each joins where its ``check`` finds what it needs."""
 
-KAPPA, PREDICTION_WEIGHT = 0.05, 0.1
+KAPPA, FINE_KAPPA, PREDICTION_WEIGHT = 0.05, 0.001, 0.1
+"""κ of the house attack's first run, and of its second: margins of a gate whose two answers lie close
+together (SkipNet) stay below the first, which then keeps pushing gates that are open."""
 HOUSE, OTHERS, AGAIN = 150, 30, 20
 """Gradients of the house attack's first run, of all published losses together, of its second."""
 QUERIES = 30
@@ -52,8 +54,8 @@ class AutoSlow(Attack):
     As AutoAttack is for accuracy (Croce and Hein, ICML 2020, arXiv 2003.01690): a fixed ensemble
     that needs no tuning. The house attack goes first, with most of the gradients; every published
     loss that the victim shows the tensors for goes on from the best image found so far; the house
-    attack starts again from a random point; what is left is searched by queries, which need no
-    gradient and so tell masked gates from closed ones. Each image keeps what made the victim
+    attack starts again from a random point, with a finer hinge; what is left is searched by queries,
+    which need no gradient and so tell masked gates from closed ones. Each image keeps what made the victim
     execute most MACs on its hard path, and leaves as soon as that is the max.
 
     Args:
@@ -79,7 +81,7 @@ class AutoSlow(Attack):
     ) -> None:
         super().__init__(victim, budget(eps, threat), seed=seed)
         accept = kept if keep_prediction else None
-        house = house_objective(KAPPA, keep_prediction)
+        house, fine = (house_objective(k, keep_prediction) for k in (KAPPA, FINE_KAPPA))
         check_objective(house, victim)
         others = [each for each in PUBLISHED if applies(each, victim)]
         if keep_prediction:
@@ -92,7 +94,7 @@ class AutoSlow(Attack):
         self.stages = (
             Stage(house, run(HOUSE, 1.0), afresh=True),
             *(Stage(each, run(share, 0.25), afresh=False) for each in others),
-            Stage(house, run(AGAIN if others else AGAIN + OTHERS, 1.0), afresh=True),
+            Stage(fine, run(AGAIN if others else AGAIN + OTHERS, 1.0), afresh=True),
         )
         self.queries = RandomSearch(QUERIES, accept=accept)
 
