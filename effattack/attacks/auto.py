@@ -32,8 +32,8 @@ PUBLISHED: tuple[Objective, ...] = (
 """The losses beside the house attack's: each joins where its ``check`` finds what it needs."""
 
 KAPPA, FINE_KAPPA, PREDICTION_WEIGHT = 0.05, 0.001, 0.1
-"""κ of the house attack's first run, and of its second: margins of a gate whose two answers lie close
-together (SkipNet) stay below the first, which then keeps pushing gates that are open."""
+"""κ of the house attack's first run, and of its second: the margins of gates whose two answers lie
+close together (SkipNet) stay below the first, which then keeps pushing gates that are open."""
 HOUSE, OTHERS, AGAIN = 150, 30, 20
 """Gradients of the house attack's first run, of all published losses together, of its second."""
 QUERIES = 30
@@ -54,9 +54,9 @@ class AutoSlow(Attack):
     As AutoAttack is for accuracy (Croce and Hein, ICML 2020, arXiv 2003.01690): a fixed ensemble
     that needs no tuning. The house attack goes first, with most of the gradients; every published
     loss that the victim shows the tensors for goes on from the best image found so far; the house
-    attack starts again from a random point, with a finer hinge; what is left is searched by queries,
-    which need no gradient and so tell masked gates from closed ones. Each image keeps what made the victim
-    execute most MACs on its hard path, and leaves as soon as that is the max.
+    attack starts again from a random point, with a finer hinge; what is left is searched by
+    queries, which need no gradient and so tell masked gates from closed ones. Each image keeps what
+    made the victim execute most MACs on its hard path, and leaves as soon as that is the max.
 
     Args:
         victim: any victim with gates.
