@@ -316,3 +316,17 @@ def test_a_damaged_weight_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize(("text", "eps"), [("8/255", 8 / 255), ("0.03", 0.03), ("1", 1.0)])
 def test_budgets_as_they_are_written(text: str, eps: float) -> None:
     assert parse_eps(text) == eps
+
+
+def test_only_a_run_says_that_it_resumes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    def interrupted(*_: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("effattack.cli.run.run", interrupted)
+    monkeypatch.setattr("effattack.cli.doctor.run", interrupted)
+    assert main(["run"]) == main(["doctor"]) == 130
+    run, doctor = capsys.readouterr().err.splitlines()
+    assert run == "effattack: interrupted; the same command resumes after the finished cells"
+    assert doctor == "effattack: interrupted"

@@ -40,7 +40,7 @@ COMMANDS = {
     "completion": completion,
 }
 EXIT_CODES = """exit codes: 0 passed, 1 a limit was crossed or a score got worse than the baseline,
-2 wrong usage, 3 it could not be measured, 130 interrupted (the same command resumes)
+2 wrong usage, 3 it could not be measured, 130 interrupted (`effattack run` resumes)
 """
 
 
@@ -61,7 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             traceback.print_exception(error.__cause__)
         return error.exit_code
     except KeyboardInterrupt:
-        errors.print("effattack: interrupted; the same command resumes after the finished cells")
+        resumes = "; the same command resumes after the finished cells" * options.resumes
+        errors.print(f"effattack: interrupted{resumes}", **PLAIN)
         return 130
     except Exception as error:
         traceback.print_exc()
@@ -97,5 +98,5 @@ def _add_commands(parser: argparse.ArgumentParser) -> dict[str, argparse.Argumen
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         command.arguments(found[name])
-        found[name].set_defaults(handler=command.run)
+        found[name].set_defaults(handler=command.run, resumes=command is run)
     return found
