@@ -85,7 +85,12 @@ class Confidence(Thresholds):
     """
 
     def doubt(self, logits: Tensor, threshold: float) -> Tensor:
-        """log(t / (1 - t)) - log(p / (1 - p)), p the top probability."""
+        """log(t / (1 - t)) - log(p / (1 - p)), p the top probability.
+
+        The sign is that of t - p; unlike it, the slope does not underflow where the softmax
+        saturates, and as the margin is bounded by the spread of the logits, scaling all of them
+        (with t chosen anew) changes nothing.
+        """
         return log_odds(threshold) - confidence_log_odds(logits)
 
 

@@ -18,21 +18,6 @@ NEVER = 1e9
 """Beyond the log-odds of any logits, but finite."""
 
 
-def confidence_margin(logits: Tensor, threshold: float) -> Tensor:
-    """Margin (B,) in (-1, 1) of the decision "the top softmax probability is below t".
-
-    The decision is taken on log-odds, m = log(t / (1 - t)) - (z_top - logsumexp of the others),
-    and bounded as m / (s + |m|) with s the spread of the image's logits. The sign is that of
-    t - p_top; unlike it, the slope does not underflow where the softmax saturates, and scaling all
-    logits (with t chosen anew) changes nothing. t - p_top blinds gradient attacks there.
-
-    Args:
-        logits: (B, classes).
-        threshold: t.
-    """
-    return bounded(log_odds(threshold) - confidence_log_odds(logits), spread(logits))
-
-
 def confidence_log_odds(logits: Tensor) -> Tensor:
     """log(p / (1 - p)) of the top softmax probability: (B, ..., classes) -> (B, ...)."""
     top, index = logits.max(-1, keepdim=True)
@@ -61,8 +46,8 @@ def disagreement(before: Tensor, after: Tensor) -> Tensor:
     """How far two stages are from predicting two classes, each (B, ..., classes) -> (B, ...).
 
     In [-1, 1]: what separates one stage from changing its mind about the prediction of the other,
-    whichever of the two is closer to it, bounded as in :func:`confidence_margin`. Positive where
-    the predictions differ.
+    whichever of the two is closer to it, bounded by the spread of its logits. Positive where the
+    predictions differ.
     """
 
     def revolt(logits: Tensor, prediction: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from effattack.models_zoo.cascade.cascade import Cascade, TinySaver
 from effattack.models_zoo.criteria import Confidence, Criterion, Entropy, Margin, Patience
 from effattack.models_zoo.early_exit.early_exit import EarlyExit
 from effattack.models_zoo.exits import first_exit
-from effattack.models_zoo.margins import confidence_margin, disagreement, log_entropy
+from effattack.models_zoo.margins import disagreement, log_entropy
 from effattack.models_zoo.networks import convolution, pooled_head
 
 THRESHOLDED = {"confidence": Confidence, "entropy": Entropy, "margin": Margin}
@@ -131,7 +131,7 @@ class TestMargins:
         logits = (50 * torch.tensor([[5.0, 1.0, 0.0]])).requires_grad_()
         (gradient,) = torch.autograd.grad((0.7 - logits.softmax(1).amax(1)).sum(), logits)
         assert not gradient.any()
-        (gradient,) = torch.autograd.grad(confidence_margin(logits, 0.7).sum(), logits)
+        (gradient,) = torch.autograd.grad(Confidence(0.7).margin(logits[:, None]).sum(), logits)
         assert gradient.any()
 
     @pytest.mark.parametrize("criterion", EVERY, ids=repr)
