@@ -4,7 +4,7 @@
 
 How long batches of each make-up keep the server, and how long a lone request is under way beside
 that, is measured without load; then both get the same policy and the same requests at the
-same moments, and mean and 95th percentile are compared. About six minutes; it takes two cores that
+same moments, and mean and 95th percentile are compared. Three minutes; it takes two cores that
 nothing else uses. The victim must take longer for an image than the server's own Python, some
 0.1 ms per request: of a faster one (the cascade on clean digits) this would measure the server.
 """
