@@ -95,7 +95,8 @@ def to_half(victim: Victim, plan: Plan, args: argparse.Namespace, store: Store) 
     eps = max(args.eps)
     find = partial(steps_to_half, victim, images, labels, eps)
     steps = _stored(store, plan, f"steps at {eps}", find)
-    yield f"{steps:g} gradients at ε = {size_text('linf', eps)}"
+    told = f"{steps:g}" if steps < math.inf else "more than 50"
+    yield f"{told} gradients at ε = {size_text('linf', eps)}"
 
 
 def steps_to_half(victim: Victim, images: Tensor, labels: Tensor, eps: float) -> float:
