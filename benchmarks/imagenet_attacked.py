@@ -13,13 +13,13 @@ import os
 from pathlib import Path
 
 import torch
+from imagenet import crops as seen_by
 from imagenet import read
 from imagenet_victims import cascades, networks, quantized_victims, token_victims
 from torch import Tensor, nn
 
 from effattack import Victim
 from effattack.errors import UsageError
-from effattack.images import to_grid
 from effattack.models_zoo.preprocessing import Preprocess
 
 VIT, SAVER = "ViT-Tiny", "MobileNet-v1-0.5"
@@ -53,11 +53,10 @@ def photos() -> tuple[Tensor, Tensor]:
 def crops() -> tuple[Tensor, Tensor]:
     """(B, 3, 224, 224) and (B,): those that the ViT classifies right, with ATS and without."""
     images, labels = read(_folder("DATA"))
-    preprocess, vit = _networks()[VIT]
-    sizes = {"resize": preprocess.resize, "crop": preprocess.crop}
-    resized = Preprocess(**sizes, interpolation=preprocess.interpolation)(images[1::2])
+    network = _networks()[VIT]
+    preprocess, vit = network
     dense = nn.Sequential(Preprocess(preprocess.mean, preprocess.std), vit)
-    found = _right(dense, to_grid(resized.clamp(0, 1)), labels[1::2])
+    found = _right(dense, seen_by(images[1::2], network), labels[1::2])
     return _right(vit_tiny_ats(), *found)
 
 
