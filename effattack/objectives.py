@@ -91,6 +91,10 @@ class Objective(Protocol):
 class MarginHinge:
     """The house objective: Σ cost · min(margin, κ) over reached gates, over max MACs.
 
+    Of stages in a row (``trace.stage_logits``) all gates count, reached or not: their margins are
+    those of answers that every stage gives. Pushed only once it is reached, a later stage pulls the
+    earlier ones shut again.
+
     The cost of a gate is its cost-to-go, what opening it makes possible downstream. κ is the
     overshoot beyond a decision that is still rewarded: enough to be safe from rounding, no more.
 
@@ -107,7 +111,9 @@ class MarginHinge:
         total = trace.logits.new_zeros(len(trace.logits))
         for gate in trace.gates:
             push = gate.margin.clamp(max=self.kappa)
-            worth = torch.where(gate.reached, push, torch.zeros_like(push)) * gate.cost
+            if trace.stage_logits is None:
+                push = torch.where(gate.reached, push, torch.zeros_like(push))
+            worth = push * gate.cost
             total = total + worth.flatten(1).sum(1) if worth.dim() > 1 else total + worth
         return total / goal.victim.max_macs
 

@@ -85,6 +85,16 @@ def test_hinge_ignores_what_was_not_reached(goal: Goal) -> None:
     assert margin.grad.tolist() == [1.0, 0.0]
 
 
+def test_of_stages_in_a_row_the_hinge_pushes_all(goal: Goal) -> None:
+    margin = torch.tensor([-0.5, -0.25], requires_grad=True)
+    gate = a_gate(margin, reached=torch.tensor([True, False]), cost=176.0)
+    value = MarginHinge()(a_trace((gate,), stage_logits=torch.zeros(2, 2, 3)), goal)
+    assert value.tolist() == [-0.5, -0.25], "the next stage has answered, too"
+    value.sum().backward()
+    assert margin.grad is not None
+    assert margin.grad.tolist() == [1.0, 1.0]
+
+
 # − Σ over internal stages of CE(uniform, softmax)
 
 

@@ -9,8 +9,8 @@ from torch import Generator, Tensor
 from effattack.attacks.base import Attack, budget, check_objective
 from effattack.attacks.desparsify_losses import DESPARSIFY
 from effattack.attacks.quantattack_losses import NearOutliers
-from effattack.attacks.search import Best, ProjectedGradient, cosine, kept
-from effattack.attacks.slowdown import house_objective
+from effattack.attacks.search import Best, ProjectedGradient, kept
+from effattack.attacks.slowdown import house_objective, house_search
 from effattack.attacks.squares import RandomSearch
 from effattack.errors import NotApplicable
 from effattack.objectives import (
@@ -34,7 +34,7 @@ PUBLISHED: tuple[Objective, ...] = (
 KAPPA, FINE_KAPPA, PREDICTION_WEIGHT = 0.05, 0.001, 0.1
 """κ of the house attack's first run, and of its second: the margins of gates whose two answers lie
 close together (SkipNet) stay below the first, which then keeps pushing gates that are open."""
-HOUSE, OTHERS, AGAIN = 150, 30, 20
+HOUSE, OTHERS, AGAIN = 100, 30, 70
 """Gradients of the house attack's first run, of all published losses together, of its second."""
 QUERIES = 30
 
@@ -52,7 +52,7 @@ class AutoSlow(Attack):
     """House attack, published losses, a restart and a query search, one after the other.
 
     As AutoAttack is for accuracy (Croce and Hein, ICML 2020, arXiv 2003.01690): a fixed ensemble
-    that needs no tuning. The house attack goes first, with most of the gradients; every published
+    that needs no tuning. The house attack goes first, with half of the gradients; every published
     loss that the victim shows the tensors for goes on from the best image found so far; the house
     attack starts again from a random point, with a finer hinge; what is left is searched by
     queries, which need no gradient and so tell masked gates from closed ones. Each image keeps what
@@ -86,15 +86,16 @@ class AutoSlow(Attack):
         others = [each for each in PUBLISHED if applies(each, victim)]
         if keep_prediction:
             others = [KeepPrediction(each, PREDICTION_WEIGHT) for each in others]
-        share = OTHERS // len(others) if others else 0
+        share = OTHERS // max(1, len(others))
+        again = AGAIN + OTHERS - share * len(others)
 
-        def run(steps: int, first: float) -> ProjectedGradient:
-            return ProjectedGradient(steps, cosine(first), accept=accept)
+        def search(steps: int, first: float = 1.0) -> ProjectedGradient:
+            return house_search(steps, first, accept=accept)
 
         self.stages = (
-            Stage(house, run(HOUSE, 1.0), afresh=True),
-            *(Stage(each, run(share, 0.25), afresh=False) for each in others),
-            Stage(fine, run(AGAIN if others else AGAIN + OTHERS, 1.0), afresh=True),
+            Stage(house, search(HOUSE), afresh=True),
+            *(Stage(each, search(share, 0.25), afresh=False) for each in others),
+            Stage(fine, search(again), afresh=True),
         )
         self.queries = RandomSearch(QUERIES, accept=accept)
 

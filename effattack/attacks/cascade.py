@@ -6,12 +6,12 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
-import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from effattack.attacks.base import GradientAttack, budget
-from effattack.attacks.search import ProjectedGradient, changed, cosine, kept
+from effattack.attacks.search import changed, kept
+from effattack.attacks.slowdown import house_search
 from effattack.errors import NotApplicable, UsageError
 from effattack.objectives import BatchGoal, Goal, MarginHinge
 from effattack.threats import Threat
@@ -22,7 +22,7 @@ Base = Literal["keep", "break"]
 
 @dataclass(frozen=True)
 class DefeatSavers:
-    """Margin hinge over the gates of all stages, reached or not, and a word on the last model.
+    """Margin hinge over the gates of all stages, and a word on the last model.
 
     Of the cross-entropy of the last model to ``goal.prediction``, ``weight`` times is taken away
     ("keep") or added ("break"); added no further than log(classes) + κ, where the class is less
@@ -44,8 +44,7 @@ class DefeatSavers:
 
     def __call__(self, trace: Trace, goal: Goal) -> Tensor:
         assert trace.stage_logits is not None
-        all_asked = tuple(g._replace(reached=torch.ones_like(g.reached)) for g in trace.gates)
-        slow = MarginHinge(self.kappa)(trace._replace(gates=all_asked), goal)
+        slow = MarginHinge(self.kappa)(trace, goal)
         base = trace.stage_logits[:, -1]
         loss = F.cross_entropy(base, goal.prediction, reduction="none")
         if self.base == "keep":
@@ -56,13 +55,12 @@ class DefeatSavers:
 class CascadeAttack(GradientAttack):
     """Defeats the saver and every later stage, and keeps or breaks the base's prediction.
 
-    Ours; none is published. Against :class:`effattack.attacks.slowdown.Slowdown` with
-    ``keep_prediction`` it differs in two things. Every stage is pushed from the first step on, also
-    those that are not reached yet. And the prediction that counts is the last model's on the clean
-    image, whose answer it will be, not that of the cascade, which the saver may have given: kept,
-    the answer is the one of a service that never used a saver; only iterates that give it are
-    accepted. Broken, slow and wrong is wanted at once: work comes first, and an image that does the
-    most goes on until its prediction has changed, too.
+    Ours; none is published. As in :class:`effattack.attacks.slowdown.Slowdown`, every stage is
+    pushed from the first step on. Other than there, the prediction that counts is the last model's
+    on the clean image, whose answer it will be, not that of the cascade, which the saver may have
+    given: kept, the answer is the one of a service that never used a saver; only iterates that give
+    it are accepted. Broken, slow and wrong is wanted at once: work comes first, and an image that
+    does the most goes on until its prediction has changed, too.
 
     Args:
         victim: a cascade, or an early-exit network: its last exit is the base.
@@ -101,9 +99,8 @@ class CascadeAttack(GradientAttack):
             victim,
             budget(eps, threat),
             DefeatSavers(base, kappa, weight),
-            ProjectedGradient(
+            house_search(
                 steps,
-                cosine(1.0),
                 restarts=restarts,
                 accept=kept if base == "keep" else None,
                 ask=changed if base == "break" else None,

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from effattack.attacks.base import GradientAttack, budget
-from effattack.attacks.search import ProjectedGradient, cosine, wrong
+from effattack.attacks.search import wrong
+from effattack.attacks.slowdown import house_search
 from effattack.objectives import Goal, MarginHinge, Objective
 from effattack.threats import Threat
 from effattack.victim import Trace, Victim
@@ -81,6 +82,6 @@ class SlowAndWrong(GradientAttack):
             victim,
             budget(eps, threat),
             AlsoWrong(MarginHinge(kappa), weight, kappa),
-            ProjectedGradient(steps, cosine(1.0), restarts=restarts, accept=wrong),
+            house_search(steps, restarts=restarts, accept=wrong),
             seed,
         )

@@ -92,6 +92,9 @@ class ProjectedGradient:
         random_start: start at a random point of the budget, not at the clean image.
         restarts: independent runs.
         accept: which iterates count; None: all.
+        momentum: how much of the last direction is kept (Dong et al., "Boosting Adversarial Attacks
+            with Momentum", CVPR 2018, arXiv 1710.06081): directions add up gradients of a mean
+            magnitude of 1, each image's own.
         ask: what is asked beside work, of equal work the second criterion; None: nothing. An image
             is left alone only once it does the most work and what is asked holds.
     """
@@ -100,10 +103,13 @@ class ProjectedGradient:
     schedule: Schedule
     random_start: bool = True
     restarts: int = 1
+    momentum: float = 0.0
     accept: Acceptance | None = None
     ask: Acceptance | None = None
 
     def __post_init__(self) -> None:
+        if not 0 <= self.momentum <= 1:
+            raise UsageError(f"momentum = {self.momentum}: give a share in [0, 1]")
         if self.steps < 1 or self.restarts < 1:
             raise UsageError(
                 f"steps = {self.steps} and restarts = {self.restarts} must be at least 1: a search "
@@ -152,11 +158,11 @@ class ProjectedGradient:
             restart: its number, for the callback.
         """
         rows = torch.arange(len(clean), device=clean.device)
-        whole, iterate = goal, start
+        whole, iterate, heading = goal, start, torch.zeros_like(start)
         for step in range(self.steps + 1):
             if (going := unfinished(best, rows, whole)) is not None:
                 rows, iterate, threat = rows[going], iterate[going], threat.rows(going)
-                clean, goal = clean[going], goal.rows(going)
+                clean, goal, heading = clean[going], goal.rows(going), heading[going]
                 if len(rows) == 0:
                     return
             images = threat.on_grid(iterate, clean).detach()
@@ -169,9 +175,16 @@ class ProjectedGradient:
             goal.callback(Step(restart, step, self.steps, best.macs, best.value))
             if last:
                 return
-            gradient = input_gradient(value, images, trace)
+            heading = self.turned(heading, input_gradient(value, images, trace))
             size = self.schedule(step / self.steps)
-            iterate = threat.project(threat.ascend(iterate, gradient, size), clean)
+            iterate = threat.project(threat.ascend(iterate, heading, size), clean)
+
+    def turned(self, heading: Tensor, gradient: Tensor) -> Tensor:
+        """The next direction, after one gradient more; both (B, *input_shape)."""
+        if not self.momentum:
+            return gradient
+        size = gradient.abs().flatten(1).mean(1).clamp_min(torch.finfo(gradient.dtype).tiny)
+        return self.momentum * heading + gradient / size.view(-1, *[1] * (gradient.dim() - 1))
 
     def _accepted_macs(self, trace: Trace, goal: Goal) -> Tensor:
         macs = safe_macs(trace) - self._unasked(trace, goal)

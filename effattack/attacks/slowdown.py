@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from effattack.attacks.base import GradientAttack, budget
-from effattack.attacks.search import ProjectedGradient, cosine, kept
+from effattack.attacks.search import Acceptance, ProjectedGradient, cosine, kept
 from effattack.attacks.training import Steepest, Training
 from effattack.attacks.universal import UniversalAttack
 from effattack.objectives import KeepPrediction, MarginHinge, Objective
@@ -17,8 +17,22 @@ def house_objective(kappa: float, keep_prediction: bool) -> Objective:
     return KeepPrediction(hinge, 0.1) if keep_prediction else hinge
 
 
+def house_search(
+    steps: int,
+    first: float = 1.0,
+    *,
+    restarts: int = 1,
+    accept: Acceptance | None = None,
+    ask: Acceptance | None = None,
+) -> ProjectedGradient:
+    """Projected gradient with momentum, its steps falling along a cosine from ``first`` of ε."""
+    return ProjectedGradient(
+        steps, cosine(first), restarts=restarts, momentum=0.75, accept=accept, ask=ask
+    )
+
+
 class Slowdown(GradientAttack):
-    """Margin hinge, weighted by cost-to-go, under projected gradient with cosine steps from ε.
+    """Margin hinge, weighted by cost-to-go, under projected gradient with momentum.
 
     Works on every victim with gates. With ``keep_prediction`` the objective loses 0.1 times the
     cross-entropy to the clean prediction, and only iterates that keep it are accepted: on the
@@ -54,9 +68,7 @@ class Slowdown(GradientAttack):
             victim,
             budget(eps, threat),
             house_objective(kappa, keep_prediction),
-            ProjectedGradient(
-                steps, cosine(1.0), restarts=restarts, accept=kept if keep_prediction else None
-            ),
+            house_search(steps, restarts=restarts, accept=kept if keep_prediction else None),
             seed,
         )
 

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from torch import Tensor
 from toys import LinearSaver, grey_images
 
@@ -76,6 +80,45 @@ def test_a_fraction_of_a_level_buys_nothing() -> None:
     victim, clean = LinearSaver(), grey_images(120)
     whole, more = (Slowdown(victim, eps=levels / 255)(clean) for levels in (4, 4.99))
     assert torch.equal(opened(victim, whole), opened(victim, more))
+
+
+# momentum
+
+
+@given(
+    gradients=arrays(np.float32, (4, 2, 1, 2, 2), elements=st.floats(-8, 8, width=16)),
+    factor=st.floats(1e-6, 1e6),
+    momentum=st.floats(0.1, 1),
+)
+def test_directions_add_up_gradients_of_mean_magnitude_one(
+    gradients: np.ndarray, factor: float, momentum: float
+) -> None:
+    search = ProjectedGradient(4, constant(1.0), momentum=momentum)
+    heading, scaled = torch.zeros(2, 2, 1, 2, 2)
+    expected = np.zeros((2, 1, 2, 2))
+    for gradient in gradients:
+        heading = search.turned(heading, torch.from_numpy(gradient))
+        scaled = search.turned(scaled, torch.from_numpy(gradient) * factor)
+        size = np.abs(gradient).mean((1, 2, 3), keepdims=True)
+        expected = momentum * expected + gradient / np.where(size > 0, size, 1)
+    np.testing.assert_allclose(heading, expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(scaled, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_an_image_that_leaves_takes_its_direction_with_it() -> None:
+    """What is found of an image does not depend on which others are attacked beside it."""
+    victim, clean = LinearSaver(), grey_images(30)
+    search = ProjectedGradient(6, constant(0.3), random_start=False, momentum=0.75)
+    together = spied(victim, Spy(), search)(clean)
+    alone = torch.cat([spied(victim, Spy(), search)(image) for image in clean.split(1)])
+    assert len(total_macs(victim, together).unique()) > 1, "some left before others"
+    assert torch.equal(together, alone)
+
+
+@pytest.mark.parametrize("momentum", [-0.1, 1.5])
+def test_refuses_a_momentum_that_is_no_share(momentum: float) -> None:
+    with pytest.raises(UsageError, match="momentum"):
+        ProjectedGradient(4, constant(1.0), momentum=momentum)
 
 
 # iterates are judged by executed MACs, never by the surrogate
