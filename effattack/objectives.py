@@ -223,6 +223,64 @@ class KeepPrediction:
         return self.slow(trace, goal) - self.weight * loss
 
 
+Answer = Callable[[Tensor, Goal], Tensor]
+"""How much the logits (B, classes) say what is wanted: (B,) in [-1, 1], positive if they do."""
+
+
+def prediction_leads(logits: Tensor, goal: Goal) -> Tensor:
+    """The clean prediction is kept."""
+    return _lead(logits, goal.prediction)
+
+
+def prediction_trails(logits: Tensor, goal: Goal) -> Tensor:
+    """The clean prediction is changed."""
+    return -_lead(logits, goal.prediction)
+
+
+def label_trails(logits: Tensor, goal: Goal) -> Tensor:
+    """The prediction is wrong."""
+    return -_lead(logits, goal.labels)
+
+
+@dataclass(frozen=True)
+class AlsoAnswer:
+    """Another objective plus a weight times min(answer, κ).
+
+    Unlike the cross-entropy of the papers (:class:`KeepPrediction`), it asks for nothing while the
+    answer is safe.
+
+    Args:
+        slow: the objective that raises the work.
+        answer: what is wanted of the prediction.
+        weight: of the answer against the work.
+        kappa: κ, in units of the answer.
+    """
+
+    slow: Objective
+    answer: Answer
+    weight: float = 1.0
+    kappa: float = 0.05
+
+    def check(self, trace: Trace, victim: Victim) -> None:
+        self.slow.check(trace, victim)
+
+    def __call__(self, trace: Trace, goal: Goal) -> Tensor:
+        given = self.answer(trace.logits, goal).clamp(max=self.kappa)
+        return self.slow(trace, goal) + self.weight * given
+
+
+def _lead(logits: Tensor, classes: Tensor) -> Tensor:
+    """How far classes (B,) are ahead of the best other, bounded as the margins of gates are.
+
+    m / (s + |m|), m the difference of the two logits and s the standard deviation of all.
+    """
+    chosen = classes[:, None]
+    rival = logits.scatter(1, chosen, -torch.inf).amax(1)
+    ahead = logits.gather(1, chosen)[:, 0] - rival
+    spread = logits.detach().std(1).clamp_min(torch.finfo(logits.dtype).eps)
+    return ahead / (spread + ahead.abs())
+
+
 def require_gates(trace: Trace, victim: Victim) -> None:
     """Refuse victims that show no decision.
 

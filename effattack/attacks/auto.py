@@ -14,11 +14,12 @@ from effattack.attacks.slowdown import house_objective, house_search
 from effattack.attacks.squares import RandomSearch
 from effattack.errors import NotApplicable
 from effattack.objectives import (
+    AlsoAnswer,
     BatchGoal,
-    KeepPrediction,
     Objective,
     UniformExits,
     WeightedSignificance,
+    prediction_leads,
 )
 from effattack.threats import Threat
 from effattack.victim import Victim
@@ -31,7 +32,7 @@ PUBLISHED: tuple[Objective, ...] = (
 )
 """The losses beside the house attack's: each joins where its ``check`` finds what it needs."""
 
-KAPPA, FINE_KAPPA, PREDICTION_WEIGHT = 0.05, 0.001, 0.1
+KAPPA, FINE_KAPPA = 0.05, 0.001
 """κ of the house attack's first run, and of its second: the margins of gates whose two answers lie
 close together (SkipNet) stay below the first, which then keeps pushing gates that are open."""
 HOUSE, OTHERS, AGAIN = 100, 30, 70
@@ -63,7 +64,7 @@ class AutoSlow(Attack):
         eps: l-inf budget in [0, 1] pixels.
         threat: another budget in place of ``eps``; a patch has one place per image throughout.
         keep_prediction: slow and right: only images that keep the clean prediction count, and all
-            objectives lose 0.1 times the cross-entropy to it.
+            objectives gain its lead up to κ.
         seed: of all random numbers.
 
     Raises:
@@ -85,7 +86,7 @@ class AutoSlow(Attack):
         check_objective(house, victim)
         others = [each for each in PUBLISHED if applies(each, victim)]
         if keep_prediction:
-            others = [KeepPrediction(each, PREDICTION_WEIGHT) for each in others]
+            others = [AlsoAnswer(each, prediction_leads) for each in others]
         share = OTHERS // max(1, len(others))
         again = AGAIN + OTHERS - share * len(others)
 

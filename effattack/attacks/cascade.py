@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from torch import Generator, Tensor
-from torch.nn import functional as F
 
 from effattack.attacks.base import GradientAttack, budget
 from effattack.attacks.search import changed, kept
 from effattack.attacks.slowdown import house_search
 from effattack.errors import NotApplicable, UsageError
-from effattack.objectives import BatchGoal, Goal, MarginHinge
+from effattack.objectives import (
+    AlsoAnswer,
+    BatchGoal,
+    Goal,
+    MarginHinge,
+    Objective,
+    prediction_leads,
+    prediction_trails,
+)
 from effattack.threats import Threat
 from effattack.victim import Trace, Victim
 
@@ -22,21 +28,13 @@ Base = Literal["keep", "break"]
 
 @dataclass(frozen=True)
 class DefeatSavers:
-    """Margin hinge over the gates of all stages, and a word on the last model.
-
-    Of the cross-entropy of the last model to ``goal.prediction``, ``weight`` times is taken away
-    ("keep") or added ("break"); added no further than log(classes) + κ, where the class is less
-    likely than chance and can no longer be predicted.
+    """Another objective, told of the last model's logits in the place of the cascade's.
 
     Args:
-        base: what is to become of the prediction of the last model.
-        kappa: κ of the hinge.
-        weight: of the cross-entropy.
+        objective: of the work of all stages, and the answer of the last.
     """
 
-    base: Base
-    kappa: float
-    weight: float
+    objective: Objective
 
     def check(self, trace: Trace, victim: Victim) -> None:
         if trace.stage_logits is None or not trace.gates:
@@ -44,12 +42,7 @@ class DefeatSavers:
 
     def __call__(self, trace: Trace, goal: Goal) -> Tensor:
         assert trace.stage_logits is not None
-        slow = MarginHinge(self.kappa)(trace, goal)
-        base = trace.stage_logits[:, -1]
-        loss = F.cross_entropy(base, goal.prediction, reduction="none")
-        if self.base == "keep":
-            return slow - self.weight * loss
-        return slow + self.weight * loss.clamp(max=math.log(base.shape[1]) + self.kappa)
+        return self.objective(trace._replace(logits=trace.stage_logits[:, -1]), goal)
 
 
 class CascadeAttack(GradientAttack):
@@ -68,8 +61,8 @@ class CascadeAttack(GradientAttack):
         threat: another budget in place of ``eps``.
         base: "keep" or "break" the prediction of the last model.
         steps: gradient evaluations per restart.
-        kappa: κ of the hinge, in units of the margins.
-        weight: of the cross-entropy of the last model (default: 0.1 to keep, 1 to break it).
+        kappa: κ of the hinges, in units of the margins.
+        weight: of the answer of the last model against the work.
         restarts: independent runs.
         seed: of the random start.
 
@@ -87,18 +80,17 @@ class CascadeAttack(GradientAttack):
         base: Base = "keep",
         steps: int = 50,
         kappa: float = 0.05,
-        weight: float | None = None,
+        weight: float = 1.0,
         restarts: int = 1,
         seed: int = 0,
     ) -> None:
         if base not in get_args(Base):
             raise UsageError(f"base = {base!r}: choose 'keep' or 'break'")
-        if weight is None:
-            weight = 0.1 if base == "keep" else 1.0
+        answer = prediction_leads if base == "keep" else prediction_trails
         super().__init__(
             victim,
             budget(eps, threat),
-            DefeatSavers(base, kappa, weight),
+            DefeatSavers(AlsoAnswer(MarginHinge(kappa), answer, weight, kappa)),
             house_search(
                 steps,
                 restarts=restarts,

@@ -2,46 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-import torch
-from torch import Tensor
-
 from effattack.attacks.base import GradientAttack, budget
 from effattack.attacks.search import wrong
 from effattack.attacks.slowdown import house_search
-from effattack.objectives import Goal, MarginHinge, Objective
+from effattack.objectives import AlsoAnswer, MarginHinge, label_trails
 from effattack.threats import Threat
-from effattack.victim import Trace, Victim
-
-
-@dataclass(frozen=True)
-class AlsoWrong:
-    """Another objective plus a weight times min(margin, κ) of a wrong answer.
-
-    The margin of a wrong answer is bounded as those of gates are: with m the logit of the best
-    other class minus that of the label, and s the spread of the logits, m / (s + |m|).
-
-    Args:
-        slow: the objective that raises the work.
-        weight: of the wrong answer.
-        kappa: κ, in units of the margin.
-    """
-
-    slow: Objective
-    weight: float
-    kappa: float
-
-    def check(self, trace: Trace, victim: Victim) -> None:
-        self.slow.check(trace, victim)
-
-    def __call__(self, trace: Trace, goal: Goal) -> Tensor:
-        logits, label = trace.logits, goal.labels[:, None]
-        rival = logits.scatter(1, label, -torch.inf).amax(1)
-        lead = rival - logits.gather(1, label)[:, 0]
-        spread = logits.detach().std(1).clamp_min(torch.finfo(logits.dtype).eps)
-        margin = lead / (spread + lead.abs())
-        return self.slow(trace, goal) + self.weight * margin.clamp(max=self.kappa)
+from effattack.victim import Victim
 
 
 class SlowAndWrong(GradientAttack):
@@ -81,7 +47,7 @@ class SlowAndWrong(GradientAttack):
         super().__init__(
             victim,
             budget(eps, threat),
-            AlsoWrong(MarginHinge(kappa), weight, kappa),
+            AlsoAnswer(MarginHinge(kappa), label_trails, weight, kappa),
             house_search(steps, restarts=restarts, accept=wrong),
             seed,
         )

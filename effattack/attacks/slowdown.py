@@ -6,15 +6,15 @@ from effattack.attacks.base import GradientAttack, budget
 from effattack.attacks.search import Acceptance, ProjectedGradient, cosine, kept
 from effattack.attacks.training import Steepest, Training
 from effattack.attacks.universal import UniversalAttack
-from effattack.objectives import KeepPrediction, MarginHinge, Objective
+from effattack.objectives import AlsoAnswer, MarginHinge, Objective, prediction_leads
 from effattack.threats import Threat
 from effattack.victim import Victim
 
 
 def house_objective(kappa: float, keep_prediction: bool) -> Objective:
-    """Margin hinge; if the prediction is to stay, minus 0.1 times the cross-entropy to it."""
+    """Margin hinge; with one for the prediction, if that is to stay."""
     hinge = MarginHinge(kappa)
-    return KeepPrediction(hinge, 0.1) if keep_prediction else hinge
+    return AlsoAnswer(hinge, prediction_leads) if keep_prediction else hinge
 
 
 def house_search(
@@ -34,9 +34,9 @@ def house_search(
 class Slowdown(GradientAttack):
     """Margin hinge, weighted by cost-to-go, under projected gradient with momentum.
 
-    Works on every victim with gates. With ``keep_prediction`` the objective loses 0.1 times the
-    cross-entropy to the clean prediction, and only iterates that keep it are accepted: on the
-    returned images the agreement is 100 %.
+    Works on every victim with gates. With ``keep_prediction`` the objective gains the lead of
+    the clean prediction up to κ, and only iterates that keep it are accepted: on the returned
+    images the agreement is 100 %.
 
     Args:
         victim: any victim with gates.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 import torch
 from torch import Tensor
@@ -12,7 +10,14 @@ from toys import LinearSaver, embedded, grey_images
 from effattack.attacks import CascadeAttack
 from effattack.attacks.cascade import DefeatSavers
 from effattack.errors import NotApplicable, UsageError
-from effattack.objectives import Goal
+from effattack.objectives import (
+    AlsoAnswer,
+    Answer,
+    Goal,
+    MarginHinge,
+    prediction_leads,
+    prediction_trails,
+)
 from effattack.victim import Gate, Trace, Victim
 
 
@@ -27,24 +32,26 @@ def three_stages(base: Tensor) -> tuple[Trace, Goal]:
     return trace, Goal(LinearSaver(), torch.tensor([[0.0, 1.0, 0.0]]), torch.tensor([0]))
 
 
-def test_every_stage_is_pushed_and_the_base_kept() -> None:
-    trace, goal = three_stages(torch.tensor([[0.0, 2.0, 0.0]]))
-    loss = math.log(2 + math.exp(2)) - 2
-    found = DefeatSavers("keep", 0.05, 0.1)(trace, goal)
-    assert found.item() == pytest.approx(-0.5 - 0.5 * 0.25 - 0.1 * loss)
-    assert DefeatSavers("break", 0.05, 0.1)(trace, goal).item() == pytest.approx(
-        -0.5 - 0.5 * 0.25 + 0.1 * loss
-    )
+def defeat(answer: Answer) -> DefeatSavers:
+    return DefeatSavers(AlsoAnswer(MarginHinge(0.05), answer, 0.1, 0.05))
 
 
-def test_a_broken_prediction_is_not_broken_further() -> None:
-    base = torch.tensor([[9.0, 0.0, 0.0]], requires_grad=True)
+def test_every_stage_is_pushed_and_the_base_asked() -> None:
+    trace, goal = three_stages(torch.tensor([[1.0, 0.0, 2.0]]))
+    slow, behind = -0.5 - 0.5 * 0.25, -2 / (1 + 2)
+    assert defeat(prediction_leads)(trace, goal).item() == pytest.approx(slow + 0.1 * behind)
+    assert defeat(prediction_trails)(trace, goal).item() == pytest.approx(slow + 0.1 * 0.05)
+
+
+@pytest.mark.parametrize("answer", [prediction_leads, prediction_trails])
+def test_a_safe_answer_is_not_pushed_further(answer: Answer) -> None:
+    top = 1 if answer is prediction_leads else 0
+    base = 9 * torch.eye(3)[[top]].requires_grad_()
     trace, goal = three_stages(base)
-    found = DefeatSavers("break", 0.05, 0.1)(trace, goal)
-    assert found.item() == pytest.approx(-0.625 + 0.1 * (math.log(3) + 0.05))
-    found.sum().backward()
-    assert base.grad is not None
-    assert not base.grad.any()
+    found = defeat(answer)(trace, goal)
+    assert found.item() == pytest.approx(-0.625 + 0.1 * 0.05)
+    (gradient,) = torch.autograd.grad(found.sum(), base)
+    assert not gradient.any()
 
 
 @pytest.mark.parametrize("seed", [0, 3])

@@ -6,8 +6,7 @@ import torch
 from toys import LinearSaver, grey_images
 
 from effattack.attacks import SlowAndWrong, Slowdown
-from effattack.attacks.joint import AlsoWrong
-from effattack.objectives import Goal, MarginHinge
+from effattack.objectives import AlsoAnswer, Goal, MarginHinge, label_trails
 
 
 def test_whatever_does_more_work_is_also_wrong() -> None:
@@ -37,6 +36,7 @@ def test_the_objective_rewards_a_wrong_answer_up_to_kappa() -> None:
     right = trace.logits.argmax(1)
     goals = [Goal(victim, trace.logits, labels) for labels in (right, 1 - right)]
     slow = MarginHinge()(trace, goals[0])
-    loses, wins = (AlsoWrong(MarginHinge(), 2.0, 0.05)(trace, goal) - slow for goal in goals)
+    both = AlsoAnswer(MarginHinge(), label_trails, 2.0, 0.05)
+    loses, wins = (both(trace, goal) - slow for goal in goals)
     assert (loses < 0).all()
     assert torch.allclose(wins, torch.full_like(wins, 0.1))
