@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -30,6 +31,7 @@ from effattack.measure.energy import energy_ratio
 from effattack.measure.environment import device_name
 from effattack.measure.latency import time_pairs
 from effattack.measure.statistics import Interval, median_ratio
+from effattack.objectives import Step
 from effattack.plans import Cell, Timing
 from effattack.selfchecks import check_victim
 from effattack.store import Shelf
@@ -37,6 +39,13 @@ from effattack.victim import Victim, audit
 
 SHOWN = 8
 """Images per victim and attack that the frame keeps for the report, and that are checked."""
+
+Watch = Callable[[CellSpec, Step], None]
+"""Told of every step of an attack, and whose it is."""
+
+
+def unwatched(spec: CellSpec, step: Step) -> None:
+    """Of cells that nobody watches."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +57,7 @@ class Outcome:
     error: Exception | None = None
 
 
-def perform(cell: Cell, shelf: Shelf) -> Outcome:
+def perform(cell: Cell, shelf: Shelf, watch: Watch = unwatched) -> Outcome:
     """Claim a cell, run it and store its rows; whatever it raises is its outcome.
 
     Raises:
@@ -62,7 +71,7 @@ def perform(cell: Cell, shelf: Shelf) -> Outcome:
         started = time.perf_counter()
         try:
             with threads(cell.spec.threads):
-                rows = rows_of(cell, shelf)
+                rows = rows_of(cell, shelf, watch)
         except StoreError:
             raise
         except Exception as error:  # the other cells go on
@@ -73,13 +82,15 @@ def perform(cell: Cell, shelf: Shelf) -> Outcome:
         return Outcome(cell, "done")
 
 
-def rows_of(cell: Cell, shelf: Shelf) -> pd.DataFrame:
+def rows_of(cell: Cell, shelf: Shelf, watch: Watch) -> pd.DataFrame:
     """Run a cell of any kind."""
     held = cell.maker.open(cell.spec)
     with undisturbed(held.victim):
         if isinstance(cell, Timing):
             return run_timing(held, cell, shelf)
-        return (run_checks if cell.spec.work == "checks" else run_attack)(held, cell.spec)
+        if cell.spec.work == "checks":
+            return run_checks(held, cell.spec)
+        return run_attack(held, cell.spec, watch)
 
 
 def described(error: Exception) -> str:
@@ -105,14 +116,15 @@ def run_checks(held: Held, spec: CellSpec) -> pd.DataFrame:
     return pd.DataFrame([check._asdict() for check in check_victim(held.victim, images[:SHOWN])])
 
 
-def run_attack(held: Held, spec: CellSpec) -> pd.DataFrame:
+def run_attack(held: Held, spec: CellSpec, watch: Watch) -> pd.DataFrame:
     """Attack one slice and score it image by image.
 
     Raises:
         AuditError: if the declared MACs of an image are not the executed ones.
     """
     images, labels = held.images(spec)
-    adversarial = fitted(held.attacks[spec.settings])(images, labels)
+    watched = partial(watch, spec)
+    adversarial = fitted(held.attacks[spec.settings], watched)(images, labels, watched)
     found = audit(held.victim, adversarial)
     if broken := (~torch.isfinite(found.logits).all(1)).nonzero().flatten().tolist():
         raise MeasurementError(

@@ -10,6 +10,7 @@ from torch import Tensor
 from effattack.attacks import Attack, UniversalAttack
 from effattack.errors import UsageError
 from effattack.images import check_images, check_labels, fingerprints
+from effattack.objectives import Callback
 
 Fit = Callable[[], tuple[Tensor, Tensor] | None]
 """Gives images and labels to learn from, none of them scored; asked only where they are needed."""
@@ -57,8 +58,8 @@ def check_unseen(attacks: Iterable[Attack], scored: Tensor) -> None:
             )
 
 
-def fitted(attack: Attack) -> Attack:
-    """The attack itself, fitted now if it was not."""
+def fitted(attack: Attack, callback: Callback) -> Attack:
+    """The attack itself, fitted now if it was not; the callback is told of each step."""
     if isinstance(attack, UniversalAttack) and attack.perturbation is None and attack.to_fit:
-        attack.fit(*attack.to_fit)
+        attack.fit(*attack.to_fit, callback)
     return attack

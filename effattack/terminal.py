@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -18,49 +18,68 @@ from effattack.reporting import words
 if TYPE_CHECKING:
     import pandas as pd
 
+    from effattack.cells import CellSpec
     from effattack.evaluation import Evaluation
+    from effattack.objectives import Step
 
 
 PLAIN: dict[str, Any] = {"markup": False, "highlight": False, "soft_wrap": True}
 """How a sentence is printed: as it is, on one line."""
 
 
-@contextmanager
-def progress_bar(console: Console, total: float) -> Iterator[Callable[[str, float], None]]:
-    """Progress with the time left; yields the function that advances it.
-
-    A bar on a terminal; in a log, a line per step.
-    """
-    if not console.is_terminal:
-        yield _logged(console, total)
-        return
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f} %"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, speed_estimate_period=120) as progress:
-        task = progress.add_task("starting", total=total)
-
-        def advance(description: str, work: float) -> None:
-            progress.update(task, description=description, advance=work)
-
-        yield advance
+def progress_bar(console: Console) -> Log:
+    """A bar on a terminal; in a log, a line per piece of work."""
+    return Bar(console) if console.is_terminal else Log(console)
 
 
-def _logged(console: Console, total: float) -> Callable[[str, float], None]:
-    started, done = time.monotonic(), 0.0
+class Log:
+    """A line per finished piece of work, with the time left; single steps are not told."""
 
-    def advance(description: str, work: float) -> None:
-        nonlocal done
-        done += work
-        left = (time.monotonic() - started) * (total / done - 1)
-        console.print(f"{done / total:4.0%}  {left:4.0f} s left  {description}", **PLAIN)
+    def __init__(self, console: Console) -> None:
+        self.console = console
 
-    return advance
+    @contextmanager
+    def of(self, total: float) -> Iterator[None]:
+        """While so much work is done."""
+        self.total, self.done, self.started = total, 0.0, time.monotonic()
+        yield
+
+    def advance(self, description: str, work: float) -> None:
+        """So much work, so described, is finished."""
+        self.done += work
+        left = (time.monotonic() - self.started) * (self.total / self.done - 1)
+        self.console.print(
+            f"{self.done / self.total:4.0%}  {left:4.0f} s left  {description}", **PLAIN
+        )
+
+    def step(self, spec: CellSpec, step: Step) -> None:
+        """An attack took a step."""
+
+
+class Bar(Log):
+    """What is done, what is left, and the step of the attack that runs."""
+
+    @contextmanager
+    def of(self, total: float) -> Iterator[None]:
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f} %"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+        )
+        self.progress = Progress(*columns, console=self.console, speed_estimate_period=120)
+        self.task = self.progress.add_task("starting", total=total)
+        with self.progress:
+            yield
+
+    def advance(self, description: str, work: float) -> None:
+        self.progress.update(self.task, description=description, advance=work)
+
+    def step(self, spec: CellSpec, step: Step) -> None:
+        told = f"{spec.victim}: {spec.attack}, step {step.step} of {step.steps}"
+        self.progress.update(self.task, description=told)
 
 
 def print_scores(evaluation: Evaluation, console: Console) -> None:

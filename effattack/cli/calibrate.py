@@ -64,15 +64,15 @@ def run(options: argparse.Namespace, console: Console) -> int:
     victim = load_victim(options.victim).to(device)
     images, _ = subset(*load_data(options.data, victim), options.images)
     slowdowns = [percent / 100 for percent in options.slowdown or SLOWDOWNS]
-    total = len(slowdowns) * options.trials * 2
+    total, bar = len(slowdowns) * options.trials * 2, progress_bar(console)
     with (
         competing(options.load),
-        progress_bar(console, total) as advance,
+        bar.of(total),
         _rows(options.out) as write,
     ):
 
         def finished(trial: Trial) -> None:
-            advance(f"{trial.slowdown:.0%} {trial.order}", 1)
+            bar.advance(f"{trial.slowdown:.0%} {trial.order}", 1)
             write(trial)
 
         trials = calibrate(

@@ -42,7 +42,8 @@ def run(options: argparse.Namespace, console: Console) -> int:
     from effattack.sweep import complete, failed
 
     judge = judging.Judge.of(options)
-    sweep, executor = what.sweep_of(options), where.executor_of(options)
+    bar = progress_bar(console)
+    sweep, executor = what.sweep_of(options), where.executor_of(options, bar.step)
     executor.check(sweep.device, sweep.timed > 0)
     store = Store(options.out / "cells")
     plans = sweep.plan()
@@ -54,8 +55,8 @@ def run(options: argparse.Namespace, console: Console) -> int:
         console.print(line, **PLAIN)
     if options.dry_run:
         return 0
-    with progress_bar(console, todo) as advance:
-        evaluation, failures = complete(plans, store, executor, advance)
+    with bar.of(todo):
+        evaluation, failures = complete(plans, store, executor, bar.advance)
     evaluation.meta["command"] = "effattack " + shlex.join(sys.argv[1:])
     evaluation.meta["data"] = sweep.data or "the victims' own test images"
     write(evaluation, options.out, console)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from effattack.errors import UsageError
 
 if TYPE_CHECKING:
+    from effattack.execution import Watch
     from effattack.executors import Executor
 
 
@@ -34,8 +35,8 @@ def arguments(run: argparse.ArgumentParser) -> None:
     where.add_argument("--timeout", type=float, metavar="SECONDS", help="of a cell")
 
 
-def executor_of(options: argparse.Namespace) -> Executor:
-    """The executor that the options name."""
+def executor_of(options: argparse.Namespace, watch: Watch) -> Executor:
+    """The executor that the options name; ``watch`` is told of the steps in this process."""
     if options.workers is not None and options.ray is not None:
         raise UsageError("--workers and --ray: give one of them")
     if options.ray is not None:
@@ -53,4 +54,4 @@ def executor_of(options: argparse.Namespace) -> Executor:
         raise UsageError("--timeout needs a process that can be ended: add --workers 1")
     from effattack.executors.in_process import InProcess
 
-    return InProcess()
+    return InProcess(watch)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from effattack.execution import Outcome, perform
+from effattack.execution import Outcome, Watch, perform, unwatched
 from effattack.executors import check_local
 from effattack.measure.environment import device_name
 from effattack.plans import Cell
@@ -12,7 +12,14 @@ from effattack.store import Shelf
 
 
 class InProcess:
-    """The simplest executor: it starts nothing."""
+    """The simplest executor: it starts nothing.
+
+    Args:
+        watch: told of every step of an attack.
+    """
+
+    def __init__(self, watch: Watch = unwatched) -> None:
+        self.watch = watch
 
     def __enter__(self) -> InProcess:
         return self
@@ -24,7 +31,7 @@ class InProcess:
         check_local(device)
 
     def run(self, cells: Iterable[Cell], shelf: Shelf) -> Iterator[Outcome]:
-        return (perform(cell, shelf) for cell in cells)
+        return (perform(cell, shelf, self.watch) for cell in cells)
 
     def alone(self) -> InProcess:
         return self

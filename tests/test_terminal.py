@@ -1,0 +1,73 @@
+"""Progress on a terminal and in a log, fed by real attacks."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+from toys import LinearSaver, grey_images
+
+from effattack.cells import CellSpec
+from effattack.executors.in_process import InProcess
+from effattack.objectives import Step
+from effattack.planning import plan
+from effattack.scheduling import execute
+from effattack.store import Memory
+from effattack.terminal import Bar, Log, progress_bar
+
+ATTACKS = ["Slowdown(steps=5)", "UniversalSlowdown(epochs=2)", "QueryAttack(queries=7)"]
+
+
+def run(shown: Log) -> list[tuple[CellSpec, Step]]:
+    """Attack a toy; what was told of the steps."""
+    images, told = grey_images(24), []
+    labels = images[:, 0, 0, 0].long()
+
+    def watch(spec: CellSpec, step: Step) -> None:
+        shown.step(spec, step)
+        told.append((spec, step))
+
+    planned = plan(
+        LinearSaver(), images[:8], labels[:8], ATTACKS, timed=0, fit=(images[8:], labels[8:])
+    )  # fmt: skip
+    with shown.of(sum(cell.macs for cell in planned.cells)):
+        execute([planned], Memory(), InProcess(watch), pytest.fail, shown.advance)
+    return told
+
+
+def test_every_step_is_told_with_its_cell() -> None:
+    told = run(Log(Console(file=io.StringIO())))
+    assert {spec.attack for spec, _ in told} == set(ATTACKS)
+    for attack, steps in zip(ATTACKS, (5, None, 7), strict=True):
+        own = [step for spec, step in told if spec.attack == attack]
+        assert own, attack
+        if steps is not None:
+            assert {step.steps for step in own} == {steps}
+
+
+def test_a_bar_shows_the_step_of_the_attack_that_runs() -> None:
+    terminal = Console(file=io.StringIO(), force_terminal=True, width=120)
+    bar = progress_bar(terminal)
+    assert isinstance(bar, Bar)
+    said = []
+    before = bar.step
+
+    def step(spec: CellSpec, at: Step) -> None:
+        before(spec, at)
+        said.append(bar.progress.tasks[0].description)
+
+    bar.step = step  # type: ignore[method-assign]
+    run(bar)
+    assert any(text.endswith(": Slowdown(steps=5), step 0 of 5") for text in said)
+    assert bar.progress.tasks[0].percentage == pytest.approx(100)
+
+
+def test_a_log_has_a_line_per_cell_and_none_per_step() -> None:
+    log = io.StringIO()
+    shown = progress_bar(Console(file=log, width=200))
+    assert not isinstance(shown, Bar)
+    told = run(shown)
+    lines = log.getvalue().splitlines()
+    assert lines[-1].startswith("100%")
+    assert sum("Slowdown(steps=5)" in line for line in lines) == 1 < len(told)
