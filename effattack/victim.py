@@ -29,7 +29,8 @@ class Gate(NamedTuple):
     name: str
     """``"blocks.3.tokens"``, ``"exits.1"``, ``"saver"``."""
     margin: Tensor
-    """(B,) or (B, units): differentiable push towards "computed", in [-1, 1] where reached."""
+    """(B,) or (B, units): differentiable push towards "computed", in [-1, 1] where reached; of
+    stages in a row (``stage_logits``) also where not reached, as attacks push all of them."""
     active: Tensor
     """Same shape, bool: the decision; computed or not, upstream decisions included."""
     reached: Tensor

@@ -256,6 +256,14 @@ BROKEN: dict[str, tuple[Check, Callable[[], Victim], str]] = {
         lambda: with_gate(margin=lambda g: g.margin * 100),
         r"gate saver: image \d: its margin exceeds 1 by \d+.*bound it",
     ),
+    "unbounded later stage": (
+        contract.check_gates,
+        lambda: with_gate(
+            margin=lambda g: torch.where(g.active, g.margin, 100 * g.margin),
+            reached=lambda g: g.active,
+        ),
+        r"gate saver: image \d: its margin exceeds 1 by \d+.*bound it",
+    ),
     "NaN margin": (
         contract.check_gates,
         lambda: with_gate(margin=lambda g: g.margin * torch.nan),

@@ -13,18 +13,19 @@ from effattack.errors import ContractError
 from effattack.victim import Gate, Victim
 
 MARGIN_BOUND = 1.0
-"""Margins are in units of decisions: none exceeds this where its gate is reached."""
+"""Margins are in units of decisions: none exceeds this where attacks push it."""
 
 
 def check_gates(victim: Victim, images: Tensor) -> list[str]:
     """Gates are well formed, and their margins tell the decisions.
 
     Shapes and dtypes agree, names are unique, costs positive; margins are finite, and within
-    ``MARGIN_BOUND`` where reached; active implies reached; and, except for proxies, margin > 0
-    equals active wherever reached.
+    ``MARGIN_BOUND`` where reached (of stages in a row: everywhere); active implies reached; and,
+    except for proxies, margin > 0 equals active wherever reached.
     """
     with undisturbed(victim), torch.no_grad():
-        gates = victim.trace(images).gates
+        trace = victim.trace(images)
+    gates, in_a_row = trace.gates, trace.stage_logits is not None
     names = [gate.name for gate in gates]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ContractError(f"{victim.name}: gates {twice} share names: number them")
@@ -35,7 +36,7 @@ def check_gates(victim: Victim, images: Tensor) -> list[str]:
         rules = {
             "its margin is NaN or infinite: it must be finite even where not reached": size.isinf(),
             f"its margin exceeds {MARGIN_BOUND:g} by {(size - MARGIN_BOUND).max():.3g}: bound it, "
-            "as m / (1 + |m|) or by clipping": gate.reached & (size > MARGIN_BOUND),
+            "as m / (1 + |m|) or by clipping": (gate.reached | in_a_row) & (size > MARGIN_BOUND),
             "it is active, but was not reached: active includes upstream decisions": gate.active
             & ~gate.reached,
             f"its margin is up to {(size * wrong).max():.3g} on the wrong side of its decision: "
