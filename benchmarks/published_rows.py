@@ -57,7 +57,6 @@ def victims_here() -> Iterator[Here]:
         print(f"no {VIT_TINY}: set EFFATTACK_IMAGENET_DATA and _WEIGHTS", file=sys.stderr)
         return
     images, labels = imagenet_attacked.crops()
-    images, labels = imagenet_attacked.crops()
     halves = (images[:50], labels[:50]), (images[50:100], labels[50:100])
     yield Here("ATS", VIT_TINY, imagenet_attacked.vit_tiny_ats(), *halves)
 

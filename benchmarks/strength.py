@@ -3,7 +3,8 @@
     python benchmarks/strength.py --victims digits_vit_ats --images 200 --steps 50,100,200 \
         --seeds 0,1,2 --eps 2/255,4/255,8/255,16/255 --out strength
 
-Cells show attack success and, in brackets, agreement. Below each table: the budgets that take back
+Cells show attack success and, in brackets, agreement; attacks with a budget of their own (a patch)
+have one cell. Below each table: the budgets that take back
 half of the savings (``eps50``, l2, patch side) under the house attack, and how many of its 50 steps
 at the largest ε that takes. Every column of the scores goes to a CSV file. Finished cells lie in
 ``--out``: the same command resumes. An estimate
@@ -74,11 +75,13 @@ def minutes_left(plan: Plan, victim: Victim, store: Store) -> float:
 def table(scores: pd.DataFrame, victim: Victim) -> pd.DataFrame:
     """Rows: attacks; columns: budgets; cells: attack success (agreement)."""
     rows = []
-    for attack, own in scores[scores.threat == "linf"].groupby("attack", sort=False):
+    for attack, own in scores[~scores.attack.isin(LEFT_OUT)].groupby("attack", sort=False):
         row = {"attack": attack, "gradients": build(str(attack), victim).gradients}
         for score in own.sort_values("eps").itertuples():
-            cell = f"{score.attack_success:.3f} ({score.agreement:.0%})"
-            row[f"ε = {size_text('linf', score.eps)}"] = cell
+            of_its_own = score.threat != "linf"
+            at = "other budget" if of_its_own else f"ε = {size_text('linf', score.eps)}"
+            budget = f", {budget_text(score.threat, score.eps)}" if of_its_own else ""
+            row[at] = f"{score.attack_success:.3f} ({score.agreement:.0%}{budget})"
         rows.append(row)
     return pd.DataFrame(rows).fillna("")
 
@@ -129,7 +132,7 @@ def numbers(convert: Callable[[str], float]) -> Callable[[str], list[float]]:
 
 def attack_names(text: str) -> list[str]:
     """Reads names with options, separated by blanks outside brackets."""
-    return re.findall(r"[^\s(]+(?:\([^)]*\))?", text)
+    return re.findall(r"[^\s(]+(?:\((?:[^()]|\([^()]*\))*\))?", text)
 
 
 def main() -> None:

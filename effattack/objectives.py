@@ -5,6 +5,7 @@ An objective guides the search; it never judges. Iterates are chosen by executed
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -25,9 +26,11 @@ class Step(NamedTuple):
     step: int
     steps: int
     macs: Tensor
-    """(B,) most executed MACs found so far, of the images of the batch."""
+    """(B,) of the best iterates so far, what they are chosen by: executed MACs, half a MAC less
+    where a decision is near its threshold; in universal training those of the batch; for PGDAvg
+    and PGDMax whether the answer is wrong; NaN where only time is measured."""
     value: Tensor
-    """(B,) their objective."""
+    """(B,) what ties are broken by: their objective; doubt of queries; seconds of LatencyQuery."""
 
 
 Callback = Callable[[Step], None]
@@ -106,6 +109,11 @@ class MarginHinge:
 
     def check(self, trace: Trace, victim: Victim) -> None:
         require_gates(trace, victim)
+        if math.isnan(victim.max_macs):
+            raise NotApplicable(
+                f"{victim.name} has gates and no max_macs, by which they are weighed: declare the "
+                "structural worst case"
+            )
 
     def __call__(self, trace: Trace, goal: Goal) -> Tensor:
         total = trace.logits.new_zeros(len(trace.logits))

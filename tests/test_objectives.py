@@ -95,6 +95,13 @@ def test_of_stages_in_a_row_the_hinge_pushes_all(goal: Goal) -> None:
     assert margin.grad.tolist() == [1.0, 1.0]
 
 
+def test_gates_without_a_max_cannot_be_weighed() -> None:
+    victim = LinearSaver()
+    victim.max_macs = math.nan
+    with pytest.raises(NotApplicable, match="declare the structural worst case"):
+        MarginHinge().check(victim.trace(grey_images(1)), victim)
+
+
 # − Σ over internal stages of CE(uniform, softmax)
 
 

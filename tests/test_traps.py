@@ -17,20 +17,30 @@ from torch import Generator, Tensor, nn
 from toys import LinearSaver, grey_images, noise_images
 
 from effattack import evaluate
-from effattack.attacks import Slowdown, UniversalSlowdown, build
+from effattack.attacks import (
+    GradAuto,
+    MinimalBudget,
+    Slowdown,
+    Transfer,
+    UniversalSlowdown,
+    build,
+)
 from effattack.attacks.base import Attack
 from effattack.budgets import LEVELS
 from effattack.errors import AuditError, MeasurementError
 from effattack.images import fingerprints
 from effattack.measure.macs import count_macs
+from effattack.models_zoo import load
+from effattack.models_zoo.defences import digits as defended
 from effattack.models_zoo.digits import digits
 from effattack.models_zoo.networks import small_vit
+from effattack.models_zoo.recipes import early_exit as recipes
 from effattack.models_zoo.token_sparsification.ats import ATS
 from effattack.objectives import Goal
 from effattack.scores import attack_success
 from effattack.selfchecks import check_scores
 from effattack.threats import Box, Linf
-from effattack.victim import Trace, Victim
+from effattack.victim import Trace, Victim, audit
 
 TESTS = Path(__file__).parent
 TRAPS = {
@@ -213,16 +223,24 @@ def test_answers_that_are_drawn_are_flagged() -> None:
 
 
 class Counting(LinearSaver):
-    """Counts the images that are traced, with and without gradient; no image is ever done."""
+    """Counts backward passes that reach the images, and images traced; none is ever done."""
 
     def __init__(self) -> None:
         super().__init__()
         self.max_macs *= 10
-        self.seen = {True: 0, False: 0}
+        self.backward = self.traced = 0
 
     def trace(self, images: Tensor) -> Trace:
-        self.seen[torch.is_grad_enabled()] += len(images)
-        return super().trace(images)
+        self.traced += len(images)
+        if images.requires_grad:
+            images = images.clone()
+            images.register_hook(self.count)
+        trace = super().trace(images)
+        shares = trace.gates[0].margin.sigmoid()[:, None]
+        return trace._replace(aux={"shares": shares})
+
+    def count(self, gradient: Tensor) -> None:
+        self.backward += len(gradient)
 
 
 @pytest.mark.parametrize(
@@ -234,27 +252,54 @@ class Counting(LinearSaver):
         "CascadeAttack(steps=6)",
         "SlowAndWrong(steps=4)",
         "ILFO(steps=9)",
+        "PGDAvg(steps=4)",
+        "PGDMax(steps=4)",
+        "Transfer",
         "AutoSlow",
         "QueryAttack(queries=8)",
         "noise",
+        "foolbox.LinfPGD",
+        "torchattacks.PGD",
+        "torchattacks.PGD(steps=3)",
     ],
 )
 def test_an_attack_takes_the_gradients_that_it_declares(name: str) -> None:
     """An attack may cost hundreds of times what it makes its victim waste: it must be told."""
+    if name.startswith("torchattacks"):
+        pytest.importorskip("torchattacks")
     victim = Counting()
-    attack = build(name, victim)
-    victim.seen = {True: 0, False: 0}
+    if name == "Transfer":
+        attack = Transfer(LinearSaver(), source=victim, attack="Slowdown(steps=6)")
+    else:
+        attack = build(name, victim)
+    victim.backward = 0
     attack(grey_images(3))
-    assert victim.seen[True] == 3 * attack.gradients
+    assert victim.backward == 3 * attack.gradients
+
+
+@pytest.mark.parametrize(("weight", "passes"), [(0.0, 2), (1.0, 3)])
+def test_a_merged_gradient_is_several(weight: float, passes: int) -> None:
+    victim = Counting()
+    victim.family = "layer skipping"
+    attack = GradAuto(victim, 8 / 255, steps=5, logits_weight=weight)
+    victim.backward = 0
+    attack(grey_images(3))
+    assert victim.backward == 3 * attack.gradients == 3 * 5 * passes
+
+
+def test_a_search_for_the_smallest_budget_declares_all_of_its_attacks() -> None:
+    victim = LinearSaver()
+    attack = MinimalBudget(victim, 32 / 255, attack="Slowdown(steps=10)")
+    assert attack.gradients == 10 * (1 + 5)
 
 
 def test_a_universal_attack_costs_nothing_more_per_image() -> None:
     victim = Counting()
     attack = UniversalSlowdown(victim, epochs=2, batch=4).fit(grey_images(8))
-    assert victim.seen[True] == 2 * 8
-    victim.seen = {True: 0, False: 0}
+    assert victim.backward == 2 * 8
+    victim.backward = victim.traced = 0
     attack(grey_images(5, seed=1))
-    assert victim.seen == {True: 0, False: 5}, "the clean prediction alone"
+    assert (victim.backward, victim.traced) == (0, 5), "the clean prediction alone"
     assert attack.gradients == 0
 
 
@@ -309,16 +354,33 @@ def test_the_best_of_noisy_iterates_is_measured_afresh() -> None:
 
 def test_a_cap_raised_under_attack_is_an_error() -> None:
     """SlowLiDAR raised the victim's own cap: more MACs than the declared max are no success."""
-    victim = LinearSaver()
+    victim, images = LinearSaver(), grey_images(40)
+    images = images[victim.missing(images) > 0]
     victim.max_macs = 100.0
-    with pytest.raises(MeasurementError, match="max"):
-        evaluate(victim, grey_images(8), torch.zeros(8).long(), ["Slowdown"], timed=0).scores()
+    assert (audit(victim, images).macs <= victim.max_macs).all()
+    with pytest.raises(MeasurementError, match=r"under (?!clean).* 176 MACs.*max"):
+        evaluate(victim, images, torch.zeros(len(images)).long(), ["Slowdown"], timed=0).scores()
 
 
-def test_thresholds_are_set_on_images_that_are_not_scored() -> None:
+def test_thresholds_are_set_on_images_that_are_not_scored(monkeypatch: pytest.MonkeyPatch) -> None:
     train, heldout, test = (set(fingerprints(digits(s)[0])) for s in ("train", "heldout", "test"))
     assert not test & heldout
     assert not test & train
+    asked: list[str] = []
+
+    def recorded(split: str) -> tuple[Tensor, Tensor]:
+        asked.append(split)
+        return digits(split)
+
+    for module in (recipes, defended):
+        monkeypatch.setattr(module, "digits", recorded)
+    monkeypatch.setattr(recipes, "write_card", lambda *card: None)
+    monkeypatch.setattr(recipes, "describe", lambda *told, **more: None)
+    recipes.choose_threshold(
+        "any", lambda: load("digits_cnn_early_exit"), lambda logits, labels: 0.5
+    )
+    defended._caps.__wrapped__("digits_vit_ats")
+    assert asked == ["heldout", "heldout"]
 
 
 def test_the_controls_stand_in_every_table() -> None:

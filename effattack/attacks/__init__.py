@@ -21,10 +21,11 @@ from effattack.attacks.from_foolbox import Foolbox
 from effattack.attacks.from_torchattacks import Torchattacks
 from effattack.attacks.gradauto import GradAuto
 from effattack.attacks.gradmdm import GradMDM
+from effattack.attacks.half_budget import eps50
 from effattack.attacks.ilfo import ILFO
 from effattack.attacks.joint import SlowAndWrong
 from effattack.attacks.latency_query import LatencyQuery
-from effattack.attacks.minimal import MinimalBudget, eps50
+from effattack.attacks.minimal import MinimalBudget
 from effattack.attacks.naming import check_options, parse_name
 from effattack.attacks.quantattack import QuantAttack, UniversalQuantAttack
 from effattack.attacks.query import QueryAttack

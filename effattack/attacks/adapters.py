@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import inspect
 from abc import abstractmethod
-from importlib import import_module
 from typing import Any, ClassVar
 
 import torch
@@ -21,6 +20,9 @@ from effattack.errors import NotApplicable, UsageError, unknown_name
 from effattack.objectives import Goal
 from effattack.threats import Threat
 from effattack.victim import Victim
+
+UNTOLD = 10
+"""A guess of the gradients of attacks that take no number of steps."""
 
 
 class TracedLogits(nn.Module):
@@ -92,6 +94,12 @@ class LibraryAttack(Attack):
         return None
 
     @property
+    def gradients(self) -> int:
+        steps = inspect.signature(self.cls).parameters.get("steps")
+        known = steps is not None and isinstance(steps.default, int)
+        return self.options.get("steps", steps.default if steps and known else UNTOLD)
+
+    @property
     def label(self) -> str:
         return f"{self.library}.{self.attack}"
 
@@ -120,35 +128,3 @@ _EXAMPLES = {
     "pixels": "pixels:20",
     "box": "box",
 }
-
-
-def classes(module: Any) -> dict[str, type]:
-    """The public classes of a module, by name."""
-    return {name: thing for name, thing in vars(module).items() if inspect.isclass(thing)}
-
-
-def imported(module: str, extra: str) -> Any:
-    """A library, imported on first use.
-
-    Raises:
-        UsageError: naming what to install.
-    """
-    try:
-        return import_module(module)
-    except ImportError as error:
-        raise UsageError(f"{module} is not installed ({error}): pip install '{extra}'") from error
-
-
-def construct(cls: Any, name: str, *arguments: Any, **options: Any) -> Any:
-    """An attack of a library, made.
-
-    Raises:
-        UsageError: with its signature, if it takes no such options.
-    """
-    try:
-        return cls(*arguments, **options)
-    except TypeError as error:
-        raise UsageError(
-            f"{name} cannot be made with {options}: {error}; its signature is "
-            f"{cls.__name__}{inspect.signature(cls)}"
-        ) from error

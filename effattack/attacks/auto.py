@@ -24,13 +24,15 @@ from effattack.objectives import (
 from effattack.threats import Threat
 from effattack.victim import Victim
 
-PUBLISHED: tuple[Objective, ...] = (
+MEMBERS: tuple[Objective, ...] = (
     UniformExits(),
     DESPARSIFY,
     WeightedSignificance(),
     NearOutliers(),
 )
-"""The losses beside the house attack's: each joins where its ``check`` finds what it needs."""
+"""The losses beside the house attack's: DeepSloth's, DeSparsify's, the same weighted by cost-to-go,
+QuantAttack's. Each joins where its ``check`` finds what it needs. SlowFormer's were made for one
+patch on all images; GradAuto and GradMDM merge two gradients, and are no loss."""
 
 KAPPA, FINE_KAPPA = 0.05, 0.001
 """κ of the house attack's first run, and of its second: the margins of gates whose two answers lie
@@ -50,21 +52,22 @@ class Stage(NamedTuple):
 
 
 class AutoSlow(Attack):
-    """House attack, published losses, a restart and a query search, one after the other.
+    """The ensemble: house attack, published losses, a restart and a query search in turn.
 
     As AutoAttack is for accuracy (Croce and Hein, ICML 2020, arXiv 2003.01690): a fixed ensemble
-    that needs no tuning. The house attack goes first, with half of the gradients; every published
-    loss that the victim shows the tensors for goes on from the best image found so far; the house
-    attack starts again from a random point, with a finer hinge; what is left is searched by
-    queries, which need no gradient and so tell masked gates from closed ones. Each image keeps what
-    made the victim execute most MACs on its hard path, and leaves as soon as that is the max.
+    that needs no tuning. The house attack goes first, with half of the gradients; the losses of
+    DeepSloth, DeSparsify and QuantAttack, where the victim shows what they need, go on from the
+    best image found so far; the house attack starts again from a random point, with a finer hinge;
+    what is left is searched by queries, which need no gradient and so tell masked gates from closed
+    ones. Each image keeps what made the victim execute most MACs on its hard path, and leaves as
+    soon as that is the max.
 
     Args:
         victim: any victim with gates.
         eps: l-inf budget in [0, 1] pixels.
         threat: another budget in place of ``eps``; a patch has one place per image throughout.
         keep_prediction: slow and right: only images that keep the clean prediction count, and all
-            objectives gain its lead up to κ.
+            objectives gain its lead up to 0.05.
         seed: of all random numbers.
 
     Raises:
@@ -84,7 +87,7 @@ class AutoSlow(Attack):
         accept = kept if keep_prediction else None
         house, fine = (house_objective(k, keep_prediction) for k in (KAPPA, FINE_KAPPA))
         check_objective(house, victim)
-        others = [each for each in PUBLISHED if applies(each, victim)]
+        others = [each for each in MEMBERS if applies(each, victim)]
         if keep_prediction:
             others = [AlsoAnswer(each, prediction_leads) for each in others]
         share = OTHERS // max(1, len(others))
@@ -112,7 +115,7 @@ class AutoSlow(Attack):
             best.value.fill_(-float("inf"))  # values of different objectives do not compare
             start = threat.start(clean, generator) if afresh else best.images.clone()
             search.climb(best, start, clean, threat, objective, goal, number)
-        self.queries.climb(best, clean, threat, goal, generator)
+        self.queries.climb(best, clean, threat, goal, generator, len(self.stages))
         return best.images
 
 

@@ -15,16 +15,16 @@ from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from effattack.attacks.naming import options_given, options_known, written
 from effattack.attacks.search import ProjectedGradient
 from effattack.budgets import size_text
-from effattack.errors import NotApplicable
+from effattack.errors import NotApplicable, UsageError
 from effattack.images import check_images, check_labels, to_grid
 from effattack.objectives import BatchGoal, Callback, Objective, unwatched
 from effattack.threats import Box, Linf, Threat, parse_threat
-from effattack.victim import Opaque, Victim
+from effattack.victim import Opaque, Trace, Victim
 
 Kind = Literal["compute", "accuracy", "control"]
 
@@ -71,8 +71,8 @@ class Attack(ABC):
 
     @property
     def gradients(self) -> int:
-        """Most gradient evaluations of one image, as far as the options tell."""
-        return self.settings.get("steps") or 10 * (self.kind == "accuracy")
+        """Most gradients of one image: backward passes, as far as the options tell."""
+        return self.settings.get("steps", 0)
 
     @property
     def label(self) -> str:
@@ -103,7 +103,8 @@ class Attack(ABC):
             images: (B, *input_shape), float, in [0, 1]; moved to the victim's device and dtype,
                 and rounded to the 8-bit grid first.
             labels: (B,) class indices; where missing, the clean predictions stand in.
-            callback: called once per step of a search; what it raises ends the attack.
+            callback: called once per step of a search of ours (those of other libraries are
+                silent); what it raises ends the attack.
 
         Raises:
             UsageError: for images or labels that cannot be used.
@@ -169,10 +170,17 @@ def budget(eps: float | None, threat: Threat | str | None) -> Threat:
     """The threat that an attack is made with: an l-inf ball of ``eps`` unless another is given.
 
     Attacks whose papers set no budget have ``eps = None`` as default: the pixel box alone.
+
+    Raises:
+        UsageError: for a threat that is none.
     """
     if threat is None:
         return Box() if eps is None else Linf(eps)
-    return parse_threat(threat) if isinstance(threat, str) else threat
+    if isinstance(threat, str):
+        return parse_threat(threat)
+    if not isinstance(threat, Threat):
+        raise UsageError(f"threat = {threat!r}: give a threat, or its text, such as 'l2:1.0'")
+    return threat
 
 
 def check_objective(objective: Objective, victim: Victim) -> None:
@@ -181,13 +189,21 @@ def check_objective(objective: Objective, victim: Victim) -> None:
     Raises:
         NotApplicable: with the reason, and what does apply.
     """
+    trace = glance(victim)
+    try:
+        objective.check(trace, victim)
+    except NotApplicable as error:
+        plain = not trace.gates and not isinstance(victim, Opaque)
+        rest = instead(victim, "accuracy" if plain else "compute")
+        raise NotApplicable(f"{error}; {rest}") from error
+
+
+def glance(victim: Victim) -> Trace:
+    """The trace of one grey image, without gradients: what a victim shows."""
     shape = (1, *victim.input_shape)
     grey = torch.full(shape, 0.5, device=victim.device, dtype=victim.dtype)
     with undisturbed(victim), torch.no_grad():
-        try:
-            objective.check(victim.trace(grey), victim)
-        except NotApplicable as error:
-            raise NotApplicable(f"{error}; {instead(victim, 'compute')}") from error
+        return victim.trace(grey)
 
 
 def instead(victim: Victim, kind: Kind) -> str:
@@ -200,7 +216,7 @@ def instead(victim: Victim, kind: Kind) -> str:
 
 
 @contextmanager
-def undisturbed(victim: Victim) -> Iterator[None]:
+def undisturbed(victim: nn.Module) -> Iterator[None]:
     """Run with the victim in eval mode and its parameters frozen; then put everything back.
 
     Restores training mode, ``requires_grad`` and gradients of every parameter, and the global

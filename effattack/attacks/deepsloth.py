@@ -69,10 +69,10 @@ class DeepSloth(GradientAttack):
 
 
 class UniversalDeepSloth(UniversalAttack):
-    """The same objective, for one perturbation of all images or one per class, fitted beforehand.
+    """``DeepSloth``'s objective, for one perturbation of all images or one per class.
 
-    The same paper's universal and class-universal attacks: 20 steps of 0.005 on one batch of
-    images, in l-inf. Its authors report that a patch does not work.
+    Fitted beforehand. The same paper's universal and class-universal attacks: 20 steps of 0.005 on
+    one batch of images, in l-inf. Its authors report that a patch does not work.
 
     Divergences: the state with most executed MACs is kept, not the last one; iterates are rounded
     to 8 bits and images clipped to [0, 1], where the official code does not clip while it crafts;

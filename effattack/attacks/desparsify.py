@@ -20,8 +20,9 @@ from effattack.victim import Victim
 
 
 class DeSparsify(GradientAttack):
-    """Drives all tokens towards equal significance (ATS), late halting (A-ViT), or policies that
-    keep everything (AdaViT), and the prediction towards staying.
+    """Equal significance of tokens (ATS), late halting (A-ViT), or policies that keep all (AdaViT).
+
+    Beside that, the prediction is driven towards staying.
 
     Yehezkel, Zolfi, Baras, Elovici, Shabtai: "DeSparsify: Adversarial Attack Against Token
     Sparsification Mechanisms", NeurIPS 2024 (arXiv 2402.02554); the single-image and the ensemble
@@ -88,7 +89,7 @@ class DeSparsify(GradientAttack):
 
 
 class UniversalDeSparsify(UniversalAttack):
-    """The same loss for one perturbation of all images, one per class, or one patch.
+    """``DeSparsify``'s loss for one perturbation of all images, one per class, or one patch.
 
     The paper's class-universal, universal and universal-patch variants (64 x 64 at the top left of
     224 x 224, any pixels: ``threat="patch:64@0,0"``), learnt on 1,000 images and scored on others.

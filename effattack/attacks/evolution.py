@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 
 from effattack.attacks.search import Best, on_knife_edge
 from effattack.errors import UsageError
-from effattack.objectives import Goal, Objective, Step
+from effattack.objectives import Goal, Objective
 from effattack.threats import Threat
 
 
@@ -63,7 +63,7 @@ class Evolution:
                 [threat.on_grid(threat.start(clean, generator), clean) for _ in range(self.pool)]
             )
             fitness = torch.stack([self._fitness(m, objective, goal, best) for m in members])
-            goal.callback(Step(0, 0, self.generations, best.macs, best.value))
+            goal.callback(best.step(0, 0, self.generations))
             for generation in range(1, self.generations):
                 members, fitness = self._fittest(members, fitness)
                 bred = [
@@ -73,7 +73,7 @@ class Evolution:
                 grown = [self._fitness(child, objective, goal, best) for child in bred]
                 members = torch.cat([members, torch.stack(bred)])
                 fitness = torch.cat([fitness, torch.stack(grown)])
-                goal.callback(Step(0, generation, self.generations, best.macs, best.value))
+                goal.callback(best.step(0, generation, self.generations))
         return best.images
 
     def _fitness(self, images: Tensor, objective: Objective, goal: Goal, best: Best) -> Tensor:

@@ -15,10 +15,10 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from effattack.attacks.base import Attack, Kind, budget
+from effattack.attacks.base import Attack, Kind, budget, glance
 from effattack.attacks.search import Best, cosine, input_gradient
 from effattack.errors import NotApplicable
-from effattack.objectives import BatchGoal, Goal, Step
+from effattack.objectives import BatchGoal, Goal
 from effattack.threats import Threat
 from effattack.victim import Trace, Victim
 
@@ -89,15 +89,19 @@ class PGDAvg(Attack):
         threat = self.threat.placed(clean, generator)
         iterate = threat.start(clean, generator)
         for step in range(self.steps + 1):
-            images = threat.on_grid(iterate, clean).detach().requires_grad_()
-            trace = goal.victim.trace(images)
-            entropies, wrong, mean = _judged(trace, goal)
+            last = step == self.steps
+            images = threat.on_grid(iterate, clean).detach()
+            with torch.set_grad_enabled(not last):
+                images.requires_grad_(not last)
+                trace = goal.victim.trace(images)
+                entropies, wrong, mean = _judged(trace, goal)
             best.update(rows, images.detach(), wrong, mean)
-            goal.callback(Step(number, step, self.steps, best.macs, best.value))
-            if step < self.steps:
-                gradient = input_gradient(loss(entropies), images, trace)
-                moved = threat.ascend(iterate, gradient, size(step / self.steps))
-                iterate = threat.project(moved, clean)
+            goal.callback(best.step(number, step, self.steps))
+            if last:
+                return
+            gradient = input_gradient(loss(entropies), images, trace)
+            moved = threat.ascend(iterate, gradient, size(step / self.steps))
+            iterate = threat.project(moved, clean)
 
 
 class PGDMax(PGDAvg):
@@ -106,6 +110,11 @@ class PGDMax(PGDAvg):
     The paper keeps, of these single attacks, the one with the highest mean; see :class:`PGDAvg`
     for how iterates are chosen here.
     """
+
+    @property
+    def gradients(self) -> int:
+        stages = glance(self.victim).stage_logits
+        return self.steps * (1 if stages is None else stages.shape[1])
 
     def _losses(self, goal: BatchGoal) -> list[Loss]:
         stages = goal.trace.stage_logits

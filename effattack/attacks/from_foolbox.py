@@ -11,7 +11,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from effattack.attacks.adapters import LibraryAttack, classes, construct, imported
+from effattack.attacks.adapters import LibraryAttack
+from effattack.attacks.libraries import classes, construct, imported
 from effattack.errors import UsageError
 
 _BALLS = ("linf", "l2", "l1")

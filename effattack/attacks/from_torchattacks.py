@@ -10,7 +10,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from effattack.attacks.adapters import LibraryAttack, classes, construct, imported
+from effattack.attacks.adapters import LibraryAttack
+from effattack.attacks.libraries import classes, construct, imported
 
 _LINF = (
     *("BIM", "DIFGSM", "EOTPGD", "FFGSM", "FGSM", "Jitter", "MIFGSM", "NIFGSM", "PGD", "PGDRS"),

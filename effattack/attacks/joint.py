@@ -15,7 +15,8 @@ class SlowAndWrong(GradientAttack):
 
     Only iterates with a prediction other than the label are accepted, and of these the one with
     most executed MACs, if they are no fewer than those of the clean image. So an image that does
-    more work is also wrong, and the attack success of this row counts only those where both hold.
+    more work is also wrong, and the attack success of this row counts only those where both hold;
+    images that do the most work as they are go on until they are wrong.
     Slow and right is ``Slowdown(keep_prediction=True)``.
 
     Args:
@@ -48,6 +49,6 @@ class SlowAndWrong(GradientAttack):
             victim,
             budget(eps, threat),
             AlsoAnswer(MarginHinge(kappa), label_trails, weight, kappa),
-            house_search(steps, restarts=restarts, accept=wrong),
+            house_search(steps, restarts=restarts, accept=wrong, ask=wrong),
             seed,
         )

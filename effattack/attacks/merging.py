@@ -51,7 +51,12 @@ class MergedPull(Pull):
 
 
 class MergedAttack(PenalisedAttack):
-    """An attack on sigmoid gates by a merged pull."""
+    """An attack on sigmoid gates by a merged pull: several gradients per step."""
+
+    @property
+    def gradients(self) -> int:
+        kept_answer = bool(self.settings.get("logits_weight"))
+        return super().gradients * (3 if kept_answer else 2)
 
     @classmethod
     def why_not(cls, victim: Victim) -> str | None:

@@ -1,4 +1,4 @@
-"""How small a budget can be: per sample, and per victim."""
+"""How small a budget can be, sample by sample."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import math
 import torch
 from torch import Generator, Tensor
 
-from effattack.attacks.base import Attack, budget
+from effattack.attacks.base import Attack, budget, instead
 from effattack.attacks.ladder import ladder, maker
-from effattack.errors import UsageError
+from effattack.errors import NotApplicable, UsageError
 from effattack.objectives import BatchGoal
 from effattack.threats import Threat
 from effattack.victim import Victim
@@ -38,8 +38,8 @@ class MinimalBudget(Attack):
         seed: of the inner attack.
 
     Raises:
-        NotApplicable: if the inner attack cannot apply to the victim.
-        UsageError: for a share outside (0, 1], a threat without a size, an unknown max.
+        NotApplicable: if the inner attack cannot apply to the victim, or its max is unknown.
+        UsageError: for a share outside (0, 1], a threat without a size.
     """
 
     budgets: Tensor | None = None
@@ -55,17 +55,17 @@ class MinimalBudget(Attack):
         attack: str = "Slowdown",
         seed: int = 0,
     ) -> None:
-        if not 0 < share <= 1:
-            raise UsageError(f"share = {share!r}: give a number in (0, 1], such as 0.5")
+        check_savings(victim, share)
         self.share, self.attack = share, attack
         super().__init__(victim, budget(eps, threat), seed=seed)
-        if math.isnan(victim.max_macs):
-            raise UsageError(
-                f"{victim.name} does not say its max_macs: no savings are known that could go"
-            )
         self.ladder = ladder(self.threat)
         self.make = maker(victim, attack, seed)
         self.make(self.threat)
+
+    @property
+    def gradients(self) -> int:
+        attacks = 1 + math.ceil(math.log2(max(1, len(self.ladder))))
+        return attacks * self.make(self.threat).gradients
 
     def run(self, clean: Tensor, goal: BatchGoal, generator: Generator) -> Tensor:
         before = goal.trace.macs
@@ -98,48 +98,17 @@ class MinimalBudget(Attack):
         return found
 
 
-def eps50(
-    victim: Victim,
-    images: Tensor,
-    labels: Tensor | None = None,
-    *,
-    largest: Threat | str = "linf:32/255",
-    attack: str = "Slowdown",
-    share: float = 0.5,
-    seed: int = 0,
-) -> float:
-    """The smallest budget at which an attack success of ``share`` is reached over all images.
-
-    By bisection on the budgets of :class:`MinimalBudget`; in the unit of the threat, inf if the
-    largest is not enough, 0 if the images save nothing.
-
-    Args:
-        victim: any victim that the attack applies to.
-        images: (B, *input_shape) in [0, 1].
-        labels: (B,) class indices; where missing, the clean predictions.
-        largest: the largest budget, and what is bisected.
-        attack: a name with options.
-        share: of the savings of all images together.
-        seed: of the attack.
+def check_savings(victim: Victim, share: float) -> None:
+    """Refuse a share that is none, and victims of which no savings are known.
 
     Raises:
-        NotApplicable: if the attack cannot apply to the victim.
-        UsageError: for a threat without a size.
+        UsageError: for a share outside (0, 1].
+        NotApplicable: for a victim of unknown max, with what applies.
     """
-    steps = ladder(budget(0, largest))
-    make = maker(victim, attack, seed)
-
-    def spent(adversarial: Tensor) -> float:
-        with torch.no_grad():
-            return float(victim.trace(adversarial).macs.sum())
-
-    clean, most = spent(images), len(images) * victim.max_macs
-    if clean >= most:
-        return 0.0
-    low, high = 0, len(steps) + 1
-    probe = len(steps)
-    while high - low > 1:
-        reached = spent(make(steps[probe - 1])(images, labels)) >= clean + share * (most - clean)
-        low, high = (low, probe) if reached else (probe, high)
-        probe = (low + high) // 2
-    return steps[high - 1].eps if high <= len(steps) else math.inf
+    if not 0 < share <= 1:
+        raise UsageError(f"share = {share!r}: give a number in (0, 1], such as 0.5")
+    if math.isnan(victim.max_macs):
+        raise NotApplicable(
+            f"{victim.name} does not say its max_macs, so no savings are known that could go: "
+            f"declare max_macs; {instead(victim, 'compute')}"
+        )

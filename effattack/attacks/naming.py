@@ -11,6 +11,11 @@ from effattack.errors import UsageError, unknown_name
 
 COLUMNS = ("victim", "eps", "threat", "seed")
 """What an attack is made with beside its options: tables show these apart."""
+ELSEWHERE = {
+    "eps": "the budget is given by itself (eps=, --eps), or as the option threat='linf:4/255'",
+    "seed": "it is given by itself (seeds=, --seed)",
+}
+"""What the caller of :func:`effattack.attacks.build` gives, not the name."""
 
 
 def parse_name(text: str) -> tuple[str, dict[str, Any]]:
@@ -25,7 +30,7 @@ def parse_name(text: str) -> tuple[str, dict[str, Any]]:
         call = ast.parse(text.strip(), mode="eval").body
         if not isinstance(call, ast.Call) or call.args:
             raise ValueError("options are given as option=value")
-        options = {word.arg: ast.literal_eval(word.value) for word in call.keywords if word.arg}
+        options = {word.arg: _literal(word.value) for word in call.keywords if word.arg}
         if len(options) < len(call.keywords):
             raise ValueError("options are given as option=value, each once")
     except (SyntaxError, ValueError) as error:
@@ -36,8 +41,15 @@ def parse_name(text: str) -> tuple[str, dict[str, Any]]:
     return ast.unparse(call.func), options
 
 
+def _literal(value: ast.expr) -> Any:
+    try:
+        return ast.literal_eval(value)
+    except ValueError:
+        raise ValueError(f"{ast.unparse(value)} is no plain value") from None
+
+
 def check_options(cls: type, name: str, options: Mapping[str, Any]) -> None:
-    """Refuse an option that an attack does not have.
+    """Refuse an option that an attack does not have, or a value of another kind than its default.
 
     Raises:
         UsageError: listing those that it has.
@@ -45,12 +57,29 @@ def check_options(cls: type, name: str, options: Mapping[str, Any]) -> None:
     parameters = inspect.signature(cls).parameters
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return
-    known = [key for key in parameters if key not in ("victim", "eps", "seed")]
-    for option in options:
+    known = [key for key in parameters if key not in ELSEWHERE and key != "victim"]
+    for option, value in options.items():
+        if option in ELSEWHERE:
+            raise UsageError(f"{option} is no option of {name}: {ELSEWHERE[option]}")
         if option not in known:
             listed = ", ".join(known) or "none"
             hint = unknown_name(f"option of {name}", option, known or [name])
             raise UsageError(f"{hint}; its options: {listed}")
+        if (kind := _kind(parameters[option].default)) and not isinstance(value, _KINDS[kind]):
+            raise UsageError(f"{name}: {option} = {value!r}: give a {kind}")
+
+
+_KINDS: dict[str, type | tuple[type, ...]] = {
+    "truth value": bool,
+    "whole number": int,
+    "number": (int, float),
+    "text": str,
+}
+
+
+def _kind(default: Any) -> str | None:
+    """Of what kind an option is, as its default tells; None where that says nothing."""
+    return next((kind for kind, types in _KINDS.items() if isinstance(default, types)), None)
 
 
 def options_known(cls: type) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from effattack.attacks.base import Attack, check_objective
 from effattack.attacks.search import Best, constant, input_gradient, on_knife_edge
 from effattack.attacks.training import Adam
 from effattack.errors import UsageError
-from effattack.objectives import Goal, Step
+from effattack.objectives import Goal
 from effattack.threats import Threat
 from effattack.victim import Trace, Victim
 
@@ -73,7 +73,7 @@ class Penalised:
                 value = pull(trace, goal)
             paid = value.detach() - self.weight * change.flatten(1).square().sum(1)
             best.update(rows, images.detach(), trace.macs - 0.5 * on_knife_edge(trace), paid)
-            goal.callback(Step(0, step, self.steps, best.macs, best.value))
+            goal.callback(best.step(0, step, self.steps))
             if not last:
                 pulled = pull.direction(trace, images, goal, step)
                 iterate = move(iterate, pulled - 2 * self.weight * change, step / self.steps)

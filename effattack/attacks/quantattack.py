@@ -66,7 +66,7 @@ class QuantAttack(GradientAttack):
 
 
 class UniversalQuantAttack(UniversalAttack):
-    """The same loss for one perturbation of all images, or one per class.
+    """``QuantAttack``'s loss for one perturbation of all images, or one per class.
 
     The paper's universal attack: 250 images, 200 epochs, a constant step of 0.001; masks of 16 to
     64 pixels are ``threat="patch:16"`` to ``"patch:64"``. The official code crafts in training

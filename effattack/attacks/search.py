@@ -15,7 +15,15 @@ import torch
 from torch import Generator, Tensor
 
 from effattack.errors import GradientError, UsageError
-from effattack.objectives import BatchGoal, Goal, Objective, Step
+from effattack.objectives import (
+    BatchGoal,
+    Goal,
+    Objective,
+    Step,
+    label_trails,
+    prediction_leads,
+    prediction_trails,
+)
 from effattack.threats import Threat
 from effattack.victim import MARGIN_SLACK, Trace
 
@@ -53,6 +61,10 @@ class Best:
         macs = goal.trace.macs.clone()
         return cls(clean.clone(), macs, torch.full_like(macs, -torch.inf, dtype=clean.dtype))
 
+    def step(self, restart: int, step: int, steps: int) -> Step:
+        """What a callback is told; its own copies."""
+        return Step(restart, step, steps, self.macs.clone(), self.value.clone())
+
     def update(self, rows: Tensor, images: Tensor, macs: Tensor, value: Tensor) -> None:
         """Take over iterates of ``rows`` with more MACs, or as many and a higher value."""
         known = self.images[rows], self.macs[rows], self.value[rows]
@@ -68,18 +80,18 @@ Acceptance = Callable[[Trace, Goal], Tensor]
 
 
 def kept(trace: Trace, goal: Goal) -> Tensor:
-    """Those that keep the clean prediction."""
-    return trace.logits.argmax(1) == goal.prediction
+    """Those that keep the clean prediction, beyond rounding."""
+    return prediction_leads(trace.logits, goal) > MARGIN_SLACK
 
 
 def changed(trace: Trace, goal: Goal) -> Tensor:
-    """Those that change the clean prediction."""
-    return ~kept(trace, goal)
+    """Those that change the clean prediction, beyond rounding."""
+    return prediction_trails(trace.logits, goal) > MARGIN_SLACK
 
 
 def wrong(trace: Trace, goal: Goal) -> Tensor:
-    """Those whose prediction is not the label."""
-    return trace.logits.argmax(1) != goal.labels
+    """Those whose prediction is not the label, beyond rounding."""
+    return label_trails(trace.logits, goal) > MARGIN_SLACK
 
 
 @dataclass(frozen=True)
@@ -172,7 +184,7 @@ class ProjectedGradient:
                 trace = goal.victim.trace(images)
                 value = objective(trace, goal)
             best.update(rows, images.detach(), self._accepted_macs(trace, goal), value.detach())
-            goal.callback(Step(restart, step, self.steps, best.macs, best.value))
+            goal.callback(best.step(restart, step, self.steps))
             if last:
                 return
             heading = self.turned(heading, input_gradient(value, images, trace))

@@ -1,4 +1,4 @@
-"""The house attack: open every gate that can be opened, cheapest push first."""
+"""The house attack: push all gates at once, by the work that each makes possible."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Slowdown(GradientAttack):
     """Margin hinge, weighted by cost-to-go, under projected gradient with momentum.
 
     Works on every victim with gates. With ``keep_prediction`` the objective gains the lead of
-    the clean prediction up to κ, and only iterates that keep it are accepted: on the returned
+    the clean prediction up to 0.05, and only iterates that keep it are accepted: on the returned
     images the agreement is 100 %.
 
     Args:
@@ -74,7 +74,9 @@ class Slowdown(GradientAttack):
 
 
 class UniversalSlowdown(UniversalAttack):
-    """The same objective, for one perturbation of all images or one per class, fitted beforehand.
+    """``Slowdown``'s objective, for one perturbation of all images or one per class.
+
+    Fitted beforehand.
 
     Args:
         victim: any victim with gates.

@@ -15,8 +15,9 @@ from effattack.victim import Victim
 
 
 class SlowFormer(UniversalAttack):
-    """One patch or l-inf perturbation for all images, which raises what tokens are kept by: the
-    evenness of the CLS attention (ATS), the ponder (A-ViT), the policies (AdaViT).
+    """One patch or l-inf perturbation for all images, which raises what tokens are kept by.
+
+    That is the evenness of the CLS attention (ATS), the ponder (A-ViT), the policies (AdaViT).
 
     Navaneet, Koohpayegani, Sleiman, Pirsiavash: "SlowFormer: Adversarial Attack on Compute and
     Energy Consumption of Efficient Vision Transformers", CVPR 2024 (arXiv 2310.02544); section 3,

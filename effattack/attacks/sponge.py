@@ -100,7 +100,7 @@ class Sponge(GradientAttack):
 
 
 class EvolvedSponge(Attack):
-    """The same paper's genetic algorithm: no gradient, an energy estimate as fitness.
+    """``Sponge`` by genetic algorithm: no gradient, an energy estimate as fitness (same paper).
 
     A pool per image; the fittest tenth are parents; children take every value from one of two
     parents at random (the paper's crossover for images), and some of their values are drawn anew.

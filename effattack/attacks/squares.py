@@ -8,7 +8,8 @@ import torch
 from torch import Generator, Tensor
 
 from effattack.attacks.search import Acceptance, Best, safe_macs, unfinished
-from effattack.objectives import Goal, Step
+from effattack.errors import UsageError
+from effattack.objectives import Goal
 from effattack.threats import Threat
 
 
@@ -26,6 +27,10 @@ class Squares:
     """
 
     first: float = 0.3
+
+    def __post_init__(self) -> None:
+        if not 0 < self.first <= 1:
+            raise UsageError(f"first squares of {self.first} of an image: give a share in (0, 1]")
 
     def stripes(self, clean: Tensor, threat: Threat, generator: Generator) -> Tensor:
         """Images (B, C, H, W) of vertical stripes around the clean ones, on the grid."""
@@ -76,9 +81,18 @@ class RandomSearch:
     accept: Acceptance | None = None
 
     def climb(
-        self, best: Best, clean: Tensor, threat: Threat, goal: Goal, generator: Generator
+        self,
+        best: Best,
+        clean: Tensor,
+        threat: Threat,
+        goal: Goal,
+        generator: Generator,
+        restart: int = 0,
     ) -> None:
-        """Raise ``best``, of the images that can still gain work; the threat is placed."""
+        """Raise ``best``, of the images that can still gain work; the threat is placed.
+
+        ``restart`` is the number of the run, for the callback.
+        """
         rows = torch.arange(len(clean), device=clean.device)
         best.value = self._look(best.images, goal)[1]
         for query in range(self.queries):
@@ -93,7 +107,7 @@ class RandomSearch:
                 progress = query / self.queries
                 found = self.squares.painted(mine, centre, place, progress, generator)
             best.update(rows, found, *self._look(found, goal.rows(rows)))
-            goal.callback(Step(0, query, self.queries, best.macs, best.value))
+            goal.callback(best.step(restart, query + 1, self.queries))
 
     def _look(self, images: Tensor, goal: Goal) -> tuple[Tensor, Tensor]:
         """Executed MACs that count, and the doubt, each (B,)."""

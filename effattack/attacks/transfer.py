@@ -13,11 +13,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Generator, Tensor, nn
 
-from effattack.attacks.base import Attack, Kind, budget
+from effattack.attacks.base import Attack, Kind, budget, undisturbed
 from effattack.attacks.naming import parse_name, written
+from effattack.attacks.universal import UniversalAttack
 from effattack.cells import victim_digest
 from effattack.errors import NotApplicable, UsageError
 from effattack.objectives import Goal
+from effattack.registry import load_victim
 from effattack.threats import Threat
 from effattack.victim import Trace, Victim
 
@@ -28,8 +30,9 @@ class Transfer(Attack):
     Args:
         victim: the victim.
         eps: l-inf budget in [0, 1] pixels.
-        source: the model that is attacked in its place, or a victim made of one; by default the
-            float model that a quantized or pruned victim was made of.
+        source: the model that is attacked in its place, a victim made of one, or the name of a
+            registered victim; by default the float model that a quantized or pruned victim was
+            made of.
         attack: name of an attack on the source, with its options but without a budget.
         threat: another budget in place of ``eps``.
         seed: of the attack.
@@ -46,7 +49,7 @@ class Transfer(Attack):
         victim: Victim,
         eps: float = 8 / 255,
         *,
-        source: nn.Module | None = None,
+        source: nn.Module | str | None = None,
         attack: str = "foolbox.LinfPGD",
         threat: Threat | str | None = None,
         seed: int = 0,
@@ -54,6 +57,8 @@ class Transfer(Attack):
         from effattack.attacks import build  # which knows this class, too
 
         super().__init__(victim, budget(eps, threat), seed=seed)
+        if isinstance(source, str):
+            source = load_victim(source)
         if source is not None:
             self.settings = {
                 **self.settings,
@@ -74,6 +79,14 @@ class Transfer(Attack):
             )
         self.source_digest = victim_digest(self.source)
         self.crafted = build(_with_threat(attack, self.threat), self.source, seed=seed)
+        if isinstance(self.crafted, UniversalAttack):
+            raise UsageError(
+                f"{attack} is universal: fit it on the source, and score it on the victim, yourself"
+            )
+
+    @property
+    def gradients(self) -> int:
+        return self.crafted.gradients
 
     def run(self, clean: Tensor, goal: Goal, generator: Generator) -> Tensor:
         return self.crafted(clean, goal.labels, goal.callback).to(clean)
@@ -83,8 +96,9 @@ class FloatModel(Victim):
     """A plain model as something to attack: logits, no gates, no accounts of its MACs."""
 
     def __init__(self, model: nn.Module, like: Victim) -> None:
-        with torch.no_grad():
-            classes = model(torch.full((1, *like.input_shape), 0.5).to(like.device)).shape[1]
+        with undisturbed(model), torch.no_grad():
+            grey = torch.full((1, *like.input_shape), 0.5, device=like.device, dtype=like.dtype)
+            classes = model(grey).shape[1]
         super().__init__(
             name=type(model).__name__,
             family="plain",
@@ -93,7 +107,7 @@ class FloatModel(Victim):
             max_macs=nan,
             dense_macs=nan,
         )
-        self.model = model.eval()
+        self.model = model
 
     def forward(self, images: Tensor) -> Tensor:
         return self.model(images)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from toys import LinearSaver, grey_images
 
-from effattack.attacks import Foolbox, Torchattacks, adapters, build
+from effattack.attacks import Foolbox, Torchattacks, build, libraries
 from effattack.attacks.base import Attack
 from effattack.budgets import LEVELS
 from effattack.errors import UsageError
@@ -237,7 +237,7 @@ def test_missing_library_names_the_extra(
     def missing(module: str) -> None:
         raise ModuleNotFoundError(f"No module named {module!r}")
 
-    monkeypatch.setattr(adapters, "import_module", missing)
+    monkeypatch.setattr(libraries, "import_module", missing)
     with pytest.raises(UsageError, match=remedy):
         build(name, LinearSaver())(grey_images(2))
 

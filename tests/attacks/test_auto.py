@@ -16,7 +16,7 @@ from effattack.models_zoo.criteria import Criterion
 from effattack.models_zoo.digits import digits
 from effattack.models_zoo.early_exit.early_exit import EarlyExit
 from effattack.models_zoo.margins import bounded, confidence_log_odds, spread
-from effattack.objectives import BatchGoal, Step, UniformExits
+from effattack.objectives import AlsoAnswer, BatchGoal, MarginHinge, Step, UniformExits
 from effattack.threats import Linf
 from effattack.victim import Opaque, Trace, Victim
 
@@ -43,6 +43,33 @@ def test_the_published_losses_of_a_victim_join() -> None:
     assert members("digits_cnn_early_exit") == ["MarginHinge", "UniformExits", "MarginHinge"]
     assert "WeightedSignificance" in members("digits_vit_ats")
     assert members("digits_skipnet") == ["MarginHinge", "MarginHinge"]
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_its_stages(keep: bool) -> None:
+    stages = AutoSlow(embedded("digits_cnn_early_exit"), keep_prediction=keep).stages
+    wanted = [stage.objective.slow if keep else stage.objective for stage in stages]  # type: ignore[attr-defined]
+    assert wanted == [MarginHinge(auto.KAPPA), UniformExits(), MarginHinge(auto.FINE_KAPPA)]
+    assert auto.FINE_KAPPA < auto.KAPPA / 10
+    for stage in stages:
+        assert stage.search.momentum > 0
+        assert stage.search.accept is (search.kept if keep else None)
+        assert isinstance(stage.objective, AlsoAnswer) is keep
+
+
+def test_values_of_different_objectives_are_not_compared() -> None:
+    """The hinge is positive where a gate is open, DeepSloth's loss never; one would hide it."""
+    victim, told = LinearSaver(), []
+    victim.max_macs *= 10  # so that no image is finished early
+    AutoSlow(victim, 8 / 255)(grey_images(30), callback=told.append)
+    house, sloth, again, queries = (
+        [step.value for step in told if step.restart == number] for number in range(4)
+    )
+    assert (house[-1] > 0).any()
+    assert all((value <= 0).all() for value in sloth)
+    assert (again[-1] > 0).any()
+    assert all(((value >= 0) & (value <= 1)).all() for value in queries)
+    assert len(queries) == auto.QUERIES
 
 
 def test_the_budget_of_gradients_is_fixed_and_kept(monkeypatch: pytest.MonkeyPatch) -> None:

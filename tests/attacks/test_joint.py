@@ -30,6 +30,18 @@ def test_it_finds_more_of_both_than_an_attack_on_the_work_alone() -> None:
     assert both(SlowAndWrong(victim, 32 / 255)) > both(Slowdown(victim, 32 / 255))
 
 
+def test_images_that_do_the_most_as_they_are_are_made_wrong_too() -> None:
+    victim, images = LinearSaver(), grey_images(60)
+    with torch.no_grad():
+        trace = victim.trace(images)
+    open_ = trace.macs == victim.max_macs
+    found = SlowAndWrong(victim, 64 / 255)(images[open_], trace.logits.argmax(1)[open_])
+    with torch.no_grad():
+        after = victim.trace(found)
+    wrong = after.logits.argmax(1) != trace.logits.argmax(1)[open_]
+    assert (wrong & (after.macs == victim.max_macs)).float().mean() > 0.5
+
+
 def test_the_objective_rewards_a_wrong_answer_up_to_kappa() -> None:
     victim, images = LinearSaver(), grey_images(6)
     trace = victim.trace(images)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from toys import LinearSaver, grey_images
 
 from effattack.attacks import MinimalBudget, build, eps50
 from effattack.attacks.ladder import ladder
-from effattack.errors import UsageError
+from effattack.errors import NotApplicable, UsageError
 from effattack.threats import L1, L2, Box, Linf, Patch, Pixels
 from effattack.victim import Opaque
 
@@ -85,5 +86,21 @@ def test_what_cannot_be_asked_for() -> None:
         MinimalBudget(victim, attack="Slowdown(threat='l2:1')")
     with pytest.raises(UsageError, match="cannot use the budget l2:1"):
         MinimalBudget(victim, threat="l2:1", attack="foolbox.LinfPGD")
-    with pytest.raises(UsageError, match="max_macs"):
-        MinimalBudget(Opaque(nn.Sequential(nn.Flatten(), nn.Linear(16, 2)), (1, 4, 4)))
+    for share in (-1, 5):
+        with pytest.raises(UsageError, match="share"):
+            eps50(victim, grey_images(2), share=share)
+    opaque = Opaque(nn.Sequential(nn.Flatten(), nn.Linear(16, 2)), (1, 4, 4))
+    for ask in (MinimalBudget, lambda v: eps50(v, grey_images(2))):
+        with pytest.raises(NotApplicable, match="declare max_macs; QueryAttack"):
+            ask(opaque)
+
+
+def test_modes_and_dtypes_of_the_caller_change_nothing() -> None:
+    victim, images = LinearSaver(), grey_images(24)
+    victim.saver = nn.Sequential(nn.Dropout(0.9), victim.saver)
+    find = partial(eps50, victim, largest="linf:8/255", attack="Slowdown(steps=10)")
+    expected = find(images)
+    assert 0 < expected < math.inf
+    victim.train()
+    assert find(images.double()) == expected
+    assert victim.training

@@ -48,7 +48,13 @@ def test_the_signature_is_that_of_the_constructor() -> None:
     [
         ("Slowdown(step=3)", "steps.*its options: threat, steps, kappa, keep_prediction, restarts"),
         ("clean(steps=3)", "its options: none"),
-        ("Slowdown(seed=3)", "unknown option of Slowdown 'seed'"),
+        ("Slowdown(seed=3)", "seed is no option of Slowdown: .*--seed"),
+        ("Slowdown(eps=0.03)", "eps is no option of Slowdown: .*--eps.*threat='linf:4/255'"),
+        ("Slowdown(kappa=4/255)", "4 / 255 is no plain value"),
+        ("Slowdown(steps=2.5)", "steps = 2.5: give a whole number"),
+        ("Slowdown(kappa='x')", "kappa = 'x': give a number"),
+        ("Slowdown(keep_prediction=1)", "keep_prediction = 1: give a truth value"),
+        ("CascadeAttack(base=1)", "base = 1: give a text"),
         ("Slowdown(3)", "option=value"),
         ("Slowdown(steps=3", "cannot read the attack"),
         ("Slowdown(steps=exit())", "cannot read the attack"),
@@ -61,9 +67,11 @@ def test_names_that_cannot_be_read(text: str, message: str) -> None:
         attack_class(text)
 
 
-@pytest.mark.parametrize("text", ["Slowdown(steps='many')", "Slowdown(threat='l9:1')"])
+@pytest.mark.parametrize(
+    "text", ["DeepSloth(steps='many')", "Slowdown(threat='l9:1')", "Slowdown(threat=5)"]
+)
 def test_options_that_are_none(text: str) -> None:
-    with pytest.raises(UsageError, match=r"cannot be made|is no threat"):
+    with pytest.raises(UsageError, match=r"cannot be made|is no threat|give a threat"):
         build(text, LinearSaver())
 
 
@@ -98,10 +106,26 @@ def test_a_callback_sees_every_step(attack: type[Attack], threat: object) -> Non
     made = build(attack.__name__, victim) if threat is None else attack(victim, threat=threat)
     found = made(images, callback=lambda step: seen.append((step[:3], step.macs.sum().item())))
     steps = 51 if attack is Slowdown else 200
-    assert [place for place, _ in seen] == [(0, k, seen[0][0][2]) for k in range(steps)]
+    first = 0 if attack is Slowdown else 1  # the start itself is looked at; a query is one look
+    assert [place for place, _ in seen] == [(0, first + k, seen[0][0][2]) for k in range(steps)]
     spent = [macs for _, macs in seen]
     assert spent == sorted(spent), "the best so far"
     assert victim.trace(found).macs.sum().item() == pytest.approx(spent[-1], abs=8)
+
+
+def test_a_callback_may_keep_what_it_is_told_and_change_nothing() -> None:
+    victim, images, seen = LinearSaver(), grey_images(30), []
+
+    def spoil(step: Step) -> None:
+        seen.append(step.macs.clone())
+        step.macs.fill_(0)
+
+    attack = Slowdown(victim, 8 / 255, steps=9)
+    kept: list[Step] = []
+    found = attack(images, callback=kept.append)
+    assert torch.equal(attack(images, callback=spoil), found)
+    assert all(torch.equal(step.macs, macs) for step, macs in zip(kept, seen, strict=True))
+    assert kept[0].macs.sum() < kept[-1].macs.sum()
 
 
 def test_what_a_callback_raises_ends_the_attack() -> None:

@@ -13,7 +13,7 @@ from hypothesis.extra.numpy import arrays
 from torch import Tensor
 from toys import LinearSaver, grey_images
 
-from effattack.attacks import Slowdown
+from effattack.attacks import CascadeAttack, DeepSloth, SlowAndWrong, Slowdown, search
 from effattack.attacks.base import GradientAttack
 from effattack.attacks.search import ProjectedGradient, constant, cosine, on_knife_edge
 from effattack.errors import GradientError, UsageError
@@ -122,6 +122,44 @@ def test_refuses_a_momentum_that_is_no_share(momentum: float) -> None:
 
 
 # iterates are judged by executed MACs, never by the surrogate
+
+
+def test_of_equal_work_an_iterate_beyond_rounding_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every second iterate is on a knife edge: it counts half a MAC less, whatever its value."""
+    victim, clean, spy = LinearSaver(), grey_images(40), Spy()
+    victim.max_macs *= 10  # so that no image is finished early
+    unsafe: list[bool] = []
+
+    def edge(trace: Trace) -> Tensor:
+        unsafe.append(len(unsafe) % 2 == 1)
+        return torch.full((len(trace.logits),), unsafe[-1])
+
+    monkeypatch.setattr(search, "on_knife_edge", edge)
+    found = spied(victim, spy, ProjectedGradient(15, cosine(1.0)))(clean)
+    macs, values = torch.stack(spy.macs[1:]), torch.stack(spy.values[1:])  # [0]: the clean images
+    safe = ~torch.tensor(unsafe)[:, None]
+    opened = ((macs == 176) & safe).any(0) & (spy.macs[0] < 176)
+    best = values.masked_fill((macs < 176) | ~safe, -torch.inf).amax(0)
+    goal = Goal(victim, torch.zeros(40, 2), torch.zeros(40))
+    assert opened.any()
+    torch.testing.assert_close(Spy()(victim.trace(found), goal).detach()[opened], best[opened])
+
+
+def test_an_answer_at_a_tie_is_neither_kept_nor_changed() -> None:
+    pairs = torch.tensor([[1.0, 1.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0 - 1e-6]])
+    logits = torch.cat([pairs, torch.full((4, 1), -9.0)], dim=1)
+    trace = Trace(logits, (), torch.ones(4).double())
+    goal = Goal(LinearSaver(), torch.tensor([[1.0, 0.0, 0.0]] * 4), torch.zeros(4).long())
+    assert search.kept(trace, goal).tolist() == [False, True, False, False]
+    assert search.changed(trace, goal).tolist() == [False, False, True, False]
+    assert search.wrong(trace, goal).tolist() == [False, False, True, False]
+
+
+def test_the_house_attacks_keep_momentum_and_the_published_ones_have_none() -> None:
+    victim = LinearSaver()
+    for ours in (Slowdown, CascadeAttack, SlowAndWrong):
+        assert ours(victim).search.momentum == 0.75
+    assert DeepSloth(victim).search.momentum == 0
 
 
 @pytest.mark.parametrize("factor", [1.0, -1.0], ids=["helpful", "misleading"])

@@ -66,6 +66,32 @@ def test_compute_attacks_transfer_too() -> None:
         assert victim.trace(attack(clean)).macs.sum() > victim.trace(clean).macs.sum()
 
 
+def test_a_source_is_left_as_it_was() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(16), nn.Linear(16, 2)).train()
+    before = copy.deepcopy(model.state_dict())
+    attack = Transfer(LinearSaver(), source=model, attack="foolbox.LinfPGD(steps=2)")
+    attack(grey_images(3))
+    assert model.training
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+def test_a_registered_source_goes_by_its_name(early_exit: Victim) -> None:
+    attack = build("Transfer(source='digits_tinysaver_cascade', attack='Slowdown')", early_exit)
+    assert isinstance(attack, Transfer)
+    assert attack.source.name == "digits_tinysaver_cascade"
+    assert attack.gradients == 50
+
+
+def test_a_universal_attack_is_to_be_fitted_by_hand() -> None:
+    with pytest.raises(UsageError, match="universal: fit it on the source"):
+        Transfer(LinearSaver(), source=LinearSaver(1), attack="UniversalSlowdown")
+
+
+def test_a_plain_source_is_told_what_applies() -> None:
+    with pytest.raises(NotApplicable, match=r"has no gates.*torchattacks\.PGD and foolbox"):
+        Transfer(LinearSaver(), source=plain(), attack="Slowdown")
+
+
 def test_another_source_is_another_cell() -> None:
     first, second = plain(), plain()
     second[1].weight.data.mul_(2)
