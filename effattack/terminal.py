@@ -78,7 +78,8 @@ class Bar(Log):
         self.progress.update(self.task, description=description, advance=work)
 
     def step(self, spec: CellSpec, step: Step) -> None:
-        told = f"{spec.victim}: {spec.attack}, step {step.step} of {step.steps}"
+        run = f"run {step.restart + 1}, " if step.restart else ""
+        told = f"{spec.victim}: {spec.attack}, {run}step {step.step} of {step.steps}"
         self.progress.update(self.task, description=told)
 
 

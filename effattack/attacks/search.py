@@ -106,7 +106,7 @@ class ProjectedGradient:
         accept: which iterates count; None: all.
         momentum: how much of the last direction is kept (Dong et al., "Boosting Adversarial Attacks
             with Momentum", CVPR 2018, arXiv 1710.06081): directions add up gradients of a mean
-            magnitude of 1, each image's own.
+            magnitude of 1, each image's own; where a gradient is 0, the last direction holds.
         ask: what is asked beside work, of equal work the second criterion; None: nothing. An image
             is left alone only once it does the most work and what is asked holds.
     """
