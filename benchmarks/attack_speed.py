@@ -19,6 +19,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import foolbox
 import pandas as pd
@@ -77,18 +78,15 @@ def rivals(
     wrapped = foolbox.PyTorchModel(model, bounds=(0, 1), device=images.device)
     linf = foolbox.attacks.LinfPGD(abs_stepsize=STEP, steps=steps)
 
-    def alone(attack: Callable[[], Tensor]) -> Callable[[], Tensor]:
-        def run() -> Tensor:
-            with undisturbed(victim):
-                return attack()
-
-        return run
+    def alone(attack: Callable[..., Any], *inputs: Any, **options: Any) -> Any:
+        with undisturbed(victim):
+            return attack(*inputs, **options)
 
     return {
         "ours": lambda: ours(images, labels),
-        "bare loop": alone(lambda: bare_loop(victim, images, labels, steps)),
-        "torchattacks PGD": alone(lambda: theirs(images, labels)),
-        "foolbox LinfPGD": alone(lambda: linf(wrapped, images, labels, epsilons=EPS)[1]),
+        "bare loop": lambda: alone(bare_loop, victim, images, labels, steps),
+        "torchattacks PGD": lambda: alone(theirs, images, labels),
+        "foolbox LinfPGD": lambda: alone(linf, wrapped, images, labels, epsilons=EPS)[1],
     }
 
 

@@ -1,7 +1,8 @@
 #!/bin/sh
 # The strength grid at its full size: a run for a GPU. Each command resumes where it was stopped.
 #
-#     export EFFATTACK_CIFAR10=cifar10 EFFATTACK_IMAGENET_DATA=nips17 EFFATTACK_IMAGENET_WEIGHTS=weights
+#     export EFFATTACK_CIFAR10=$PWD/cifar10
+#     export EFFATTACK_IMAGENET_DATA=$PWD/nips17 EFFATTACK_IMAGENET_WEIGHTS=$PWD/weights
 #     sh benchmarks/full_grid.sh
 #
 # `sh benchmarks/full_grid.sh --estimate` says how long each table takes on this machine, and stops.

@@ -5,8 +5,8 @@
 Published: DeiT-S (SlowFormer's l-inf on A-ViT: DeiT-T) on ImageNet. Here: a small ViT on digits,
 for every mechanism; and ATS in a ViT-Tiny on ImageNet-compatible images, where those lie in the
 folders that ``imagenet_attacked.py`` names. Universal attacks learn from one half of the images,
-and all are scored on the other. Digits take about six minutes of an idle core, the
-ViT-Tiny a quarter of an hour.
+and all are scored on the other. Digits take about six minutes of an idle core, the ViT-Tiny some
+twenty.
 """
 
 from __future__ import annotations

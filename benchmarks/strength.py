@@ -4,11 +4,10 @@
         --seeds 0,1,2 --eps 2/255,4/255,8/255,16/255 --out strength
 
 Cells show attack success and, in brackets, agreement; attacks with a budget of their own (a patch)
-have one cell. Below each table: the budgets that take back
-half of the savings (``eps50``, l2, patch side) under the house attack, and how many of its 50 steps
-at the largest ε that takes. Every column of the scores goes to a CSV file. Finished cells lie in
-``--out``: the same command resumes. An estimate
-of what is left to do is printed first; ``--estimate`` prints that alone.
+have one cell. Below each table: the budgets that take back half of the savings (``eps50``, l2,
+patch side) under the house attack, and how many of its 50 steps at the largest ε that takes. Every
+column of the scores goes to a CSV file. Finished cells lie in ``--out``: the same command resumes.
+An estimate of what is left to do is printed first; ``--estimate`` prints that alone.
 """
 
 from __future__ import annotations

@@ -95,9 +95,8 @@ class LibraryAttack(Attack):
 
     @property
     def gradients(self) -> int:
-        steps = inspect.signature(self.cls).parameters.get("steps")
-        known = steps is not None and isinstance(steps.default, int)
-        return self.options.get("steps", steps.default if steps and known else UNTOLD)
+        usual = getattr(inspect.signature(self.cls).parameters.get("steps"), "default", None)
+        return self.options.get("steps", usual if isinstance(usual, int) else UNTOLD)
 
     @property
     def label(self) -> str:
