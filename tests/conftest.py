@@ -19,7 +19,7 @@ HERE = str(Path(__file__).parent)
 if HERE not in sys.path:  # makes toys.py importable, whatever import mode pytest runs in
     sys.path.insert(0, HERE)
 
-from toys import embedded  # noqa: E402
+from toys import embedded, embedded_or_skip  # noqa: E402
 
 torch.set_num_threads(1)
 os.environ["EFFATTACK_DEVICE_OWNED"] = "1"  # no test asserts on real time: xdist may run them all
@@ -40,8 +40,7 @@ def ats() -> Victim:
 @pytest.fixture
 def int8() -> Victim:
     """The embedded int8 victim, shared by all tests: leave it as it was."""
-    pytest.importorskip("torchao")
-    return embedded("digits_vit_int8")
+    return embedded_or_skip("digits_vit_int8")
 
 
 @pytest.fixture

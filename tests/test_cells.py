@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from toys import LinearSaver, embedded, grey_images
+from toys import LinearSaver, embedded, embedded_or_skip, grey_images
 
 from effattack.cells import CellSpec, data_digest, victim_digest
 from effattack.victim import Opaque
@@ -110,8 +110,7 @@ def test_nothing_that_decides_is_overlooked() -> None:
 
 
 def test_quantized_weights_have_a_stable_digest() -> None:
-    pytest.importorskip("torchao")
-    victim = embedded("digits_vit_int8")
+    victim = embedded_or_skip("digits_vit_int8")
     assert victim_digest(victim) == victim_digest(copy.deepcopy(victim))
 
 

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from toys import import_or_skip
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "imagenet.py"
 DATA, WEIGHTS = "EFFATTACK_IMAGENET_DATA", "EFFATTACK_IMAGENET_WEIGHTS"
@@ -33,8 +34,8 @@ def test_without_data_it_says_how_to_get_them(tmp_path: Path) -> None:
     f"{WEIGHTS} at their folders (benchmarks/imagenet.py says where to get them)",
 )
 def test_table(tmp_path: Path) -> None:
-    pytest.importorskip("torchao")
-    pytest.importorskip("bitsandbytes")
+    import_or_skip("torchao.quantization")
+    import_or_skip("bitsandbytes")
     folders = ("--data", os.environ[DATA], "--weights", os.environ[WEIGHTS])
     done = run(*folders, "--images", "2", "--out", str(tmp_path / "table.md"))
     assert done.returncode == 0, done.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 import pytest
 import torch
@@ -19,8 +20,13 @@ embedded = cache(load_victim)
 """A registered victim by name, loaded once and shared by all tests: leave it as it was."""
 
 
+def import_or_skip(module: str) -> Any:
+    """A module of an extra, or a skipped test where it is missing or does not fit this torch."""
+    return pytest.importorskip(module, exc_type=ImportError)
+
+
 def embedded_or_skip(name: str) -> Victim:
-    """The same, or a skipped test where its extra is missing."""
+    """The same, or a skipped test where its extra is missing or does not fit this torch."""
     try:
         return embedded(name)
     except UsageError as error:

@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.metadata import version
 from typing import Any
 
 import torch
@@ -49,16 +50,19 @@ class Scheme:
 
 SCHEMES: dict[str, Scheme] = {
     "int8_dynamic": Scheme(
-        lambda ao: ao.Int8DynamicActivationInt8WeightConfig(), 8, 8, "torchao 0.13 or later"
+        lambda ao: ao.Int8DynamicActivationInt8WeightConfig(version=2),
+        8,
+        8,
+        "torchao 0.17 or later",
     ),
     "int8_weight_only": Scheme(
-        lambda ao: ao.Int8WeightOnlyConfig(version=2), 8, None, "torchao 0.18 (older: untried)"
+        lambda ao: ao.Int8WeightOnlyConfig(version=2), 8, None, "torchao 0.17 or later"
     ),
     "int4_weight_only": Scheme(
         lambda ao: ao.IntxWeightOnlyConfig(torch.int4),
         4,
         None,
-        "torchao 0.18 (older ones: untried)",
+        "torchao 0.17 or later",
     ),
     "float8_dynamic": Scheme(
         lambda ao: ao.Float8DynamicActivationFloat8WeightConfig(),
@@ -157,8 +161,9 @@ def optional(module: str, *, quiet: str) -> Any:
     """Import a module of the ``quant`` extra; warnings, a logger's too, are not repeated.
 
     Raises:
-        UsageError: naming the extra.
+        UsageError: naming the extra, or the package that does not fit this torch.
     """
+    package = module.partition(".")[0]
     logger = logging.getLogger(quiet)
     level = logger.level
     try:
@@ -166,10 +171,16 @@ def optional(module: str, *, quiet: str) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return import_module(module)
-    except ImportError as error:
-        package = module.partition(".")[0]
+    except ModuleNotFoundError as error:
         raise UsageError(
             f"this quantized victim needs {package} ({error}): pip install 'effattack[quant]'"
+        ) from error
+    except ImportError as error:
+        found = version(package)
+        raise UsageError(
+            f"this quantized victim needs {package}, and {package} {found} does not import beside "
+            f"torch {torch.__version__} ({error}): upgrade torch, or pip install "
+            f"'{package}<{found}'"
         ) from error
     finally:
         logger.setLevel(level)

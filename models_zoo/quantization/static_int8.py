@@ -8,6 +8,7 @@ is that of Jacob et al., CVPR 2018 (arXiv 1712.05877).
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -24,6 +25,8 @@ BATCH = 64
 """Calibration images at a time."""
 NOISY = "torch.utils._pytree"
 """Logs a warning of its own at the import of torchao."""
+UNLIMITED = {"recompile_limit": sys.maxsize, "accumulated_recompile_limit": sys.maxsize}
+"""Exports of one process count as recompilations of one another, of which torch allows eight."""
 LACKING = (
     "this machine lacks the int8 kernels of static int8: it needs an x86 CPU and a torch built "
     "with oneDNN"
@@ -101,9 +104,11 @@ def calibrated(model: nn.Module, images: Tensor) -> fx.GraphModule:
     images = images.detach().float().cpu()
     blank = torch.zeros(2, *images.shape[1:])
     try:
-        exported = torch.export.export(
-            model, (blank,), dynamic_shapes=({0: torch.export.Dim("batch")},)
-        )
+        with torch._dynamo.config.patch(UNLIMITED):
+            # Strict: only then do nodes carry the marks by which every torchao finds layers.
+            exported = torch.export.export(
+                model, (blank,), dynamic_shapes=({0: torch.export.Dim("batch")},), strict=True
+            )
     except (AssertionError, RuntimeError, TypeError, ValueError) as error:
         raise UsageError(
             f"{type(model).__name__} cannot be exported for batches of any size, which static "

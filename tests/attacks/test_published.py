@@ -9,7 +9,7 @@ import pytest
 import timm
 import torch
 from torch import Tensor, nn
-from toys import LinearSaver, embedded, noise_images
+from toys import LinearSaver, embedded, import_or_skip, noise_images
 
 from effattack.attacks import (
     Attack,
@@ -53,7 +53,7 @@ def fitted(attack: UniversalAttack, count: int = 16) -> UniversalAttack:
 @cache
 def llm_int8() -> LLMInt8:
     """A small ViT with random weights, θ = 6, next to which many columns lie."""
-    pytest.importorskip("bitsandbytes")
+    import_or_skip("bitsandbytes")
     torch.manual_seed(0)
     sizes = {"img_size": 16, "patch_size": 4, "embed_dim": 32, "depth": 2, "num_heads": 2}
     vit = timm.create_model("vit_tiny_patch16_224", num_classes=5, **sizes)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor, nn
-from toys import LinearSaver, embedded, grey_images
+from toys import LinearSaver, grey_images
 
 import effattack
 from effattack.attacks import Noise, QueryAttack, defaults
 from effattack.errors import NotApplicable, UsageError
-from effattack.victim import Opaque
+from effattack.victim import Opaque, Victim
 
 
 class Skipping(nn.Module):
@@ -68,9 +68,8 @@ def test_an_opaque_model_is_scored(images: Tensor) -> None:
     assert 0 < row.attack_success <= 1
 
 
-def test_a_constant_victim_and_no_queries() -> None:
-    pytest.importorskip("torchao")
+def test_a_constant_victim_and_no_queries(int8: Victim) -> None:
     with pytest.raises(NotApplicable, match="MACs that can move"):
-        QueryAttack(embedded("digits_vit_int8"))
+        QueryAttack(int8)
     with pytest.raises(UsageError, match="at least one"):
         QueryAttack(LinearSaver(), queries=0)

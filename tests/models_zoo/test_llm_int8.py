@@ -12,6 +12,7 @@ import pytest
 import timm
 import torch
 from torch import Tensor, nn
+from toys import import_or_skip
 
 from effattack import audit
 from effattack.attacks.slowdown import Slowdown
@@ -29,7 +30,7 @@ WIDTH, TOKENS, CLASSES = 32, 17, 5
 
 @pytest.fixture(autouse=True)
 def bitsandbytes() -> Any:
-    return pytest.importorskip("bitsandbytes")
+    return import_or_skip("bitsandbytes")
 
 
 def small_vit() -> nn.Module:

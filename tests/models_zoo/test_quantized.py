@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import re
 import sys
+from importlib.metadata import version
 from typing import Any
 
 import pytest
 import timm
 import torch
 from torch import Tensor, nn
+from toys import import_or_skip
 
 from effattack import audit
 from effattack.contract import INVARIANTS, Check
 from effattack.errors import UsageError
+from effattack.models_zoo.quantization import quantized
 from effattack.models_zoo.quantization.quantized import SCHEMES, Quantized, Scheme
 
 SHAPE = (3, 16, 16)
@@ -26,7 +30,7 @@ every_scheme = pytest.mark.parametrize("scheme", BITS)
 
 @pytest.fixture(autouse=True)
 def torchao() -> Any:
-    return pytest.importorskip("torchao.quantization")
+    return import_or_skip("torchao.quantization")
 
 
 def small_vit() -> nn.Module:
@@ -143,4 +147,17 @@ def test_bad_models() -> None:
 def test_missing_torchao_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torchao.quantization", None)
     with pytest.raises(UsageError, match=r"needs torchao .*effattack\[quant\]"):
+        Quantized(small_vit(), SHAPE)
+
+
+def test_torchao_that_does_not_fit_this_torch_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def import_module(module: str) -> None:
+        raise ImportError("cannot import name 'ScalingType'")
+
+    monkeypatch.setattr(quantized, "import_module", import_module)
+    installed = re.escape(version("torchao"))
+    remedy = (
+        rf"torchao {installed} does not import beside torch .*pip install 'torchao<{installed}'"
+    )
+    with pytest.raises(UsageError, match=remedy):
         Quantized(small_vit(), SHAPE)

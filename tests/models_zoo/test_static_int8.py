@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from toys import import_or_skip
 
 from effattack import audit
 from effattack.cells import victim_digest
@@ -17,7 +18,7 @@ from effattack.contract import INVARIANTS, Check
 from effattack.errors import UsageError
 from effattack.measure.macs import MacsCounter
 from effattack.models_zoo.networks import Residual, convolution, pooled_head
-from effattack.models_zoo.quantization.static_int8 import StaticInt8
+from effattack.models_zoo.quantization.static_int8 import StaticInt8, calibrated
 
 SHAPE = (3, 8, 8)
 GROUPED = 64 * 8 * 4 * 9
@@ -27,7 +28,7 @@ HEAD = 8 * 5
 
 @pytest.fixture(autouse=True)
 def torchao() -> Any:
-    return pytest.importorskip("torchao.quantization.pt2e")
+    return import_or_skip("torchao.quantization.pt2e")
 
 
 def network() -> nn.Module:
@@ -129,6 +130,12 @@ class Branching(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.linear(x.flatten(1) if x.mean() > 0.5 else -x.flatten(1))
+
+
+def test_any_number_of_victims_in_one_process() -> None:
+    calibration = images()
+    for _ in range(1 + torch._dynamo.config.recompile_limit):
+        calibrated(one_convolution(), calibration)
 
 
 def test_bad_models() -> None:
