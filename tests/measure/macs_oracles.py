@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from timm.layers.attention import Attention
+from timm.layers import Attention
 from timm.models import levit
 from timm.models.swin_transformer import WindowAttention
 from torch import Tensor, nn
