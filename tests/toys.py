@@ -20,11 +20,6 @@ embedded = cache(load_victim)
 """A registered victim by name, loaded once and shared by all tests: leave it as it was."""
 
 
-def import_or_skip(module: str) -> Any:
-    """A module of an extra, or a skipped test where it is missing or does not fit this torch."""
-    return pytest.importorskip(module, exc_type=ImportError)
-
-
 def embedded_or_skip(name: str) -> Victim:
     """The same, or a skipped test where its extra is missing or does not fit this torch."""
     try:
@@ -33,6 +28,11 @@ def embedded_or_skip(name: str) -> Victim:
         if "pip install" not in str(error):
             raise
         pytest.skip(str(error))
+
+
+def import_or_skip(module: str) -> Any:
+    """A module of an extra, or a skipped test where it is missing or does not fit this torch."""
+    return pytest.importorskip(module, exc_type=ImportError)
 
 
 class LinearSaver(Victim):

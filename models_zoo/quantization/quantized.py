@@ -48,22 +48,14 @@ class Scheme:
     needs: str
 
 
+TRIED = "torchao 0.17 or later"
+
 SCHEMES: dict[str, Scheme] = {
     "int8_dynamic": Scheme(
-        lambda ao: ao.Int8DynamicActivationInt8WeightConfig(version=2),
-        8,
-        8,
-        "torchao 0.17 or later",
+        lambda ao: ao.Int8DynamicActivationInt8WeightConfig(version=2), 8, 8, TRIED
     ),
-    "int8_weight_only": Scheme(
-        lambda ao: ao.Int8WeightOnlyConfig(version=2), 8, None, "torchao 0.17 or later"
-    ),
-    "int4_weight_only": Scheme(
-        lambda ao: ao.IntxWeightOnlyConfig(torch.int4),
-        4,
-        None,
-        "torchao 0.17 or later",
-    ),
+    "int8_weight_only": Scheme(lambda ao: ao.Int8WeightOnlyConfig(version=2), 8, None, TRIED),
+    "int4_weight_only": Scheme(lambda ao: ao.IntxWeightOnlyConfig(torch.int4), 4, None, TRIED),
     "float8_dynamic": Scheme(
         lambda ao: ao.Float8DynamicActivationFloat8WeightConfig(),
         8,
@@ -180,7 +172,7 @@ def optional(module: str, *, quiet: str) -> Any:
         raise UsageError(
             f"this quantized victim needs {package}, and {package} {found} does not import beside "
             f"torch {torch.__version__} ({error}): upgrade torch, or pip install "
-            f"'{package}<{found}'"
+            f"'{package}<{found.partition('+')[0]}'"
         ) from error
     finally:
         logger.setLevel(level)
