@@ -9,7 +9,8 @@ from typing import NamedTuple, Protocol
 from torch import Tensor
 
 from effattack.attacks.base import Attack
-from effattack.cells import CellSpec, attack_digest, data_digest, victim_digest
+from effattack.cells import CellSpec, data_digest
+from effattack.digests import attack_digest, victim_digest
 from effattack.images import to_grid
 from effattack.sources import Data
 from effattack.victim import Victim

@@ -105,6 +105,6 @@ _WORDS = {
 _REMEDIES = {
     "code": "install the same effattack on every node",
     "torch": "install the same torch on every node",
-    "victim_digest": "its factory must load the same weights each time, not draw new ones",
+    "victim_digest": "its factory must give the same weights, settings and code each time",
     "data_digest": "the data must come in the same order each time: do not shuffle or augment",
 }

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from effattack.attacks import Attack, Clean, NearUniform, Noise, build
-from effattack.cells import CellSpec, attack_digest, code_version, data_digest
+from effattack.cells import CellSpec, code_version, data_digest
 from effattack.contract import check_declared
 from effattack.data import slices
+from effattack.digests import attack_digest
 from effattack.errors import NotApplicable, UsageError
 from effattack.fitting import Fit, check_unseen, prepared
 from effattack.images import check_images, check_labels, to_grid

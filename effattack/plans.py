@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from effattack.cells import CellSpec, hash_text
+from effattack.cells import CellSpec
+from effattack.digests import hash_text
 from effattack.errors import expect_least
 from effattack.materials import About, Maker
 

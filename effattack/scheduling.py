@@ -121,13 +121,18 @@ def outcomes(cells: Iterable[Cell], shelf: Shelf, executor: Executor) -> Iterato
         waiting = busy
 
 
-def discard_damaged(plans: Sequence[Plan], shelf: Shelf, executor: Executor) -> list[CellSpec]:
-    """Forget the cells whose files are truncated or altered; reads all of them."""
+def finished(plans: Sequence[Plan], shelf: Shelf, executor: Executor) -> list[CellSpec]:
+    """What of the plans is there already, timings included."""
     timed = any(plan.timed for plan in plans)
     with executor if timed else nullcontext():
         place = executor.place(plans[0].cells[0].spec.device) if timed else ""
     cells = [cell for plan in plans for cell in (*plan.cells, *plan.timings(place))]
-    damaged = [c.spec for c in cells if shelf.has(c.spec) and shelf.read(c.spec) is None]
+    return [cell.spec for cell in cells if shelf.has(cell.spec)]
+
+
+def discard_damaged(plans: Sequence[Plan], shelf: Shelf, executor: Executor) -> list[CellSpec]:
+    """Forget the cells whose files are truncated or altered; reads all of them."""
+    damaged = [spec for spec in finished(plans, shelf, executor) if shelf.read(spec) is None]
     for spec in damaged:
         shelf.remove(spec)
     return damaged

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import copy
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
-from toys import LinearSaver, embedded, embedded_or_skip, grey_images
+from toys import grey_images
 
-from effattack.cells import CellSpec, data_digest, victim_digest
-from effattack.victim import Opaque
+import effattack
+from effattack.cells import CellSpec, code_version, data_digest
 
 SPEC = CellSpec(
     work="attack",
@@ -50,73 +51,24 @@ def test_everything_that_decides_the_rows_decides_the_key(key: str, value: objec
     assert replace(SPEC).key == SPEC.key
 
 
-def test_a_victim_is_known_by_weights_and_settings() -> None:
-    victim = LinearSaver()
-    digest = victim_digest(victim)
-    assert victim_digest(copy.deepcopy(victim)) == digest
-    assert victim_digest(copy.deepcopy(victim).train()) == digest
-    assert victim_digest(LinearSaver(doubt=2.0)) != digest
-    with torch.no_grad():
-        victim.saver.weight[0, 0] += 1e-3
-    assert victim_digest(victim) != digest
-
-
-def test_the_threshold_inside_a_policy_counts() -> None:
-    victim = copy.deepcopy(embedded("digits_cnn_early_exit"))
-    digest = victim_digest(victim)
-    victim.criterion.thresholds = 0.99
-    assert victim_digest(victim) != digest
-
-
-class Inner(torch.nn.Module):
-    """A model inside a victim, with all that a digest could overlook."""
-
-    def __init__(self, private: int = 1, shift: float = 0.0, policy: object = None) -> None:
-        super().__init__()
-        self._private = private
-        self.policy = {"nested": [policy]}
-        self.register_buffer("shift", torch.tensor(shift), persistent=False)
-        self.linear = torch.nn.Linear(16, 2)
-        torch.nn.init.zeros_(self.linear.weight)
-        torch.nn.init.zeros_(self.linear.bias)
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.linear(images.flatten(1) + self.shift)
-
-
-class Other(Inner):
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return -super().forward(images)
-
-
-class Policy:
-    def __init__(self, level: float) -> None:
-        self.level = level
-
-
-def test_nothing_that_decides_is_overlooked() -> None:
-    makers = [
-        Inner,
-        lambda: Inner(private=2),
-        lambda: Inner(shift=1.0),
-        lambda: Inner(policy=Policy(0.5)),
-        lambda: Inner(policy=Policy(0.6)),
-        Other,
-    ]
-    digests = {victim_digest(Opaque(make(), (1, 4, 4), name="opaque")) for make in makers}
-    assert len(digests) == len(makers)
-    again = {victim_digest(Opaque(make(), (1, 4, 4), name="opaque")) for make in makers}
-    assert again == digests
-
-
-def test_quantized_weights_have_a_stable_digest() -> None:
-    victim = embedded_or_skip("digits_vit_int8")
-    assert victim_digest(victim) == victim_digest(copy.deepcopy(victim))
-
-
 def test_data_are_known_by_pixels_and_labels() -> None:
     images, labels = grey_images(4), torch.tensor([0, 1, 0, 1])
     digest = data_digest(images, labels)
     assert data_digest(images.clone(), labels.clone()) == digest
     assert data_digest(images.flip(0), labels) != digest
     assert data_digest(images, 1 - labels) != digest
+
+
+def test_what_only_shows_decides_no_rows(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Every other source of effattack does; the contract was once forgotten."""
+    copied = tmp_path / "effattack"
+    shutil.copytree(Path(effattack.__file__).parent, copied, ignore=shutil.ignore_patterns("*.s*"))
+    monkeypatch.setattr(effattack, "__file__", str(copied / "__init__.py"))
+    version = code_version.__wrapped__()
+    for file in ("cli/run.py", "reporting/page.py", "terminal.py"):
+        (copied / file).write_text("# edited")
+    assert code_version.__wrapped__() == version
+    for file in ("contract/gates.py", "models_zoo/criteria.py", "victim.py"):
+        (copied / file).write_text("# edited")
+        assert code_version.__wrapped__() != version
+        version = code_version.__wrapped__()

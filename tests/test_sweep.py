@@ -162,6 +162,16 @@ def test_verify_runs_just_what_is_damaged(file: Path, capsys: pytest.CaptureFixt
     pd.testing.assert_frame_equal(pd.read_parquet("effattack-report/samples.parquet"), before)
 
 
+def test_fresh_runs_all_again(file: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main(["run", str(file)]) == 0
+    files = sorted(Path("effattack-report/cells").glob("*.parquet"))
+    times = {path: path.stat().st_mtime_ns for path in files}
+    assert main(["run", str(file), "--fresh", "--dry-run"]) == 0
+    assert sorted(Path("effattack-report/cells").glob("*.parquet")) == files
+    assert main(["run", str(file), "--fresh"]) == 0
+    assert all(path.stat().st_mtime_ns > times[path] for path in files)
+
+
 def test_unreadable_images_are_named_or_passed_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,7 +12,7 @@ from effattack.attacks.search import ProjectedGradient, cosine
 from effattack.attacks.several import OneAtATime, Several
 from effattack.attacks.training import Steepest, Training
 from effattack.attacks.universal import UniversalAttack
-from effattack.cells import victim_digest
+from effattack.digests import victim_digest
 from effattack.objectives import BatchGoal, KeepPrediction
 from effattack.registry import load_victim
 from effattack.threats import Threat

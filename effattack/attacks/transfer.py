@@ -16,7 +16,7 @@ from torch import Generator, Tensor, nn
 from effattack.attacks.base import Attack, Kind, budget, undisturbed
 from effattack.attacks.naming import parse_name, written
 from effattack.attacks.universal import UniversalAttack
-from effattack.cells import victim_digest
+from effattack.digests import victim_digest
 from effattack.errors import NotApplicable, UsageError
 from effattack.objectives import Goal
 from effattack.registry import load_victim

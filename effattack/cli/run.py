@@ -32,12 +32,13 @@ def arguments(run: argparse.ArgumentParser) -> None:
     run.add_argument("--out", type=Path, default=Path("effattack-report"), metavar="DIR")
     run.add_argument("--dry-run", action="store_true", help="show what would be run")
     run.add_argument("--verify", action="store_true", help="run damaged cells again")
+    run.add_argument("--fresh", action="store_true", help="run all again, finished cells too")
     output.arguments(run)
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
     from effattack.overview import overview
-    from effattack.scheduling import discard_damaged
+    from effattack.scheduling import discard_damaged, finished
     from effattack.store import Store
     from effattack.sweep import complete, failed
 
@@ -47,6 +48,9 @@ def run(options: argparse.Namespace, console: Console) -> int:
     executor.check(sweep.device, sweep.timed > 0)
     store = Store(options.out / "cells")
     plans = sweep.plan()
+    if options.fresh and not options.dry_run:
+        for spec in finished(plans, store, executor):
+            store.remove(spec)
     if options.verify:
         for spec in discard_damaged(plans, store, executor):
             console.print(f"damaged, to be run again: {store.path(spec)}", **PLAIN)

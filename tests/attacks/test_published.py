@@ -22,7 +22,7 @@ from effattack.attacks import (
     UniversalQuantAttack,
     build,
 )
-from effattack.cells import attack_digest
+from effattack.digests import attack_digest
 from effattack.errors import NotApplicable, UsageError
 from effattack.models_zoo.digits import digits
 from effattack.models_zoo.quantization.llm_int8 import LLMInt8

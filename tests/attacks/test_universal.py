@@ -11,8 +11,8 @@ import effattack
 from effattack.attacks import UniversalSlowdown, build
 from effattack.attacks.search import constant, cosine
 from effattack.attacks.training import Adam, Steepest, Training
-from effattack.cells import attack_digest
 from effattack.data import held_out
+from effattack.digests import attack_digest
 from effattack.errors import GradientError, UsageError
 from effattack.objectives import Step
 from effattack.threats import L2, Linf

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from toys import import_or_skip
 
 from effattack import audit
-from effattack.cells import victim_digest
 from effattack.contract import INVARIANTS, Check
+from effattack.digests import victim_digest
 from effattack.errors import UsageError
 from effattack.measure.macs import MacsCounter
 from effattack.models_zoo.networks import Residual, convolution, pooled_head
