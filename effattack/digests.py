@@ -7,6 +7,7 @@ One walk goes through an object and whatever it holds: weights and settings wher
 
 from __future__ import annotations
 
+import copyreg
 import dis
 import enum
 import functools
@@ -117,6 +118,8 @@ class _Walk:
         return ", ".join(map(self.text, values))
 
     def _tensor(self, value: Tensor) -> str:
+        if value.is_nested:
+            return f"nested({self._each(value.unbind())})"
         head = f"{value.dtype}{tuple(value.shape)}"
         if value.is_meta or isinstance(value, torch._subclasses.FakeTensor):
             return f"{head}meta"
@@ -260,7 +263,8 @@ def _content(cell: types.CellType) -> Any:
 def _reduced(value: Any) -> Any:
     """What an object of Python's own, such as a pattern or a date, is copied from."""
     try:
-        found = value.__reduce_ex__(2)
+        reduced = copyreg.dispatch_table.get(type(value))
+        found = reduced(value) if reduced else value.__reduce_ex__(2)
     except Exception:  # it cannot be copied: a lock, a file
         return None
     return found if isinstance(found, str) else found[1:3]
@@ -280,7 +284,8 @@ def _plain(tensor: Tensor) -> np.ndarray[Any, Any]:
     plain = tensor.dequantize() if type(tensor) not in (Tensor, nn.Parameter) else tensor
     plain = tensor.to_dense() if plain.is_mkldnn else plain
     plain = plain.dequantize() if plain.is_quantized else plain
-    flat: np.ndarray[Any, Any] = plain.cpu().contiguous().flatten().view(torch.uint8).numpy()
+    plain = plain.cpu().resolve_conj().resolve_neg().contiguous()
+    flat: np.ndarray[Any, Any] = plain.flatten().view(torch.uint8).numpy()
     return flat
 
 
