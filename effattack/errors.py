@@ -22,6 +22,10 @@ class NotApplicable(UsageError):
     """An attack was asked for on a victim that it cannot apply to (exit code 2)."""
 
 
+class MissingPackage(UsageError):
+    """An optional package is not installed, or does not fit this torch (exit code 2)."""
+
+
 class StoreError(UsageError):
     """A store that cannot be written any more; what is finished is safe (exit code 2)."""
 
@@ -54,6 +58,11 @@ class UnknownOperator(MeasurementError):
 
 class GradientError(ContractError):
     """No gradient reaches the pixels (exit code 3)."""
+
+
+def install(extra: str) -> str:
+    """How to get the packages of an extra; effattack itself is on no package index."""
+    return f"pip install '.[{extra}]' in a clone of effattack"
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:

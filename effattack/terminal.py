@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -83,12 +83,18 @@ class Bar(Log):
         self.progress.update(self.task, description=told)
 
 
-def print_scores(evaluation: Evaluation, console: Console) -> None:
-    """A score table per victim, what was skipped, and the self-checks that failed."""
+def print_scores(evaluation: Evaluation, console: Console, verbose: bool) -> None:
+    """A score table per victim, what was skipped, and the self-checks that failed.
+
+    Args:
+        evaluation: the scores.
+        console: where to.
+        verbose: say why each attack was skipped; else a line per victim names them.
+    """
     for victim, rows in evaluation.scores().groupby("victim", sort=False):
         console.print(_table(str(victim), rows), end="\n\n")
-    for skipped in evaluation.meta.get("skipped", []):
-        console.print(f"skipped {skipped['attack']}: {skipped['reason']}", style="dim", **PLAIN)
+    for line in _skipped(evaluation.meta.get("skipped", []), verbose):
+        console.print(line, style="dim", **PLAIN)
     for note in evaluation.meta.get("notes", []):
         console.print(f"note: {note}", **PLAIN)
     checks = evaluation.checks()
@@ -100,12 +106,25 @@ def print_scores(evaluation: Evaluation, console: Console) -> None:
         console.print(text, style="yellow", **PLAIN)
 
 
+def _skipped(skipped: Sequence[Mapping[str, str]], verbose: bool) -> Iterator[str]:
+    """What was skipped: each attack with its reason, or all of a victim on one line."""
+    if verbose:
+        yield from (f"skipped {skip['attack']}: {skip['reason']}" for skip in skipped)
+        return
+    victims: dict[str, list[str]] = {}
+    for skip in skipped:
+        victims.setdefault(skip["victim"], []).append(skip["attack"] or "the self-checks")
+    for victim, attacks in victims.items():
+        names = ", ".join(dict.fromkeys(attacks))
+        yield f"skipped on {victim}: {names} (--verbose and the report say why)"
+
+
 def _table(victim: str, rows: pd.DataFrame) -> Table:
     first = rows.iloc[0]
     work = f"clean {words.macs(first.clean_macs)}, max {words.macs(first.max_macs)} per image"
     title = Text(f"{victim}: {work}{', constant' if first.constant else ''}")
     table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
-    table.add_column("attack", no_wrap=True)
+    table.add_column("attack", overflow="fold")  # gives way, so that no number is cut
     for header in ("eps", "acc.", "agree", "MACs", "retained", "latency"):
         table.add_column(header, justify="right", no_wrap=True)
     for row in rows.itertuples():

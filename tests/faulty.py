@@ -16,7 +16,7 @@ from toys import LinearSaver, grey_images
 from effattack.budgets import LEVELS
 from effattack.sweep import Sweep
 
-needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="pip install 'effattack[ray]'")
+needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="pip install '.[ray]'")
 """Looks without importing: Ray reads its settings when it is imported, and effattack makes them."""
 RAISES, HANGS, HUNGRY = 200, 201, 202
 """Levels of the first pixel at which the deployed path of :class:`Faulty` fails."""

@@ -9,6 +9,7 @@ import select
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pandas as pd
@@ -17,7 +18,7 @@ import pytest
 import effattack.cli as commands
 from effattack import scheduling
 from effattack.budgets import parse_eps
-from effattack.cli import main
+from effattack.cli import main, warnings_on_one_line
 from effattack.cli.what import DEFAULT_VICTIMS
 from effattack.errors import UsageError
 from effattack.registry import load_victim, registered
@@ -297,6 +298,26 @@ def test_the_defaults_are_registered() -> None:
     assert set(DEFAULT_VICTIMS) <= set(registered())
     for name in DEFAULT_VICTIMS[:1]:
         assert isinstance(load_victim(name), Victim)
+
+
+def test_a_default_victim_without_its_package_is_left_out(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """As in an environment without extras: ``effattack run`` scores the others, and says so."""
+    monkeypatch.setitem(sys.modules, "torchao.quantization", None)
+    assert main(["run", "--dry-run", "--samples", "2", "--attack", "noise"]) == 0
+    told = capsys.readouterr().out
+    assert "digits_vit_int8 is left out: this quantized victim needs torchao" in told
+    assert "pip install '.[quant]' in a clone of effattack" in told
+    assert main(["run", "--dry-run", "--victim", "digits_vit_int8"]) == 2
+
+
+def test_a_warning_is_one_line(capsys: pytest.CaptureFixture) -> None:
+    with warnings_on_one_line():
+        assert warnings.formatwarning("mine: rounded", UserWarning, "f.py", 3, "x = 1") == (
+            "effattack: mine: rounded\n"
+        )
+    assert "x = 1" in warnings.formatwarning("mine: rounded", UserWarning, "f.py", 3, "x = 1")
 
 
 def test_a_damaged_weight_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

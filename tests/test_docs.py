@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from effattack import audit
+from effattack import Gate, Trace, audit
 from effattack.cli import parser
 from effattack.errors import AuditError
 
@@ -95,6 +95,13 @@ def commands() -> list[str]:
 def test_commands_are_understood(command: str) -> None:
     words = shlex.split(command, comments=True)[1:]
     assert parser().parse_args(words).handler
+
+
+@pytest.mark.parametrize("told", [Gate, Trace], ids=["Gate", "Trace"])
+def test_the_contract_tells_every_field(told: Any) -> None:
+    page = (DOCS / "contract.md").read_text(encoding="utf-8")
+    section = page[page.index(f"## {told.__name__}:") :].split("## ")[1]
+    assert re.findall(r"^\| `(\w+)`", section, re.MULTILINE) == list(told._fields)
 
 
 def test_every_page_is_in_the_index() -> None:

@@ -8,13 +8,14 @@ import pytest
 from rich.console import Console
 from toys import LinearSaver, grey_images
 
+from effattack import Evaluation, evaluate
 from effattack.cells import CellSpec
 from effattack.executors.in_process import InProcess
 from effattack.objectives import Step
 from effattack.planning import plan
 from effattack.scheduling import execute
 from effattack.store import Memory
-from effattack.terminal import Bar, Log, progress_bar
+from effattack.terminal import Bar, Log, print_scores, progress_bar
 
 ATTACKS = ["Slowdown(steps=5)", "UniversalSlowdown(epochs=2)", "QueryAttack(queries=7)"]
 
@@ -71,3 +72,33 @@ def test_a_log_has_a_line_per_cell_and_none_per_step() -> None:
     lines = log.getvalue().splitlines()
     assert lines[-1].startswith("100%")
     assert sum("Slowdown(steps=5)" in line for line in lines) == 1 < len(told)
+
+
+@pytest.fixture(scope="module")
+def scored() -> Evaluation:
+    """A toy under an attack of a long name, and others that cannot apply."""
+    attacks = ["Slowdown(steps=1, threat='linf:0.0313725490196078')", "DeSparsify", "QuantAttack"]
+    images = grey_images(6)
+    return evaluate(LinearSaver(), images, images[:, 0, 0, 0].long(), attacks, timed=0)
+
+
+def printed(scored: Evaluation, width: int, verbose: bool = False) -> str:
+    console = Console(file=io.StringIO(), width=width)
+    print_scores(scored, console, verbose)
+    return console.file.getvalue()
+
+
+def test_a_long_name_gives_way_to_the_numbers(scored: Evaluation) -> None:
+    told = printed(scored, 80)
+    assert "…" not in told
+    for ratio in scored.scores().macs_ratio:
+        assert f"×{ratio:.2f}" in told
+
+
+def test_what_was_skipped_is_a_line_per_victim(scored: Evaluation) -> None:
+    reasons = [skip["reason"] for skip in scored.meta["skipped"]]
+    assert len(reasons) == 2
+    short = [line for line in printed(scored, 300).splitlines() if "skipped" in line]
+    assert short == ["skipped on toy: DeSparsify, QuantAttack (--verbose and the report say why)"]
+    whole = printed(scored, 300, verbose=True)
+    assert all(reason in whole for reason in reasons)

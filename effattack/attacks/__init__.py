@@ -34,7 +34,7 @@ from effattack.attacks.slowformer import SlowFormer
 from effattack.attacks.sponge import EvolvedSponge, Sponge
 from effattack.attacks.transfer import Transfer
 from effattack.attacks.universal import UniversalAttack
-from effattack.errors import EffattackError, UsageError, unknown_name
+from effattack.errors import EffattackError, UsageError, install, unknown_name
 from effattack.threats import Threat
 from effattack.victim import Opaque, Victim
 
@@ -131,8 +131,7 @@ def defaults(victim: Victim) -> list[str]:
         found = ["QueryAttack"]
     if find_spec("torchattacks") is None:
         warnings.warn(
-            "torchattacks is not installed, its PGD is left out: "
-            "pip install 'effattack[torchattacks]'",
+            f"torchattacks is not installed, its PGD is left out: {install('torchattacks')}",
             stacklevel=2,
         )
         return [*found, "foolbox.LinfPGD"]

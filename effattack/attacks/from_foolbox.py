@@ -63,7 +63,7 @@ class Foolbox(LibraryAttack):
 
 
 def _foolbox() -> Any:
-    return imported("foolbox", "foolbox")
+    return imported("foolbox", "pip install foolbox")
 
 
 def _usable(attack: Any, distances: Any) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from effattack.attacks.adapters import LibraryAttack
 from effattack.attacks.libraries import classes, construct, imported
+from effattack.errors import install
 
 _LINF = (
     *("BIM", "DIFGSM", "EOTPGD", "FFGSM", "FGSM", "Jitter", "MIFGSM", "NIFGSM", "PGD", "PGDRS"),
@@ -55,7 +56,7 @@ class Torchattacks(LibraryAttack):
 
     @classmethod
     def known(cls) -> dict[str, tuple[Any, tuple[str, ...]]]:
-        found = classes(imported("torchattacks", "effattack[torchattacks]"))
+        found = classes(imported("torchattacks", install("torchattacks")))
         return {name: (found[name], usable) for name, usable in _USABLE.items() if name in found}
 
     def perturb(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import inspect
 from importlib import import_module
 from typing import Any
 
-from effattack.errors import UsageError
+from effattack.errors import MissingPackage, UsageError
 
 
 def classes(module: Any) -> dict[str, type]:
@@ -14,16 +14,16 @@ def classes(module: Any) -> dict[str, type]:
     return {name: thing for name, thing in vars(module).items() if inspect.isclass(thing)}
 
 
-def imported(module: str, extra: str) -> Any:
+def imported(module: str, remedy: str) -> Any:
     """A library, imported on first use.
 
     Raises:
-        UsageError: naming what to install.
+        MissingPackage: with the remedy.
     """
     try:
         return import_module(module)
     except ImportError as error:
-        raise UsageError(f"{module} is not installed ({error}): pip install '{extra}'") from error
+        raise MissingPackage(f"{module} does not import ({error}): {remedy}") from error
 
 
 def construct(cls: Any, name: str, *arguments: Any, **options: Any) -> Any:

@@ -11,7 +11,9 @@ import argparse
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from rich.console import Console
 
@@ -54,7 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if "" not in sys.path:
         sys.path.insert(0, "")
     try:
-        return int(options.handler(options, console))
+        with warnings_on_one_line():
+            return int(options.handler(options, console))
     except EffattackError as error:
         errors.print(f"effattack: {error}", style="red", **PLAIN)
         if isinstance(error, FactoryError):
@@ -68,6 +71,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         traceback.print_exc()
         errors.print(f"effattack: {type(error).__name__}: {error}", **PLAIN)
         return MeasurementError.exit_code
+
+
+@contextmanager
+def warnings_on_one_line() -> Iterator[None]:
+    """A warning as a sentence, without the line of source that gave it."""
+    before = warnings.formatwarning
+    warnings.formatwarning = lambda message, *_, **__: f"effattack: {message}\n"
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
 
 
 def parser() -> argparse.ArgumentParser:

@@ -22,9 +22,10 @@ SCHEMA = 1
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """``--quiet`` or ``--json``."""
+    """``--quiet``, ``--verbose`` or ``--json``."""
     choice = parser.add_mutually_exclusive_group()
     choice.add_argument("--quiet", action="store_true", help="say only what went wrong")
+    choice.add_argument("--verbose", action="store_true", help="say why attacks were skipped")
     choice.add_argument("--json", action="store_true", help="the scores as JSON, and nothing else")
 
 

@@ -42,7 +42,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
         raise UsageError("several folders are compared in one page: name it with --out FILE")
     evaluation = loaded(folders)
     if out is None:
-        write(evaluation, folders[0], console)
+        write(evaluation, folders[0], console, options.verbose)
     else:
         _write_page(evaluation, out, console)
     page = out or folders[0] / "report.html"
@@ -53,13 +53,13 @@ def run(options: argparse.Namespace, console: Console) -> int:
     return 0
 
 
-def write(evaluation: Evaluation, folder: Path, console: Console) -> None:
+def write(evaluation: Evaluation, folder: Path, console: Console, verbose: bool) -> None:
     """Frames and report into the folder, the score table onto the terminal."""
     from effattack.reporting import html
 
     evaluation.save(folder)
     html.write(*evaluation.report(), folder / "report.html")
-    print_scores(evaluation, console)
+    print_scores(evaluation, console, verbose)
     console.print(f"{folder / 'report.html'}, scores.csv, samples.parquet", **PLAIN)
 
 

@@ -44,7 +44,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
 
     judge = judging.Judge.of(options)
     bar = progress_bar(console)
-    sweep, executor = what.sweep_of(options), where.executor_of(options, bar.step)
+    sweep, executor = what.sweep_of(options, console), where.executor_of(options, bar.step)
     executor.check(sweep.device, sweep.timed > 0)
     store = Store(options.out / "cells")
     plans = sweep.plan()
@@ -63,7 +63,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
         evaluation, failures = complete(plans, store, executor, bar.advance)
     evaluation.meta["command"] = "effattack " + shlex.join(sys.argv[1:])
     evaluation.meta["data"] = sweep.data or "the victims' own test images"
-    write(evaluation, options.out, console)
+    write(evaluation, options.out, console, options.verbose)
     if failures:
         raise failed(failures)
     return judge.judge(evaluation, options, console)

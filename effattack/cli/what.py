@@ -7,8 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rich.console import Console
+
 from effattack.budgets import parse_eps
-from effattack.errors import UsageError
+from effattack.errors import MissingPackage, UsageError
+from effattack.terminal import PLAIN
 
 if TYPE_CHECKING:
     from effattack.sweep import Sweep
@@ -63,8 +66,8 @@ def arguments(run: argparse.ArgumentParser) -> None:
     run.add_argument("--skip-bad", action="store_true", help="pass over unreadable images")
 
 
-def sweep_of(options: argparse.Namespace) -> Sweep:
-    """The sweep of the file, or of the options."""
+def sweep_of(options: argparse.Namespace, console: Console) -> Sweep:
+    """The sweep of the file, or of the options; says which default victims are left out."""
     from effattack.sweep import Sweep
 
     given = {
@@ -82,7 +85,8 @@ def sweep_of(options: argparse.Namespace) -> Sweep:
     }
     given = {key: value for key, value in given.items() if value is not None}
     if options.sweep is None:
-        sweep = Sweep(**{"victims": DEFAULT_VICTIMS, "samples": 200, **given})
+        victims = given.pop("victims", None) or _default_victims(console)
+        sweep = Sweep(**{"victims": victims, "samples": 200, **given})
     elif given:
         raise UsageError(
             f"{options.sweep} says what to score, and so do options ({', '.join(given)}): write "
@@ -93,3 +97,17 @@ def sweep_of(options: argparse.Namespace) -> Sweep:
     if options.skip_bad:
         sweep = replace(sweep, skip_bad=True)
     return sweep
+
+
+def _default_victims(console: Console) -> tuple[str, ...]:
+    """Those whose packages are there."""
+    from effattack.registry import load_victim
+
+    found = []
+    for name in DEFAULT_VICTIMS:
+        try:
+            load_victim(name)
+            found.append(name)
+        except MissingPackage as error:
+            console.print(f"{name} is left out: {error}", **PLAIN)
+    return tuple(found)

@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from effattack.errors import CellError, UsageError
+from effattack.errors import CellError, MissingPackage, UsageError, install
 from effattack.execution import Outcome
 from effattack.executors import check_local
 from effattack.executors.cluster import RETRIES, joined, reach
@@ -67,7 +67,7 @@ class Ray:
         if not self.gpus > 0 or (self.gpus > 1 and self.gpus % 1):
             raise UsageError(f"gpus = {self.gpus:g}: a cell takes a whole GPU, or a share of one")
         if find_spec("ray") is None:
-            raise UsageError("Ray is not installed: pip install 'effattack[ray]'")
+            raise MissingPackage(f"Ray is not installed: {install('ray')}")
         if device == "cuda" and timed and self.gpus < 1:
             raise UsageError(
                 f"gpus = {self.gpus:g} would share a GPU, and timing owns its device: use 1, or "

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import torch
 
-from effattack.errors import MeasurementError
+from effattack.errors import MeasurementError, install
 
 POWERCAP = Path("/sys/class/powercap")
 """Where Linux shows RAPL: https://docs.kernel.org/power/powercap/powercap.html."""
@@ -190,9 +190,7 @@ def _from_zeus(module: str, name: str) -> Callable[[], Any]:
     try:
         return getattr(import_module(module), name)
     except ImportError as error:
-        raise MeasurementError(
-            f"zeus does not import ({error}): pip install 'effattack[energy]'"
-        ) from error
+        raise MeasurementError(f"zeus does not import ({error}): {install('energy')}") from error
 
 
 def _is_package(zone: Path) -> bool:

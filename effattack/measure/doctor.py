@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import platform
 import time
+import warnings
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import NamedTuple
 
 import torch
 
+from effattack.errors import install
 from effattack.measure.counters import OF_CPU, OF_GPU, POWERCAP, available_counters
 from effattack.measure.environment import cpu_model, nvidia_driver, usable_cores
 
@@ -39,8 +42,8 @@ class Finding(NamedTuple):
 def diagnose(*, powercap: Path = POWERCAP) -> list[Finding]:
     """Everything that effattack could use on this machine, found or missing.
 
-    Nothing is timed, no model is run, and no optional package is imported but zeus, where there
-    is a CUDA device whose counter it could read.
+    Nothing is timed and no model is run. Optional packages are imported: one that is there may
+    not fit this torch.
     """
     return [*_software(), *_devices(), *_clocks(), *_energy(powercap), *_packages()]
 
@@ -106,9 +109,16 @@ def _packages() -> list[Finding]:
 
 def _package(name: str, extra: str) -> Finding:
     if find_spec(name) is None:
-        return Finding(f"package {name}", False, f"pip install 'effattack[{extra}]'")
+        return Finding(f"package {name}", False, install(extra))
     try:
         found = version(name)
     except PackageNotFoundError:
         found = "installed, of unknown version"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import_module(name)
+    except Exception as error:  # whatever a package raises that does not fit
+        why = str(error).partition("\n")[0]
+        return Finding(f"package {name}", False, f"{found} is there but does not import: {why}")
     return Finding(f"package {name}", True, found)

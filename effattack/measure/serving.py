@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from effattack.errors import MeasurementError, UsageError
+from effattack.errors import MeasurementError, MissingPackage, UsageError, install
 
 Service = Callable[[int, int], float]
 """(images in the batch, attacked ones among them) -> seconds to run it; see
@@ -207,7 +207,5 @@ def _simpy() -> Any:
     try:
         import simpy
     except ImportError as error:
-        raise UsageError(
-            f"SimPy does not import ({error}): pip install 'effattack[serving]'"
-        ) from error
+        raise MissingPackage(f"SimPy does not import ({error}): {install('serving')}") from error
     return simpy

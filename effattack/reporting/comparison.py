@@ -39,11 +39,20 @@ def compared(found: Sequence[Verdict]) -> list[Compared]:
             lines.append(Compared(verdict, words.points(change), "no interval", "void"))
             continue
         spread = f"{words.points(change)} ({words.points(low)} to {words.points(high)})"
+        dearer = _clean_cost(verdict, found[0])
         said, css = ("keeps more", "passed") if low > 0 else ("keeps less", "failed")
         if low <= 0 <= high:
             said, css = "inside the noise", "void"
-        lines.append(Compared(verdict, spread, said, css))
+        lines.append(Compared(verdict, spread, said + dearer, css))
     return lines
+
+
+def _clean_cost(one: Verdict, reference: Verdict) -> str:
+    """What clean images cost beside the reference's: savings that were given up are not kept."""
+    if one.clean is None or reference.clean is None:
+        return ""
+    ratio = one.clean["macs"] / reference.clean["macs"]
+    return "" if abs(ratio - 1) < 0.005 else f"; clean MACs {words.ratio(ratio)}"
 
 
 def difference(one: Verdict, reference: Verdict) -> tuple[float, float, float]:

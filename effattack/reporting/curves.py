@@ -47,6 +47,14 @@ def security_curves(rows: list[Row], palette: dict[str, str]) -> list[Figure]:
     return found
 
 
+def style(row: Row, palette: dict[str, str]) -> str:
+    """The class of a row's line: its colour, or the dashes of its kind; a control has its own."""
+    kind = "accuracy"
+    if row["kind"] == "control":
+        kind = "uniform" if row["attack"] == "uniform" else "noise"
+    return palette.get(series(row), kind)
+
+
 def _lines(
     own: list[Row], clean: Row | None, key: str, palette: dict[str, str]
 ) -> tuple[list[axes.Series], list[Key]]:
@@ -55,7 +63,7 @@ def _lines(
         mine = sorted((row for row in own if series(row) == name), key=lambda row: row["eps"])
         points = [(row["eps"], row[key]) for row in mine]
         start = [(0.0, clean[key])] if clean else []
-        css = palette.get(name, "noise" if mine[0]["kind"] == "control" else "accuracy")
+        css = style(mine[0], palette)
         drawn.append(axes.Series(css, start + points))
         legend.append(Key(css, name))
     return drawn, legend
@@ -73,7 +81,7 @@ def scatter(rows: list[Row], verdict: Verdict, palette: dict[str, str]) -> list[
         return []
     drawn, legend = [], []
     for row in shown:
-        css = palette.get(series(row), "noise" if row["kind"] == "control" else "accuracy")
+        css = style(row, palette)
         here = (row["macs"], row["accuracy"])
         start = (clean["macs"], clean["accuracy"])
         drawn.append(axes.Series(css, [start, here], open_ends=True))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 from markupsafe import Markup, escape
 
-from effattack.errors import UsageError
+from effattack.errors import MissingPackage, install
 from effattack.reporting import svg
 from effattack.reporting.charts import figures
 from effattack.reporting.comparison import scatter
@@ -28,7 +28,7 @@ def write(
     """Every figure of a report as a file; returns their paths.
 
     Raises:
-        UsageError: for PDF without the extra.
+        MissingPackage: for PDF without the extra.
     """
     convert = _to_pdf if form == "pdf" else _to_svg
     folder.mkdir(parents=True, exist_ok=True)
@@ -94,8 +94,8 @@ def _to_pdf(document: str, path: Path) -> None:
     try:
         from cairosvg import svg2pdf
     except (ImportError, OSError) as error:
-        raise UsageError(
-            f"PDF needs cairosvg and the cairo library ({error}): pip install 'effattack[pdf]', or "
-            "use --figures svg"
+        raise MissingPackage(
+            f"PDF needs cairosvg and the cairo library ({error}): {install('pdf')}, or use "
+            "--figures svg"
         ) from error
     svg2pdf(bytestring=document.encode(), write_to=str(path))

@@ -21,6 +21,20 @@ from effattack.reporting.tables import COLUMNS, NO_ENERGY, blocks, groups, over_
 from effattack.reporting.verdict import Row, Verdict, alarms, unit_of, verdicts
 from effattack.reporting.words import missing
 
+JUMPS = (
+    ("comparison", "Side by side"),
+    ("headline", "Savings retained"),
+    ("scores", "Scores"),
+    ("figures", "Figures"),
+    ("examples", "Examples"),
+    ("latency", "Latency and energy"),
+    ("checks", "Self-checks"),
+    ("skipped", "Skipped"),
+    ("terms", "The words"),
+    ("made", "How it was made"),
+)
+"""Sections of the page; the first is there where victims are compared."""
+
 
 def render(samples: pd.DataFrame, scores: pd.DataFrame, meta: Meta) -> str:
     """The report as one HTML document.
@@ -38,6 +52,7 @@ def render(samples: pd.DataFrame, scores: pd.DataFrame, meta: Meta) -> str:
         comparison=compared(found) if "compared" in meta else [],
         scatter=scatter(found) if "compared" in meta else None,
         glossary=words.GLOSSARY,
+        jumps=JUMPS if "compared" in meta else JUMPS[1:],
         alarms=alarms(scores, meta),
         found=found,
         lead=_lead(found),

@@ -14,14 +14,14 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from effattack.errors import UsageError, unknown_name
+from effattack.errors import MissingPackage, UsageError, install, unknown_name
 from effattack.models_zoo.quantization.probing import (
     ConstantVictim,
     bit_operations,
@@ -153,7 +153,7 @@ def optional(module: str, *, quiet: str) -> Any:
     """Import a module of the ``quant`` extra; warnings, a logger's too, are not repeated.
 
     Raises:
-        UsageError: naming the extra, or the package that does not fit this torch.
+        MissingPackage: naming the extra, or the package that does not fit this torch.
     """
     package = module.partition(".")[0]
     logger = logging.getLogger(quiet)
@@ -164,18 +164,26 @@ def optional(module: str, *, quiet: str) -> Any:
             warnings.simplefilter("ignore")
             return import_module(module)
     except ModuleNotFoundError as error:
-        raise UsageError(
-            f"this quantized victim needs {package} ({error}): pip install 'effattack[quant]'"
+        raise MissingPackage(
+            f"this quantized victim needs {package} ({error}): {install('quant')}"
         ) from error
     except ImportError as error:
-        found = version(package)
-        raise UsageError(
+        found = _version(package)
+        other = f"pip install '{package}<{found.partition('+')[0]}'" if found else "reinstall it"
+        raise MissingPackage(
             f"this quantized victim needs {package}, and {package} {found} does not import beside "
-            f"torch {torch.__version__} ({error}): upgrade torch, or pip install "
-            f"'{package}<{found.partition('+')[0]}'"
+            f"torch {torch.__version__} ({error}): upgrade torch, or {other}"
         ) from error
     finally:
         logger.setLevel(level)
+
+
+def _version(package: str) -> str:
+    """Of an installed package; empty where it tells none."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
 
 
 class _StraightThroughLinear(torch.autograd.Function):

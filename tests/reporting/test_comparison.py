@@ -53,6 +53,13 @@ def test_the_same_twice_is_inside_the_noise(two: dict[str, Evaluation]) -> None:
     assert lines[1].change.startswith("+0.0 (−")
 
 
+def test_savings_that_were_given_up_are_not_kept(two: dict[str, Evaluation]) -> None:
+    dearer = two["after"].samples
+    dearer = dearer.assign(clean_macs=1.5 * dearer.clean_macs, macs=1.5 * dearer.clean_macs)
+    _, scores, meta = joined({**two, "after": Evaluation(dearer, two["after"].meta)}).report()
+    assert compared(verdicts(scores, meta))[1].said == "keeps more; clean MACs ×1.50"
+
+
 def verdict(savings: float, low: float, high: float) -> Verdict:
     row = {"savings_retained_low": low, "savings_retained_high": high}
     return Verdict("v", "early exit", False, row, None, savings)

@@ -62,6 +62,12 @@ def test_each_threat_has_curves_of_its_own(tmp_path: Path) -> None:
     assert "digits_vit_ats_security_macs_patch_4_4.svg" in {path.name for path in paths}
 
 
+def test_controls_can_be_told_apart(ladder: Any) -> None:
+    legend = drawn(ladder, "digits_vit_ats")["accuracy_cost"].legend
+    css = {key.name: key.css for key in legend}
+    assert css["noise"] != css["uniform"]
+
+
 def test_bars_show_one_budget_per_attack(ladder: Any) -> None:
     label = drawn(ladder, "digits_cnn_early_exit")["attacks"].drawing.label
     assert label.count("Slowdown") == 1
@@ -148,5 +154,5 @@ def test_pdf_without_the_extra(
         return real(name, *rest)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(UsageError, match=r"effattack\[pdf\]"):
+    with pytest.raises(UsageError, match=r"\.\[pdf\]"):
         exporting.write(*ladder, tmp_path, "pdf")

@@ -128,6 +128,13 @@ def test_sections_of_the_story(page: Page) -> None:
         assert words in page.text.replace("\u00a0", " "), words
 
 
+def test_jumps_lead_to_the_sections_in_their_order(page: Page) -> None:
+    jumps = [str(tag["href"])[1:] for tag in page.all("a") if tag.get("class") != "skip"]
+    ids = [tag["id"] for _, tag in page.tags if tag.get("id") in jumps]
+    assert jumps == ids
+    assert jumps.index("scores") < jumps.index("terms"), "scores come before the glossary"
+
+
 def test_one_file_without_network_and_one_script(source: str, page: Page) -> None:
     (script,) = re.findall(r"<script>(.*?)</script>", source, re.DOTALL)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
