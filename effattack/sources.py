@@ -228,11 +228,11 @@ class Stream(Data):
     def _each(self) -> Iterator[tuple[Tensor, Tensor]]:
         with users_code(f"iter() of {self.name}"):
             batches = iter(self.loader)
-        done = 0
+        done, end = 0, object()
         while True:
             with users_code(f"{self.name}, after {done} images,"):
-                batch = next(batches, None)
-            if batch is None:
+                batch = next(batches, end)
+            if batch is end:
                 return
             images, labels = pair(batch, self.name)
             yield from zip(images, labels, strict=True)
