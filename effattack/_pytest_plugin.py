@@ -102,9 +102,12 @@ def effattack_data(effattack_victim: Victim, pytestconfig: pytest.Config) -> tup
     session, victim = pytestconfig.stash[SESSION], effattack_victim
     data = session.settings.data or victim.data
     with users_code(session, data or "no data"):
-        from effattack.data import load_data, subset
+        from effattack.data import checked, source_of, subset
 
-        images, labels = subset(*load_data(data, victim), session.settings.samples)
+        opened = source_of(data, victim).open()
+        told = [f"{victim.name}: {remark}" for remark in opened.remarks(victim.num_classes)]
+        session.remarks[victim.name] = told
+        images, labels = subset(*checked(opened, victim), session.settings.samples)
         return images.to(victim.device, victim.dtype), labels.to(victim.device)
 
 

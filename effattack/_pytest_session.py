@@ -43,6 +43,8 @@ class Session:
     evaluations: list[Evaluation] = field(default_factory=list)
     untimed: bool = False
     """Whether a latency was asked for, here or in a worker, that xdist forbids."""
+    remarks: dict[str, list[str]] = field(default_factory=dict)
+    """Victim -> what is to be said of the data that it is scored on."""
     written: list[tuple[str, bool]] = field(default_factory=list)
     """What to say of the files written at the end, and whether it is bad news."""
 
@@ -94,6 +96,9 @@ def score(
         session.untimed |= arguments.get("timed") != 0
         arguments["timed"] = 0
     found = evaluate(victim, images, labels, attacks, **{**common, **arguments})
+    if told := session.remarks.get(victim.name):
+        found.meta["notes"] += told
+        session.tell(victim.name, "data", "; ".join(told))
     session.record(found)
     left_out = [f"{skip['attack']}: {skip['reason']}" for skip in found.meta["skipped"]]
     if asked and left_out:

@@ -82,7 +82,7 @@ def lines(reports: Iterable[Any]) -> list[tuple[str, bool]]:
         for victim, facts in by_victim(properties).items():
             troubles[facts.get(TROUBLE, "")] = None
             verdict = facts.get("verdict", SEVERITY[0])
-            notes |= {facts.get("note", ""): None, facts.get("skipped", ""): None}
+            notes |= dict.fromkeys(facts.get(key, "") for key in ("note", "data", "skipped"))
             if failed and _severity(verdict) < SEVERITY.index("could not measure"):
                 verdict = f"failed: {test}"
             verdicts.setdefault(victim, {})[verdict] = None

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import warnings
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from effattack.arrays import as_tensors
 from effattack.errors import UsageError
 from effattack.images import check_images, check_labels, fingerprints
 from effattack.npz import open_npz
 from effattack.registry import call, import_factory
-from effattack.sources import Arrays, Data, Folder, Spread, as_tensors, of_loader
+from effattack.sources import Arrays, Data, Folder, Spread, of_loader
 from effattack.victim import Victim
 
 
@@ -22,9 +26,10 @@ class Source:
     """Names data, so that any process can open them.
 
     Attributes:
-        name: a folder with one sub-folder of images per class (classes in alphabetical order), an
-            ``.npz`` file with ``images`` and ``labels``, or ``module:factory`` of a callable that
-            returns both, a data set, or a loader that does not shuffle.
+        name: a folder with one sub-folder of images per class (in the order of
+            :func:`effattack.folders.listing`), an ``.npz`` file with ``images`` and ``labels``, or
+            ``module:factory`` of a callable that returns both, a data set, or a loader that does
+            not shuffle.
         shape: (C, H, W) of one image.
         samples: how many, evenly spread over their order; None: all.
         leave_out: unreadable files of a folder, to be passed over.
@@ -48,10 +53,10 @@ class Source:
 
     def _open(self) -> Data:
         path = Path(self.name)
+        if os.path.isdir(path):
+            return Folder(path, self.shape, self.leave_out)
         if path.suffix == ".npz":
             return Arrays(*open_npz(path))
-        if path.is_dir():
-            return Folder(path, self.shape, self.leave_out)
         if ":" not in self.name:
             raise UsageError(
                 f"data {self.name!r}: no such folder or .npz file; a callable is named "
@@ -60,7 +65,8 @@ class Source:
         found = call(import_factory(self.name), self.name)
         if isinstance(found, tuple | list) and len(found) == 2:
             return Arrays(*as_tensors(found[0], found[1], self.name))
-        if not hasattr(found, "__iter__") and not hasattr(found, "__getitem__"):
+        readable = hasattr(found, "__iter__") or hasattr(found, "__getitem__")
+        if not readable or isinstance(found, Mapping | str | bytes | Tensor | np.ndarray):
             raise UsageError(
                 f"{self.name} must return images and labels, a data set or a loader, not "
                 f"{type(found).__name__}"
@@ -69,7 +75,7 @@ class Source:
 
     def without_bad(self) -> Source:
         """The same, the unreadable images of a folder left out; reads every file of it."""
-        if not Path(self.name).is_dir():
+        if not os.path.isdir(self.name):
             return self
         return replace(self, leave_out=tuple(Folder(Path(self.name), self.shape).unreadable()))
 
@@ -86,7 +92,7 @@ def source_of(name: str | None, victim: Victim, samples: int | None = None) -> S
             f"{victim.name} brings no data of its own: give --data an image folder by class, an "
             ".npz with images and labels, or module:factory"
         )
-    if Path(name).exists():  # other processes may run in other folders
+    if os.path.exists(name):  # other processes may run in other folders
         name = str(Path(name).absolute())
     return Source(name, tuple(victim.input_shape), samples)
 
@@ -114,7 +120,19 @@ def load_data(source: str | None, victim: Victim) -> tuple[Tensor, Tensor]:
     Raises:
         UsageError: naming the cause and the remedy.
     """
-    images, labels = source_of(source, victim).open().whole()
+    data = source_of(source, victim).open()
+    for remark in data.remarks(victim.num_classes):
+        warnings.warn(f"{victim.name}: {remark}", stacklevel=2)
+    return checked(data, victim)
+
+
+def checked(data: Data, victim: Victim) -> tuple[Tensor, Tensor]:
+    """All images and labels of these data, if they fit the victim.
+
+    Raises:
+        UsageError: naming the cause and the remedy.
+    """
+    images, labels = data.whole()
     check_images(images, victim.input_shape)
     check_labels(labels, len(images), victim.num_classes)
     return images, labels

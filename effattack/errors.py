@@ -65,6 +65,14 @@ def install(extra: str) -> str:
     return f"pip install '.[{extra}]' in a clone of effattack"
 
 
+def shown(text: object) -> str:
+    """A name that users gave, with everything that no stream or page can show escaped.
+
+    Names of files may hold line ends, terminal escapes and bytes that are no text.
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
     """The error for a name that is not known, with the nearest known ones."""
     from difflib import get_close_matches  # costs every pytest session a millisecond at the top

@@ -22,6 +22,22 @@ def fingerprints(images: Tensor) -> list[str]:
     return [hashlib.sha256(image.numpy().tobytes()).hexdigest()[:16] for image in levels]
 
 
+def check_dense(name: str, tensor: Tensor) -> None:
+    """Refuse a tensor whose values cannot be read one by one.
+
+    Raises:
+        UsageError: naming it, and the remedy.
+    """
+    kinds = {
+        "meta": tensor.is_meta,
+        "nested": tensor.is_nested,
+        "sparse": tensor.layout != torch.strided,
+    }
+    for kind, found in kinds.items():
+        if found:
+            raise UsageError(f"{name} are a {kind} tensor: give a dense one that holds its values")
+
+
 def check_images(images: Tensor, input_shape: tuple[int, ...]) -> None:
     """Refuse what no victim can be scored on.
 
@@ -33,15 +49,18 @@ def check_images(images: Tensor, input_shape: tuple[int, ...]) -> None:
             f"images must be a torch tensor, not {type(images).__name__}: "
             "use torch.as_tensor(images)"
         )
+    check_dense("images", images)
     if not images.is_floating_point():
         raise UsageError(f"images have dtype {images.dtype}, not float: divide 8-bit images by 255")
+    if images.dtype.itemsize < 2:
+        raise UsageError(f"images have dtype {images.dtype}, too coarse for 8 bits: give float32")
+    if images.dim() and not len(images):
+        raise UsageError("there are no images: the batch is empty")
     if images.dim() != 1 + len(input_shape) or tuple(images.shape[1:]) != tuple(input_shape):
         raise UsageError(
             f"images have shape {tuple(images.shape)}, the victim takes (B, "
             f"{', '.join(map(str, input_shape))}): resize or convert them first"
         )
-    if len(images) == 0:
-        raise UsageError("there are no images: the batch is empty")
     if not torch.isfinite(images).all():
         raise UsageError("images contain NaN or infinity: drop or repair those images")
     low, high = images.min().item(), images.max().item()
@@ -63,6 +82,8 @@ def check_labels(labels: Tensor, count: int, num_classes: int) -> None:
     )
     if not integer or labels.dim() != 1:
         raise UsageError("labels must be a tensor (B,) of integer class indices")
+    check_dense("labels", labels)
+    labels = labels.long()  # torch has no order for its larger unsigned types
     if len(labels) != count:
         raise UsageError(f"there are {count} images but {len(labels)} labels: they must pair up")
     if count and not (int(labels.min()) >= 0 and int(labels.max()) < num_classes):

@@ -11,15 +11,23 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
-from torch.utils.data import SequentialSampler, default_collate
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    IterableDataset,
+    SequentialSampler,
+    default_collate,
+)
 
-from effattack.errors import UsageError
+from effattack.arrays import as_tensors, check_paired, pair, taken, users_code
+from effattack.errors import UsageError, shown
+from effattack.folders import listing, remarks
+from effattack.pictures import Unreadable, pixels, read_image
 
 
 class Data(ABC):
@@ -40,15 +48,16 @@ class Data(ABC):
         """All images and labels at once, in memory."""
         return self.read(0, sys.maxsize)
 
+    def remarks(self, num_classes: int) -> list[str]:
+        """What is to be said with every score on them of a victim of so many classes."""
+        return []
+
 
 class Arrays(Data):
-    """Tensors, or arrays that may lie on the disk."""
+    """Tensors, or arrays that may lie on the disk; their rows are handed out as copies."""
 
     def __init__(self, images: Any, labels: Any) -> None:
-        if len(images) != len(labels):
-            raise UsageError(
-                f"there are {len(images)} images but {len(labels)} labels: they must pair up"
-            )
+        check_paired(images, labels)
         self.images, self.labels = images, labels
 
     def __len__(self) -> int:
@@ -73,9 +82,12 @@ class Spread(Data):
     def rows(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
         return self._data.rows([self._indices[i] for i in indices])
 
+    def remarks(self, num_classes: int) -> list[str]:
+        return self._data.remarks(num_classes)
+
 
 class Folder(Data):
-    """One sub-folder of images per class, classes in alphabetical order.
+    """One sub-folder of images per class, listed by :func:`effattack.folders.listing`.
 
     Args:
         folder: of the classes.
@@ -84,17 +96,12 @@ class Folder(Data):
     """
 
     def __init__(self, folder: Path, shape: tuple[int, ...], leave_out: Sequence[str] = ()) -> None:
-        self.folder, self.shape = folder, shape
+        self.folder, self.shape, self.left_out = folder, shape, tuple(leave_out)
+        self.listing = listing(folder)
         without = {folder / name for name in leave_out}
-        classes = sorted(entry for entry in folder.iterdir() if entry.is_dir())
-        self.files = [
-            (file, label)
-            for label, entry in enumerate(classes)
-            for file in sorted(p for p in entry.iterdir() if p.is_file() and p.name[0] != ".")
-            if file not in without
-        ]
+        self.files = [found for found in self.listing.files if found[0] not in without]
         if not self.files:
-            raise UsageError(f"{folder} holds no images: make one sub-folder of images per class")
+            raise UsageError(f"{shown(folder)} holds no images that can be read")
 
     def __len__(self) -> int:
         return len(self.files)
@@ -108,22 +115,29 @@ class Folder(Data):
         empty = torch.empty(0, *self.shape)
         return torch.stack(images) if images else empty, torch.tensor([y for _, y in chosen])
 
-    def unreadable(self) -> list[str]:
-        """All files that are no image, relative to the folder; reads every file."""
-        found = []
+    def remarks(self, num_classes: int) -> list[str]:
+        return remarks(self.listing, self.left_out, num_classes)
+
+    def unreadable(self) -> dict[str, str]:
+        """All files that are no image, relative to the folder, and why; reads every file."""
+        found = {}
         for file, _ in self.files:
             try:
                 read_image(file, self.shape)
-            except Unreadable:
-                found.append(str(file.relative_to(self.folder)))
+            except Unreadable as error:
+                found[str(file.relative_to(self.folder))] = error.args[1]
         return found
 
     def _all_unreadable(self) -> UsageError:
-        names = [str(self.folder / name) for name in self.unreadable()]
-        more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+        found = list(self.unreadable().items())
+        names = ", ".join(shown(self.folder / name) for name, _ in found[:5])
+        more = f" and {len(found) - 5} more" if len(found) > 5 else ""
+        reasons = list(dict.fromkeys(why for _, why in found[:5]))
+        if len(reasons) > 1:
+            reasons = [f"{shown(Path(name).name)}: {why}" for name, why in found[:5]]
         return UsageError(
-            f"cannot read {', '.join(names[:5])}{more} as an image: remove or repair "
-            f"{'it' if len(names) == 1 else 'them'}, or pass over with --skip-bad"
+            f"cannot read {names}{more} as an image: {', '.join(reasons)}; remove or repair "
+            f"{'it' if len(found) == 1 else 'them'}, or pass over with --skip-bad"
         )
 
 
@@ -132,14 +146,38 @@ class Items(Data):
 
     def __init__(self, dataset: Any, collate: Callable[[list[Any]], Any] = default_collate) -> None:
         self.dataset, self.collate = dataset, collate
+        self.name = type(dataset).__name__
 
     def __len__(self) -> int:
-        return len(self.dataset)
+        with users_code(f"len() of {self.name}"):
+            return len(self.dataset)
 
     def rows(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
         if not len(indices):
             return torch.empty(0), torch.empty(0, dtype=torch.long)
-        return pair(self.collate([_plain(self.dataset[i]) for i in indices]), self.dataset)
+        items = [self._item(i) for i in indices]
+        with users_code(f"joining {self.name}[{indices[0]}] to [{indices[-1]}] into a batch"):
+            batch = self.collate(items)
+        images, labels = pair(batch, self.name)
+        if len(images) != len(indices):
+            raise UsageError(
+                f"{self.name}: {len(indices)} images were asked for, and its collate_fn made "
+                f"{len(images)} of them: let it keep every image"
+            )
+        return images, labels
+
+    def _item(self, index: int) -> Any:
+        """One without transforms has a picture in place of a tensor."""
+        with users_code(f"{self.name}[{index}] (of {len(self)})"):
+            item = self.dataset[index]
+        if not (isinstance(item, tuple | list) and len(item) == 2):
+            return item
+        if not isinstance(item[0], Image.Image):
+            return item
+        try:
+            return pixels(item[0], grey=item[0].mode in ("1", "L", "LA", "F")), item[1]
+        except ValueError as error:
+            raise UsageError(f"cannot read {self.name}[{index}] as an image: {error}") from error
 
 
 class Stream(Data):
@@ -147,12 +185,13 @@ class Stream(Data):
 
     def __init__(self, loader: Any) -> None:
         self.loader = loader
-        self._at = 0
+        self.name = type(loader).__name__
+        self._at = self._most = 0
         self._rows: Iterator[tuple[Tensor, Tensor]] = iter(())
 
     def __len__(self) -> int:
         raise UsageError(
-            f"{type(self.loader).__name__} cannot tell how many images it has: score all of them "
+            f"{self.name} cannot tell how many images it has: score all of them "
             "(no samples), or give a map-style data set"
         )
 
@@ -161,107 +200,60 @@ class Stream(Data):
 
     def read(self, first: int, last: int) -> tuple[Tensor, Tensor]:
         if first < self._at:
-            self._at, self._rows = 0, iter(())
+            self._again()
         if self._at == 0:
             self._rows = self._each()
         chosen = list(islice(self._rows, first - self._at, last - self._at))
+        if first + len(chosen) < min(last, self._most):
+            raise UsageError(
+                f"{self.name} gave {self._most} images once, and fewer the next time: it must give "
+                "the same ones each time"
+            )
         self._at = first + len(chosen)
         if not chosen:
             return torch.empty(0), torch.empty(0, dtype=torch.long)
+        self._most = max(self._most, self._at)
         images, labels = zip(*chosen, strict=True)
-        return torch.stack(images), torch.stack(labels)
+        with users_code(f"joining images {first} to {self._at - 1} of {self.name}"):
+            return torch.stack(images), torch.stack(labels)
+
+    def _again(self) -> None:
+        if isinstance(self.loader, Iterator):
+            raise UsageError(
+                f"a {self.name} can be gone through once, and images are read more than once: "
+                "return a list, a data set, or an object whose __iter__ starts anew"
+            )
+        self._at, self._rows = 0, iter(())
 
     def _each(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for batch in self.loader:
-            yield from zip(*pair(batch, self.loader), strict=True)
+        with users_code(f"iter() of {self.name}"):
+            batches = iter(self.loader)
+        done, end = 0, object()
+        while True:
+            with users_code(f"{self.name}, after {done} images,"):
+                batch = next(batches, end)
+            if batch is end:
+                return
+            images, labels = pair(batch, self.name)
+            yield from zip(images, labels, strict=True)
+            done += len(images)
 
 
 def of_loader(thing: Any) -> Data:
     """A data set or a ``DataLoader`` that goes through one in order, or any iterable of batches."""
-    sampler = getattr(thing, "sampler", None)
-    if isinstance(sampler, SequentialSampler):
+    if isinstance(thing, DataLoader) and _in_order(thing):
         return Items(thing.dataset, thing.collate_fn if thing.batch_size else default_collate)
+    if isinstance(thing, IterableDataset):
+        return Stream(thing)
     if hasattr(thing, "__getitem__") and hasattr(thing, "__len__"):
         return Items(thing)
     return Stream(thing)
 
 
-class Unreadable(UsageError):
-    """A file that is no image."""
-
-
-def read_image(file: Path, shape: tuple[int, ...]) -> Tensor:
-    """One image, float in [0, 1].
-
-    Raises:
-        Unreadable: for a file that is no image.
-        UsageError: for one of another shape or depth.
-    """
-    try:
-        with Image.open(file) as picture:
-            if picture.mode.startswith("I"):
-                raise UsageError(f"{file} has 16 bits a pixel: convert it to 8 bits")
-            image = _of_picture(picture, grey=shape[0] == 1)
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise Unreadable(f"cannot read {file} as an image: remove or repair it") from error
-    if tuple(image.shape) != tuple(shape):
-        raise UsageError(
-            f"{file} has shape {tuple(image.shape)}, the victim takes {tuple(shape)}: resize the "
-            "images, or resize inside the victim and give its input_shape accordingly"
-        )
-    return image
-
-
-def pair(found: Any, source: Any) -> tuple[Tensor, Tensor]:
-    """Images and labels of what a loader or a factory gave.
-
-    Raises:
-        UsageError: if it is no pair of arrays of numbers.
-    """
-    if not isinstance(found, tuple | list) or len(found) != 2:
-        raise UsageError(f"{source} must return images and labels, not {type(found).__name__}")
-    return as_tensors(found[0], found[1], str(source))
-
-
-def as_tensors(images: Any, labels: Any, source: str) -> tuple[Tensor, Tensor]:
-    """Arrays of numbers as tensors, integer labels as int64.
-
-    Raises:
-        UsageError: if they are no arrays of numbers.
-    """
-    try:
-        images, labels = torch.as_tensor(images), torch.as_tensor(labels)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise UsageError(
-            f"images and labels of {source} are no arrays of numbers ({error}): give float images "
-            "and integer labels"
-        ) from error
-    integer = not labels.is_floating_point() and labels.dtype != torch.bool
-    return images, labels.long() if integer else labels
-
-
-def taken(array: Any, rows: slice | list[int]) -> Any:
-    """Rows of an array, in memory.
-
-    One on the disk is mapped anew each time: pages once looked at count as memory in use for as
-    long as their mapping lasts.
-    """
-    if not isinstance(array, np.memmap):
-        return array[rows]
-    order: Literal["C", "F"] = "C" if array.flags.c_contiguous else "F"
-    assert array.filename is not None
-    return np.array(
-        np.memmap(array.filename, array.dtype, "r", array.offset, array.shape, order)[rows]
-    )
-
-
-def _of_picture(picture: Image.Image, *, grey: bool) -> Tensor:
-    pixels = np.array(picture.convert("L" if grey else "RGB"), dtype=np.float32)
-    return torch.from_numpy(pixels).view(*pixels.shape[:2], -1).permute(2, 0, 1) / 255
-
-
-def _plain(item: Any) -> Any:
-    """An item of a data set without transforms has a picture in place of a tensor."""
-    if isinstance(item, tuple | list) and len(item) == 2 and isinstance(item[0], Image.Image):
-        return _of_picture(item[0], grey=item[0].mode in ("1", "L")), item[1]
-    return item
+def _in_order(loader: DataLoader) -> bool:
+    """Whether it gives what its data set holds: each item once, in order, nothing done to it."""
+    sampler, batches = loader.sampler, loader.batch_sampler
+    ordered = isinstance(sampler, SequentialSampler) and sampler.data_source is loader.dataset
+    plain = batches is None or (type(batches) is BatchSampler and batches.sampler is sampler)
+    own = type(loader).__iter__ is DataLoader.__iter__
+    return ordered and plain and own and not loader.drop_last

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from effattack.assembly import assembled
-from effattack.attacks import attack_class, defaults
+from effattack.attacks import UniversalAttack, attack_class, defaults
 from effattack.budgets import check_eps
 from effattack.contract import check_declared
 from effattack.data import source_of
@@ -50,7 +50,7 @@ class Sweep:
         seconds: of timing per attack, at least; three passes over the images in any case.
         energy: also meter their energy.
         device: ``"cpu"`` or ``"cuda"``.
-        skip_bad: pass over unreadable images of a folder, and count them.
+        skip_bad: pass over images of a folder that cannot be read, and count them.
 
     Raises:
         UsageError: for an empty matrix, or one in which two cells are the same.
@@ -144,17 +144,19 @@ class Sweep:
         victim = fresh(name)
         check_declared(victim)
         attacks = self.attacks or tuple(defaults(victim))
-        source, notes = source_of(self.data, victim, self.samples), []
-        if self.skip_bad and (source := source.without_bad()).leave_out:
-            notes.append(
-                f"{victim.name}: {len(source.leave_out)} unreadable images were passed over: "
-                f"{', '.join(source.leave_out[:5])}{' ...' * (len(source.leave_out) > 5)}"
-            )
+        source = source_of(self.data, victim, self.samples)
         fit = None if self.fit is None else source_of(self.fit, victim)
+        if self.skip_bad:
+            source, fit = source.without_bad(), fit and fit.without_bad()
         named = Named(name, attacks, self.budgets, self.seeds, source, fit, self.device)
         ready, skipped = named.made_attacks(victim)
+        data = source.open()
+        notes = [f"{victim.name}: {remark}" for remark in data.remarks(victim.num_classes)]
+        if fit is not None and any(isinstance(a, UniversalAttack) for a in ready):
+            told = fit.open().remarks(victim.num_classes)
+            notes += [f"{victim.name}: fitted on: {remark}" for remark in told]
         return listed(
-            Held(victim, ready, source.open()),
+            Held(victim, ready, data),
             named,
             skipped=skipped,
             notes=notes,

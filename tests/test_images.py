@@ -50,6 +50,12 @@ good = torch.full((2, *SHAPE), 0.5)
         (good - 0.51, r"lie in \[-0.01, -0.01\], not in \[0, 1\]: undo the normalisation"),
         (good * 255, r"or divide by 255"),
         (good + 0.5001, "not in"),
+        (torch.empty(0), "batch is empty"),
+        (good.to_sparse(), "images are a sparse tensor: give a dense one"),
+        (good.to("meta"), "images are a meta tensor"),
+        (torch.nested.nested_tensor([*good], layout=torch.jagged), "images are a nested tensor"),
+        (good.to(torch.float8_e4m3fn), "float8_e4m3fn, too coarse for 8 bits: give float32"),
+        (good.to(torch.complex64), "complex64, not float"),
     ],
 )
 def test_images_that_are_none(images: Any, message: str) -> None:
@@ -60,6 +66,7 @@ def test_images_that_are_none(images: Any, message: str) -> None:
 def test_labels_that_are() -> None:
     check_labels(torch.tensor([0, 9]), 2, 10)
     check_labels(torch.tensor([0, 9], dtype=torch.uint8), 2, 10)
+    check_labels(torch.tensor([0, 9], dtype=torch.uint64), 2, 10)
 
 
 @pytest.mark.parametrize(
@@ -73,6 +80,9 @@ def test_labels_that_are() -> None:
         (torch.tensor([0, 1, 2]), "2 images but 3 labels"),
         (torch.tensor([0, 10]), r"lie in \[0, 10\], the victim has classes 0 to 9"),
         (torch.tensor([-1, 0]), "classes 0 to 9"),
+        (torch.tensor([0j, 1j]), "integer class indices"),
+        (torch.tensor([0, 10], dtype=torch.uint16), "classes 0 to 9"),
+        (torch.tensor([0, 1]).to_sparse(), "labels are a sparse tensor"),
     ],
 )
 def test_labels_that_are_none(labels: Any, message: str) -> None:

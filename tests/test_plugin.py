@@ -14,6 +14,7 @@ from xml.etree import ElementTree
 
 import pytest
 import toys
+from PIL import Image
 from projects import BUILD, DATA, QUICK, SUITES, Run, project, section
 
 from effattack._pytest_options import OPTIONS
@@ -402,3 +403,21 @@ def test_messages_name_the_options_of_pytest() -> None:
         "give --effattack-data, --effattack-out or use --effattack-fail-below; "
         "not --database, no-fail-below, data"
     )
+
+
+def test_what_is_passed_over_of_the_data_is_said(run: Run, pytester: pytest.Pytester) -> None:
+    for label, image in enumerate(toys.grey_images(2)):
+        path = pytester.path / "images" / "ab"[label] / "0.png"
+        path.parent.mkdir(parents=True)
+        Image.fromarray((image[0] * 255).round().byte().numpy()).save(path)
+    (pytester.path / "images" / ".git").mkdir()
+    pytester.makepyfile(
+        """
+        def test_notes(effattack_evaluate, effattack_victim, effattack_data):
+            found = effattack_evaluate(effattack_victim, *effattack_data, ["noise"], timed=0)
+            assert "toy: 1 hidden or foreign folder was passed over: .git" in found.meta["notes"]
+        """
+    )
+    result = run(BUILD, "--effattack-data=images")
+    result.assert_outcomes(passed=1)
+    assert "toy: 1 hidden or foreign folder was passed over: .git" in section(result)

@@ -185,9 +185,11 @@ def test_unreadable_images_are_named_or_passed_over(
     sweep = replace(SMALL, data="images", samples=None)
     with pytest.raises(UsageError, match=r"a/2.png, .*b/3.png as an image: .*--skip-bad"):
         sweep.plan()
+    (tmp_path / "images" / ".git").mkdir()
     with pytest.warns(UserWarning, match="passed over"):
         found = replace(sweep, skip_bad=True).run("out")
     assert len(found.samples) == 4 * 4
+    assert "toy: 1 hidden or foreign folder was passed over: .git" in found.meta["notes"]
     assert "toy: 2 unreadable images were passed over: a/2.png, b/3.png" in found.meta["notes"]
 
 

@@ -63,7 +63,7 @@ def arguments(run: argparse.ArgumentParser) -> None:
     what.add_argument(
         "--energy", action="store_true", default=None, help="meter energy: 30 s per attack"
     )
-    run.add_argument("--skip-bad", action="store_true", help="pass over unreadable images")
+    run.add_argument("--skip-bad", action="store_true", help="pass over images that cannot be read")
 
 
 def sweep_of(options: argparse.Namespace, console: Console) -> Sweep:
