@@ -52,6 +52,10 @@ class UnknownOperator(MeasurementError):
     """The MACs counter met an operator that it has no cost for (exit code 3)."""
 
 
+class UnseenWork(ContractError):
+    """A forward does work that the MACs counter cannot see, and declares none (exit code 3)."""
+
+
 class GradientError(ContractError):
     """No gradient reaches the pixels (exit code 3)."""
 

@@ -1,0 +1,291 @@
+"""Where the tensors and numbers of a run come from: what nobody saw being made is unseen work.
+
+A tensor that no counted operator made came from the host: from numpy, a list, DLPack, another
+thread, an operator outside dispatch, or memory that somebody else wrote to. So did a Python number
+that is multiplied. Such values are free where they are constants, and work that the counter cannot
+see where they depend on the input. Which it is shows on a second, neighbouring input that takes
+the same path: constants are equal there. Whole numbers are free, as sizes and places are, and so
+are integer and Boolean tensors that only say where to read or write.
+"""
+
+from __future__ import annotations
+
+import linecache
+import os
+import sys
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from itertools import count
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.storage import UntypedStorage
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
+
+from effattack.errors import UnseenWork
+from effattack.measure.costs import COMPRESSED
+from effattack.measure.macs import MacsCounter
+
+STEPS = (1 / 255, 1 / 4080, 1 / 65280)
+"""How far the second input lies from the first, per pixel; smaller where it takes another path."""
+PLACES = {
+    f"aten.{name}"
+    for name in """
+    embedding _embedding_bag _embedding_bag_forward_only gather index index_add index_copy
+    index_fill index_put _index_put_impl index_reduce index_select masked_fill masked_scatter
+    masked_select put repeat_interleave scatter scatter_add scatter_reduce take _unsafe_index
+    where
+    """.split()  # noqa: SIM905
+}
+"""Operators whose integer and Boolean operands say where to read or write."""
+OURS = (os.path.dirname(torch.__file__), os.path.dirname(__file__))
+
+_runs = count(1)
+
+
+class Sight:
+    """A run under a counter, as :class:`~effattack.measure.macs.Witness`: what came from outside.
+
+    Args:
+        given: the input.
+        constants: contents of tensors that two inputs have shown to be constants.
+    """
+
+    def __init__(self, given: Tensor, constants: Constants) -> None:
+        self.run = next(_runs)
+        self.constants = constants
+        self.strangers = False
+        """Whether a tensor was used that nobody made in sight and that is no known constant."""
+        self._open = False
+        self._mark(given)
+
+    def declared(self) -> None:
+        """A declared block has ended: what enters from now on came out of it."""
+        self._open = True
+
+    def using(self, name: str, op: Any, args: Any, kwargs: dict[str, Any]) -> None:
+        if not self.strangers and not self._open:
+            for tensor in _tensors((args, tuple(kwargs.values()))):
+                self.strangers |= any(map(self._is_strange, storages(tensor)))
+
+    def made(self, op: Any, args: Any, out: Any) -> None:
+        for tensor in _tensors(out):
+            self._mark(tensor)
+
+    def _mark(self, tensor: Tensor) -> None:
+        for storage in storages(tensor):
+            storage.__dict__["_effattack_run"] = self.run
+
+    def _is_strange(self, storage: UntypedStorage) -> bool:
+        known = storage.__dict__
+        if known.get("_effattack_run") == self.run or "_effattack_constant" in known:
+            return False
+        return digest(storage) not in self.constants
+
+
+Constants = set[int]
+"""Digests of tensors that were equal on two inputs."""
+
+
+class Entry(NamedTuple):
+    """A value that came from outside."""
+
+    step: int
+    """Which operator it was given to."""
+    place: tuple[int, int]
+    """Which of its operands it was, and which part of that."""
+    value: int | str
+    """Digest of a tensor, or a number as text."""
+    what: str
+    where: tuple[str, int]
+    """File and line that called the operator."""
+    storage: UntypedStorage | None
+
+
+class Origins(Sight):
+    """A run, and for every tensor which of the values that came from outside went into it."""
+
+    def __init__(self, given: Tensor) -> None:
+        self.path: list[object] = []
+        self.entries: list[Entry] = []
+        self._into: dict[str, int] = {}
+        self._came: int = 0
+        super().__init__(given, set())
+
+    def using(self, name: str, op: Any, args: Any, kwargs: dict[str, Any]) -> None:
+        """Record an operator and its operands; bits of ``_came`` are the entries behind them."""
+        operands = list(_leaves((args, tuple(kwargs.values()))))
+        shapes = tuple(_shape(value) for value in operands if isinstance(value, Tensor))
+        self.path.append((name, shapes))
+        self._came = 0
+        for place, value in enumerate(operands):
+            if isinstance(value, Tensor):
+                behind = self._behind(value, name, place)
+                if name not in PLACES or value.is_floating_point() or value.is_complex():
+                    self._came |= behind
+            elif isinstance(value, float | complex):
+                self._came |= self._enter((place, 0), repr(value), f"the number {value:.4g}", name, None)
+
+    def made(self, op: Any, args: Any, out: Any) -> None:
+        views = getattr(op, "is_view", False)
+        for tensor in _tensors((out, _written(op, args))):
+            for storage in storages(tensor):
+                run, behind, content = storage.__dict__.get("_effattack_origin", (0, 0, 0))
+                same = run == self.run
+                storage.__dict__["_effattack_origin"] = (
+                    self.run,
+                    self._came | (behind if same else 0),
+                    content if same and views else digest(storage),
+                )
+
+    def _mark(self, tensor: Tensor) -> None:
+        self.made(None, (), tensor)
+
+    def _behind(self, tensor: Tensor, name: str, place: int) -> int:
+        behind = 0
+        for part, storage in enumerate(storages(tensor)):
+            run, entries, content = storage.__dict__.get("_effattack_origin", (0, 0, None))
+            now = digest(storage)
+            if run != self.run:
+                entries = self._enter((place, part), now, "a tensor that no operator made", name, storage)
+                storage.__dict__["_effattack_origin"] = (self.run, entries, now)
+            elif content != now:
+                what = "a tensor that was written to from outside"
+                entries |= self._enter((place, part), now, what, name, storage)
+                storage.__dict__["_effattack_origin"] = (self.run, entries, now)
+            behind |= entries
+        return behind
+
+    def _enter(
+        self, place: tuple[int, int], value: int | str, what: str, name: str, storage: UntypedStorage | None
+    ) -> int:
+        if self._open:
+            return 0
+        step = len(self.path) - 1
+        self.entries.append(Entry(step, place, value, f"{what} ({name})", _where(), storage))
+        return 1 << (len(self.entries) - 1)
+
+    def came_out(self, result: Any) -> int:
+        """Which entries went into the result: one bit each."""
+        self.using("the logits", None, (result,), {})
+        return self._came
+
+
+def examine(
+    name: str, function: Callable[[Tensor], Any], given: Tensor, constants: Constants
+) -> None:
+    """Run a function on an input and on a neighbour, and refuse what depends on it unseen.
+
+    Args:
+        name: of the victim, for the message.
+        function: one input -> tensors.
+        given: the input, floats in [0, 1].
+        constants: extended by the contents of what is equal for both inputs.
+
+    Raises:
+        UnseenWork: naming where the value came in, and the remedy.
+    """
+    first, behind = _observed(function, given)
+    steady: list[Entry] = []
+    for step in STEPS:
+        other, _ = _observed(function, _neighbour(given, step))
+        shared = _shared(first.path, other.path)
+        there = {(entry.step, entry.place): entry.value for entry in other.entries}
+        seen = [(k, entry) for k, entry in enumerate(first.entries) if entry.step < shared]
+        for number, entry in seen:
+            if there.get((entry.step, entry.place)) == entry.value:
+                steady.append(entry)
+            elif behind >> number & 1:
+                raise UnseenWork(_refusal(name, entry))
+        if shared == len(first.path):
+            break
+    for entry in steady:
+        if entry.storage is not None and isinstance(entry.value, int):
+            constants.add(entry.value)
+            entry.storage.__dict__["_effattack_constant"] = True
+
+
+def _observed(function: Callable[[Tensor], Any], given: Tensor) -> tuple[Origins, int]:
+    origins = Origins(given)
+    with torch.no_grad(), MacsCounter(witness=origins):
+        result = function(given)
+    return origins, origins.came_out(result)
+
+
+def _neighbour(given: Tensor, step: float) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    signs = torch.rand(given.shape, generator=generator).sub(0.5).sign().to(given)
+    return (given + step * signs).clamp(0, 1)
+
+
+def _shared(first: list[object], other: list[object]) -> int:
+    """Length of the common beginning."""
+    pairs = zip(first, other, strict=False)
+    return next((k for k, (a, b) in enumerate(pairs) if a != b), min(len(first), len(other)))
+
+
+def _refusal(name: str, entry: Entry) -> str:
+    file, line = entry.where
+    source = linecache.getline(file, line).strip()
+    return (
+        f"{name}: {os.path.basename(file)}, line {line} ({source}): forward is given {entry.what} "
+        "that depends on the input and decides the logits, and the MACs counter did not see what "
+        "computed it: use torch operators in this thread, without numpy(), tolist() or item() in "
+        'between, or declare the work by `with effattack.outside("its name"):`'
+    )
+
+
+def _where() -> tuple[str, int]:
+    """The nearest caller that is neither torch nor this package's measuring."""
+    frame = sys._getframe(1)
+    while frame.f_code.co_filename.startswith(OURS) and frame.f_back is not None:
+        frame = frame.f_back
+    return frame.f_code.co_filename, frame.f_lineno
+
+
+def storages(tensor: Tensor) -> Iterator[UntypedStorage]:
+    """The memory that a tensor stands in: one block, or those of its parts."""
+    if is_traceable_wrapper_subclass(tensor):
+        for part in tensor.__tensor_flatten__()[0]:
+            yield from storages(getattr(tensor, part))
+    elif tensor.layout is torch.sparse_coo:
+        yield from (tensor._indices().untyped_storage(), tensor._values().untyped_storage())
+    elif tensor.layout in COMPRESSED:
+        yield tensor.values().untyped_storage()
+    elif tensor.layout is torch.strided:
+        yield tensor.untyped_storage()
+
+
+def digest(storage: UntypedStorage) -> int:
+    """A checksum of the contents; small ones by the stronger one."""
+    if not storage.nbytes() or storage.device.type == "meta":
+        return storage.nbytes()
+    content = torch.empty(0, dtype=torch.uint8, device=storage.device).set_(storage).cpu().numpy()
+    return zlib.crc32(content) if len(content) < 1 << 16 else zlib.adler32(content)
+
+
+def _leaves(values: Iterable[Any]) -> Iterator[Any]:
+    for value in values:
+        if isinstance(value, list | tuple):
+            yield from _leaves(value)
+        elif isinstance(value, dict):
+            yield from _leaves(value.values())
+        else:
+            yield value
+
+
+def _tensors(values: Any) -> Iterator[Tensor]:
+    return (value for value in _leaves((values,)) if isinstance(value, Tensor))
+
+
+def _shape(tensor: Tensor) -> object:
+    return "nested" if tensor.is_nested else tuple(tensor.shape)
+
+
+def _written(op: Any, args: Any) -> list[Any]:
+    """The operands that an operator writes to."""
+    schema = getattr(op, "_schema", None)
+    declared = () if schema is None else schema.arguments
+    pairs = zip(declared, args, strict=False)
+    return [value for argument, value in pairs if argument.is_write]
