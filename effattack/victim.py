@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,9 @@ from torch import Tensor, nn
 from effattack.errors import AuditError, ContractError, UsageError
 from effattack.measure.macs import MacsCounter
 from effattack.measure.modelled import modelled_joules
-from effattack.measure.origins import Constants, Sight, examine
+from effattack.measure.origins import Known, Sight, examine
+
+_known: WeakKeyDictionary[nn.Module, Known] = WeakKeyDictionary()
 
 MARGIN_SLACK = 1e-5
 """Decisions closer to their threshold than this may differ between paths in float32."""
@@ -239,10 +242,10 @@ def audit(victim: Victim, images: Tensor) -> Audit:
         ContractError: for an image on which nothing is multiplied.
     """
     logits, counters, knife_edge, decisions = [], [], [], []
-    constants: Constants = set()
+    known = _known.setdefault(victim, Known())
     for index, image in enumerate(images.split(1)):
         with torch.no_grad():
-            counter, found = _executed(victim, image, constants, first=not index)
+            counter, found = _executed(victim, image, known)
             logits.append(found)
             trace = victim.trace(image)
         if not counter.total:
@@ -268,16 +271,14 @@ def audit(victim: Victim, images: Tensor) -> Audit:
     )
 
 
-def _executed(
-    victim: Victim, image: Tensor, constants: Constants, first: bool
-) -> tuple[MacsCounter, Tensor]:
+def _executed(victim: Victim, image: Tensor, known: Known) -> tuple[MacsCounter, Tensor]:
     """What forward executes on an image, all of it in sight, and its logits."""
-    sight = Sight(image, constants)
+    sight = Sight(image, known)
     with MacsCounter(witness=sight) as counter:
         logits = victim(image)
     sight.using("the logits", None, (logits,), {})
-    if first or sight.strangers:
-        examine(victim.name, victim, image, constants)
+    if sight.is_news:
+        examine(victim.name, victim, image, known)
     return counter, logits
 
 

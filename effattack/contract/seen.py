@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from effattack.attacks.base import undisturbed
-from effattack.measure.origins import examine
+from effattack.measure.origins import Known, examine
 from effattack.victim import Victim
 
 EXAMINED = 2
@@ -23,5 +23,5 @@ def check_seen(victim: Victim, images: Tensor) -> list[str]:
     """
     with undisturbed(victim):
         for image in images[:EXAMINED].split(1):
-            examine(victim.name, victim, image, set())
+            examine(victim.name, victim, image, Known())
     return []

@@ -15,6 +15,8 @@ import os
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import cache
 from itertools import count
 from typing import Any, NamedTuple
 
@@ -44,19 +46,33 @@ OURS = (os.path.dirname(torch.__file__), os.path.dirname(__file__))
 _runs = count(1)
 
 
+@dataclass
+class Known:
+    """What examinations of one function have shown."""
+
+    constants: set[int] = field(default_factory=set)
+    """Digests of tensors that were equal on two inputs."""
+    longest: int = 0
+    """Operators on the longest path that was examined."""
+
+
 class Sight:
     """A run under a counter, as :class:`~effattack.measure.macs.Witness`: what came from outside.
 
     Args:
         given: the input.
-        constants: contents of tensors that two inputs have shown to be constants.
+        known: what earlier runs of the same function have shown.
+
+    Attributes:
+        strangers: whether a tensor was used that nobody made in sight and that is no constant.
+        steps: how many operators ran.
     """
 
-    def __init__(self, given: Tensor, constants: Constants) -> None:
+    def __init__(self, given: Tensor, known: Known) -> None:
         self.run = next(_runs)
-        self.constants = constants
+        self.known = known
         self.strangers = False
-        """Whether a tensor was used that nobody made in sight and that is no known constant."""
+        self.steps = 0
         self._open = False
         self._mark(given)
 
@@ -65,6 +81,7 @@ class Sight:
         self._open = True
 
     def using(self, name: str, op: Any, args: Any, kwargs: dict[str, Any]) -> None:
+        self.steps += 1
         if not self.strangers and not self._open:
             for tensor in _tensors((args, tuple(kwargs.values()))):
                 self.strangers |= any(map(self._is_strange, storages(tensor)))
@@ -81,11 +98,12 @@ class Sight:
         known = storage.__dict__
         if known.get("_effattack_run") == self.run or "_effattack_constant" in known:
             return False
-        return digest(storage) not in self.constants
+        return digest(storage) not in self.known.constants
 
-
-Constants = set[int]
-"""Digests of tensors that were equal on two inputs."""
+    @property
+    def is_news(self) -> bool:
+        """Whether the run went where no examination has been."""
+        return self.strangers or self.steps > self.known.longest
 
 
 class Entry(NamedTuple):
@@ -111,7 +129,7 @@ class Origins(Sight):
         self.entries: list[Entry] = []
         self._into: dict[str, int] = {}
         self._came: int = 0
-        super().__init__(given, set())
+        super().__init__(given, Known())
 
     def using(self, name: str, op: Any, args: Any, kwargs: dict[str, Any]) -> None:
         """Record an operator and its operands; bits of ``_came`` are the entries behind them."""
@@ -129,7 +147,7 @@ class Origins(Sight):
 
     def made(self, op: Any, args: Any, out: Any) -> None:
         views = getattr(op, "is_view", False)
-        for tensor in _tensors((out, _written(op, args))):
+        for tensor in _tensors((out, _written(op, args))):  # out= is the result, too
             for storage in storages(tensor):
                 run, behind, content = storage.__dict__.get("_effattack_origin", (0, 0, 0))
                 same = run == self.run
@@ -172,16 +190,14 @@ class Origins(Sight):
         return self._came
 
 
-def examine(
-    name: str, function: Callable[[Tensor], Any], given: Tensor, constants: Constants
-) -> None:
+def examine(name: str, function: Callable[[Tensor], Any], given: Tensor, known: Known) -> None:
     """Run a function on an input and on a neighbour, and refuse what depends on it unseen.
 
     Args:
         name: of the victim, for the message.
         function: one input -> tensors.
         given: the input, floats in [0, 1].
-        constants: extended by the contents of what is equal for both inputs.
+        known: extended by what is equal for both inputs.
 
     Raises:
         UnseenWork: naming where the value came in, and the remedy.
@@ -202,8 +218,9 @@ def examine(
             break
     for entry in steady:
         if entry.storage is not None and isinstance(entry.value, int):
-            constants.add(entry.value)
+            known.constants.add(entry.value)
             entry.storage.__dict__["_effattack_constant"] = True
+    known.longest = max(known.longest, len(first.path))
 
 
 def _observed(function: Callable[[Tensor], Any], given: Tensor) -> tuple[Origins, int]:
@@ -285,7 +302,10 @@ def _shape(tensor: Tensor) -> object:
 
 def _written(op: Any, args: Any) -> list[Any]:
     """The operands that an operator writes to."""
+    return [args[k] for k in _writes(op) if k < len(args)]
+
+
+@cache
+def _writes(op: Any) -> list[int]:
     schema = getattr(op, "_schema", None)
-    declared = () if schema is None else schema.arguments
-    pairs = zip(declared, args, strict=False)
-    return [value for argument, value in pairs if argument.is_write]
+    return [] if schema is None else [k for k, a in enumerate(schema.arguments) if a.is_write]
