@@ -173,7 +173,7 @@ def _own_distances(a: Tensor, p: float = 2.0, *_: Any, out: Tensor, **__: Any) -
 
 def _bilinear(a: Tensor, weight: Tensor, b: Tensor, *_: Any, out: Tensor, **__: Any) -> int:
     """``aten._trilinear`` as ``F.bilinear`` calls it: x₁ W for each output, then times x₂."""
-    return out.numel() * b.shape[-1] * (a.shape[-2] + 1)
+    return out.numel() * b.shape[-1] * (a.shape[-1] + 1)
 
 
 def _grid(theta: Tensor, *_: Any, out: Tensor, **__: Any) -> int:

@@ -52,23 +52,22 @@ FREE: set[str] = {
 FREE |= {
     f"aten.{name}"
     for name in """
-    addr channel_shuffle _coalesce coalesce _coalesced dense_dim _has_same_storage_numel histogram
-    is_coalesced is_pinned
-    _jagged_to_padded_dense_forward linalg_cross _nested_from_padded _nested_from_padded_tensor
-    _nested_tensor_from_mask _nested_tensor_from_mask_left_aligned _nested_tensor_from_tensor_list
-    _nested_tensor_size _nested_tensor_storage_offsets _nested_tensor_strides _nnz
-    _padded_dense_to_jagged_forward promote_types _sparse_broadcast_to
-    _sparse_compressed_tensor_unsafe _sparse_coo_tensor_with_dims
-    _sparse_coo_tensor_with_dims_and_tensors sparse_compressed_tensor sparse_dim
-    _sparse_log_softmax sparse_mask _sparse_mask_projection sparse_resize _sparse_softmax
-    _sparse_sum _to_dense to_mkldnn to_padded_tensor _to_sparse _to_sparse_bsc _to_sparse_bsr
-    _to_sparse_csc _to_sparse_csr _validate_sparse_compressed_tensor_args
+    addr channel_shuffle _coalesce coalesce _coalesced complex dense_dim dim
+    _has_same_storage_numel histogram is_coalesced is_contiguous is_non_overlapping_and_dense
+    is_pinned is_strides_like_format layout numel polar size storage_offset stride
+    sym_is_contiguous sym_storage_offset _jagged_to_padded_dense_forward linalg_cross
+    _nested_from_padded _nested_from_padded_tensor _nested_tensor_from_mask
+    _nested_tensor_from_mask_left_aligned _nested_tensor_from_tensor_list _nested_tensor_size
+    _nested_tensor_storage_offsets _nested_tensor_strides _nnz _padded_dense_to_jagged_forward
+    promote_types _sparse_broadcast_to _sparse_compressed_tensor_unsafe
+    _sparse_coo_tensor_with_dims _sparse_coo_tensor_with_dims_and_tensors sparse_compressed_tensor
+    sparse_dim _sparse_log_softmax sparse_mask _sparse_mask_projection sparse_resize
+    _sparse_softmax _sparse_sum _to_dense to_mkldnn to_padded_tensor _to_sparse _to_sparse_bsc
+    _to_sparse_bsr _to_sparse_csc _to_sparse_csr _validate_sparse_compressed_tensor_args
     _validate_sparse_coo_tensor_args
     """.split()  # noqa: SIM905
 }
-FREE |= {
-    f"profiler._record_function_{name}" for name in ("enter", "enter_new", "exit")
-}
+FREE |= {f"profiler._record_function_{name}" for name in ("enter", "enter_new", "exit")}
 """Operators that multiply no matrices; pointwise operators and views need not stand here."""
 
 ELEMENTWISE = {
@@ -81,7 +80,7 @@ ELEMENTWISE = {
     index_reduce linalg_cross linalg_vector_norm log_sigmoid_forward _log_softmax logcumsumexp
     logsumexp _masked_softmax mean miopen_batch_norm native_batch_norm _native_batch_norm_legit
     _native_batch_norm_legit_no_training native_dropout native_group_norm native_layer_norm norm
-    _prelu_kernel prod quantize_per_channel quantize_per_tensor quantize_per_tensor_dynamic renorm
+    polar _prelu_kernel prod quantize_per_channel quantize_per_tensor quantize_per_tensor_dynamic renorm
     rrelu_with_noise _safe_softmax scatter_add scatter_reduce _softmax _sparse_log_softmax
     _sparse_softmax std std_mean _thnn_fused_gru_cell _thnn_fused_lstm_cell
     _transform_bias_rescale_qkv upsample_bicubic2d _upsample_bicubic2d_aa upsample_bilinear2d

@@ -29,7 +29,7 @@ from effattack.errors import UnseenWork
 from effattack.measure.costs import COMPRESSED
 from effattack.measure.macs import MacsCounter
 
-STEPS = (1 / 255, 1 / 4080, 1 / 65280)
+STEPS = (32 / 255, 1 / 255, 1 / 4080, 1 / 65280)
 """How far the second input lies from the first, per pixel; smaller where it takes another path."""
 PLACES = {
     f"aten.{name}"
@@ -82,9 +82,12 @@ class Sight:
 
     def using(self, name: str, op: Any, args: Any, kwargs: dict[str, Any]) -> None:
         self.steps += 1
-        if not self.strangers and not self._open:
-            for tensor in _tensors((args, tuple(kwargs.values()))):
-                self.strangers |= any(map(self._is_strange, storages(tensor)))
+        for tensor in _tensors((args, tuple(kwargs.values()))):
+            for storage in storages(tensor):
+                known = storage.__dict__
+                if known.get("_effattack_run") != self.run and not self._open:
+                    self.strangers |= self._is_strange(storage)
+                    known["_effattack_met"] = True
 
     def made(self, op: Any, args: Any, out: Any) -> None:
         for tensor in _tensors(out):
@@ -95,8 +98,7 @@ class Sight:
             storage.__dict__["_effattack_run"] = self.run
 
     def _is_strange(self, storage: UntypedStorage) -> bool:
-        known = storage.__dict__
-        if known.get("_effattack_run") == self.run or "_effattack_constant" in known:
+        if "_effattack_constant" in storage.__dict__:
             return False
         return digest(storage) not in self.known.constants
 
@@ -119,6 +121,8 @@ class Entry(NamedTuple):
     where: tuple[str, int]
     """File and line that called the operator."""
     storage: UntypedStorage | None
+    lasting: bool
+    """Whether the storage was there before the run."""
 
 
 class Origins(Sight):
@@ -181,7 +185,9 @@ class Origins(Sight):
         if self._open:
             return 0
         step = len(self.path) - 1
-        self.entries.append(Entry(step, place, value, f"{what} ({name})", _where(), storage))
+        lasting = storage is not None and "_effattack_met" in storage.__dict__
+        what = f"{what} ({name})"
+        self.entries.append(Entry(step, place, value, what, _where(), storage, lasting))
         return 1 << (len(self.entries) - 1)
 
     def came_out(self, result: Any) -> int:
@@ -202,18 +208,21 @@ def examine(name: str, function: Callable[[Tensor], Any], given: Tensor, known: 
     Raises:
         UnseenWork: naming where the value came in, and the remedy.
     """
+    with torch.no_grad(), MacsCounter(witness=Sight(given, known)):
+        function(given)  # meets what was there before
     first, behind = _observed(function, given)
     steady: list[Entry] = []
     for step in STEPS:
         other, _ = _observed(function, _neighbour(given, step))
-        shared = _shared(first.path, other.path)
-        there = {(entry.step, entry.place): entry.value for entry in other.entries}
-        seen = [(k, entry) for k, entry in enumerate(first.entries) if entry.step < shared]
-        for number, entry in seen:
-            if there.get((entry.step, entry.place)) == entry.value:
-                steady.append(entry)
-            elif behind >> number & 1:
-                raise UnseenWork(_refusal(name, entry))
+        there = {(entry.step, entry.place): entry for entry in other.entries}
+        shared = _shared(first, other, there)
+        for number, entry in enumerate(first.entries):
+            if entry.step < shared:
+                theirs = there.get((entry.step, entry.place))
+                if theirs is not None and theirs.value == entry.value:
+                    steady.append(entry)
+                elif behind >> number & 1:
+                    raise UnseenWork(_refusal(name, entry))
         if shared == len(first.path):
             break
     for entry in steady:
@@ -236,10 +245,15 @@ def _neighbour(given: Tensor, step: float) -> Tensor:
     return (given + step * signs).clamp(0, 1)
 
 
-def _shared(first: list[object], other: list[object]) -> int:
-    """Length of the common beginning."""
-    pairs = zip(first, other, strict=False)
-    return next((k for k, (a, b) in enumerate(pairs) if a != b), min(len(first), len(other)))
+def _shared(first: Origins, other: Origins, there: dict[Any, Entry]) -> int:
+    """How many operators both runs share, until one is another or uses other weights."""
+    pairs = enumerate(zip(first.path, other.path, strict=False))
+    shared = next((k for k, (a, b) in pairs if a != b), min(len(first.path), len(other.path)))
+    for entry in first.entries:
+        theirs = there.get((entry.step, entry.place))
+        if entry.lasting and (theirs is None or theirs.storage is not entry.storage):
+            return min(shared, entry.step)
+    return shared
 
 
 def _refusal(name: str, entry: Entry) -> str:
