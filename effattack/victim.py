@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from effattack.errors import AuditError, ContractError, UsageError
 from effattack.measure.macs import MacsCounter
 from effattack.measure.modelled import modelled_joules
-from effattack.measure.origins import Known, Sight, examine
+from effattack.measure.origins import examine
+from effattack.measure.sight import Known, Sight
 
 _known: WeakKeyDictionary[nn.Module, Known] = WeakKeyDictionary()
 
@@ -250,8 +251,8 @@ def audit(victim: Victim, images: Tensor) -> Audit:
             trace = victim.trace(image)
         if not counter.total:
             raise ContractError(
-                f"{victim.name}: image {index}: forward multiplies nothing at all (0 MACs), so that "
-                "nothing was measured: make the deployed path compute with torch operators"
+                f"{victim.name}: image {index}: forward multiplies nothing at all (0 MACs): "
+                "make the deployed path compute with torch operators, or nothing was measured"
             )
         declared = trace.macs.item()
         agrees = declared == counter.total

@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from effattack.attacks.base import undisturbed
-from effattack.measure.origins import Known, examine
+from effattack.measure.origins import examine
+from effattack.measure.sight import Known
 from effattack.victim import Victim
 
 EXAMINED = 2

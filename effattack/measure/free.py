@@ -80,8 +80,8 @@ ELEMENTWISE = {
     index_reduce linalg_cross linalg_vector_norm log_sigmoid_forward _log_softmax logcumsumexp
     logsumexp _masked_softmax mean miopen_batch_norm native_batch_norm _native_batch_norm_legit
     _native_batch_norm_legit_no_training native_dropout native_group_norm native_layer_norm norm
-    polar _prelu_kernel prod quantize_per_channel quantize_per_tensor quantize_per_tensor_dynamic renorm
-    rrelu_with_noise _safe_softmax scatter_add scatter_reduce _softmax _sparse_log_softmax
+    polar _prelu_kernel prod quantize_per_channel quantize_per_tensor quantize_per_tensor_dynamic
+    renorm rrelu_with_noise _safe_softmax scatter_add scatter_reduce _softmax _sparse_log_softmax
     _sparse_softmax std std_mean _thnn_fused_gru_cell _thnn_fused_lstm_cell
     _transform_bias_rescale_qkv upsample_bicubic2d _upsample_bicubic2d_aa upsample_bilinear2d
     _upsample_bilinear2d_aa upsample_linear1d upsample_trilinear3d var var_mean

@@ -122,7 +122,7 @@ class MacsCounter(TorchDispatchMode):
         self.total = 0
         self.elementwise = 0
         self.bytes = 0
-        self.outside: Counter[str] = Counter()
+        self.outside: dict[str, float] = {}
         self.by_operator: Counter[str] = Counter()
         self.by_module: Counter[str] = Counter()
         self._tracker = ModuleTracker() if root is not None else None
@@ -148,7 +148,7 @@ class MacsCounter(TorchDispatchMode):
 
     def declared(self, name: str, seconds: float) -> None:
         """Told by :func:`effattack.outside` when a declared block ends."""
-        self.outside[name] += seconds
+        self.outside[name] = self.outside.get(name, 0.0) + seconds
         if self._witness is not None:
             self._witness.declared()
 
@@ -280,6 +280,7 @@ def _teach_higher_order_operators() -> None:
     if hasattr(TorchDispatchMode, "supports_higher_order_operators"):
         return
     import torch._dynamo  # they would import it while MACs are counted, and it runs operators
+
     for op in torch._ops._higher_order_ops.values():
         if MacsCounter not in op.python_key_table:
             op.py_impl(MacsCounter)(partial(_handed, op))

@@ -13,21 +13,17 @@ from __future__ import annotations
 import linecache
 import os
 import sys
-import zlib
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from functools import cache
-from itertools import count
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.storage import UntypedStorage
-from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from effattack.errors import UnseenWork
-from effattack.measure.costs import COMPRESSED
 from effattack.measure.macs import MacsCounter
+from effattack.measure.sight import Known, Sight, digest, leaves, storages, tensors
 
 STEPS = (32 / 255, 1 / 255, 1 / 4080, 1 / 65280)
 """How far the second input lies from the first, per pixel; smaller where it takes another path."""
@@ -42,70 +38,6 @@ PLACES = {
 }
 """Operators whose integer and Boolean operands say where to read or write."""
 OURS = (os.path.dirname(torch.__file__), os.path.dirname(__file__))
-
-_runs = count(1)
-
-
-@dataclass
-class Known:
-    """What examinations of one function have shown."""
-
-    constants: set[int] = field(default_factory=set)
-    """Digests of tensors that were equal on two inputs."""
-    longest: int = 0
-    """Operators on the longest path that was examined."""
-
-
-class Sight:
-    """A run under a counter, as :class:`~effattack.measure.macs.Witness`: what came from outside.
-
-    Args:
-        given: the input.
-        known: what earlier runs of the same function have shown.
-
-    Attributes:
-        strangers: whether a tensor was used that nobody made in sight and that is no constant.
-        steps: how many operators ran.
-    """
-
-    def __init__(self, given: Tensor, known: Known) -> None:
-        self.run = next(_runs)
-        self.known = known
-        self.strangers = False
-        self.steps = 0
-        self._open = False
-        self._mark(given)
-
-    def declared(self) -> None:
-        """A declared block has ended: what enters from now on came out of it."""
-        self._open = True
-
-    def using(self, name: str, op: Any, args: Any, kwargs: dict[str, Any]) -> None:
-        self.steps += 1
-        for tensor in _tensors((args, tuple(kwargs.values()))):
-            for storage in storages(tensor):
-                known = storage.__dict__
-                if known.get("_effattack_run") != self.run and not self._open:
-                    self.strangers |= self._is_strange(storage)
-                    known["_effattack_met"] = True
-
-    def made(self, op: Any, args: Any, out: Any) -> None:
-        for tensor in _tensors(out):
-            self._mark(tensor)
-
-    def _mark(self, tensor: Tensor) -> None:
-        for storage in storages(tensor):
-            storage.__dict__["_effattack_run"] = self.run
-
-    def _is_strange(self, storage: UntypedStorage) -> bool:
-        if "_effattack_constant" in storage.__dict__:
-            return False
-        return digest(storage) not in self.known.constants
-
-    @property
-    def is_news(self) -> bool:
-        """Whether the run went where no examination has been."""
-        return self.strangers or self.steps > self.known.longest
 
 
 class Entry(NamedTuple):
@@ -129,29 +61,28 @@ class Origins(Sight):
     """A run, and for every tensor which of the values that came from outside went into it."""
 
     def __init__(self, given: Tensor) -> None:
-        self.path: list[object] = []
+        self.path: list[tuple[str, object]] = []
         self.entries: list[Entry] = []
-        self._into: dict[str, int] = {}
-        self._came: int = 0
+        self._came = 0
         super().__init__(given, Known())
 
     def using(self, name: str, op: Any, args: Any, kwargs: dict[str, Any]) -> None:
         """Record an operator and its operands; bits of ``_came`` are the entries behind them."""
-        operands = list(_leaves((args, tuple(kwargs.values()))))
+        operands = list(leaves((args, tuple(kwargs.values()))))
         shapes = tuple(_shape(value) for value in operands if isinstance(value, Tensor))
         self.path.append((name, shapes))
         self._came = 0
         for place, value in enumerate(operands):
             if isinstance(value, Tensor):
-                behind = self._behind(value, name, place)
+                behind = self._behind(value, place)
                 if name not in PLACES or value.is_floating_point() or value.is_complex():
                     self._came |= behind
             elif isinstance(value, float | complex):
-                self._came |= self._enter((place, 0), repr(value), f"the number {value:.4g}", name, None)
+                self._came |= self._enter((place, 0), repr(value), f"the number {value:.4g}")
 
     def made(self, op: Any, args: Any, out: Any) -> None:
         views = getattr(op, "is_view", False)
-        for tensor in _tensors((out, _written(op, args))):  # out= is the result, too
+        for tensor in tensors((out, _written(op, args))):  # out= is the result, too
             for storage in storages(tensor):
                 run, behind, content = storage.__dict__.get("_effattack_origin", (0, 0, 0))
                 same = run == self.run
@@ -164,29 +95,34 @@ class Origins(Sight):
     def _mark(self, tensor: Tensor) -> None:
         self.made(None, (), tensor)
 
-    def _behind(self, tensor: Tensor, name: str, place: int) -> int:
+    def _behind(self, tensor: Tensor, place: int) -> int:
+        """Which entries went into an operand, which may be one itself."""
         behind = 0
         for part, storage in enumerate(storages(tensor)):
             run, entries, content = storage.__dict__.get("_effattack_origin", (0, 0, None))
             now = digest(storage)
-            if run != self.run:
-                entries = self._enter((place, part), now, "a tensor that no operator made", name, storage)
-                storage.__dict__["_effattack_origin"] = (self.run, entries, now)
-            elif content != now:
-                what = "a tensor that was written to from outside"
-                entries |= self._enter((place, part), now, what, name, storage)
+            if run != self.run or content != now:
+                made = run == self.run
+                what = "was written to from outside" if made else "no operator made"
+                entry = self._enter((place, part), now, f"a tensor that {what}", storage)
+                entries = entry | (entries if made else 0)
                 storage.__dict__["_effattack_origin"] = (self.run, entries, now)
             behind |= entries
         return behind
 
     def _enter(
-        self, place: tuple[int, int], value: int | str, what: str, name: str, storage: UntypedStorage | None
+        self,
+        place: tuple[int, int],
+        value: int | str,
+        what: str,
+        storage: UntypedStorage | None = None,
     ) -> int:
+        """Record a value; its bit."""
         if self._open:
             return 0
-        step = len(self.path) - 1
+        step, (operator, _) = len(self.path) - 1, self.path[-1]
         lasting = storage is not None and "_effattack_met" in storage.__dict__
-        what = f"{what} ({name})"
+        what = f"{what} ({operator})"
         self.entries.append(Entry(step, place, value, what, _where(), storage, lasting))
         return 1 << (len(self.entries) - 1)
 
@@ -273,41 +209,6 @@ def _where() -> tuple[str, int]:
     while frame.f_code.co_filename.startswith(OURS) and frame.f_back is not None:
         frame = frame.f_back
     return frame.f_code.co_filename, frame.f_lineno
-
-
-def storages(tensor: Tensor) -> Iterator[UntypedStorage]:
-    """The memory that a tensor stands in: one block, or those of its parts."""
-    if is_traceable_wrapper_subclass(tensor):
-        for part in tensor.__tensor_flatten__()[0]:
-            yield from storages(getattr(tensor, part))
-    elif tensor.layout is torch.sparse_coo:
-        yield from (tensor._indices().untyped_storage(), tensor._values().untyped_storage())
-    elif tensor.layout in COMPRESSED:
-        yield tensor.values().untyped_storage()
-    elif tensor.layout is torch.strided:
-        yield tensor.untyped_storage()
-
-
-def digest(storage: UntypedStorage) -> int:
-    """A checksum of the contents; small ones by the stronger one."""
-    if not storage.nbytes() or storage.device.type == "meta":
-        return storage.nbytes()
-    content = torch.empty(0, dtype=torch.uint8, device=storage.device).set_(storage).cpu().numpy()
-    return zlib.crc32(content) if len(content) < 1 << 16 else zlib.adler32(content)
-
-
-def _leaves(values: Iterable[Any]) -> Iterator[Any]:
-    for value in values:
-        if isinstance(value, list | tuple):
-            yield from _leaves(value)
-        elif isinstance(value, dict):
-            yield from _leaves(value.values())
-        else:
-            yield value
-
-
-def _tensors(values: Any) -> Iterator[Tensor]:
-    return (value for value in _leaves((values,)) if isinstance(value, Tensor))
 
 
 def _shape(tensor: Tensor) -> object:
