@@ -74,6 +74,15 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
     return UsageError(f"unknown {kind} {name!r}: {hint}")
 
 
+def unknown_operator(name: str) -> UnknownOperator:
+    """The error for an operator in no table of the MACs counter."""
+    return UnknownOperator(
+        f"the MACs counter has no cost for operator {name}: teach it one with "
+        f"effattack.measure.macs.register({name!r}, formula), or formula=None if it "
+        "multiplies no matrices"
+    )
+
+
 def expect_least(name: str, value: float, least: float) -> None:
     """Refuse a number below ``least``, or one that is not finite.
 

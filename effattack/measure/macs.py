@@ -18,27 +18,30 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from functools import cache, partial, wraps
+from functools import cache, wraps
 from types import FrameType
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch._C import DispatchKey
 from torch._ops import HigherOrderOperator
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.module_tracker import ModuleTracker
 
-from effattack.errors import UnknownOperator, UsageError
+from effattack.errors import UsageError, unknown_operator
 from effattack.measure.costs import COSTS, Formula, stored
 from effattack.measure.free import FREE, elements, is_elementwise, is_free
+from effattack.measure.higher_order import (
+    flex_attention_as_written,
+    kernel_of,
+    teach_higher_order_operators,
+)
 from effattack.measure.outside import alone, is_counting
 
 Instruction = tuple[FrameType, int]
 """A frame, and where in its code it stands."""
 WRAPPERS = (os.path.join("_dynamo", "eval_frame.py"), os.path.join("torch", "_compile.py"))
 """Files of torch whose frames stand between an operator's caller and a dispatch mode."""
-FLEX_SWITCH = "_FLEX_ATTENTION_DISABLE_COMPILE_DEBUG"
 
 
 def register(op: Any, formula: Formula | None) -> None:
@@ -134,9 +137,9 @@ class MacsCounter(TorchDispatchMode):
         with ExitStack() as stack:
             if self._tracker is not None:
                 stack.enter_context(self._tracker)
-            stack.enter_context(_flex_attention_as_written())
+            stack.enter_context(flex_attention_as_written())
             stack.enter_context(alone(self))
-            _teach_higher_order_operators()
+            teach_higher_order_operators(MacsCounter)
             super().__enter__()
             self._entered = stack.pop_all()
         return self
@@ -147,7 +150,7 @@ class MacsCounter(TorchDispatchMode):
         self._entered.__exit__(*exc)
 
     def declared(self, name: str, seconds: float) -> None:
-        """Told by :func:`effattack.outside` when a declared block ends."""
+        """Told by :func:`effattack.outside` when a declared block begins, and when it ends."""
         self.outside[name] = self.outside.get(name, 0.0) + seconds
         if self._witness is not None:
             self._witness.declared()
@@ -160,13 +163,13 @@ class MacsCounter(TorchDispatchMode):
         formula = COSTS.get(name)
         run = func
         if isinstance(func, HigherOrderOperator):
-            run = self._kernel(func, name)
+            run = kernel_of(func, name)
             if formula is None:
                 return self._branches(func, run, args, kwargs)
         elif formula is None and not is_free(func, name):
             if (out := self._by_parts(func, args, kwargs)) is not NotImplemented:
                 return out
-            raise _unknown(name)
+            raise unknown_operator(name)
         if self._witness is not None:
             self._witness.using(name, func, args, kwargs)
         out = run(*args, **kwargs)
@@ -194,12 +197,6 @@ class MacsCounter(TorchDispatchMode):
             return 0
         self.elementwise -= elements(product)
         return elements(product) * (4 if product.is_complex() else 1)
-
-    def _kernel(self, op: HigherOrderOperator, name: str) -> Callable[..., Any]:
-        """What a higher-order operator runs on plain tensors."""
-        if (kernel := op.py_kernels.get(DispatchKey.CompositeExplicitAutograd)) is None:
-            raise _unknown(name)
-        return kernel
 
     def _branches(
         self, op: HigherOrderOperator, kernel: Callable[..., Any], args: Any, kwargs: Any
@@ -251,43 +248,6 @@ def _caller() -> Instruction:
     while frame.f_code.co_filename.endswith(WRAPPERS) and frame.f_back is not None:
         frame = frame.f_back
     return frame, frame.f_lasti
-
-
-def _unknown(name: str) -> UnknownOperator:
-    return UnknownOperator(
-        f"the MACs counter has no cost for operator {name}: teach it one with "
-        f"effattack.measure.macs.register({name!r}, formula), or formula=None if it "
-        "multiplies no matrices"
-    )
-
-
-@contextmanager
-def _flex_attention_as_written() -> Iterator[None]:
-    """Let ``flex_attention`` run uncompiled: under a dispatch mode torch compiles nothing."""
-    module = sys.modules.get("torch.nn.attention.flex_attention")
-    before = getattr(module, FLEX_SWITCH, None)
-    if before is not None:
-        setattr(module, FLEX_SWITCH, True)
-    try:
-        yield
-    finally:
-        if before is not None:
-            setattr(module, FLEX_SWITCH, before)
-
-
-def _teach_higher_order_operators() -> None:
-    """Hand them to the counter; torch before 2.9 asks for a rule per operator and mode."""
-    if hasattr(TorchDispatchMode, "supports_higher_order_operators"):
-        return
-    import torch._dynamo  # they would import it while MACs are counted, and it runs operators
-
-    for op in torch._ops._higher_order_ops.values():
-        if MacsCounter not in op.python_key_table:
-            op.py_impl(MacsCounter)(partial(_handed, op))
-
-
-def _handed(op: HigherOrderOperator, counter: MacsCounter, *args: Any, **kwargs: Any) -> Any:
-    return counter.__torch_dispatch__(op, (), args, kwargs)
 
 
 def count_macs(function: Callable[..., Any], *args: Any) -> int:

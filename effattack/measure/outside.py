@@ -35,7 +35,7 @@ HANDOVERS = {
 
 
 class Counting(Protocol):
-    """What counts in a thread, and is told of the blocks that are declared."""
+    """What counts in a thread; told of a declared block when it begins, and its time at its end."""
 
     def declared(self, name: str, seconds: float) -> None: ...
 
@@ -69,14 +69,19 @@ def outside(name: str) -> Iterator[None]:
     Args:
         name: what the work is, as the report tells it: ``"decode"``.
     """
+    _tell(name, 0.0)
     started = time.perf_counter()
     _here.declared += 1
     try:
         yield
     finally:
         _here.declared -= 1
-        for counting in _here.counting:
-            counting.declared(name, time.perf_counter() - started)
+        _tell(name, time.perf_counter() - started)
+
+
+def _tell(name: str, seconds: float) -> None:
+    for counting in _here.counting:
+        counting.declared(name, seconds)
 
 
 @contextmanager

@@ -55,7 +55,7 @@ class Sight:
         self._mark(given)
 
     def declared(self) -> None:
-        """A declared block has ended: what enters from now on came out of it."""
+        """A declared block has begun: what enters from now on may come out of it."""
         self._open = True
 
     def using(self, name: str, op: Any, args: Any, kwargs: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import queue
 import subprocess
 import threading
@@ -476,6 +477,9 @@ class Locked(Standing):
         threading.Thread(target=self.work, daemon=True).start()
 
 
+locked = Locked()
+
+
 def in_a_process(h: Tensor, weight: Tensor) -> Tensor:
     subprocess.run(["true"], check=True)
     return h @ weight
@@ -500,7 +504,7 @@ ELSEWHERE: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], str]] = {
         "Pool.apply_async",
     ),
     "standing thread": (Standing(), "Condition.notify"),
-    "standing thread, unseen handover": (Locked(), "no operator made"),
+    "standing thread, unseen handover": (locked, "no operator made"),
     "process": (in_a_process, "Popen"),
 }
 
@@ -562,6 +566,19 @@ def test_declared_work_is_allowed_named_and_timed() -> None:
     assert check_seen(model, grey_images(2)) == []
 
 
+def test_the_report_tells_declared_work_and_elementwise_work() -> None:
+    def head(h: Tensor, weight: Tensor) -> Tensor:
+        with effattack.outside("decode"):
+            logits = torch.from_numpy(arrays(h, weight))
+        return logits * 2.0
+
+    labels = torch.zeros(2, dtype=torch.long)
+    found = effattack.evaluate(victim(head), grey_images(2), labels, ["QueryAttack"], timed=0)
+    assert set(found.samples.elementwise) == set(found.samples.clean_elementwise) == {3.0}
+    assert all(set(json.loads(image)) == {"decode"} for image in found.samples.outside)
+    assert any(" ms per input in decode, " in note for note in found.meta["notes"])
+
+
 def test_undeclared_work_before_declared_work_is_refused() -> None:
     def head(h: Tensor, weight: Tensor) -> Tensor:
         logits = torch.from_numpy(arrays(h, weight)) * 1.0
@@ -603,6 +620,10 @@ LIMITS: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], int]] = {
     "work that only decides places": (
         lambda h, w: w.T[torch.from_numpy(arrays(h, w).argsort(1))[:, 0]][:, :3] @ w[:3],
         9,
+    ),
+    "a thread, woken unseen, that only decides a branch": (
+        lambda h, w: h @ w if locked(h, w).max() > -99 else h[:, :3],
+        12,
     ),
     "whole numbers": (lambda h, w: (h @ w) * int(arrays(h, w).sum() * 1000), 12),
 }
