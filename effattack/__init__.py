@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from effattack.evaluation import Evaluation as Evaluation
     from effattack.evaluation import evaluate as evaluate
+    from effattack.measure.outside import outside as outside
     from effattack.victim import Audit as Audit
     from effattack.victim import Gate as Gate
     from effattack.victim import Opaque as Opaque
@@ -30,6 +31,7 @@ _HOME = {
     "Victim": "victim",
     "audit": "victim",
     "evaluate": "evaluation",
+    "outside": "measure.outside",
 }
 __all__ = [*_HOME, "__version__"]
 

@@ -18,6 +18,7 @@ from effattack.measure.counters import available_counters, why_empty
 from effattack.measure.environment import environment
 from effattack.measure.statistics import Interval
 from effattack.plans import Cell, Plan
+from effattack.selfchecks import unexplained_time, work_outside
 from effattack.store import Shelf
 
 SCHEMA = 2
@@ -26,6 +27,7 @@ SCHEMA = 2
 COLUMNS = [
     *("victim", "family", "attack", "kind", "threat", "eps", "seed", "sample", "label"),
     *("prediction", "clean_prediction", "macs", "clean_macs", "dense_macs", "max_macs", "constant"),
+    *("elementwise", "clean_elementwise", "outside"),
     *("knife_edge", "linf", "l2", "batch_size", "seconds", "clean_seconds", "clock"),
     *("event_seconds", "clean_event_seconds", "environment", "joules", "clean_joules"),
     *("idle_watts", "modelled_joules", "clean_modelled_joules", "node", "device"),
@@ -70,7 +72,10 @@ def assembled(
                 rows = rows.merge(times, on="sample", how="left")
         frames.append(_joined(rows, clean, cell, planned.about))
     samples = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
-    return samples.reindex(columns=COLUMNS), _provenance(planned, shelf, same, no_energy, failed)
+    samples = samples.reindex(columns=COLUMNS)
+    meta = _provenance(planned, shelf, same, no_energy, failed)
+    meta["notes"] += [*work_outside(samples), *unexplained_time(samples)]
+    return samples, meta
 
 
 def read(shelf: Shelf, spec: CellSpec) -> pd.DataFrame:
@@ -101,6 +106,7 @@ def _joined(rows: pd.DataFrame, clean: pd.DataFrame, cell: Cell, about: About) -
         seed=cell.spec.seed,
         clean_prediction=clean.prediction.to_numpy(),
         clean_macs=clean.macs.to_numpy(),
+        clean_elementwise=clean.elementwise.to_numpy(),
         clean_modelled_joules=clean.modelled_joules.to_numpy(),
         dense_macs=about.dense_macs,
         max_macs=about.max_macs,

@@ -56,6 +56,10 @@ class UnknownOperator(MeasurementError):
     """The MACs counter met an operator that it has no cost for (exit code 3)."""
 
 
+class UnseenWork(ContractError):
+    """A forward does work that the MACs counter cannot see, and declares none (exit code 3)."""
+
+
 class GradientError(ContractError):
     """No gradient reaches the pixels (exit code 3)."""
 
@@ -85,6 +89,15 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
     listed = ", ".join(known[:8]) + (f" and {len(known) - 8} more" if len(known) > 8 else "")
     hint = f"did you mean {' or '.join(near)}?" if near else f"known: {listed}"
     return UsageError(f"unknown {kind} {name!r}: {hint}")
+
+
+def unknown_operator(name: str) -> UnknownOperator:
+    """The error for an operator in no table of the MACs counter."""
+    return UnknownOperator(
+        f"the MACs counter has no cost for operator {name}: teach it one with "
+        f"effattack.measure.macs.register({name!r}, formula), or formula=None if it "
+        "multiplies no matrices"
+    )
 
 
 def expect_least(name: str, value: float, least: float) -> None:

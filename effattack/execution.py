@@ -6,6 +6,7 @@ MACs are those counted while it ran, and ``trace`` must have declared the same.
 
 from __future__ import annotations
 
+import json
 import platform
 import time
 from collections.abc import Callable, Iterator
@@ -120,7 +121,8 @@ def run_attack(held: Held, spec: CellSpec, watch: Watch) -> pd.DataFrame:
     """Attack one slice and score it image by image.
 
     Raises:
-        AuditError: if the declared MACs of an image are not the executed ones.
+        ContractError: if the declared MACs of an image are not the executed ones, are none, or
+            leave out work that the counter cannot see.
     """
     images, labels = held.images(spec)
     watched = partial(watch, spec)
@@ -140,6 +142,8 @@ def run_attack(held: Held, spec: CellSpec, watch: Watch) -> pd.DataFrame:
             "label": labels.cpu(),
             "prediction": found.logits.argmax(1).cpu(),
             "macs": found.macs,
+            "elementwise": found.elementwise,
+            "outside": [json.dumps(image) if image else None for image in found.outside],
             "modelled_joules": found.modelled_joules,
             "knife_edge": found.knife_edge,
             "linf": change.abs().amax(1).cpu(),

@@ -5,9 +5,11 @@ A failed check does not change a score; it says why the score may not mean what 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -18,6 +20,10 @@ from effattack.contract import check_gradients
 from effattack.victim import Victim
 
 BUDGET_SLACK = 0.02
+UNEXPLAINED_FACTOR = 5.0
+"""Times the explained time, and"""
+UNEXPLAINED_SECONDS = 0.005
+"""seconds above it: from where on time is said to be explained by no MACs."""
 
 
 class Check(NamedTuple):
@@ -70,6 +76,49 @@ def check_scores(scores: pd.DataFrame, kinds: dict[str, str]) -> list[Check]:
         *_against_queries(compute),
         *_against_budgets(compute),
     ]
+
+
+def work_outside(samples: pd.DataFrame) -> list[str]:
+    """One sentence per victim and block of work declared outside the counter, with its time."""
+    declared = samples[samples.outside.notna()]
+    told = []
+    for victim, rows in declared.groupby("victim", sort=False):
+        seconds = pd.DataFrame([*rows.outside.map(json.loads)])
+        told += [
+            f"{victim}: {mean * 1e3:.3g} ms per input in {name}, declared as outside the counter: "
+            "its MACs are not counted"
+            for name, mean in (seconds.sum() / len(rows)).items()
+        ]
+    return told
+
+
+def unexplained_time(samples: pd.DataFrame) -> list[str]:
+    """One sentence per victim with inputs that take far longer than their MACs explain.
+
+    Explained is the victim's median time, and as many times that as an input has MACs more than
+    the median. Of an input the median over its rows counts: every attack times the clean one anew.
+    """
+    timed = samples[samples.seconds.notna() & (samples.batch_size == 1)]
+    told = []
+    for victim, rows in timed.groupby("victim", sort=False):
+        arms = [
+            rows.groupby("sample")[["clean_seconds", "clean_macs"]].median().to_numpy(),
+            rows.groupby(["sample", "macs"]).seconds.median().reset_index()[["seconds", "macs"]],
+        ]
+        seconds, macs = np.concatenate(arms).T
+        explained = np.median(seconds) * np.maximum(1, macs / np.median(macs))
+        over = (seconds > UNEXPLAINED_FACTOR * explained) & (
+            seconds - explained > UNEXPLAINED_SECONDS
+        )
+        if over.any():
+            worst = int((seconds / explained * over).argmax())
+            told.append(
+                f"{victim}: time that no MACs explain: {over.sum()} of {len(over)} timed inputs "
+                f"take more than {UNEXPLAINED_FACTOR:g} times as long as their MACs let expect "
+                f"(at worst {seconds[worst] * 1e3:.3g} ms against {explained[worst] * 1e3:.3g} "
+                "ms): look for work that the counter cannot see, or for a disturbed machine"
+            )
+    return told
 
 
 def _against_noise(scores: pd.DataFrame, compute: pd.DataFrame) -> Iterator[Check]:

@@ -11,13 +11,18 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
-from effattack.errors import AuditError, UsageError
+from effattack.errors import AuditError, ContractError, UsageError
 from effattack.measure.macs import MacsCounter
 from effattack.measure.modelled import modelled_joules
+from effattack.measure.origins import examine
+from effattack.measure.sight import Known, Sight
+
+_known: WeakKeyDictionary[nn.Module, Known] = WeakKeyDictionary()
 
 MARGIN_SLACK = 1e-5
 """Decisions closer to their threshold than this may differ between paths in float32."""
@@ -207,6 +212,10 @@ class Audit(NamedTuple):
     """(B, classes): from ``forward``, one image at a time."""
     macs: Tensor
     """(B,) float64: MACs counted while ``forward`` ran."""
+    elementwise: Tensor
+    """(B,) float64: elements multiplied one by one beside them; see :class:`MacsCounter`."""
+    outside: tuple[dict[str, float], ...]
+    """Per image, name -> seconds of the work declared by :func:`effattack.outside`."""
     modelled_joules: Tensor
     """(B,) float64: by :mod:`effattack.measure.modelled` from what was counted."""
     knife_edge: Tensor
@@ -230,28 +239,48 @@ def audit(victim: Victim, images: Tensor) -> Audit:
     Raises:
         AuditError: with the first image that differs, by how much, the module whose MACs are just
             that many, if there is one, where the MACs went, and which gates were open.
+        UnseenWork: if what decides the logits was computed where the counter cannot see.
+        ContractError: for an image on which nothing is multiplied.
     """
-    logits, macs, joules, knife_edge, decisions = [], [], [], [], []
+    logits, counters, knife_edge, decisions = [], [], [], []
+    known = _known.setdefault(victim, Known())
     for index, image in enumerate(images.split(1)):
         with torch.no_grad():
-            with MacsCounter() as counter:
-                logits.append(victim(image))
+            counter, found = _executed(victim, image, known)
+            logits.append(found)
             trace = victim.trace(image)
+        if not counter.total:
+            raise ContractError(
+                f"{victim.name}: image {index}: forward multiplies nothing at all (0 MACs): "
+                "make the deployed path compute with torch operators, or nothing was measured"
+            )
         declared = trace.macs.item()
         agrees = declared == counter.total
         if not agrees and not (_near_threshold(trace) and _agrees_in_float64(victim, image)):
             raise AuditError(_difference(victim, image, index, trace))
-        macs.append(counter.total)
-        joules.append(modelled_joules(counter))
+        counters.append(counter)
         knife_edge.append(not agrees)
         decisions.append({gate.name: gate.active.flatten().cpu() for gate in trace.gates})
     return Audit(
         logits=torch.cat(logits),
-        macs=torch.tensor(macs, dtype=torch.float64),
-        modelled_joules=torch.tensor(joules, dtype=torch.float64),
+        macs=torch.tensor([c.total for c in counters], dtype=torch.float64),
+        elementwise=torch.tensor([c.elementwise for c in counters], dtype=torch.float64),
+        outside=tuple(dict(c.outside) for c in counters),
+        modelled_joules=torch.tensor([*map(modelled_joules, counters)], dtype=torch.float64),
         knife_edge=torch.tensor(knife_edge),
         decisions=tuple(decisions),
     )
+
+
+def _executed(victim: Victim, image: Tensor, known: Known) -> tuple[MacsCounter, Tensor]:
+    """What forward executes on an image, all of it in sight, and its logits."""
+    sight = Sight(image, known)
+    with MacsCounter(witness=sight) as counter:
+        logits = victim(image)
+    sight.using("the logits", None, (logits,), {})
+    if sight.is_news:
+        examine(victim.name, victim, image, known)
+    return counter, logits
 
 
 def _near_threshold(trace: Trace) -> bool:

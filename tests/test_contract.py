@@ -159,6 +159,16 @@ class Idle(LinearSaver):
         return Trace(logits=self(images), gates=(), macs=macs)
 
 
+class Unseen(LinearSaver):
+    """The saver runs in numpy."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        weight, bias = self.saver.weight.detach().numpy(), self.saver.bias.detach().numpy()
+        logits = torch.from_numpy(images.flatten(1).detach().numpy() @ weight.T + bias)
+        onward = (self.margin(logits) > 0)[:, None]
+        return torch.where(onward, self.base(images.flatten(1)), logits)
+
+
 class NoGradient(LinearSaver):
     """Logits and margins are computed where autograd does not look."""
 
@@ -206,6 +216,7 @@ BROKEN: dict[str, tuple[Check, Callable[[], Victim], str]] = {
         constant_below_max,
         "constant at 32 MACs, but declares max_macs = 176",
     ),
+    "work unseen": (contract.check_seen, Unseen, r"toy: .*from_numpy.*declare the work by"),
     "no MACs": (contract.check_macs, Idle, "multiplies nothing"),
     "other logits": (contract.check_paths_agree, OtherLogits, "image 0: .*differ by 0.001"),
     "other decisions": (contract.check_paths_agree, OtherDecisions, "forward executed"),

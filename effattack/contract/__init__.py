@@ -19,6 +19,7 @@ from effattack.contract.costs import check_macs
 from effattack.contract.declared import check_declared
 from effattack.contract.gates import check_gates
 from effattack.contract.gradients import check_gradients
+from effattack.contract.seen import check_seen
 from effattack.victim import Victim
 
 Check = Callable[[Victim, Tensor], list[str]]
@@ -28,6 +29,7 @@ INVARIANTS: tuple[Check, ...] = (
     check_gates,
     check_paths_agree,
     check_batch_independence,
+    check_seen,
     check_macs,
     check_gradients,
 )
