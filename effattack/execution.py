@@ -19,7 +19,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from effattack.attacks.base import undisturbed
+from effattack.attacks.base import seed_global_state, undisturbed
 from effattack.budgets import LEVELS
 from effattack.cells import CellSpec
 from effattack.decisions import opened, to_text
@@ -38,7 +38,7 @@ from effattack.store import Shelf
 from effattack.victim import Victim, audit
 
 SHOWN = 8
-"""Images per victim and attack that the frame keeps for the report, and that are checked."""
+"""Images per victim and attack that the frame keeps for the report."""
 
 Watch = Callable[[CellSpec, Step], None]
 """Told of every step of an attack, and whose it is."""
@@ -88,8 +88,8 @@ def rows_of(cell: Cell, shelf: Shelf, watch: Watch) -> pd.DataFrame:
     with undisturbed(held.victim):
         if isinstance(cell, Timing):
             return run_timing(held, cell, shelf)
-        if cell.spec.work == "checks":
-            return run_checks(held, cell.spec)
+        if cell.spec.work == "contract":
+            return run_contract(held, cell.spec)
         return run_attack(held, cell.spec, watch)
 
 
@@ -110,10 +110,15 @@ def threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def run_checks(held: Held, spec: CellSpec) -> pd.DataFrame:
-    """The self-checks of a victim, on a few images."""
+def run_contract(held: Held, spec: CellSpec) -> pd.DataFrame:
+    """The contract, and the self-checks of a victim before any attack, on a few images.
+
+    Raises:
+        ContractError: if the victim breaks it.
+    """
     images, _ = held.images(spec)
-    return pd.DataFrame([check._asdict() for check in check_victim(held.victim, images[:SHOWN])])
+    seed_global_state(0)
+    return pd.DataFrame([check._asdict() for check in check_victim(held.victim, images)])
 
 
 def run_attack(held: Held, spec: CellSpec, watch: Watch) -> pd.DataFrame:

@@ -17,15 +17,15 @@ from effattack.assembly import assembled
 from effattack.attacks import attack_class, defaults
 from effattack.budgets import check_eps
 from effattack.contract import check_declared
-from effattack.data import source_of
-from effattack.errors import CellError, UsageError, expect_least
+from effattack.data import Source, source_of
+from effattack.errors import CellError, ContractError, UsageError, expect_least
 from effattack.evaluation import Evaluation
 from effattack.execution import Outcome, described
 from effattack.executors import Executor
 from effattack.executors.in_process import InProcess
 from effattack.materials import Held
 from effattack.named import Named, fresh
-from effattack.planning import SLICE, listed
+from effattack.planning import SLICE, listed, refused
 from effattack.plans import Plan, check_timing
 from effattack.scheduling import Progress, execute
 from effattack.store import Store
@@ -142,7 +142,13 @@ class Sweep:
 
     def _plan(self, name: str) -> Plan:
         victim = fresh(name)
-        check_declared(victim)
+        device = "cuda:0" if self.device == "cuda" else "cpu"
+        try:
+            check_declared(victim)
+        except ContractError as error:
+            none = Source("", ())
+            named = Named(name, (), (), (), none, None, self.device, refused=str(error))
+            return refused(victim, named, device)
         attacks = self.attacks or tuple(defaults(victim))
         source, notes = source_of(self.data, victim, self.samples), []
         if self.skip_bad and (source := source.without_bad()).leave_out:
@@ -163,7 +169,7 @@ class Sweep:
             batch_size=self.batch_size,
             seconds=self.seconds,
             energy=self.energy,
-            device="cuda:0" if self.device == "cuda" else "cpu",
+            device=device,
             threads=1,
         )
 

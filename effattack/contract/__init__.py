@@ -19,6 +19,7 @@ from effattack.contract.costs import check_macs
 from effattack.contract.declared import check_declared
 from effattack.contract.gates import check_gates
 from effattack.contract.gradients import check_gradients
+from effattack.contract.images import beside_noise
 from effattack.victim import Victim
 
 Check = Callable[[Victim, Tensor], list[str]]
@@ -32,3 +33,15 @@ INVARIANTS: tuple[Check, ...] = (
     check_gradients,
 )
 """All of them, cheapest first. A victim that passes can be measured."""
+
+__all__ = [
+    "INVARIANTS",
+    "Check",
+    "beside_noise",
+    "check_batch_independence",
+    "check_declared",
+    "check_gates",
+    "check_gradients",
+    "check_macs",
+    "check_paths_agree",
+]

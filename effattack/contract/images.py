@@ -1,10 +1,22 @@
-"""Which image broke a rule."""
+"""Which images a victim is checked on, and which of them broke a rule."""
 
 from __future__ import annotations
 
-from torch import Tensor
+import torch
+from torch import Generator, Tensor
+
+from effattack.images import to_grid
 
 DECLARE_COUPLED = "declare batch_coupled=True if the mechanism is coupled by definition"
+
+
+def beside_noise(images: Tensor) -> Tensor:
+    """(B, ...) images on the grid -> (2 B, ...): beside each, one that is half it and half noise.
+
+    Noise opens gates that natural images leave shut, and tells equal images apart.
+    """
+    noise = torch.rand(images.shape, generator=Generator().manual_seed(0)).to(images)
+    return torch.cat([images, to_grid((images + noise) / 2)])
 
 
 def first_of(broken: Tensor) -> int:
