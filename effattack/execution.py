@@ -22,6 +22,7 @@ from torch import Tensor
 from effattack.attacks.base import seed_global_state, undisturbed
 from effattack.budgets import LEVELS
 from effattack.cells import CellSpec
+from effattack.contract.costs import expect_admitted
 from effattack.decisions import opened, to_text
 from effattack.errors import CellError, MeasurementError, StoreError
 from effattack.fitting import fitted
@@ -125,7 +126,8 @@ def run_attack(held: Held, spec: CellSpec, watch: Watch) -> pd.DataFrame:
     """Attack one slice and score it image by image.
 
     Raises:
-        AuditError: if the declared MACs of an image are not the executed ones.
+        ContractError: if the declared MACs of an image are not the executed ones, or its work is
+            more than the victim admits.
     """
     images, labels = held.images(spec)
     watched = partial(watch, spec)
@@ -136,6 +138,8 @@ def run_attack(held: Held, spec: CellSpec, watch: Watch) -> pd.DataFrame:
             f"{spec.victim}: the logits of image {spec.first + broken[0]} under "
             f"{spec.attack} are NaN or infinite: check the weights and the normalisation"
         )
+    for sample, spent in enumerate(found.macs.tolist(), spec.first):
+        expect_admitted(held.victim, spent, f"image {sample} under {spec.attack}")
     change = (adversarial - images).flatten(1)
     levels = (adversarial * LEVELS).round().to(torch.uint8).cpu().numpy()
     samples = np.arange(spec.first, spec.last)

@@ -15,7 +15,7 @@ from torch import Tensor
 from effattack.attacks.base import glance
 from effattack.attacks.naming import parse_name
 from effattack.budgets import at_budget
-from effattack.contract import INVARIANTS, beside_noise, check_gradients
+from effattack.contract import INVARIANTS, beside_noise, check_gradients, misleading_proxies
 from effattack.victim import Victim
 
 BUDGET_SLACK = 0.02
@@ -41,6 +41,7 @@ def check_victim(victim: Victim, images: Tensor) -> list[Check]:
     said = {check: check(victim, images) for check in INVARIANTS}
     blind = said.pop(check_gradients)
     limits = [sentence for sentences in said.values() for sentence in sentences]
+    limits += misleading_proxies(victim, images)
     kept = f"{len(INVARIANTS)} invariants hold on {len(images)} images"
     return [
         Check(victim.name, "contract", not limits, "; ".join(limits) or kept),

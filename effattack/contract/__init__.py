@@ -20,6 +20,7 @@ from effattack.contract.declared import check_declared
 from effattack.contract.gates import check_gates
 from effattack.contract.gradients import check_gradients
 from effattack.contract.images import beside_noise
+from effattack.contract.proxies import misleading_proxies
 from effattack.victim import Victim
 
 Check = Callable[[Victim, Tensor], list[str]]
@@ -44,4 +45,5 @@ __all__ = [
     "check_gradients",
     "check_macs",
     "check_paths_agree",
+    "misleading_proxies",
 ]
