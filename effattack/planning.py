@@ -18,15 +18,14 @@ from effattack.fitting import Fit, check_unseen, prepared
 from effattack.images import check_images, check_labels, to_grid
 from effattack.materials import About, Held, Maker, settings
 from effattack.plans import Cell, Plan, batch_notes, check_timing
+from effattack.selfchecks import CHECKED
 from effattack.sources import Arrays
 from effattack.threats import Linf
 from effattack.victim import Victim
 
 SLICE = 100
 """Images of one cell: what an interruption can lose."""
-CHECKED = 8
-"""Images that a victim keeps the contract on before it is attacked, at most."""
-PASSES = 70
+PASSES = 35
 """Forward passes that the contract takes per image, about: an estimate for the time left."""
 KEPT = 100
 """Images whose attacked pixels are stored, at least: timing and pictures come from them."""
@@ -162,9 +161,10 @@ def _digest_of(parts: Sequence[tuple[Tensor, Tensor]], count: int) -> str:
 
 def _contract(images: Tensor, labels: Tensor, base: CellSpec, maker: Maker, about: About) -> Cell:
     """Known by the victim and these images alone: other attacks find it finished."""
-    digest, count = data_digest(images[:CHECKED], labels[:CHECKED]), min(CHECKED, len(images))
-    spec = replace(base, work="contract", last=count, data_digest=digest, kept=0)
-    return Cell(spec, maker, "control", "", 0, PASSES * count * about.work)
+    own = min(CHECKED // 2, len(images))
+    digest = data_digest(images[:own], labels[:own])
+    spec = replace(base, work="contract", last=own, data_digest=digest, kept=0)
+    return Cell(spec, maker, "control", "", 0, PASSES * CHECKED * about.work)
 
 
 def refused(victim: Victim, maker: Maker, device: str) -> Plan:

@@ -104,7 +104,7 @@ def _run(
     for outcome in outcomes(cells, shelf, executor):
         if outcome.state == "failed":
             failed(outcome)
-        if progress is not None:
+        if progress is not None and outcome.cell.macs:
             spec = outcome.cell.spec
             progress(f"{spec.victim}: {spec.attack or spec.work}", outcome.cell.macs)
 

@@ -19,6 +19,8 @@ from effattack.contract import INVARIANTS, beside_noise, check_gradients, mislea
 from effattack.victim import Victim
 
 BUDGET_SLACK = 0.02
+CHECKED = 16
+"""Images that a victim is checked on; at most half of them are the user's own."""
 
 
 class Check(NamedTuple):
@@ -37,7 +39,7 @@ def check_victim(victim: Victim, images: Tensor) -> list[Check]:
     Raises:
         ContractError: if the victim breaks the contract.
     """
-    images = beside_noise(images)
+    images = beside_noise(images, CHECKED)
     said = {check: check(victim, images) for check in INVARIANTS}
     blind = said.pop(check_gradients)
     limits = [sentence for sentences in said.values() for sentence in sentences]

@@ -13,7 +13,7 @@ from effattack.attacks.base import undisturbed
 from effattack.attacks.search import on_knife_edge
 from effattack.contract.images import DECLARE_COUPLED, first_of, per_image
 from effattack.errors import ContractError
-from effattack.measure.macs import count_macs
+from effattack.measure.macs import MacsCounter, count_macs
 from effattack.victim import Trace, Victim, audit, in_float64
 
 QUANTIZED_TOLERANCE = 0.05
@@ -34,6 +34,9 @@ def check_paths_agree(victim: Victim, images: Tensor) -> list[str]:
             trace, logits = at.victim.trace(at.images), at.victim(at.images)
             sure = at.sure(trace)
             at.expect_close("forward, run twice,", at.victim(at.images), logits, sure)
+            with MacsCounter():
+                counted = at.victim(at.images)
+            at.expect_close("forward, counted and not,", counted, logits, sure)
             at.expect_close("forward and trace", logits, trace.logits, sure)
     return []
 

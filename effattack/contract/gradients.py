@@ -78,8 +78,10 @@ class _Source(NamedTuple):
         """Of a mean over the reached values, at random: a plain one may be constant (Σ s = 1)."""
         generator = Generator().manual_seed(0)
         drawn = 0.5 + torch.rand(self.values.shape, generator=generator).to(self.values)
-        return drawn * self.reached / per_image(self.reached).sum(1).clamp_min(1).view(
-            -1, *[1] * (self.values.dim() - 1)
+        return (
+            drawn
+            * self.reached
+            / per_image(self.reached).sum(1).clamp_min(1).view(-1, *[1] * (self.values.dim() - 1))
         )
 
     def gradient(self, pixels: Tensor) -> Tensor | None:

@@ -10,13 +10,14 @@ from effattack.images import to_grid
 DECLARE_COUPLED = "declare batch_coupled=True if the mechanism is coupled by definition"
 
 
-def beside_noise(images: Tensor) -> Tensor:
-    """(B, ...) images on the grid -> (2 B, ...): beside each, one that is half it and half noise.
+def beside_noise(images: Tensor, count: int) -> Tensor:
+    """(B, ...) images on the grid -> (count, ...): behind them, the same again, half noise.
 
-    Noise opens gates that natural images leave shut, and tells equal images apart.
+    Noise opens gates that natural images leave shut, and a batch is made of one image.
     """
-    noise = torch.rand(images.shape, generator=Generator().manual_seed(0)).to(images)
-    return torch.cat([images, to_grid((images + noise) / 2)])
+    again = images[torch.arange(count - len(images)) % len(images)]
+    noise = torch.rand(again.shape, generator=Generator().manual_seed(0)).to(again)
+    return torch.cat([images, to_grid((again + noise) / 2)])
 
 
 def first_of(broken: Tensor) -> int:
