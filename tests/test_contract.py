@@ -414,6 +414,26 @@ def test_declared_batch_coupling_is_lawful() -> None:
         check(victim, grey_images(8, seed=1))
 
 
+class ScaledOverTheBatch(nn.Linear):
+    """Takes one int8 scale for the whole batch."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        scale = images.abs().max() / 127
+        return super().forward((images.flatten(1) / scale).round() * scale)
+
+
+@pytest.mark.parametrize("coupled", [True, False])
+def test_an_opaque_model_may_say_that_it_is_coupled(coupled: bool) -> None:
+    torch.manual_seed(0)
+    victim = Opaque(ScaledOverTheBatch(16, 2), (1, 4, 4), name="scaled", batch_coupled=coupled)
+    images = grey_images(4) * torch.tensor([0.2, 0.4, 0.7, 1.0]).view(-1, 1, 1, 1)
+    if coupled:
+        assert [check(victim, images) for check in INVARIANTS[:-1]] == [[]] * 5
+        return
+    with pytest.raises(ContractError, match=r"declare batch_coupled=True"):
+        contract.check_paths_agree(victim, images)
+
+
 def test_proxy_margins_need_not_tell_the_decision() -> None:
     victim = with_gate(margin=lambda g: -g.margin, proxy=lambda g: True)
     for check in INVARIANTS:

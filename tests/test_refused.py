@@ -162,7 +162,7 @@ def test_workers_refuse_it_too(tmp_path: Path) -> None:
 
 def test_work_beyond_the_max_fails_its_cell() -> None:
     """Nothing that it says is believed, though it is seen under attack only."""
-    victim = LinearSaver(doubt=0.2)
+    victim = LinearSaver(doubt=0.1)
     images = grey_images(40)
     images = images[victim.missing(images) > 0][:4]
     victim.constant, victim.max_macs = True, 32.0

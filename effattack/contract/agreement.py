@@ -25,17 +25,21 @@ def check_paths_agree(victim: Victim, images: Tensor) -> list[str]:
 
     In float64 always; in the victim's own precision on images whose every reached margin lies
     beyond ``MARGIN_SLACK``, unless a margin is a proxy. Quantized victims have no float64 and are
-    held to ``QUANTIZED_TOLERANCE``. What ``forward`` decided shows in its logits and its MACs.
+    held to ``QUANTIZED_TOLERANCE``. What ``forward`` decided shows in its logits and its MACs; the
+    logits are the same twice, and while the MACs are counted. Batch-coupled victims, which are
+    scored one by one, are compared so.
     """
     with undisturbed(victim), torch.no_grad():
         for at in _precisions(victim, images):
             if at.exact:
                 audit(at.victim, at.images)
-            trace, logits = at.victim.trace(at.images), at.victim(at.images)
-            sure = at.sure(trace)
-            at.expect_close("forward, run twice,", at.victim(at.images), logits, sure)
+            batches = at.images.split(1 if victim.batch_coupled else len(at.images))
+            trace = _concatenated([at.victim.trace(batch) for batch in batches])
+            logits, again = (torch.cat([at.victim(batch) for batch in batches]) for _ in range(2))
             with MacsCounter():
-                counted = at.victim(at.images)
+                counted = torch.cat([at.victim(batch) for batch in batches])
+            sure = at.sure(trace)
+            at.expect_close("forward, run twice,", again, logits, sure)
             at.expect_close("forward, counted and not,", counted, logits, sure)
             at.expect_close("forward and trace", logits, trace.logits, sure)
     return []
