@@ -167,7 +167,7 @@ def _contract(images: Tensor, labels: Tensor, base: CellSpec, maker: Maker, abou
     return Cell(spec, maker, "control", "", 0, PASSES * CHECKED * about.work)
 
 
-def refused(victim: Victim, maker: Maker, device: str) -> Plan:
+def refused(victim: Victim, maker: Maker, device: str, reason: str) -> Plan:
     """The plan of a victim that breaks the contract before any image is read."""
     spec = CellSpec(
         work="contract",
@@ -197,6 +197,7 @@ def refused(victim: Victim, maker: Maker, device: str) -> Plan:
         batch_size=1,
         seconds=0.0,
         energy=False,
+        refused=reason,
     )
 
 

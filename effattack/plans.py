@@ -56,6 +56,8 @@ class Plan:
     batch_size: int
     seconds: float
     energy: bool
+    refused: str = ""
+    """Why the victim will not be attacked, if that is known already."""
 
     def timings(self, place: str) -> tuple[Timing, ...]:
         """Of the first images under each attack, clean against clean first.

@@ -31,6 +31,9 @@ from effattack.scheduling import Progress, execute
 from effattack.store import Store
 from effattack.sweepfile import read
 
+TOLD = 3
+"""Reasons why cells failed that an error names, at most."""
+
 
 @dataclass(frozen=True)
 class Sweep:
@@ -104,9 +107,13 @@ class Sweep:
         """All cells, checked but not run; loads each victim once and goes through its data.
 
         Raises:
+            ContractError: if what every victim says of itself breaks the contract; one that stands
+                beside others is planned to be refused.
             UsageError: for victims, attacks or data that cannot be used.
         """
         plans = [self._plan(name) for name in self.victims]
+        if all(plan.refused for plan in plans):
+            raise ContractError("; ".join(plan.refused for plan in plans))
         names = [plan.about.name for plan in plans]
         if twice := {name for name in names if names.count(name) > 1}:
             raise UsageError(
@@ -148,7 +155,7 @@ class Sweep:
         except ContractError as error:
             none = Source("", ())
             named = Named(name, (), (), (), none, None, self.device, refused=str(error))
-            return refused(victim, named, device)
+            return refused(victim, named, device, str(error))
         attacks = self.attacks or tuple(defaults(victim))
         source, notes = source_of(self.data, victim, self.samples), []
         if self.skip_bad and (source := source.without_bad()).leave_out:
@@ -197,7 +204,9 @@ def complete(
 
 def failed(reasons: Sequence[str]) -> CellError:
     """What to say when cells failed."""
+    told = [*dict.fromkeys(reasons)]
+    more = f"; for {len(told) - TOLD} other reasons" * (len(told) > TOLD)
     return CellError(
-        f"{len(reasons)} cells failed, the first one because: {reasons[0]}; all others are "
-        "finished, and the same command tries these again"
+        f"{len(reasons)} cells failed, because: {'; '.join(told[:TOLD])}{more}; all that did not "
+        "wait for them is finished, and the same command tries these again"
     )

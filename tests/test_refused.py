@@ -16,7 +16,6 @@ from torch import Tensor
 from toys import LinearSaver, grey_images
 
 from effattack import evaluate, selfchecks
-from effattack.attacks import Slowdown
 from effattack.attacks.base import Attack
 from effattack.cli import main
 from effattack.errors import CellError, ContractError
@@ -135,6 +134,9 @@ def test_the_other_victims_of_a_run_are_scored(
     names = [f"--victim={name}" for name in (victim, "toys:LinearSaver")]
     asked = ["run", *names, "--attack=Slowdown", "--data=faulty:data", "--samples=6"]
     assert main([*asked, "--dry-run"]) == 0
+    planned = capsys.readouterr().out
+    assert "the contract of 2 victims" in planned
+    assert ("will not be attacked: wrong: max_macs" in planned) == (victim == "faulty:Undeclared")
     assert main(asked) == 3
     said = capsys.readouterr().err.replace("\n", " ")
     words = WORDS if victim == "faulty:WrongSign" else "wrong: max_macs = -1.0 must be"
@@ -143,6 +145,11 @@ def test_the_other_victims_of_a_run_are_scored(
     assert set(pd.read_parquet(out / "samples.parquet").victim) == {"toy"}
     (skipped,) = json.loads((out / "meta.json").read_text())["skipped"]
     assert skipped["reason"].startswith(f"wrong was not attacked: {words}")
+
+
+def test_what_a_victim_alone_says_of_itself_is_refused_before_anything_runs() -> None:
+    with pytest.raises(ContractError, match=r"wrong: max_macs = -1.0 must be"):
+        replace(SMALL, victims=("faulty:Undeclared",)).plan()
 
 
 def test_a_victim_alone_is_refused_in_the_same_words(tmp_path: Path) -> None:
@@ -164,10 +171,10 @@ def test_work_beyond_the_max_fails_its_cell() -> None:
     """Nothing that it says is believed, though it is seen under attack only."""
     victim = LinearSaver(doubt=0.1)
     images = grey_images(40)
-    images = images[victim.missing(images) > 0][:4]
+    images = images[victim.missing(images) > 0][:8]
     victim.constant, victim.max_macs = True, 32.0
     with pytest.raises(ContractError, match=r"image \d under .* executed 176 MACs"):
-        evaluate(victim, images, torch.zeros(4).long(), [Slowdown(victim)], timed=0)
+        evaluate(victim, images, torch.zeros(8).long(), [], timed=0)
 
 
 def test_under_pytest_it_is_one_line(pytester: pytest.Pytester) -> None:
