@@ -133,7 +133,8 @@ def effattack_evaluate(pytestconfig: pytest.Config) -> Callable[..., Evaluation]
         limits = [*session.settings.limits, *asked.pop("limits")]
         asked.pop("victims", None)
         attacks = attacks or asked.pop("attacks", ())
-        found = score(session, victim, images, labels, attacks, **{**asked, **arguments})
+        with in_words():
+            found = score(session, victim, images, labels, attacks, **{**asked, **arguments})
         if path := session.settings.compare:
             comparison = compared(session, found, path)
             hold_baseline(session, comparison, comparison.worse, path.stem)

@@ -50,14 +50,14 @@ def assembled(
     Raises:
         StoreError: if rows are damaged.
     """
+    if planned.contract.spec.key in failed:
+        return pd.DataFrame(columns=COLUMNS), {"skipped": _failures(planned, failed)}
     timings = {spec: cell.spec for cell in planned.timings(place) for spec in cell.attacked}
     same = None
     frames: list[pd.DataFrame] = []
     no_energy: set[str] = set()
     clean = None
-    for cell in planned.cells:
-        if cell.spec.work != "attack":
-            continue
+    for cell in planned.attacks:
         if cell.spec.attack == "clean":
             clean = None if cell.spec.key in failed else read(shelf, cell.spec)
         if clean is None or cell.spec.key in failed:
@@ -122,9 +122,9 @@ def _provenance(
     no_energy: set[str],
     failed: dict[str, str],
 ) -> dict[str, Any]:
-    victim, checks = planned.about, planned.cells[0].spec
-    device = device_here(checks.device)
-    attacked = [cell.spec for cell in planned.cells if cell.spec.work == "attack"]
+    victim, contract = planned.about, planned.contract.spec
+    device = device_here(contract.device)
+    attacked = [cell.spec for cell in planned.attacks]
     notes = list(planned.notes)
     latency = {}
     if same is not None:
@@ -153,12 +153,12 @@ def _provenance(
                 "num_classes": victim.num_classes,
                 "max_macs": victim.max_macs,
                 "dense_macs": victim.dense_macs,
-                "digest": checks.victim_digest,
+                "digest": contract.victim_digest,
                 "data": list(dict.fromkeys(spec.data_digest for spec in attacked)),
             }
         },
         "skipped": [*planned.skipped, *_failures(planned, failed)],
-        "checks": [] if checks.key in failed else _records(read(shelf, checks)),
+        "checks": _records(read(shelf, contract)),
         "latency": {victim.name: latency},
         "energy": "; ".join(sorted(no_energy)) or _energy_note(planned, device),
         "notes": notes,
@@ -171,12 +171,17 @@ def _failures(planned: Plan, failed: dict[str, str]) -> list[dict[str, str]]:
         {
             "victim": cell.spec.victim,
             "attack": cell.spec.attack,
-            "reason": f"{cell.spec.victim} under {cell.spec.attack or 'the self-checks'}, images "
-            f"{cell.spec.first} to {cell.spec.last - 1}, failed: {failed[cell.spec.key]}",
+            "reason": f"{cell.spec.victim} {_place(cell.spec)}: {failed[cell.spec.key]}",
         }
         for cell in (*planned.cells, *planned.timings(""))
         if cell.spec.key in failed
     ]
+
+
+def _place(spec: CellSpec) -> str:
+    if spec.work == "contract":
+        return "was not attacked"
+    return f"under {spec.attack}, images {spec.first} to {spec.last - 1}, failed"
 
 
 def _records(checks: pd.DataFrame) -> list[dict[str, Any]]:

@@ -25,7 +25,7 @@ class CellSpec:
     """What decides the rows of a cell."""
 
     work: str
-    """``"attack"``, ``"checks"``, or what is timed on which device."""
+    """``"contract"``, ``"attack"``, or what is timed on which device."""
     victim: str
     victim_digest: str
     attack: str

@@ -162,7 +162,8 @@ def evaluate(
 
     Raises:
         UsageError: for input that cannot be scored.
-        MeasurementError: if the audit fails or no gradient reaches the pixels.
+        ContractError: if the victim breaks the contract: before any attack, or in a scored row.
+        MeasurementError: if anything else cannot be measured.
     """
     planned = plan(
         victim,

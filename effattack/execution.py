@@ -20,9 +20,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from effattack.attacks.base import undisturbed
+from effattack.attacks.base import seed_global_state, undisturbed
 from effattack.budgets import LEVELS
 from effattack.cells import CellSpec
+from effattack.contract.costs import expect_admitted
 from effattack.decisions import opened, to_text
 from effattack.errors import CellError, MeasurementError, StoreError
 from effattack.fitting import fitted
@@ -39,7 +40,7 @@ from effattack.store import Shelf
 from effattack.victim import Victim, audit
 
 SHOWN = 8
-"""Images per victim and attack that the frame keeps for the report, and that are checked."""
+"""Images per victim and attack that the frame keeps for the report."""
 
 Watch = Callable[[CellSpec, Step], None]
 """Told of every step of an attack, and whose it is."""
@@ -89,8 +90,8 @@ def rows_of(cell: Cell, shelf: Shelf, watch: Watch) -> pd.DataFrame:
     with undisturbed(held.victim):
         if isinstance(cell, Timing):
             return run_timing(held, cell, shelf)
-        if cell.spec.work == "checks":
-            return run_checks(held, cell.spec)
+        if cell.spec.work == "contract":
+            return run_contract(held, cell.spec)
         return run_attack(held, cell.spec, watch)
 
 
@@ -111,18 +112,23 @@ def threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def run_checks(held: Held, spec: CellSpec) -> pd.DataFrame:
-    """The self-checks of a victim, on a few images."""
+def run_contract(held: Held, spec: CellSpec) -> pd.DataFrame:
+    """The contract, and the self-checks of a victim before any attack, on a few images.
+
+    Raises:
+        ContractError: if the victim breaks it.
+    """
     images, _ = held.images(spec)
-    return pd.DataFrame([check._asdict() for check in check_victim(held.victim, images[:SHOWN])])
+    seed_global_state(0)
+    return pd.DataFrame([check._asdict() for check in check_victim(held.victim, images)])
 
 
 def run_attack(held: Held, spec: CellSpec, watch: Watch) -> pd.DataFrame:
     """Attack one slice and score it image by image.
 
     Raises:
-        ContractError: if the declared MACs of an image are not the executed ones, are none, or
-            leave out work that the counter cannot see.
+        ContractError: if the declared MACs of an image are not the executed ones, are none, leave
+            out work that the counter cannot see, or are more than the victim admits.
     """
     images, labels = held.images(spec)
     watched = partial(watch, spec)
@@ -133,6 +139,8 @@ def run_attack(held: Held, spec: CellSpec, watch: Watch) -> pd.DataFrame:
             f"{spec.victim}: the logits of image {spec.first + broken[0]} under "
             f"{spec.attack} are NaN or infinite: check the weights and the normalisation"
         )
+    for sample, spent in enumerate(found.macs.tolist(), spec.first):
+        expect_admitted(held.victim, spent, f"image {sample} under {spec.attack}")
     change = (adversarial - images).flatten(1)
     levels = (adversarial * LEVELS).round().to(torch.uint8).cpu().numpy()
     samples = np.arange(spec.first, spec.last)

@@ -13,7 +13,7 @@ from torch import Tensor
 from effattack.attacks.base import Attack, seed_global_state
 from effattack.cells import CellSpec, code_version
 from effattack.data import Source, held_out
-from effattack.errors import CellError
+from effattack.errors import CellError, ContractError
 from effattack.materials import Held
 from effattack.planning import attacks_of
 from effattack.registry import load_victim
@@ -32,6 +32,7 @@ class Named:
         data: where the images are.
         fit: what universal attacks learn from; None: those of ``data`` that are not scored.
         device: of the victim.
+        refused: why the contract forbids to go on, as seen while it was planned.
     """
 
     victim: str
@@ -41,6 +42,7 @@ class Named:
     data: Source
     fit: Source | None
     device: str
+    refused: str = ""
 
     def made_attacks(self, victim: Victim) -> tuple[list[Attack], list[dict[str, str]]]:
         """Its attacks on a victim, and those that cannot apply."""
@@ -58,7 +60,10 @@ class Named:
 
         Raises:
             CellError: if it is not what the cell was planned with.
+            ContractError: if the victim was refused.
         """
+        if self.refused:
+            raise ContractError(self.refused)
         held = made(self)
         found = {
             "code": code_version(),
@@ -72,7 +77,7 @@ class Named:
                     f"{_WORDS[key]} here ({value}) from when the cell was planned "
                     f"({getattr(spec, key)}): {_REMEDIES[key]}"
                 )
-        if spec.work != "checks" and spec.settings not in held.attacks:
+        if spec.work != "contract" and spec.settings not in held.attacks:
             raise CellError(f"{spec.settings} cannot be made again by name: {_REMEDIES['code']}")
         return held
 

@@ -15,14 +15,16 @@ def overview(plans: Sequence[Plan], store: Store) -> tuple[float, list[str]]:
     todo = [cell for cell in cells if not store.has(cell.spec)]
     running = store.running().keys() & {cell.spec.key for cell in todo}
     timings = [cell for plan in plans for cell in plan.timings("")]
+    contracts = [cell for cell in todo if cell.spec.work == "contract"]
     gradients = sum(cell.gradients for cell in todo)
     lines = [
         f"{len(cells):,} cells: {len(cells) - len(todo):,} done, {len(running):,} running in other "
         f"processes, {len(todo) - len(running):,} to do",
-        f"to do: about {gradients:,} gradient evaluations of one image, "
-        f"{sum(cell.macs for cell in todo):.2g} MACs; afterwards {len(timings):,} timings, one by "
-        "one",
+        f"to do: the contract of {len(contracts):,} victims, then about {gradients:,} gradient "
+        f"evaluations of one image, {sum(cell.macs for cell in todo):.2g} MACs; afterwards "
+        f"{len(timings):,} timings, one by one",
     ]
+    lines += [f"will not be attacked: {plan.refused}" for plan in plans if plan.refused]
     again = changes(store.journal, [cell.spec for cell in todo])
     lines += [f"run again, {count:,} cells: {reason}" for reason, count in again.items()]
     return sum(cell.macs for cell in (*todo, *timings)), lines

@@ -19,12 +19,15 @@ from effattack.fitting import Fit, check_unseen, prepared
 from effattack.images import check_images, check_labels, to_grid
 from effattack.materials import About, Held, Maker, settings
 from effattack.plans import Cell, Plan, batch_notes, check_timing
+from effattack.selfchecks import CHECKED
 from effattack.sources import Arrays
 from effattack.threats import Linf
 from effattack.victim import Victim
 
 SLICE = 100
 """Images of one cell: what an interruption can lose."""
+PASSES = 35
+"""Forward passes that the contract takes per image, about: an estimate for the time left."""
 KEPT = 100
 """Images whose attacked pixels are stored, at least: timing and pictures come from them."""
 
@@ -128,9 +131,7 @@ def listed(
             torch=torch.__version__,
         )
         if first == 0:
-            cells.append(
-                Cell(replace(base, work="checks"), maker, "control", "", 0, 100 * about.work)
-            )
+            cells.append(_contract(images, labels, base, maker, about))
         cells += [_cell(attack, base, maker) for attack in held.attacks.values()]
     if moved > 1e-6:
         notes.append(f"{victim.name}: images rounded to the 8-bit grid (by at most {moved:.1e})")
@@ -157,6 +158,48 @@ def _digest_of(parts: Sequence[tuple[Tensor, Tensor]], count: int) -> str:
         return ""
     images, labels = (torch.cat(part)[:count] for part in zip(*parts, strict=True))
     return data_digest(images, labels)
+
+
+def _contract(images: Tensor, labels: Tensor, base: CellSpec, maker: Maker, about: About) -> Cell:
+    """Known by the victim and these images alone: other attacks find it finished."""
+    own = min(CHECKED // 2, len(images))
+    digest = data_digest(images[:own], labels[:own])
+    spec = replace(base, work="contract", last=own, data_digest=digest, kept=0)
+    return Cell(spec, maker, "control", "", 0, PASSES * CHECKED * about.work)
+
+
+def refused(victim: Victim, maker: Maker, device: str, reason: str) -> Plan:
+    """The plan of a victim that breaks the contract before any image is read."""
+    spec = CellSpec(
+        work="contract",
+        victim=victim.name,
+        victim_digest="",
+        attack="",
+        settings="",
+        eps=0.0,
+        seed=0,
+        first=0,
+        last=0,
+        data_digest="",
+        kept=0,
+        device=device,
+        threads=1,
+        code=code_version(),
+        torch=torch.__version__,
+    )
+    cell = Cell(spec, maker, "control", "", 0, 0.0)
+    return Plan(
+        About.of(victim),
+        (cell,),
+        (),
+        (),
+        timed=0,
+        timed_digest="",
+        batch_size=1,
+        seconds=0.0,
+        energy=False,
+        refused=reason,
+    )
 
 
 def _cell(attack: Attack, base: CellSpec, maker: Maker) -> Cell:

@@ -47,6 +47,7 @@ class Plan:
 
     about: About
     cells: tuple[Cell, ...]
+    """The contract, and the attacks that wait for it."""
     skipped: tuple[dict[str, str], ...]
     notes: tuple[str, ...]
     timed: int
@@ -56,6 +57,8 @@ class Plan:
     batch_size: int
     seconds: float
     energy: bool
+    refused: str = ""
+    """Why the victim will not be attacked, if that is known already."""
 
     def timings(self, place: str) -> tuple[Timing, ...]:
         """Of the first images under each attack, clean against clean first.
@@ -68,8 +71,8 @@ class Plan:
         what = f"timing of {self.timed} images {batches}{long}on {place}"
         what += ", with energy" * self.energy
         slices: dict[CellSpec, list[Cell]] = {}
-        for cell in self.cells:
-            if cell.spec.work == "attack" and cell.spec.first < self.timed:
+        for cell in self.attacks:
+            if cell.spec.first < self.timed:
                 spec = replace(
                     cell.spec, work=what, first=0, last=self.timed, data_digest=self.timed_digest
                 )
@@ -89,6 +92,16 @@ class Plan:
             )
             for spec, cells in slices.items()
         )
+
+    @property
+    def contract(self) -> Cell:
+        """What is run first: no attack on a victim that breaks the contract means anything."""
+        return self.cells[0]
+
+    @property
+    def attacks(self) -> tuple[Cell, ...]:
+        """What waits for it."""
+        return self.cells[1:]
 
     @property
     def macs(self) -> float:

@@ -1,4 +1,4 @@
-"""What is to do, and doing it: attacks side by side, then timings alone."""
+"""What is to do, and doing it: the contract, attacks side by side, then timings alone."""
 
 from __future__ import annotations
 
@@ -29,6 +29,8 @@ def execute(
 ) -> str:
     """Run all cells that are not finished; returns the device of the timings.
 
+    A victim that breaks the contract is not attacked; the others are.
+
     Args:
         plans: one per victim.
         shelf: where finished cells are; those already there are not run.
@@ -42,11 +44,12 @@ def execute(
     timed = any(plan.timed for plan in plans)
     with executor:
         place = executor.place(plans[0].cells[0].spec.device) if timed else ""
-        cells = [cell for plan in plans for cell in plan.cells]
-        _run(cells, shelf, executor, failed, progress)
+        _run([plan.contract for plan in plans], shelf, executor, failed, progress)
+        sound = [plan for plan in plans if shelf.has(plan.contract.spec)]
+        _run([cell for plan in sound for cell in plan.attacks], shelf, executor, failed, progress)
         if timed:
             with executor.alone() as alone, _owned(plans[0], shelf, place):
-                for plan in filter(lambda plan: plan.timed, plans):
+                for plan in filter(lambda plan: plan.timed, sound):
                     _time(plan, shelf, alone, place, failed, progress)
     return place
 
@@ -101,7 +104,7 @@ def _run(
     for outcome in outcomes(cells, shelf, executor):
         if outcome.state == "failed":
             failed(outcome)
-        if progress is not None:
+        if progress is not None and outcome.cell.macs:
             spec = outcome.cell.spec
             progress(f"{spec.victim}: {spec.attack or spec.work}", outcome.cell.macs)
 

@@ -14,9 +14,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from effattack.attacks.base import glance
 from effattack.attacks.naming import parse_name
 from effattack.budgets import at_budget
-from effattack.contract import check_gradients
+from effattack.contract import INVARIANTS, beside_noise, check_gradients, misleading_proxies
 from effattack.victim import Victim
 
 BUDGET_SLACK = 0.02
@@ -24,6 +25,8 @@ UNEXPLAINED_FACTOR = 5.0
 """Times the explained time, and"""
 UNEXPLAINED_SECONDS = 0.005
 """seconds above it: from where on time is said to be explained by no MACs."""
+CHECKED = 16
+"""Images that a victim is checked on; at most half of them are the user's own."""
 
 
 class Check(NamedTuple):
@@ -37,16 +40,30 @@ class Check(NamedTuple):
 
 
 def check_victim(victim: Victim, images: Tensor) -> list[Check]:
-    """What can be checked before any attack, on a few images: gradients and determinism."""
-    return [_gradients(victim, images), _determinism(victim, images)]
+    """What is checked before any attack, on a few images: the contract and determinism.
+
+    Raises:
+        ContractError: if the victim breaks the contract.
+    """
+    images = beside_noise(images, CHECKED)
+    said = {check: check(victim, images) for check in INVARIANTS}
+    blind = said.pop(check_gradients)
+    limits = [sentence for sentences in said.values() for sentence in sentences]
+    limits += misleading_proxies(victim, images)
+    kept = f"{len(INVARIANTS)} invariants hold on {len(images)} images"
+    return [
+        Check(victim.name, "contract", not limits, "; ".join(limits) or kept),
+        _gradients(victim, blind),
+        _determinism(victim, images),
+    ]
 
 
-def _gradients(victim: Victim, images: Tensor) -> Check:
+def _gradients(victim: Victim, blind: list[str]) -> Check:
     name = "gradient through every gate"
-    gates = len(victim.trace(images[:1]).gates)
+    gates = len(glance(victim).gates)
     if not gates:
         return Check(victim.name, name, None, "no gates")
-    if blind := check_gradients(victim, images):
+    if blind:
         return Check(victim.name, name, False, "; ".join(blind))
     return Check(victim.name, name, True, f"non-zero for all {gates} gates")
 

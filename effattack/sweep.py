@@ -17,19 +17,22 @@ from effattack.assembly import assembled
 from effattack.attacks import UniversalAttack, attack_class, defaults
 from effattack.budgets import check_eps
 from effattack.contract import check_declared
-from effattack.data import source_of
-from effattack.errors import CellError, UsageError, expect_least
+from effattack.data import Source, source_of
+from effattack.errors import CellError, ContractError, UsageError, expect_least
 from effattack.evaluation import Evaluation
 from effattack.execution import Outcome, described
 from effattack.executors import Executor
 from effattack.executors.in_process import InProcess
 from effattack.materials import Held
 from effattack.named import Named, fresh
-from effattack.planning import SLICE, listed
+from effattack.planning import SLICE, listed, refused
 from effattack.plans import Plan, check_timing
 from effattack.scheduling import Progress, execute
 from effattack.store import Store
 from effattack.sweepfile import read
+
+TOLD = 3
+"""Reasons why cells failed that an error names, at most."""
 
 
 @dataclass(frozen=True)
@@ -104,9 +107,13 @@ class Sweep:
         """All cells, checked but not run; loads each victim once and goes through its data.
 
         Raises:
+            ContractError: if what every victim says of itself breaks the contract; one that stands
+                beside others is planned to be refused.
             UsageError: for victims, attacks or data that cannot be used.
         """
         plans = [self._plan(name) for name in self.victims]
+        if all(plan.refused for plan in plans):
+            raise ContractError("; ".join(plan.refused for plan in plans))
         names = [plan.about.name for plan in plans]
         if twice := {name for name in names if names.count(name) > 1}:
             raise UsageError(
@@ -142,7 +149,13 @@ class Sweep:
 
     def _plan(self, name: str) -> Plan:
         victim = fresh(name)
-        check_declared(victim)
+        device = "cuda:0" if self.device == "cuda" else "cpu"
+        try:
+            check_declared(victim)
+        except ContractError as error:
+            none = Source("", ())
+            named = Named(name, (), (), (), none, None, self.device, refused=str(error))
+            return refused(victim, named, device, str(error))
         attacks = self.attacks or tuple(defaults(victim))
         source = source_of(self.data, victim, self.samples)
         fit = None if self.fit is None else source_of(self.fit, victim)
@@ -165,7 +178,7 @@ class Sweep:
             batch_size=self.batch_size,
             seconds=self.seconds,
             energy=self.energy,
-            device="cuda:0" if self.device == "cuda" else "cpu",
+            device=device,
             threads=1,
         )
 
@@ -193,7 +206,9 @@ def complete(
 
 def failed(reasons: Sequence[str]) -> CellError:
     """What to say when cells failed."""
+    told = [*dict.fromkeys(reasons)]
+    more = f"; for {len(told) - TOLD} other reasons" * (len(told) > TOLD)
     return CellError(
-        f"{len(reasons)} cells failed, the first one because: {reasons[0]}; all others are "
-        "finished, and the same command tries these again"
+        f"{len(reasons)} cells failed, because: {'; '.join(told[:TOLD])}{more}; all that did not "
+        "wait for them is finished, and the same command tries these again"
     )

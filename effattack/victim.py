@@ -152,6 +152,7 @@ class Opaque(Victim):
         name: how tables and files call it.
         max_macs: worst case if known; attack success is NaN without it, and the MACs ratio judges.
         dense_macs: MACs without the mechanism, if known.
+        batch_coupled: as a model is whose int8 scales are taken over the batch; scored at batch 1.
         data: see :class:`Victim`.
 
     Raises:
@@ -166,6 +167,7 @@ class Opaque(Victim):
         name: str | None = None,
         max_macs: float = float("nan"),
         dense_macs: float = float("nan"),
+        batch_coupled: bool = False,
         data: str | None = None,
     ) -> None:
         model.eval()
@@ -185,6 +187,7 @@ class Opaque(Victim):
             num_classes=logits.shape[1],
             max_macs=max_macs,
             dense_macs=dense_macs,
+            batch_coupled=batch_coupled,
             data=data,
         )
         self.model = model.eval()

@@ -15,6 +15,7 @@ from toys import LinearSaver, grey_images
 
 from effattack.budgets import LEVELS
 from effattack.sweep import Sweep
+from effattack.victim import Trace
 
 needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="pip install '.[ray]'")
 """Looks without importing: Ray reads its settings when it is imported, and effattack makes them."""
@@ -47,6 +48,27 @@ class Faulty(LinearSaver):
             resource.setrlimit(resource.RLIMIT_AS, before)
 
 
+class WrongSign(LinearSaver):
+    """Its margin tells the opposite of its decision."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.name = "wrong"
+
+    def trace(self, images: Tensor) -> Trace:
+        trace = super().trace(images)
+        (gate,) = trace.gates
+        return trace._replace(gates=(gate._replace(margin=-gate.margin),))
+
+
+class Undeclared(WrongSign):
+    """Says nonsense of itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.max_macs = -1.0
+
+
 def data() -> tuple[Tensor, Tensor]:
     """60 images."""
     return grey_images(60), torch.arange(60) % 2
@@ -72,7 +94,7 @@ TOY = Sweep(
     slice=5,
     timed=0,
 )
-"""49 short cells: 12 slices under four attacks, and the self-checks."""
+"""49 short cells: 12 slices under four attacks, and the contract."""
 BAD = Sweep(
     victims=("faulty:Faulty",),
     attacks=("noise",),

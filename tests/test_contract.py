@@ -252,6 +252,23 @@ BROKEN: dict[str, tuple[Check, Callable[[], Victim], str]] = {
         lambda: with_gate(margin=lambda g: g.margin.detach()),
         "no gradient from gate saver .*without detach",
     ),
+    "another gradient": (
+        contract.check_gradients,
+        lambda: with_gate(
+            margin=lambda g: g.margin.detach() + 1e-12 * (g.margin - g.margin.detach())
+        ),
+        r"gate saver moved by 0\.\d+ when each pixel .* allows \d\.\de-1\d at most.*detach",
+    ),
+    "no slope at all": (
+        contract.check_gradients,
+        lambda: with_gate(margin=lambda g: g.margin.detach() + 0 * g.margin),
+        "gate saver moved by .* allows 0 at most",
+    ),
+    "another gradient of the logits": (
+        contract.check_gradients,
+        lambda: with_trace(lambda t: t._replace(logits=t.logits.detach() + 1e-9 * t.logits)),
+        "the logits moved by .* it is not the gradient of this value",
+    ),
     "infinite gradient": (
         contract.check_gradients,
         lambda: with_gate(margin=infinite_slope),
@@ -408,10 +425,47 @@ def test_declared_batch_coupling_is_lawful() -> None:
         check(victim, grey_images(8, seed=1))
 
 
+class ScaledOverTheBatch(nn.Linear):
+    """Takes one int8 scale for the whole batch."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        scale = images.abs().max() / 127
+        return super().forward((images.flatten(1) / scale).round() * scale)
+
+
+@pytest.mark.parametrize("coupled", [True, False])
+def test_an_opaque_model_may_say_that_it_is_coupled(coupled: bool) -> None:
+    torch.manual_seed(0)
+    victim = Opaque(ScaledOverTheBatch(16, 2), (1, 4, 4), name="scaled", batch_coupled=coupled)
+    images = grey_images(4) * torch.tensor([0.2, 0.4, 0.7, 1.0]).view(-1, 1, 1, 1)
+    if coupled:
+        assert [check(victim, images) for check in INVARIANTS[:-1]] == [[]] * 5
+        return
+    with pytest.raises(ContractError, match=r"declare batch_coupled=True"):
+        contract.check_paths_agree(victim, images)
+
+
 def test_proxy_margins_need_not_tell_the_decision() -> None:
     victim = with_gate(margin=lambda g: -g.margin, proxy=lambda g: True)
     for check in INVARIANTS:
         assert check(victim, grey_images(8)) == []
+
+
+def test_straight_through_estimators_are_lawful() -> None:
+    def rounded(gate: Gate) -> Tensor:
+        steps = (gate.margin * 64).round() / 64 + torch.where(gate.active, 1e-3, -1e-3)
+        return gate.margin + (steps.clamp(-1, 1) - gate.margin).detach()
+
+    assert contract.check_gradients(with_gate(margin=rounded), grey_images(8)) == []
+
+
+@pytest.mark.parametrize(("sign", "misleads"), [(-1, True), (1, False)])
+def test_a_proxy_that_leads_the_wrong_way_is_said(sign: int, misleads: bool) -> None:
+    victim = with_gate(margin=lambda g: sign * (g.margin + 0.1) / 2, proxy=lambda g: True)
+    told = contract.misleading_proxies(victim, contract.beside_noise(grey_images(8), 16))
+    assert len(told) == misleads
+    assert all("gate saver: pushing its proxy margin up opened fewer" in text for text in told)
+    assert contract.misleading_proxies(LinearSaver(), grey_images(2)) == []
 
 
 class Nudged(LinearSaver):

@@ -103,7 +103,7 @@ def test_an_interruption_keeps_what_is_finished(
         run(toy, data, ["Slowdown", "DeepSloth"], out=tmp_path)
     monkeypatch.undo()
     kept = {file.name for file in (tmp_path / "cells").glob("*.parquet")}
-    assert len(kept) == 5  # checks, clean, noise, uniform, Slowdown
+    assert len(kept) == 5  # contract, clean, noise, uniform, Slowdown
     whole = run(toy, data, ["Slowdown", "DeepSloth"], out=tmp_path)
     assert kept < {file.name for file in (tmp_path / "cells").glob("*.parquet")}
     undisturbed = run(toy, data, ["Slowdown", "DeepSloth"])

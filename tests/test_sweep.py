@@ -113,7 +113,7 @@ def test_it_gives_the_rows_of_evaluate(tmp_path: Path) -> None:
 def test_a_run_with_all_it_tells(file: Path, capsys: pytest.CaptureFixture) -> None:
     assert main(["run", str(file), "--dry-run"]) == 0
     told = capsys.readouterr().out
-    cells = 1 + 2 * (1 + 2 * 2 + 2 + 2 * 2 * 2)  # checks; clean, noise, uniform, two attacks
+    cells = 1 + 2 * (1 + 2 * 2 + 2 + 2 * 2 * 2)  # contract; clean, noise, uniform, two attacks
     assert f"{cells} cells: 0 done, 0 running in other processes, {cells} to do" in told
     gradients = 2 * 2 * 6 * (50 + 30)
     assert f"about {gradients:,} gradient evaluations" in told

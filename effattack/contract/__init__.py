@@ -19,6 +19,8 @@ from effattack.contract.costs import check_macs
 from effattack.contract.declared import check_declared
 from effattack.contract.gates import check_gates
 from effattack.contract.gradients import check_gradients
+from effattack.contract.images import beside_noise
+from effattack.contract.proxies import misleading_proxies
 from effattack.contract.seen import check_seen
 from effattack.victim import Victim
 
@@ -34,3 +36,17 @@ INVARIANTS: tuple[Check, ...] = (
     check_gradients,
 )
 """All of them, cheapest first. A victim that passes can be measured."""
+
+__all__ = [
+    "INVARIANTS",
+    "Check",
+    "beside_noise",
+    "check_batch_independence",
+    "check_declared",
+    "check_gates",
+    "check_gradients",
+    "check_macs",
+    "check_paths_agree",
+    "check_seen",
+    "misleading_proxies",
+]

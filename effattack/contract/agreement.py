@@ -13,7 +13,7 @@ from effattack.attacks.base import undisturbed
 from effattack.attacks.search import on_knife_edge
 from effattack.contract.images import DECLARE_COUPLED, first_of, per_image
 from effattack.errors import ContractError
-from effattack.measure.macs import count_macs
+from effattack.measure.macs import MacsCounter, count_macs
 from effattack.victim import Trace, Victim, audit, in_float64
 
 QUANTIZED_TOLERANCE = 0.05
@@ -25,14 +25,23 @@ def check_paths_agree(victim: Victim, images: Tensor) -> list[str]:
 
     In float64 always; in the victim's own precision on images whose every reached margin lies
     beyond ``MARGIN_SLACK``, unless a margin is a proxy. Quantized victims have no float64 and are
-    held to ``QUANTIZED_TOLERANCE``. What ``forward`` decided shows in its logits and its MACs.
+    held to ``QUANTIZED_TOLERANCE``. What ``forward`` decided shows in its logits and its MACs; the
+    logits are the same twice, and while the MACs are counted. Batch-coupled victims, which are
+    scored one by one, are compared so.
     """
     with undisturbed(victim), torch.no_grad():
         for at in _precisions(victim, images):
-            trace = at.victim.trace(at.images)
-            at.expect_close("forward and trace", at.victim(at.images), trace.logits, at.sure(trace))
             if at.exact:
                 audit(at.victim, at.images)
+            batches = at.images.split(1 if victim.batch_coupled else len(at.images))
+            trace = _concatenated([at.victim.trace(batch) for batch in batches])
+            logits, again = (torch.cat([at.victim(batch) for batch in batches]) for _ in range(2))
+            with MacsCounter():
+                counted = torch.cat([at.victim(batch) for batch in batches])
+            sure = at.sure(trace)
+            at.expect_close("forward, run twice,", again, logits, sure)
+            at.expect_close("forward, counted and not,", counted, logits, sure)
+            at.expect_close("forward and trace", logits, trace.logits, sure)
     return []
 
 
@@ -90,8 +99,8 @@ class _Precision(NamedTuple):
             raise ContractError(
                 f"{self.victim.name}: image {index}: the logits of {what} differ by "
                 f"{gap[index]:.3g} in {found.dtype} (rounding allows {allowed[index]:.3g}): take "
-                "every decision in one policy that both paths call, and let no image see its "
-                f"batch mates (or {DECLARE_COUPLED})"
+                "every decision in one policy that both paths call, draw nothing at random, and "
+                f"let no image see its batch mates (or {DECLARE_COUPLED})"
             )
 
 

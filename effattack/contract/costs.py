@@ -1,4 +1,4 @@
-"""The MACs declared are the MACs executed."""
+"""The MACs declared are the MACs executed, and no more than the victim admits."""
 
 from __future__ import annotations
 
@@ -17,20 +17,29 @@ def check_macs(victim: Victim, images: Tensor) -> list[str]:
     """
     with undisturbed(victim):
         macs = audit(victim, images).macs
-    for index, spent in enumerate(macs.tolist()):
-        if spent > victim.max_macs:
-            raise ContractError(
-                f"{victim.name}: image {index}: executed {spent:,.0f} MACs, "
-                f"{spent - victim.max_macs:,.0f} more than max_macs: declare the worst case"
-            )
-        if victim.constant and spent != macs[0]:
-            raise ContractError(
-                f"{victim.name} is declared constant, but image {index} executed {spent:,.0f} "
-                f"MACs and image 0 {macs[0]:,.0f}: set constant=False and show the gates"
-            )
-    if victim.constant and macs[0] != victim.max_macs:
+    if victim.constant and (macs == macs[0]).all() and macs[0] != victim.max_macs:
         raise ContractError(
             f"{victim.name} is constant at {macs[0]:,.0f} MACs, but declares max_macs = "
             f"{victim.max_macs:,.0f}: they must be equal"
         )
+    for index, spent in enumerate(macs.tolist()):
+        expect_admitted(victim, spent, f"image {index}")
     return []
+
+
+def expect_admitted(victim: Victim, spent: float, what: str) -> None:
+    """Refuse work that the victim says no input can cause.
+
+    Raises:
+        ContractError: naming the input, ``what`` it was, and by how much.
+    """
+    if spent > victim.max_macs:
+        raise ContractError(
+            f"{victim.name}: {what} executed {spent:,.0f} MACs, {spent - victim.max_macs:,.0f} "
+            "more than max_macs: declare the worst case"
+        )
+    if victim.constant and spent != victim.max_macs:
+        raise ContractError(
+            f"{victim.name} is declared constant, but {what} executed {spent:,.0f} MACs of "
+            f"{victim.max_macs:,.0f}: set constant=False and show the gates"
+        )

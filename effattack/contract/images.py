@@ -1,10 +1,23 @@
-"""Which image broke a rule."""
+"""Which images a victim is checked on, and which of them broke a rule."""
 
 from __future__ import annotations
 
-from torch import Tensor
+import torch
+from torch import Generator, Tensor
+
+from effattack.images import to_grid
 
 DECLARE_COUPLED = "declare batch_coupled=True if the mechanism is coupled by definition"
+
+
+def beside_noise(images: Tensor, count: int) -> Tensor:
+    """(B, ...) images on the grid -> (count, ...): behind them, the same again, half noise.
+
+    Noise opens gates that natural images leave shut, and a batch is made of one image.
+    """
+    again = images[torch.arange(count - len(images)) % len(images)]
+    noise = torch.rand(again.shape, generator=Generator().manual_seed(0)).to(again)
+    return torch.cat([images, to_grid((again + noise) / 2)])
 
 
 def first_of(broken: Tensor) -> int:
