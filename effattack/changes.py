@@ -122,7 +122,9 @@ def compare(evaluation: Evaluation, baseline: Baseline, name: str) -> Comparison
         then = _same_victim(victim, record, baseline, name)
         pairs = list(_pairs(record, then))
         notes += _unpaired(victim, record, then, name) + _few(victim, record, name)
-        if pairs:
+        if pairs and pairs[0][0].attack != "clean":
+            notes.append(f"{victim}: not compared, because its clean images did not run now")
+        elif pairs:
             changes += _changes(victim, pairs, record.max_macs, then.max_macs, timed)
     asked, before = set(now.made["attacks"]), set(baseline.made.get("attacks", []))
     names = [{attack.partition("(")[0] for attack in some} for some in (asked - before, before)]
@@ -173,7 +175,7 @@ def _under(attack: str, threat: str, eps: float) -> str:
 def _pairs(now: Record, then: Record) -> Iterator[tuple[Series, Series]]:
     """Each compared series now and then; ``clean`` first."""
     before = {_key(series): series for series in then.series}
-    for series in now.series:
+    for series in sorted(now.series, key=lambda series: series.attack != "clean"):
         if (series.attack == "clean" or series.kind == "compute") and _key(series) in before:
             yield series, before[_key(series)]
 

@@ -53,8 +53,8 @@ def timings(scores: pd.DataFrame, meta: Meta) -> list[Timing]:
         said, css = _said(row, fired(str(row["victim"]), meta))
         spread = words.interval(low, high)
         label = f"latency {words.ratio(middle)}, interval {spread}"
-        ends = (low, middle, high)
-        bounded = not any(map(missing, ends)) and min(ends) > 0 and math.isfinite(high)
+        marks = (low, middle, high)
+        bounded = not any(map(missing, marks)) and min(marks) > 0 and math.isfinite(high)
         table.append(
             Timing(
                 victim=str(row["victim"]),
