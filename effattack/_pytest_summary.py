@@ -11,7 +11,6 @@ from math import isnan
 from typing import TYPE_CHECKING, Any
 
 from effattack.budgets import budget_text
-from effattack.reporting import words
 
 if TYPE_CHECKING:
     from effattack.evaluation import Evaluation
@@ -119,6 +118,8 @@ def _severity(verdict: str) -> int:
 
 
 def _row(victim: str, facts: Facts, verdicts: list[str]) -> tuple[str, ...]:
+    from effattack.reporting import words
+
     savings = facts["savings_retained"]
     nothing = "unknown" if isnan(facts["max_macs"]) else "nothing was saved"
     latency = words.latency(facts) if facts["attack"] else words.MISSING

@@ -98,7 +98,7 @@ def test_a_constant_victim_keeps_its_savings(run: Run) -> None:
     limit = "--effattack-fail-below=savings_retained=0.99"
     result = run(*OTHERS, DATA, "--effattack-victim=models:Plain", limit)
     result.assert_outcomes(passed=3, skipped=2)
-    assert re.search("plain +100.0% +none applied +32 → 32 .* passed", section(result))
+    assert re.search("plain +100.0.% +none applied +32 → 32 .* passed", section(result))
 
 
 def test_data_in_double_precision_fit_a_victim_in_single(run: Run) -> None:
