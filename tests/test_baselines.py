@@ -16,7 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from effattack.baseline_paths import path_of
-from effattack.baselines import SCHEMA, Baseline, commit
+from effattack.baseline_schema import SCORES
+from effattack.baselines import SCHEMA, Baseline, Record, Series, commit
 from effattack.changes import Comparison, compare
 from effattack.errors import UsageError
 from effattack.evaluation import Evaluation, evaluate
@@ -108,6 +109,54 @@ def test_one_image_more_is_inside_the_noise(evaluation: Evaluation) -> None:
     savings = next(change for change in found.changes if change.score == "savings_retained")
     assert savings.before > savings.after
     assert not savings.moved
+
+
+@pytest.mark.parametrize("images", [1, 3, 5])
+def test_few_images_judge_nothing_and_say_so(evaluation: Evaluation, images: int) -> None:
+    few = Evaluation(evaluation.samples[evaluation.samples["sample"] < images], evaluation.meta)
+    worse = changed(few, macs=lambda rows: rows.max_macs, prediction=lambda rows: 1 - rows.label)
+    found = against(few, worse)
+    assert found.changes
+    assert (found.judged, found.moved, found.worse) == ([], [], [])
+    assert found.notes == [
+        f"toy: {images} images are too few to judge a change since v1: score at least 6, and save "
+        "it again with --save"
+    ]
+
+
+def record(rng: np.random.Generator, images: int, moving: float) -> Record:
+    """Scores of clean images, and of an attack that moves some of them to the max."""
+    clean = rng.uniform(20, 80, images)
+    attacked = np.where(rng.random(images) < moving, 100, clean)
+    both = [
+        Series(
+            attack=name,
+            kind=kind,
+            threat="linf",
+            eps=0.1,
+            scores=dict.fromkeys(SCORES, 1.0),
+            macs=macs.tolist(),
+            correct=(rng.random(images) < moving).astype(float).tolist(),
+            slowdown=rng.lognormal(0, 0.1, images).tolist(),
+        )
+        for name, kind, macs in (("clean", "control", clean), ("Slowdown", "compute", attacked))
+    ]
+    return Record("cascade", [1, 4, 4], 2, 100.0, "0", ["0"], both)
+
+
+@pytest.mark.parametrize("images", [1, 2, 3, 6, 20])
+def test_alarms_are_as_rare_as_said(
+    evaluation: Evaluation, monkeypatch: pytest.MonkeyPatch, images: int
+) -> None:
+    """Draws of the same kind: all scores of a victim together fall in at most 1 of 40."""
+    rng = np.random.default_rng(0)
+    made = Baseline.of(evaluation).made
+    alarms = 0
+    for moving in np.repeat([0.02, 0.5, 0.98], 12):
+        now, then = (Baseline(made, {"toy": record(rng, images, moving)}) for _ in range(2))
+        monkeypatch.setattr(Baseline, "of", lambda _, now=now: now)
+        alarms += bool(compare(evaluation, then, "v1").worse)
+    assert alarms <= 3
 
 
 def test_accuracy_lost_under_attack_is_a_regression(evaluation: Evaluation) -> None:

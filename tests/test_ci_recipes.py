@@ -31,7 +31,7 @@ def build():
     return LinearSaver(seed=1)
 
 def data():
-    images = grey_images(8)
+    images = grey_images(24)
     return images, LinearSaver(seed=1)(images).argmax(1)
 """
 
