@@ -13,6 +13,7 @@ of ``--compare`` where nothing changed, one-sided at 2.5 %.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 
 import numpy as np
 
@@ -82,17 +83,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--trials", type=int, default=400)
     trials = parser.parse_args().trials
-    print("| gain | moving | n | interval | percentile bootstrap |\n|---|---:|---:|---:|---:|")
-    for gain in GAINS:
-        for moving in MOVING:
-            for n in INPUTS:
-                ours, rival = coverage(n, moving, gain, trials)
-                print(f"| {gain} | {moving} | {n} | {ours} | {rival} |", flush=True)
-    print(f"\n| gain | moving | {' | '.join(f'n = {n}' for n in INPUTS)} |")
+    cells = {
+        (gain, moving, n): coverage(n, moving, gain, trials)
+        for gain in GAINS
+        for moving in MOVING
+        for n in INPUTS
+    }
+    for at, name in enumerate(("interval", "percentile bootstrap")):
+        table(name, lambda *key, at=at: cells[key][at])
+    table("false alarms", lambda *key: f"{alarms(key[2], key[1], key[0], trials):.3f}")
+
+
+def table(name: str, cell: Callable[[str, float, int], str]) -> None:
+    """Gains and probabilities of moving against numbers of inputs."""
+    print(f"\n| {name}: gain | moving | {' | '.join(f'n = {n}' for n in INPUTS)} |")
     print(f"|---|---:|{'---:|' * len(INPUTS)}")
     for gain in GAINS:
         for moving in MOVING:
-            found = [f"{alarms(n, moving, gain, trials):.3f}" for n in INPUTS]
+            found = [cell(gain, moving, n) for n in INPUTS]
             print(f"| {gain} | {moving} | {' | '.join(found)} |", flush=True)
 
 

@@ -180,7 +180,7 @@ def test_what_got_worse_fails_with_its_interval(run: Run) -> None:
     result.stdout.fnmatch_lines(
         [
             "changed beyond the noise since v1:",
-            "toy under clean: macs 104 → *, ×*(interval ×*to ×*)",
+            "toy under clean: macs 62 → *, ×*(interval ×*to ×*)",
         ]
     )
 
