@@ -57,7 +57,7 @@ def hold_baseline(
 ) -> None:
     """Fail the test for these changes of a comparison."""
     __tracebackhide__ = True
-    for victim in {change.victim for change in comparison.changes}:
+    for victim in {change.victim for change in comparison.judged}:
         own = [change.score for change in changes if change.victim == victim]
         kept = f"failed: {', '.join(dict.fromkeys(own))} against {name}"
         session.tell(victim, "verdict", kept if own else f"passed: as good as {name}")

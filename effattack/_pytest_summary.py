@@ -49,6 +49,7 @@ def worst(evaluation: Evaluation) -> dict[str, Facts]:
             "budget": budget_text(row.threat, float(row.eps)),
             "clean_macs": float(row.clean_macs),
             "macs": float(row.macs),
+            "max_macs": float(row.max_macs),
             "latency_ratio": float(row.latency_ratio),
             "latency_low": float(row.latency_low),
             "latency_high": float(row.latency_high),
@@ -117,17 +118,19 @@ def _severity(verdict: str) -> int:
 
 
 def _row(victim: str, facts: Facts, verdicts: list[str]) -> tuple[str, ...]:
-    savings, latency = facts["savings_retained"], facts["latency_ratio"]
-    low, high = facts["latency_low"], facts["latency_high"]
-    measured = facts["attack"] and not isnan(latency)
-    interval = "too few images" if isnan(low) else f"[{low:.2f}, {high:.2f}] {facts['clock']}"
+    from effattack.reporting import words
+
+    savings = facts["savings_retained"]
+    nothing = "unknown" if isnan(facts["max_macs"]) else "nothing was saved"
+    latency = words.latency(facts) if facts["attack"] else words.MISSING
+    clock = "" if isnan(facts["latency_ratio"]) else f" {facts['clock']}"
     most = max(map(_severity, verdicts))
     said = [verdict for verdict in verdicts if _severity(verdict) == most]
     return (
         victim,
-        "unknown" if isnan(savings) else f"{savings:.1%}",
+        nothing if isnan(savings) else words.retained(savings),
         f"{facts['attack']} at {facts['budget']}" if facts["attack"] else "none applied",
         f"{facts['clean_macs']:,.0f} → {facts['macs']:,.0f}",
-        f"×{latency:.2f} {interval}" if measured else "not measured",
+        "not measured" if latency == words.MISSING else f"{latency}{clock}",
         said[0] + (f" (and {len(said) - 1} more)" if len(said) > 1 else ""),
     )

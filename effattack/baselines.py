@@ -14,10 +14,12 @@ import subprocess
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
-from math import isnan, nan
+from math import isnan
 from pathlib import Path
+from reprlib import repr as shortened
 from typing import TYPE_CHECKING, Any
 
+from effattack.baseline_schema import FILE, SCORES, read, wrong
 from effattack.errors import UsageError
 
 if TYPE_CHECKING:
@@ -105,7 +107,7 @@ class Baseline:
         draft = path.with_suffix(f".{os.getpid()}.draft")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            draft.write_text(_on_one_line(text) + "\n")
+            draft.write_text(_on_one_line(text) + "\n", encoding="utf-8")
             draft.replace(path)
         except OSError as error:
             raise UsageError(
@@ -118,27 +120,32 @@ class Baseline:
         """Read what :meth:`save` wrote.
 
         Raises:
-            UsageError: if there is no such file, it is damaged, or of another schema.
+            UsageError: if there is no such file, it is damaged, of another schema, or holds what a
+                baseline cannot.
         """
         try:
-            content = json.loads(path.read_text())
+            content = json.loads(path.read_text(encoding="utf-8"))
         except OSError as error:
             others = sorted(file.stem for file in path.parent.glob("*.json"))
             known = f"there are {', '.join(others)}" if others else "save it first with --save"
             raise UsageError(f"no baseline {path} ({error.strerror}): {known}") from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UsageError(f"{path} is damaged or cut off ({error}): {_REMEDY}") from error
         schema = content.get("schema") if isinstance(content, dict) else None
         if schema != SCHEMA:
             raise UsageError(
-                f"{path} has schema {schema}, this version reads schema {SCHEMA}: save it again "
-                "with --save"
+                f"{path} has schema {shortened(schema)}, this version reads schema {SCHEMA}: save "
+                "it again with --save"
             )
         try:
-            victims = {str(k): _read_record(v) for k, v in content["victims"].items()}
-            return cls(dict(content["made"]), victims)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise UsageError(f"{path} lacks a field ({error}): {_REMEDY}") from error
+            found = read(content, FILE)
+            victims = {
+                name: _read_record(record, f"victims.{name}")
+                for name, record in found["victims"].items()
+            }
+        except ValueError as error:
+            raise UsageError(f"{path}: {error}: {_REMEDY}") from error
+        return cls(found["made"], victims)
 
 
 def packages() -> dict[str, str]:
@@ -176,7 +183,6 @@ def _record(rows: pd.DataFrame, scores: pd.DataFrame, about: Mapping[str, Any]) 
 
 
 def _series(rows: pd.DataFrame, score: Any) -> Series:
-    named = ("accuracy", "agreement", "macs", "macs_ratio", "savings_retained", "latency_ratio")
     correct, slowdown = rows.prediction == rows.label, rows.seconds / rows.clean_seconds
     per_image = rows.assign(correct=correct, slowdown=slowdown).groupby("sample")
     return Series(
@@ -184,25 +190,26 @@ def _series(rows: pd.DataFrame, score: Any) -> Series:
         kind=str(rows.kind.iloc[0]),
         threat=score.threat,
         eps=float(score.eps),
-        scores={key: float(getattr(score, key)) for key in (*named, "energy_ratio")},
+        scores={key: float(getattr(score, key)) for key in SCORES},
         macs=per_image.macs.mean().tolist(),
         correct=per_image.correct.mean().tolist(),
         slowdown=per_image.slowdown.mean().dropna().tolist(),
     )
 
 
-def _read_record(content: dict[str, Any]) -> Record:
-    series = [_read_series(entry) for entry in content["series"]]
-    lengths = {len(values) for entry in series for values in (entry.macs, entry.correct)}
-    if len(lengths) > 1:
-        raise ValueError("lists of different lengths")
-    ceiling = nan if content["max_macs"] is None else content["max_macs"]
-    return Record(**{**content, "series": series, "max_macs": ceiling})
-
-
-def _read_series(content: dict[str, Any]) -> Series:
-    scores = {key: nan if value is None else value for key, value in content["scores"].items()}
-    return Series(**{**content, "scores": scores})
+def _read_record(content: dict[str, Any], field: str) -> Record:
+    """One victim, whose series are all of the same images, the clean ones among them."""
+    series = [Series(**entry) for entry in content["series"]]
+    images = len(series[0].macs)
+    for at, one in enumerate(series):
+        for name, values in (("macs", one.macs), ("correct", one.correct)):
+            if len(values) != images:
+                raise wrong(f"{field}.series[{at}].{name}", values, f"a list of {images}")
+        if len(one.slowdown) > images:
+            raise wrong(f"{field}.series[{at}].slowdown", one.slowdown, f"at most {images} long")
+    if not any(one.attack == "clean" for one in series):
+        raise ValueError(f"{field}.series lacks the clean images")
+    return Record(**{**content, "series": series})
 
 
 def _plain(value: Any) -> Any:

@@ -1,34 +1,41 @@
 """An evaluation against a baseline: what changed beyond the noise.
 
-Both were made on the same images, so images are compared pair by pair: resampling them gives an
-interval for each change, and a change whose interval contains "none" is no change. The intervals
-of one victim hold together (Bonferroni), so that many comparisons raise no more alarms than one.
+Both were made on the same images, so images are compared pair by pair: each change has an interval,
+and a change whose interval contains "none" is no change. The intervals of one victim hold together
+(Bonferroni), so that many comparisons raise no more alarms than one. Fewer than 6 images carry no
+interval: nothing is judged there, and a note says so.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import isnan, nan
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+from numpy.typing import ArrayLike
+
 from effattack.baselines import Baseline, Record, Series
 from effattack.budgets import at_budget
 from effattack.errors import UsageError
-from effattack.measure.statistics import Interval, median_ratio
+from effattack.measure.statistics import CONFIDENCE, Floats, Interval, median_ratio
 from effattack.resampling import (
-    CONFIDENCE,
+    FEWEST,
     Statistic,
+    compared,
     interval,
     macs_ratio,
     mean,
-    resamples,
     savings_retained,
 )
 
 if TYPE_CHECKING:
     from effattack.evaluation import Evaluation
+
+Judged = Callable[[float], Interval]
+"""Confidence -> the interval of a change."""
 
 SHARES = ("savings_retained", "accuracy")
 """Compared by difference, worse when they fall; all else by ratio, worse when it rises."""
@@ -62,7 +69,7 @@ class Change(NamedTuple):
         sign = "{:+.3f}" if share else "×{:.3f}"
         number = "{:,.0f}" if self.score == "macs" else "{:.3f}"
         bounds = "no interval, not judged"
-        if self.by.low == self.by.low:
+        if not isnan(self.by.low):
             bounds = f"interval {sign.format(self.by.low)} to {sign.format(self.by.high)}"
         under = _under(self.attack, self.threat, self.eps)
         return (
@@ -83,6 +90,11 @@ class Comparison:
     def moved(self) -> list[Change]:
         """Changes in either direction beyond the noise."""
         return [change for change in self.changes if change.moved]
+
+    @property
+    def judged(self) -> list[Change]:
+        """Changes that carry an interval."""
+        return [change for change in self.changes if not isnan(change.by.low)]
 
     @property
     def worse(self) -> list[Change]:
@@ -109,8 +121,10 @@ def compare(evaluation: Evaluation, baseline: Baseline, name: str) -> Comparison
     for victim, record in now.victims.items():
         then = _same_victim(victim, record, baseline, name)
         pairs = list(_pairs(record, then))
-        notes += _unpaired(victim, record, then, name)
-        if pairs:
+        notes += _unpaired(victim, record, then, name) + _few(victim, record, name)
+        if pairs and pairs[0][0].attack != "clean":
+            notes.append(f"{victim}: not compared, because its clean images did not run now")
+        elif pairs:
             changes += _changes(victim, pairs, record.max_macs, then.max_macs, timed)
     asked, before = set(now.made["attacks"]), set(baseline.made.get("attacks", []))
     names = [{attack.partition("(")[0] for attack in some} for some in (asked - before, before)]
@@ -161,7 +175,7 @@ def _under(attack: str, threat: str, eps: float) -> str:
 def _pairs(now: Record, then: Record) -> Iterator[tuple[Series, Series]]:
     """Each compared series now and then; ``clean`` first."""
     before = {_key(series): series for series in then.series}
-    for series in now.series:
+    for series in sorted(now.series, key=lambda series: series.attack != "clean"):
         if (series.attack == "clean" or series.kind == "compute") and _key(series) in before:
             yield series, before[_key(series)]
 
@@ -174,6 +188,16 @@ def _unpaired(victim: str, now: Record, then: Record, name: str) -> list[str]:
     return notes + ([f"{victim}: {gone} of {name} did not run now"] if gone else [])
 
 
+def _few(victim: str, record: Record, name: str) -> list[str]:
+    images = len(record.series[0].macs)
+    if images >= FEWEST:
+        return []
+    return [
+        f"{victim}: {images} images are too few to judge a change since {name}: score at least "
+        f"{FEWEST}, and save it again with --save"
+    ]
+
+
 def _changes(
     victim: str,
     pairs: list[tuple[Series, Series]],
@@ -183,25 +207,19 @@ def _changes(
 ) -> list[Change]:
     """The changes of one victim, with intervals that hold together."""
     clean_now, clean_then = (series.macs for series in pairs[0])
-    weights = resamples(len(clean_now))
-    asked: list[tuple[Series, Series, str, Callable[[float], Interval]]] = []
-
-    def ask(now: Series, then: Series, score: str, after: Statistic, before: Statistic) -> None:
-        change = _difference if score in SHARES else _quotient
-        asked.append((now, then, score, partial(interval, change(after, before), weights)))
-
+    asked: list[tuple[Series, Series, str, Judged]] = []
     for now, then in pairs:
-        ask(now, then, "accuracy", mean(now.correct), mean(then.correct))
+        right = _difference(mean, [now.correct], [then.correct])
+        asked.append((now, then, "accuracy", right))
         if now.attack == "clean":
-            ask(now, then, "macs", mean(now.macs), mean(then.macs))
+            asked.append((now, then, "macs", _quotient(mean, [now.macs], [then.macs])))
             continue
-        if isnan(max_now + max_then):
-            after, before = macs_ratio(now.macs, clean_now), macs_ratio(then.macs, clean_then)
-            ask(now, then, "macs_ratio", after, before)
+        after, before = (now.macs, clean_now), (then.macs, clean_then)
+        shares = _shares(*after, max_now), _shares(*before, max_then)
+        if any(isnan(savings_retained(np.mean(each, axis=1))) for each in shares):
+            asked.append((now, then, "macs_ratio", _quotient(macs_ratio, after, before)))
         else:
-            after = savings_retained(now.macs, clean_now, max_now)
-            before = savings_retained(then.macs, clean_then, max_then)
-            ask(now, then, "savings_retained", after, before)
+            asked.append((now, then, "savings_retained", _difference(savings_retained, *shares)))
         if timed and now.slowdown and len(now.slowdown) == len(then.slowdown):
             asked.append((now, then, "latency_ratio", partial(_latency, now, then)))
         if timed and not isnan(now.scores["energy_ratio"] + then.scores["energy_ratio"]):
@@ -213,12 +231,29 @@ def _changes(
     ]
 
 
-def _difference(after: Statistic, before: Statistic) -> Statistic:
-    return lambda weights: after(weights) - before(weights)
+def _shares(macs: Sequence[float], clean: Sequence[float], most: float) -> Floats:
+    """(3, n) what :func:`savings_retained` takes, in units of the max."""
+    return np.array([macs, clean, np.full(len(macs), most)]) / most
 
 
-def _quotient(after: Statistic, before: Statistic) -> Statistic:
-    return lambda weights: after(weights) / before(weights)
+def _difference(of: Statistic, now: ArrayLike, then: ArrayLike) -> Judged:
+    return partial(_interval, lambda after, before: of(after) - of(before), now, then)
+
+
+def _quotient(of: Statistic, now: ArrayLike, then: ArrayLike) -> Judged:
+    return partial(_interval, lambda after, before: of(after) / of(before), now, then)
+
+
+def _interval(
+    by: Callable[[Floats, Floats], Floats], now: ArrayLike, then: ArrayLike, confidence: float
+) -> Interval:
+    """Of two lists of k numbers per image, (k, n) each."""
+    after, before = np.transpose(now), np.transpose(then)
+
+    def change(means: Floats) -> Floats:
+        return by(*np.split(means, 2, axis=-1))
+
+    return interval(change, compared(change, after, before), confidence)
 
 
 def _latency(now: Series, then: Series, confidence: float) -> Interval:

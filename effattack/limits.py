@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from effattack.budgets import at_budget
 from effattack.errors import MeasurementError, UsageError, unknown_name
+from effattack.unmeasured import NOTHING_SAVED, no_latency, no_savings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -128,10 +129,11 @@ def _judge(victim: str, rows: pd.DataFrame, kinds: dict[str, str], limit: Limit)
             f"could not measure {limit.score} of {victim} (no compute attack ran on it): name one "
             "that applies, such as QueryAttack"
         )
+    if limit.score.startswith("latency"):
+        values = values.where(against.latency_ratio.notna())
     if values.isna().any():
-        raise MeasurementError(
-            f"could not measure {limit.score} of {victim} (it is NaN): {_remedy(limit.score)}"
-        )
+        why, remedy = _unmeasured(against[values.isna()].iloc[0], limit.score)
+        raise MeasurementError(f"could not measure {limit.score} of {victim} ({why}): {remedy}")
     worst = against.loc[values.idxmin() if limit.fail_below else values.idxmax()]
     value = float(values[worst.name])
     passed = value >= limit.value if limit.fail_below else value <= limit.value
@@ -144,12 +146,17 @@ def _side(limit: Limit, passed: bool) -> str:
     return "below" if limit.fail_below else "above"
 
 
-def _remedy(score: str) -> str:
+def _unmeasured(row: pd.Series, score: str) -> tuple[str, str]:
+    """Why a score of a row is NaN, and the remedy."""
     if score.startswith("latency"):
-        return "time the victim on a calm machine, without xdist"
+        remedy = "time the victim longer (--timing 5), on a calm machine, without xdist"
+        return f"under {row.attack}: {no_latency(row)}", remedy
     if score.startswith("energy"):
-        return "effattack doctor says which counter is missing; run asks for it with --energy"
-    return "give the victim max_macs, or limit macs_ratio, which needs none"
+        remedy = "effattack doctor says which counter is missing; run asks for it with --energy"
+        return "it is NaN", remedy
+    if (why := no_savings(row)) == NOTHING_SAVED:
+        return why, "check its thresholds, and the normalisation of its inputs"
+    return why, "give the victim max_macs, or limit macs_ratio, which needs none"
 
 
 def _in_words(row: pd.Series, limit: Limit, value: float, passed: bool) -> str:

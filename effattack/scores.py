@@ -6,7 +6,9 @@ import numpy as np
 import pandas as pd
 
 from effattack.errors import MeasurementError
-from effattack.measure.statistics import Interval, median_ratio, proportion, ratio_of_sums
+from effattack.measure.statistics import Interval, median_ratio, proportion
+from effattack.resampling import attack_success, savings
+from effattack.unmeasured import WIDEST
 
 CELL = ["victim", "attack", "threat", "eps"]
 """What one row of scores is of."""
@@ -40,6 +42,8 @@ COLUMNS = [
     "latency_ratio",
     "latency_low",
     "latency_high",
+    "latency_mean_ratio",
+    "latency_p95_ratio",
     "clock",
     "energy_ratio",
     "modelled_energy_ratio",
@@ -80,26 +84,20 @@ def check_declarations(samples: pd.DataFrame) -> None:
         )
 
 
-def attack_success(macs: pd.Series, clean: pd.Series, ceiling: pd.Series) -> float:
-    """(Σ attacked − Σ clean) / (Σ ceiling − Σ clean); NaN where the ceiling is unknown.
-
-    May be negative. 0 where there was nothing to lose.
-    """
-    gained, headroom = macs.sum() - clean.sum(), ceiling.sum(skipna=False) - clean.sum()
-    if headroom == 0:
-        return 0.0 if gained == 0 else float("nan")
-    return float(gained / headroom)
+def measured(latency: Interval) -> Interval:
+    """The interval without its value where it is too wide to be a measurement."""
+    return latency._replace(value=np.nan) if latency.high / latency.low > WIDEST else latency
 
 
 def _scores(rows: pd.DataFrame) -> dict[str, object]:
     constant = bool(rows.constant.all())
-    success = 0.0 if constant else attack_success(rows.macs, rows.clean_macs, rows.max_macs)
-    dense = 0.0 if constant else attack_success(rows.macs, rows.clean_macs, rows.dense_macs)
-    retained = Interval(1, 1, 1) if constant else _retained(rows)
+    work = rows.groupby("sample")[["macs", "clean_macs", "max_macs", "dense_macs"]].mean()
+    retained = Interval(1, 1, 1) if constant else savings(work.macs, work.clean_macs, work.max_macs)
     right = _share(rows, rows.prediction == rows.label)
     same = _share(rows, rows.prediction == rows.clean_prediction)
     timed = rows.dropna(subset=["seconds", "clean_seconds"])
-    latency = _latency(timed)
+    seconds = _seconds(timed)
+    latency = measured(median_ratio(seconds.seconds, seconds.clean_seconds))
     return {
         "family": rows.family.iloc[0],
         "kind": rows.kind.iloc[0],
@@ -116,9 +114,9 @@ def _scores(rows: pd.DataFrame) -> dict[str, object]:
         "max_macs": rows.max_macs.mean(),
         "reachable": max(rows.macs.max(), rows.clean_macs.max()),
         "macs_ratio": rows.macs.sum() / rows.clean_macs.sum(),
-        "attack_success": success,
-        "attack_success_dense": dense,
-        "savings_retained": 1 - success,
+        "attack_success": 0.0 if constant else _success(work, "max_macs"),
+        "attack_success_dense": 0.0 if constant else _success(work, "dense_macs"),
+        "savings_retained": retained.value,
         "savings_retained_low": retained.low,
         "savings_retained_high": retained.high,
         "slow_and_wrong": _slow_and_wrong(rows),
@@ -126,16 +124,16 @@ def _scores(rows: pd.DataFrame) -> dict[str, object]:
         "latency_ratio": latency.value,
         "latency_low": latency.low,
         "latency_high": latency.high,
+        "latency_mean_ratio": _ratio(seconds.seconds, seconds.clean_seconds),
+        "latency_p95_ratio": float((seconds.seconds / seconds.clean_seconds).quantile(0.95)),
         "clock": _clock(timed),
         "energy_ratio": _ratio(rows.joules, rows.clean_joules),
         "modelled_energy_ratio": _ratio(rows.modelled_joules, rows.clean_modelled_joules),
     }
 
 
-def _retained(rows: pd.DataFrame) -> Interval:
-    """Bootstrapped over images; the seeds of an image stay together."""
-    left, saved = rows.max_macs - rows.macs, rows.max_macs - rows.clean_macs
-    return ratio_of_sums(left.groupby(rows["sample"]).sum(), saved.groupby(rows["sample"]).sum())
+def _success(work: pd.DataFrame, ceiling: str) -> float:
+    return float(attack_success(work[["macs", "clean_macs", ceiling]].sum(skipna=False).to_numpy()))
 
 
 def _share(rows: pd.DataFrame, holds: pd.Series) -> Interval:
@@ -144,11 +142,10 @@ def _share(rows: pd.DataFrame, holds: pd.Series) -> Interval:
     return proportion(images.sum(), len(images))
 
 
-def _latency(timed: pd.DataFrame) -> Interval:
-    """Over images; the seeds of one are averaged in the logarithm."""
+def _seconds(timed: pd.DataFrame) -> pd.DataFrame:
+    """Of each image, attacked and clean; the seeds of one are averaged in the logarithm."""
     logs = np.log(timed[["seconds", "clean_seconds"]].astype(float))
-    images = np.exp(logs.groupby(timed["sample"]).mean())
-    return median_ratio(images.seconds, images.clean_seconds)
+    return np.exp(logs.groupby(timed["sample"]).mean())
 
 
 def _clock(timed: pd.DataFrame) -> str | None:

@@ -93,6 +93,9 @@ def print_scores(evaluation: Evaluation, console: Console, verbose: bool) -> Non
     """
     for victim, rows in evaluation.scores().groupby("victim", sort=False):
         console.print(_table(str(victim), rows), end="\n\n")
+        for row in rows[rows.latency_ratio.isna() & rows.latency_low.notna()].to_dict("records"):
+            why = f"{victim} under {row['attack']}: latency {words.latency(row)}"
+            console.print(why, style="dim", **PLAIN)
     for line in _skipped(evaluation.meta.get("skipped", []), verbose):
         console.print(line, style="dim", **PLAIN)
     for note in evaluation.meta.get("notes", []):
@@ -134,13 +137,13 @@ def _table(victim: str, rows: pd.DataFrame) -> Table:
             f"{row.accuracy:.0%}",
             f"{row.agreement:.0%}",
             words.ratio(row.macs_ratio),
-            words.percent(row.savings_retained),
+            words.retained(row.savings_retained),
             _latency(row),
         )
     return table
 
 
 def _latency(row: Any) -> str:
-    if words.missing(row.latency_ratio):
-        return words.MISSING
-    return f"{words.ratio(row.latency_ratio)} [{row.latency_low:.2f}, {row.latency_high:.2f}]"
+    """In brief: why it was not measured stands under the table."""
+    told = words.latency(row._asdict())
+    return told.partition(":")[0]

@@ -104,6 +104,8 @@ class Suite:
         if ours:
             changes = [change for change in comparison.moved if change.score not in TIMED]
         hold_baseline(session, comparison, changes, path.stem)
+        if not comparison.judged:
+            pytest.skip(f"not compared with {path.stem}: {'; '.join(comparison.notes)}")
 
     def test_opening_gates_never_saves_work(self, attacked: dict[str, Trace]) -> None:
         """Where one image opened every gate that another one did, it cost no less.

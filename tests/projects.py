@@ -40,6 +40,10 @@ MODELS = """
         images = grey_images(8)
         return images, build()(images).argmax(1)
 
+    def many():
+        images = grey_images(24)
+        return images, build()(images).argmax(1)
+
     def others():
         images = grey_images(12, seed=7)
         return images, build()(images).argmax(1)

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import toys
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from effattack.baseline_paths import path_of
-from effattack.baselines import SCHEMA, Baseline, commit
+from effattack.baseline_schema import SCORES
+from effattack.baselines import SCHEMA, Baseline, Record, Series, commit
 from effattack.changes import Comparison, compare
 from effattack.errors import UsageError
 from effattack.evaluation import Evaluation, evaluate
@@ -107,6 +111,54 @@ def test_one_image_more_is_inside_the_noise(evaluation: Evaluation) -> None:
     assert not savings.moved
 
 
+@pytest.mark.parametrize("images", [1, 3, 5])
+def test_few_images_judge_nothing_and_say_so(evaluation: Evaluation, images: int) -> None:
+    few = Evaluation(evaluation.samples[evaluation.samples["sample"] < images], evaluation.meta)
+    worse = changed(few, macs=lambda rows: rows.max_macs, prediction=lambda rows: 1 - rows.label)
+    found = against(few, worse)
+    assert found.changes
+    assert (found.judged, found.moved, found.worse) == ([], [], [])
+    assert found.notes == [
+        f"toy: {images} images are too few to judge a change since v1: score at least 6, and save "
+        "it again with --save"
+    ]
+
+
+def record(rng: np.random.Generator, images: int, moving: float) -> Record:
+    """Scores of clean images, and of an attack that moves some of them to the max."""
+    clean = rng.uniform(20, 80, images)
+    attacked = np.where(rng.random(images) < moving, 100, clean)
+    both = [
+        Series(
+            attack=name,
+            kind=kind,
+            threat="linf",
+            eps=0.1,
+            scores=dict.fromkeys(SCORES, 1.0),
+            macs=macs.tolist(),
+            correct=(rng.random(images) < moving).astype(float).tolist(),
+            slowdown=rng.lognormal(0, 0.1, images).tolist(),
+        )
+        for name, kind, macs in (("clean", "control", clean), ("Slowdown", "compute", attacked))
+    ]
+    return Record("cascade", [1, 4, 4], 2, 100.0, "0", ["0"], both)
+
+
+@pytest.mark.parametrize("images", [1, 2, 3, 6, 20])
+def test_alarms_are_as_rare_as_said(
+    evaluation: Evaluation, monkeypatch: pytest.MonkeyPatch, images: int
+) -> None:
+    """Draws of the same kind: all scores of a victim together fall in at most 1 of 40."""
+    rng = np.random.default_rng(0)
+    made = Baseline.of(evaluation).made
+    alarms = 0
+    for moving in np.repeat([0.02, 0.5, 0.98], 12):
+        now, then = (Baseline(made, {"toy": record(rng, images, moving)}) for _ in range(2))
+        monkeypatch.setattr(Baseline, "of", lambda _, now=now: now)
+        alarms += bool(compare(evaluation, then, "v1").worse)
+    assert alarms <= 3
+
+
 def test_accuracy_lost_under_attack_is_a_regression(evaluation: Evaluation) -> None:
     wrong = changed(evaluation, prediction=lambda rows: 1 - rows.label)
     assert [change.score for change in against(evaluation, wrong).worse] == ["accuracy"]
@@ -193,9 +245,18 @@ def test_a_baseline_of_something_else_is_refused(
         (lambda text: text[: len(text) // 2], "v1.json is damaged or cut off .* restore it"),
         (lambda text: text.replace('"schema": 1', '"schema": 9'), "schema 9, this version reads"),
         (lambda text: "[]", "has schema None"),
-        (lambda text: text.replace('"digest"', '"digets"'), "lacks a field .*restore it from ver"),
-        (lambda text: text.replace('"macs": [', '"macs": [1, ', 1), "lists of different lengths"),
-        (lambda text: text.replace('"victims": {', '"victims": 3, "x": {'), "lacks a field"),
+        (
+            lambda text: text.replace('"digest"', '"digets"'),
+            r"v1.json: victims.toy.digest is missing: restore it from version control, or save it",
+        ),
+        (
+            lambda text: text.replace('"macs": [', '"macs": [1, ', 1),
+            r"toy.series\[0\].correct is \[1.*\]: it must be a list of 41: restore",
+        ),
+        (lambda text: text.replace('"attack": "clean"', '"attack": "x"'), "lacks the clean images"),
+        (lambda text: "[" * 100_000, "is damaged or cut off"),
+        (lambda text: text.replace('"seeds": [', '"seeds": [ ' + "9" * 5000 + ","), "is damaged"),
+        (lambda text: text.replace('"schema": 1', '"schema": {}'), "has schema {}"),
     ],
 )
 def test_a_damaged_file_is_refused(file: Path, damage: Callable[[str], str], message: str) -> None:
@@ -204,6 +265,87 @@ def test_a_damaged_file_is_refused(file: Path, damage: Callable[[str], str], mes
     file.write_text(text)
     with pytest.raises(UsageError, match=message):
         Baseline.load(file)
+
+
+NUMBERS = [None, True, "7", [], {}, -1, 10**400, float("nan"), float("inf")]
+WRONG = {
+    "victims": [None, [], 3],
+    "victims.toy": [None, [], "toy"],
+    "victims.toy.max_macs": [0, *NUMBERS[1:]],
+    "victims.toy.num_classes": [0, 1.5, *NUMBERS],
+    "victims.toy.input_shape": [None, [], [0], ["1"], 3],
+    "victims.toy.data": [None, [1], "x"],
+    "victims.toy.digest": [None, 1],
+    "victims.toy.series": [None, [], [3], {}],
+    "victims.toy.series.0.attack": [None, 1, []],
+    "victims.toy.series.0.kind": [None, 1, "computed"],
+    "victims.toy.series.0.eps": NUMBERS,
+    "victims.toy.series.0.scores": [None, [], {}, {"accuracy": 1}],
+    "victims.toy.series.0.scores.macs": [True, "7", [], 10**400, float("nan")],
+    "victims.toy.series.0.macs": [None, [], 3, "7"],
+    "victims.toy.series.0.macs.3": [0, *NUMBERS],
+    "victims.toy.series.0.correct.3": [1.01, *NUMBERS],
+    "victims.toy.series.0.slowdown": [None, [0], [-1], [1.0] * 41, ["1"]],
+    "made": [None, [], {}],
+    "made.attacks": [None, [1], "x"],
+    "made.machine": [None, [], {"cpu": []}],
+    "made.seeds": [None, ["0"], [10**400]],
+}
+
+
+def put(content: Any, field: str, value: object) -> None:
+    """Replace one field, named from the outside inwards."""
+    *path, last = (int(key) if key.isdigit() else key for key in field.split("."))
+    for key in path:
+        content = content[key]
+    content[last] = value
+
+
+@pytest.mark.parametrize("field", WRONG)
+def test_a_value_of_another_type_or_range_is_named(file: Path, field: str) -> None:
+    whole = file.read_text()
+    *_, last = [key for key in field.split(".") if not key.isdigit()]
+    for value in WRONG[field]:
+        content = json.loads(whole)
+        put(content, field, value)
+        file.write_text(json.dumps(content))
+        with pytest.raises(
+            UsageError, match=rf"v1\.json: .*{last}.* (it must be|missing).*restore"
+        ):
+            Baseline.load(file)
+
+
+ANY = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=4,
+)
+
+
+def shapes(value: object) -> object:
+    """What a value is made of, down to the types of its leaves."""
+    if isinstance(value, dict):
+        return {key: shapes(one) for key, one in value.items()}
+    return {str(shapes(one)) for one in value} if isinstance(value, list) else type(value)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.sampled_from(list(WRONG)), ANY)
+def test_a_changed_file_is_read_as_a_baseline_or_refused(
+    file: Path, field: str, value: object
+) -> None:
+    whole = json.loads(file.read_text())
+    put(whole, field, value)
+    changed = file.with_name("v2.json")
+    changed.write_text(json.dumps(whole))
+    try:
+        found = Baseline.load(changed)
+    except UsageError:
+        return
+    wanted = shapes(asdict(Baseline.load(file).victims["toy"].series[0]))
+    for record in found.victims.values():
+        for series in record.series:
+            assert shapes({**asdict(series), "slowdown": []}) == wanted
 
 
 def test_a_missing_file_names_those_there_are(file: Path) -> None:

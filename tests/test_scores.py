@@ -62,7 +62,7 @@ def test_the_columns_are_those_of_the_file() -> None:
     assert list(table.columns) == COLUMNS
     assert COLUMNS[0] == "victim"
     assert COLUMNS[-1] == "modelled_energy_ratio"
-    assert len(COLUMNS) == 32
+    assert len(COLUMNS) == 34
 
 
 def test_a_hand_computed_row() -> None:
@@ -177,11 +177,48 @@ def test_a_limit_judges_the_worst_compute_attack() -> None:
 
 
 def test_latency_is_judged_by_the_lower_bound() -> None:
-    noisy = samples("Slowdown", [20.0] * 8, [60.0] * 8, seconds=[9e-4] * 3 + [9e-3] * 5)
+    noisy = samples("Slowdown", [20.0] * 8, [60.0] * 8, seconds=[1.4e-3] * 3 + [1.6e-3] * 5)
     row = score_table(noisy).iloc[0]
     assert row.latency_low < 1.5 < row.latency_ratio
     limit = parse_limit("latency_ratio=1.5", fail_below=False)
     assert judge(score_table(noisy), KINDS, [limit])[0].passed
+
+
+def test_half_of_the_images_slower_hides_in_no_median() -> None:
+    rows = samples("Slowdown", [20.0] * 12, [30.0] * 12, seconds=[1e-3] * 6 + [3e-3] * 6)
+    row = score_table(rows).iloc[0]
+    assert (row.latency_low, row.latency_high) == pytest.approx((1, 3))
+    assert math.isnan(row.latency_ratio), "an interval that wide measures no median"
+    assert row.latency_mean_ratio == pytest.approx(2)
+    assert row.latency_p95_ratio == pytest.approx(3)
+
+
+@pytest.mark.parametrize("score", ["latency_ratio", "latency_low"])
+@pytest.mark.parametrize(("slow", "wide"), [(1.49e-3, False), (1.51e-3, True)])
+def test_an_interval_too_wide_is_no_measurement(score: str, slow: float, wide: bool) -> None:
+    rows = samples("Slowdown", [20.0] * 12, [30.0] * 12, seconds=[1e-3] * 6 + [slow] * 6)
+    limit = parse_limit(f"{score}=9", fail_below=False)
+    if not wide:
+        assert judge(score_table(rows), KINDS, [limit])[0].passed
+        return
+    message = r"under Slowdown: its interval, 1\.00 to 1\.51, is wider than a factor of 1\.5"
+    with pytest.raises(MeasurementError, match=message):
+        judge(score_table(rows), KINDS, [limit])
+
+
+def test_where_nothing_was_saved_nothing_is_retained() -> None:
+    table = score_table(samples("Slowdown", [100.0] * 8, [100.0] * 8))
+    for name in ("savings_retained", "savings_retained_low", "attack_success"):
+        assert math.isnan(table[name][0])
+    with pytest.raises(MeasurementError, match="nothing was saved on clean images"):
+        judge(table, KINDS, [parse_limit("savings_retained=0.5", fail_below=True)])
+
+
+def test_seeds_of_an_image_are_averaged_first() -> None:
+    """An image that ran under more seeds counts no more than the others."""
+    once = samples("Slowdown", [20.0, 20.0], [20.0, 100.0])
+    again = [samples("Slowdown", [20.0], [20.0], seed=seed) for seed in (1, 2)]
+    assert score_table(pd.concat([once, *again])).savings_retained[0] == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize("attack", ["Slowdown", "noise"])
@@ -212,13 +249,15 @@ def interval(table: pd.DataFrame) -> tuple[float, float]:
     return row.savings_retained_low, row.savings_retained_high
 
 
-def test_equal_images_leave_no_doubt() -> None:
-    assert interval(samples("Slowdown", [20.0] * 6, [60.0] * 6)) == pytest.approx((0.5, 0.5))
+def test_images_that_agree_leave_doubt_about_those_not_seen() -> None:
+    low, high = interval(samples("Slowdown", [20.0] * 20, [100.0] * 20))
+    assert low == 0
+    assert 0.17 < high < 0.25, "of 20 images, more than one in six may be another kind"
 
 
 def test_savings_are_never_said_to_be_below_0() -> None:
     low, high = interval(samples("Slowdown", [20.0] * 8, [100.0] * 7 + [20.0]))
-    assert low == 0
+    assert 0 <= low < 0.01
     assert high > 0.2
 
 

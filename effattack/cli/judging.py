@@ -66,8 +66,8 @@ class Judge:
         found = Comparison([], [])
         if self.baseline:
             found = compare(evaluation, self.baseline, options.compare)
-            kept = f"{len(found.changes)} scores compared, no worse than {options.compare}"
-            found.notes.extend([] if found.worse else [kept])
+            kept = f"{len(found.judged)} scores compared, no worse than {options.compare}"
+            found.notes.extend([kept] if found.judged and not found.worse else [])
         for message in [v.message for v in verdicts if v.passed] + found.notes:
             console.print(message, **PLAIN)
         bad = [verdict.message for verdict in verdicts if not verdict.passed]

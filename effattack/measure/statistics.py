@@ -1,8 +1,8 @@
-"""Intervals for what is compared: paired ratios, shares of work, and proportions.
+"""Intervals for what is compared: paired ratios and proportions.
 
-Images are the units of all of them: repeats and seeds of one image are pooled before, because they
-are no new evidence about images. A ratio is judged by the bounds of its interval, never by the
-point estimate.
+Shares of work have theirs in :mod:`effattack.resampling`. Images are the units of all of them:
+repeats and seeds of one image are pooled before, because they are no new evidence about images. A
+ratio is judged by the bounds of its interval, never by the point estimate.
 """
 
 from __future__ import annotations
@@ -18,10 +18,8 @@ from effattack.errors import UsageError
 
 Floats = NDArray[np.float64]
 
-RESAMPLES = 1000
-"""Of the bootstrap: the bounds move by about a tenth of the interval from seed to seed."""
-AT_ONCE = 2**22
-"""Resampled values held in memory at a time."""
+CONFIDENCE = 0.95
+"""Of every interval that is shown."""
 
 
 class Interval(NamedTuple):
@@ -40,7 +38,9 @@ NOTHING = Interval(nan, nan, nan)
 """The interval of no data at all."""
 
 
-def median_ratio(attacked: ArrayLike, clean: ArrayLike, *, confidence: float = 0.95) -> Interval:
+def median_ratio(
+    attacked: ArrayLike, clean: ArrayLike, *, confidence: float = CONFIDENCE
+) -> Interval:
     """exp(median of log(attacked / clean)) over images, with its exact interval.
 
     The bounds are the k-th smallest and the k-th largest ratio, with the largest k for which
@@ -58,7 +58,7 @@ def median_ratio(attacked: ArrayLike, clean: ArrayLike, *, confidence: float = 0
     Raises:
         UsageError: for arms that do not pair up, or values that are not positive and finite.
     """
-    tail = _tail(confidence)
+    tail = tail_of(confidence)
     logs = np.sort(_log_ratios(attacked, clean))
     n = logs.size
     if not n:
@@ -71,43 +71,7 @@ def median_ratio(attacked: ArrayLike, clean: ArrayLike, *, confidence: float = 0
     return Interval(value, float(low), float(high))
 
 
-def ratio_of_sums(
-    gained: ArrayLike, possible: ArrayLike, *, confidence: float = 0.95, seed: int = 0
-) -> Interval:
-    """Σ gained / Σ possible over images, with a percentile bootstrap interval over images.
-
-    Where every image says the same, the interval has no width: the bootstrap knows no image that
-    it has not seen. The bounds are NaN for so few images that [min, max] would not carry the
-    confidence (below 6 for 95 %), and where a resample may have nothing to gain.
-
-    Args:
-        gained: (n,) one value per image, of any sign.
-        possible: (n,) of the same images, at least 0.
-        confidence: of the two-sided interval, in (0, 1).
-        seed: of the resampling; equal input gives equal intervals.
-
-    Raises:
-        UsageError: for arrays that do not pair up.
-    """
-    tail = _tail(confidence)
-    above, below = _paired(gained, possible)
-    if not above.size or not below.sum():
-        return NOTHING
-    value = float(above.sum() / below.sum())
-    if 2.0 ** (1 - above.size) > 2 * tail:
-        return Interval(value, nan, nan)
-    rng = np.random.default_rng(seed)
-    drawn: list[Floats] = []
-    while (left := RESAMPLES - sum(map(len, drawn))) > 0:
-        rows = min(left, max(1, AT_ONCE // above.size))
-        images = rng.integers(above.size, size=(rows, above.size))
-        with np.errstate(divide="ignore", invalid="ignore"):
-            drawn.append(above[images].sum(1) / below[images].sum(1))
-    low, high = np.quantile(np.concatenate(drawn), [tail, 1 - tail])
-    return Interval(value, float(low), float(high)) if np.isfinite(low + high) else NOTHING
-
-
-def proportion(successes: float, n: int, *, confidence: float = 0.95) -> Interval:
+def proportion(successes: float, n: int, *, confidence: float = CONFIDENCE) -> Interval:
     """A share with its exact binomial interval (Clopper and Pearson, Biometrika 26, 1934).
 
     Args:
@@ -120,7 +84,7 @@ def proportion(successes: float, n: int, *, confidence: float = 0.95) -> Interva
     Raises:
         UsageError: unless 0 <= successes <= n.
     """
-    tail = _tail(confidence)
+    tail = tail_of(confidence)
     if not 0 <= successes <= n:
         raise UsageError(f"{successes} successes of {n} samples: successes must lie in [0, {n}]")
     if n == 0:
@@ -131,7 +95,7 @@ def proportion(successes: float, n: int, *, confidence: float = 0.95) -> Interva
 
 
 def _log_ratios(attacked: ArrayLike, clean: ArrayLike) -> Floats:
-    above, below = _paired(attacked, clean)
+    above, below = paired(attacked, clean)
     measured = ~(np.isnan(above) | np.isnan(below))
     above, below = above[measured], below[measured]
     for arm, values in (("attacked", above), ("clean", below)):
@@ -143,7 +107,12 @@ def _log_ratios(attacked: ArrayLike, clean: ArrayLike) -> Floats:
     return np.log(above) - np.log(below)
 
 
-def _paired(first: ArrayLike, second: ArrayLike) -> tuple[Floats, Floats]:
+def paired(first: ArrayLike, second: ArrayLike) -> tuple[Floats, Floats]:
+    """Both as (n,) numbers.
+
+    Raises:
+        UsageError: if they are not.
+    """
     above, below = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
     if above.ndim != 1 or above.shape != below.shape:
         raise UsageError(
@@ -153,7 +122,12 @@ def _paired(first: ArrayLike, second: ArrayLike) -> tuple[Floats, Floats]:
     return above, below
 
 
-def _tail(confidence: float) -> float:
+def tail_of(confidence: float) -> float:
+    """What a confidence leaves on either side.
+
+    Raises:
+        UsageError: unless it lies between 0 and 1.
+    """
     if not 0 < confidence < 1:
         raise UsageError(f"confidence is {confidence}: it must lie between 0 and 1")
     return (1 - confidence) / 2

@@ -35,11 +35,7 @@ def _block(verdict: Verdict, samples: pd.DataFrame, meta: Meta) -> str:
         f"{over_dense(row)} of the dense model), max {words.macs(row['max_macs'], like)}",
         "Accuracy": f"{words.percent(clean['accuracy'])} clean, "
         f"{words.percent(row['accuracy'])} attacked",
-        "Latency": "not measured"
-        if missing(row["latency_ratio"])
-        else f"{words.ratio(row['latency_ratio'])} "
-        f"({words.interval(row['latency_low'], row['latency_high'])}), "
-        f"{plain(str(machine.get('device_name', 'unknown device')))}",
+        "Latency": _latency(row, str(machine.get("device_name", "unknown device"))),
         "Images": f"{own['sample'].nunique()}, seeds {', '.join(map(str, meta.get('seeds', [])))}",
         "Measured with": plain(" ".join(f"{k} {v}" for k, v in versions.items()))
         + (f", {code(str(meta['command']))}" if meta.get("command") else ""),
@@ -53,6 +49,14 @@ def _threat(row: Row) -> str:
     if row["threat"] == "linf":
         return f"every pixel within {words.at(row)} of the image, in [0, 1]"
     return "none" if row["threat"] == "none" else f"{words.at(row)}, pixels in [0, 1]"
+
+
+def _latency(row: Row, device: str) -> str:
+    """With what it was measured on."""
+    told = words.latency(row)
+    if missing(row["latency_ratio"]):
+        return "not measured" if told == words.MISSING else told
+    return f"{told}, {plain(device)}"
 
 
 def _savings(verdict: Verdict) -> str:

@@ -11,8 +11,9 @@ import pandas as pd
 from effattack.reporting import plots, words
 from effattack.reporting.meta import Meta, section
 from effattack.reporting.svg import Drawing
-from effattack.reporting.verdict import rows_of
+from effattack.reporting.verdict import Row, rows_of
 from effattack.reporting.words import missing
+from effattack.unmeasured import no_latency
 
 
 class Timing(NamedTuple):
@@ -23,9 +24,16 @@ class Timing(NamedTuple):
     macs: str
     macs_value: float
     latency: str
-    latency_value: float
+    """Median over images; a dash where its interval is too wide."""
+    latency_value: float | str
     interval: str
     low: float
+    mean: str
+    """Ratio of the mean latencies."""
+    mean_value: float
+    p95: str
+    """95th percentile over images."""
+    p95_value: float
     clock: str
     plot: Drawing | None
     """The interval; None where it has no bounds."""
@@ -35,18 +43,18 @@ class Timing(NamedTuple):
 
 def timings(scores: pd.DataFrame, meta: Meta) -> list[Timing]:
     """Every timed row."""
-    timed = [row for row in rows_of(scores) if not missing(row["latency_ratio"])]
+    timed = [row for row in rows_of(scores) if not missing(row["latency_mean_ratio"])]
     ends = [row[key] for row in timed for key in ("latency_low", "latency_high")]
     ends = [end for end in ends if not missing(end) and end > 0]
     domain = (min([0.9, *ends]) / 1.03, max([1.12, *ends]) * 1.03)
     table = []
     for row in timed:
         low, middle, high = (row[f"latency_{key}"] for key in ("low", "ratio", "high"))
-        said, css = _said(low, high, fired(str(row["victim"]), meta))
+        said, css = _said(row, fired(str(row["victim"]), meta))
         spread = words.interval(low, high)
         label = f"latency {words.ratio(middle)}, interval {spread}"
-        bounded = not (missing(low) or missing(high)) and min(low, middle) > 0
-        bounded = bounded and math.isfinite(high)
+        marks = (low, middle, high)
+        bounded = not any(map(missing, marks)) and min(marks) > 0 and math.isfinite(high)
         table.append(
             Timing(
                 victim=str(row["victim"]),
@@ -54,9 +62,13 @@ def timings(scores: pd.DataFrame, meta: Meta) -> list[Timing]:
                 macs=words.ratio(row["macs_ratio"]),
                 macs_value=row["macs_ratio"],
                 latency=words.ratio(middle),
-                latency_value=middle,
+                latency_value="" if missing(middle) else middle,
                 interval=spread,
                 low=low,
+                mean=words.ratio(row["latency_mean_ratio"]),
+                mean_value=row["latency_mean_ratio"],
+                p95=words.ratio(row["latency_p95_ratio"]),
+                p95_value=row["latency_p95_ratio"],
                 clock="clock not named" if missing(row["clock"]) else str(row["clock"]),
                 plot=plots.interval(low, middle, high, domain, label) if bounded else None,
                 verdict=said,
@@ -71,9 +83,13 @@ def fired(victim: str, meta: Meta) -> bool:
     return bool((section(meta, "latency").get(victim) or {}).get("fired"))
 
 
-def _said(low: float, high: float, alarm: bool) -> tuple[str, str]:
+def _said(row: Row, alarm: bool) -> tuple[str, str]:
+    """Judged by the bounds as they are printed."""
     if alarm:
         return "no verdict: A/A fired", "void"
+    if missing(row["latency_ratio"]):
+        return f"not measured: {no_latency(row)}", "void"
+    low, high = (round(row[key], 2) for key in ("latency_low", "latency_high"))
     if missing(low) or missing(high):
         return "no interval, no verdict", "void"
     if low > 1:

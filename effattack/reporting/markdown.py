@@ -148,7 +148,7 @@ def _headline(verdict: Verdict, meta: Meta) -> list[str]:
         over_dense(row),
         accuracy,
         words.percent(row["agreement"]),
-        _latency(row)
+        words.latency(row)
         + (", no verdict: A/A fired" if timed and fired(verdict.victim, meta) else ""),
     ]
 
@@ -159,24 +159,17 @@ def _line(row: Row) -> list[str]:
         code(str(row["attack"])),
         NOT_JUDGED.get(row["kind"], "compute attack"),
         words.budget(row),
-        words.percent(row["savings_retained"]),
+        words.retained(row["savings_retained"]),
         words.percent(row["attack_success"]),
         words.macs(row["macs"], unit_of(row)),
         words.ratio(row["macs_ratio"]),
         over_dense(row),
         words.percent(row["accuracy"]),
         words.percent(row["agreement"]),
-        _latency(row),
+        words.latency(row),
         words.MISSING if missing(row["clock"]) else code(str(row["clock"])),
         words.ratio(row["energy_ratio"]),
     ]
-
-
-def _latency(row: Row) -> str:
-    if missing(row["latency_ratio"]):
-        return words.MISSING
-    spread = words.interval(row["latency_low"], row["latency_high"])
-    return f"{words.ratio(row['latency_ratio'])} ({spread})"
 
 
 def _made(meta: Meta) -> str:

@@ -11,11 +11,12 @@ from effattack.reporting import words
 from effattack.reporting.meta import Meta
 from effattack.reporting.verdict import KINDS, NOT_JUDGED, Row, Verdict, rows_of, same_cell, unit_of
 from effattack.reporting.words import missing
+from effattack.unmeasured import NOT_TIMED, NOTHING_SAVED, WIDEST
 
 OVER_CLEAN = f"/{words.NBSP}clean"
 OVER_DENSE = f"/{words.NBSP}dense"
 PER_IMAGE = "MACs per image, mean"
-NOT_TIMED = "not timed"
+TOO_WIDE = f"not measured: the interval is wider than a factor of {WIDEST:g}"
 NO_ENERGY = "no energy counter was read"
 ENERGY = "the reason stands in the meta data"
 NO_MAX = "the max MACs of this victim are not known: judge it by attacked / clean"
@@ -32,7 +33,7 @@ class Column(NamedTuple):
     write: Callable[[Row], str]
     by: str
     """The score that orders this column."""
-    reason: str = NO_VALUE
+    reason: str | Callable[[Row], str] = NO_VALUE
     css: str = ""
 
 
@@ -64,11 +65,23 @@ class Block(NamedTuple):
     lines: list[Line]
 
 
-def _percent(group: str, title: str, hint: str, key: str, *rest: str) -> Column:
+def _no_savings(row: Row) -> str:
+    return NO_MAX if missing(row["max_macs"]) else NOTHING_SAVED
+
+
+def _no_latency(row: Row) -> str:
+    return NOT_TIMED if missing(row["latency_low"]) else TOO_WIDE
+
+
+def _retained(row: Row) -> str:
+    return words.retained(row["savings_retained"])
+
+
+def _percent(group: str, title: str, hint: str, key: str, *rest: Any) -> Column:
     return Column(group, title, hint, lambda row: words.percent(row[key]), key, *rest)
 
 
-def _ratio(group: str, title: str, hint: str, key: str, *rest: str) -> Column:
+def _ratio(group: str, title: str, hint: str, key: str, *rest: Any) -> Column:
     return Column(group, title, hint, lambda row: words.ratio(row[key]), key, *rest)
 
 
@@ -96,9 +109,9 @@ def over_dense(row: Row) -> str:
 
 COLUMNS = (
     Column("Budget", "ε", "l-inf, or as named", words.budget, "eps"),
-    _percent("Score", "Savings retained", "", "savings_retained", NO_MAX, "key"),
-    Column("Score", "Interval", "95 %", _savings_interval, "savings_retained_low", NO_MAX),
-    _percent("Score", "Attack success", "", "attack_success", NO_MAX),
+    Column("Score", "Savings retained", "", _retained, "savings_retained", _no_savings, "key"),
+    Column("Score", "Interval", "95 %", _savings_interval, "savings_retained_low", _no_savings),
+    _percent("Score", "Attack success", "", "attack_success", _no_savings),
     _percent("Score", "Success, dense", "as papers divide", "attack_success_dense", NO_DENSE),
     _macs("Clean", "clean_macs"),
     _macs("Attacked", "macs"),
@@ -106,8 +119,10 @@ COLUMNS = (
     Column(PER_IMAGE, OVER_DENSE, "", over_dense, "macs", NO_DENSE),
     _percent("Prediction", "Accuracy", "against the label", "accuracy"),
     _percent("Prediction", "Agreement", "with the clean prediction", "agreement"),
-    _ratio("Latency", OVER_CLEAN, "median", "latency_ratio", NOT_TIMED),
+    _ratio("Latency", OVER_CLEAN, "median", "latency_ratio", _no_latency),
     Column("Latency", "Interval", "95 %", _interval, "latency_low", NOT_TIMED),
+    _ratio("Latency", "Of means", OVER_CLEAN, "latency_mean_ratio", NOT_TIMED),
+    _ratio("Latency", "p95", OVER_CLEAN, "latency_p95_ratio", NOT_TIMED),
     Column("Latency", "Clock", "", _clock, "clock", NOT_TIMED),
     _ratio("Energy", OVER_CLEAN, "", "energy_ratio", ENERGY),
     Column("Data", "Images", "seeds pooled", lambda row: f"{row['samples']:,}", "samples"),
@@ -136,10 +151,11 @@ def blocks(scores: pd.DataFrame, found: list[Verdict], meta: Meta) -> tuple[list
             cells = []
             for column in COLUMNS:
                 text = column.write(row)
-                reason = energy if column.reason == ENERGY else column.reason
+                reason = column.reason if isinstance(column.reason, str) else column.reason(row)
+                reason = energy if reason == ENERGY else reason
                 empty = text == words.MISSING
                 if empty:
-                    whole = column.reason in (NOT_TIMED, ENERGY)
+                    whole = column.group in ("Latency", "Energy")
                     reasons.setdefault(reason, []).append(column.group if whole else column.title)
                 value = "" if empty else row[column.by]
                 cells.append(Cell(text, reason if empty else "", column.css, value))

@@ -8,14 +8,13 @@ from typing import Any
 import pandas as pd
 
 from effattack.reporting.meta import Meta, checks, section, skipped
-from effattack.reporting.words import at, missing, percent
+from effattack.reporting.words import SLACK, at, missing, percent
+from effattack.unmeasured import UNKNOWN_MAX, no_savings
 
 Row = dict[str, Any]
 """One row of the scores, by column."""
 
 KINDS = ("compute", "accuracy", "control")
-SLACK = 1e-9
-"""Rounding that an attack success of 1 is allowed."""
 NOT_JUDGED = {"accuracy": "accuracy attack", "control": "control"}
 """Kinds of attack that never count for the verdict, and what to call them."""
 
@@ -103,7 +102,7 @@ def _verdict(name: str, rows: list[Row], meta: Meta) -> Verdict:
         reasons = {skip["reason"] for skip in skipped(meta) if skip["victim"] == name} - {""}
         note = "No compute attack ran" + (f": {'; '.join(sorted(reasons))}" if reasons else ".")
     elif missing(savings):
-        note = "Its max MACs are not known, so savings retained cannot be given."
+        note = _unsaid(worst)
     elif savings < -SLACK:
         note = "An error: attack success is above 1, so its max MACs are declared too low."
     return Verdict(
@@ -115,6 +114,14 @@ def _verdict(name: str, rows: list[Row], meta: Meta) -> Verdict:
         savings=float(savings),
         note=note,
     )
+
+
+def _unsaid(row: Row) -> str:
+    """Why there is no savings retained, as a sentence."""
+    why = no_savings(row)
+    if why == UNKNOWN_MAX:
+        why += ", so savings retained cannot be given"
+    return f"{why[0].upper()}{why[1:]}."
 
 
 def alarms(scores: pd.DataFrame, meta: Meta) -> list[str]:

@@ -8,9 +8,14 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from effattack.budgets import budget_text
+from effattack.unmeasured import NOT_TIMED, no_latency
 
 MISSING = "–"
+CHEAPER = "cheaper than clean"
+"""More than all savings retained."""
 NBSP = "\u00a0"
+SLACK = 1e-9
+"""Rounding that a share of 1 is allowed."""
 UNITS = ("", "k", "M", "G", "T", "P")
 
 
@@ -71,10 +76,18 @@ def percent(value: float, digits: int = 1) -> str:
     return MISSING if missing(value) else f"{decimal(100 * value, digits)}{NBSP}%"
 
 
+def retained(value: float, digits: int = 1) -> str:
+    """Savings retained: 0.164 -> "16.4 %"; above 100 % the attacked image cost less than clean."""
+    above = not missing(value) and value > 1 + SLACK
+    return CHEAPER if above else percent(value, digits)
+
+
 def span(low: float, high: float) -> str:
-    """(0.281, 0.379) -> "28 to 38 %"; nothing where there is no interval."""
+    """Of savings retained: (0.281, 0.379) -> "28 to 38 %"; nothing where there is no interval."""
     if missing(low) or missing(high):
         return ""
+    if high > 1 + SLACK:
+        return CHEAPER if low > 1 + SLACK else f"{percent(low, 0)} to {CHEAPER}"
     digits = 1 if low < high and round(100 * low) == round(100 * high) else 0
     return f"{decimal(100 * low, digits)} to {percent(high, digits)}"
 
@@ -86,9 +99,9 @@ def points(change: float) -> str:
 
 
 def headline_percent(value: float) -> str:
-    """Whole percents, but never a rounded 0 or 100."""
+    """Savings retained in whole percents, but never a rounded 0 or 100."""
     exact = value in (0.0, 1.0)
-    return percent(value, 0 if exact or 0.01 <= value <= 0.99 else 1)
+    return retained(value, 0 if exact or 0.01 <= value <= 0.99 else 1)
 
 
 def ratio(value: float) -> str:
@@ -99,6 +112,15 @@ def ratio(value: float) -> str:
 def interval(low: float, high: float) -> str:
     """(1.2, 1.4) -> "1.20 to 1.40"."""
     return MISSING if missing(low) or missing(high) else f"{decimal(low, 2)} to {decimal(high, 2)}"
+
+
+def latency(row: Mapping[str, Any]) -> str:
+    """The latency of a row of scores: "×1.21 (1.15 to 1.27)", or why it was not measured."""
+    if missing(row["latency_ratio"]):
+        why = no_latency(row)
+        return MISSING if why == NOT_TIMED else f"not measured: {why}"
+    spread = interval(row["latency_low"], row["latency_high"])
+    return f"{ratio(row['latency_ratio'])} ({'too few images' if spread == MISSING else spread})"
 
 
 def scale_of(value: float) -> tuple[float, str]:

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 
 from effattack.errors import UsageError
-from effattack.measure import statistics
-from effattack.measure.statistics import Interval, median_ratio, proportion, ratio_of_sums
+from effattack.measure.statistics import Interval, median_ratio, proportion
 
 seconds = st.floats(1e-6, 1e3)
 pairs = st.lists(st.tuples(seconds, seconds), min_size=6, max_size=30).map(np.array)
@@ -101,53 +100,10 @@ def test_arms_that_cannot_be_compared_are_refused(attacked: list, clean: list) -
 
 @pytest.mark.parametrize("confidence", [1.0, 0.0, nan])
 def test_a_confidence_out_of_range_is_refused(confidence: float) -> None:
-    for interval in (median_ratio, ratio_of_sums):
-        with pytest.raises(UsageError):
-            interval([1.0], [1.0], confidence=confidence)
+    with pytest.raises(UsageError):
+        median_ratio([1.0], [1.0], confidence=confidence)
     with pytest.raises(UsageError):
         proportion(1, 2, confidence=confidence)
-
-
-@given(st.integers(6, 60), st.data())
-def test_a_bootstrapped_share_has_the_binomial_quantiles(n: int, data: st.DataObject) -> None:
-    """The bootstrap of a mean of k ones among n is Binomial(n, k / n) / n."""
-    k = data.draw(st.integers(0, n))
-    value, low, high = ratio_of_sums(np.arange(n) < k, np.ones(n))
-    assert value == pytest.approx(k / n)
-    assert binom.cdf(round(low * n) - 1, n, k / n) < 0.05
-    assert binom.cdf(round(low * n), n, k / n) > 0.01
-    assert binom.sf(round(high * n), n, k / n) < 0.05
-    assert binom.sf(round(high * n) - 1, n, k / n) > 0.01
-
-
-def test_a_ratio_of_sums_agrees_with_the_delta_method() -> None:
-    rng = np.random.default_rng(0)
-    possible = rng.uniform(1, 3, 2000)
-    gained = possible * rng.normal(0.4, 0.2, 2000)
-    value, low, high = ratio_of_sums(gained, possible)
-    half = 1.96 * (gained - value * possible).std() / possible.mean() / np.sqrt(2000)
-    assert (low, high) == pytest.approx((value - half, value + half), abs=0.2 * half)
-
-
-def test_a_ratio_of_sums_of_one_share_has_no_width() -> None:
-    possible = np.linspace(1, 2, 10)
-    assert ratio_of_sums(0.3 * possible, possible) == pytest.approx((0.3,) * 3)
-
-
-def test_a_ratio_of_sums_without_evidence_is_nan() -> None:
-    assert all_nan(ratio_of_sums([], []))
-    assert all_nan(ratio_of_sums([0.0], [0.0]))
-    value, low, high = ratio_of_sums([1.0] * 5, [2.0] * 5)
-    assert value == 0.5
-    assert isnan(low)
-    assert isnan(high)
-
-
-def test_memory_does_not_grow_with_the_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    gained, possible = np.random.default_rng(0).uniform(size=(2, 50))
-    whole = ratio_of_sums(gained, possible)
-    monkeypatch.setattr(statistics, "AT_ONCE", 500)
-    assert ratio_of_sums(gained, possible) == pytest.approx(whole)
 
 
 def test_shares_of_seeds_lie_between_the_counts() -> None:
@@ -181,12 +137,3 @@ def test_proportion_of_no_samples_is_nan() -> None:
 def test_impossible_counts_are_refused(successes: int, n: int) -> None:
     with pytest.raises(UsageError):
         proportion(successes, n)
-
-
-def test_ratio_of_sums_covers_as_it_says() -> None:
-    rng = np.random.default_rng(0)
-    below = rng.uniform(1, 3, (400, 60))
-    above = 0.4 * below + rng.normal(0, 0.3, below.shape)
-    found = [ratio_of_sums(a, b) for a, b in zip(above, below, strict=True)]
-    hits = np.mean([not one.excludes(0.4) for one in found])
-    assert 0.92 < hits < 0.98
