@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shlex
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -25,6 +25,7 @@ from effattack._pytest_session import (
     in_words,
     score,
     users_code,
+    victim_of,
 )
 from effattack._pytest_summary import lines
 from effattack.errors import UsageError
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
     from effattack.victim import Victim
 
 UNTIMED = "effattack_untimed"
+TOLD_ONCE = ("effattack_victim", "effattack_data", "effattack_evaluation")
+"""Fixtures whose failure is that of every test that needs them."""
 NONE = pytest.param("none", marks=pytest.mark.skip("none registered: give --effattack-victim"))
 
 
@@ -79,6 +82,29 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> None:
     item.config.stash[SESSION].item = item
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(
+    fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
+) -> Generator[None, object, object]:
+    """Remember a fixture that failed, so that it is told by one test, not by each that needs it."""
+    try:
+        return (yield)
+    except (Exception, pytest.fail.Exception):
+        session = request.config.stash[SESSION]
+        if fixturedef.argname in TOLD_ONCE and session.item is not None:
+            key = fixturedef.argname, victim_of(session.item)
+            session.broken.setdefault(key, session.item.name)
+        raise
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    session, needed = item.config.stash[SESSION], getattr(item, "fixturenames", ())
+    for name in TOLD_ONCE:
+        if name in needed and (test := session.broken.get((name, victim_of(item)))):
+            pytest.skip(f"{name} could not be made: {test} says why")
 
 
 @pytest.fixture(scope="session")
@@ -146,12 +172,18 @@ def effattack_evaluation(
     effattack_data: tuple[Tensor, Tensor],
     pytestconfig: pytest.Config,
 ) -> Evaluation:
-    """The victim under the attacks of the options, evaluated once for all tests; not judged."""
+    """The victim under the attacks of the options, evaluated once for all tests.
+
+    Not held to limits; but where nothing was measured on it, what needs it fails.
+    """
+    __tracebackhide__ = True
     session, victim = pytestconfig.stash[SESSION], effattack_victim
     settings = session.settings
     with users_code(session, settings.fit_data):
         fit = fit_data(settings, victim, settings.attacks)
-        return score(session, victim, *effattack_data, fit=fit)
+        found = score(session, victim, *effattack_data, fit=fit)
+    hold_limits(session, found, [])
+    return found
 
 
 @pytest.hookimpl(optionalhook=True)

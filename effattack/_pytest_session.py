@@ -40,6 +40,8 @@ class Session:
     """Name of this xdist worker; empty in any other process."""
     item: pytest.Item | None = None
     """The test that runs now."""
+    broken: dict[tuple[str, str], str] = field(default_factory=dict)
+    """Fixture and victim that failed -> the test that tells why; the others that need it skip."""
     evaluations: list[Evaluation] = field(default_factory=list)
     untimed: bool = False
     """Whether a latency was asked for, here or in a worker, that xdist forbids."""
@@ -64,6 +66,12 @@ class Session:
 
 
 SESSION = pytest.StashKey[Session]()
+
+
+def victim_of(item: pytest.Item | None) -> str:
+    """What a test's victim is called in the options or its marker; empty where it has none."""
+    callspec = getattr(item, "callspec", None)
+    return str(callspec.params.get("effattack_victim_name", "")) if callspec else ""
 
 
 def score(

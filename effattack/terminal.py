@@ -12,8 +12,11 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.table import Table
 from rich.text import Text
 
-from effattack.budgets import budget_text
+from effattack.budgets import at_budget, budget_text
+from effattack.caveats import caveats
+from effattack.limits import unmeasured_because
 from effattack.reporting import words
+from effattack.union import UNION
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -84,9 +87,13 @@ class Bar(Log):
 
 
 def print_scores(evaluation: Evaluation, console: Console) -> None:
-    """A score table per victim, what was skipped, and the self-checks that failed."""
-    for victim, rows in evaluation.scores().groupby("victim", sort=False):
-        console.print(_table(str(victim), rows), end="\n\n")
+    """A score table per victim and its verdict, what was skipped, and the checks that failed."""
+    table = evaluation.scores()
+    for victim, rows in table.groupby("victim", sort=False):
+        console.print(_table(str(victim), rows))
+        for line in _verdict(rows, evaluation.meta):
+            console.print(line, **PLAIN)
+        console.print()
     for skipped in evaluation.meta.get("skipped", []):
         console.print(f"skipped {skipped['attack']}: {skipped['reason']}", style="dim", **PLAIN)
     for note in evaluation.meta.get("notes", []):
@@ -119,6 +126,22 @@ def _table(victim: str, rows: pd.DataFrame) -> Table:
             _latency(row),
         )
     return table
+
+
+def _verdict(rows: pd.DataFrame, meta: dict[str, Any]) -> Iterator[str]:
+    """What the unions say, each with its interval, and what a reader must know beside them."""
+    unmeasured = unmeasured_because(rows)
+    if unmeasured or rows.constant.all():
+        yield f"could not be measured: {unmeasured}" if unmeasured else "constant: nothing to take back"
+        return
+    for row in rows[rows.kind == UNION].itertuples():
+        said = f"{words.ratio(row.macs_ratio)} MACs"
+        if not words.missing(row.savings_retained):
+            span = words.span(row.savings_retained_low, row.savings_retained_high)
+            said = f"{words.percent(row.savings_retained)} retained" + f" ({span})" * bool(span)
+        found = row.found_by or "nothing cost more than the clean image"
+        yield f"verdict at {at_budget(row.threat, row.eps)}: {said}; {found}"
+    yield from (f"but: {told}" for told in caveats(rows, meta))
 
 
 def _latency(row: Any) -> str:

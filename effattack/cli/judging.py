@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 
 def arguments(run: argparse.ArgumentParser) -> None:
-    what = run.add_argument_group("what makes it fail")
+    what = run.add_argument_group(
+        "what makes it fail",
+        "limits judge the union: per image, the worst of every row inside the budget",
+    )
     what.add_argument("--fail-below", action="append", default=[], metavar="SCORE=VALUE")
     what.add_argument("--fail-above", action="append", default=[], metavar="SCORE=VALUE")
     what.add_argument("--save", metavar="NAME", help="save the scores as a baseline of that name")
@@ -62,7 +65,8 @@ class Judge:
 
         if self.save:
             console.print(f"baseline: {Baseline.of(evaluation).save(self.save)}", **PLAIN)
-        verdicts = judge(evaluation.scores(), evaluation.kinds, self.limits)
+        skipped = evaluation.meta.get("skipped", [])
+        verdicts = judge(evaluation.scores(), self.limits, skipped)
         found = Comparison([], [])
         if self.baseline:
             found = compare(evaluation, self.baseline, options.compare)
