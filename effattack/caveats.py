@@ -68,7 +68,7 @@ def _search(rows: pd.DataFrame, union: pd.Series, meta: Mapping[str, Any]) -> It
     elif compute.attack.str.match(r"(QueryAttack|LatencyQuery)\b").all():
         told = [int(n[1]) for text in meta.get("attacks") or () if (n := QUERIES.search(text))]
         most = f", at most {max(told):,} an image" if told else ""
-        reach, ceiling = rows.reachable.max(), rows.max_macs.max()
+        reach, ceiling = rows.reachable.max(), union.max_macs
         if not reach >= NEAR * ceiling:
             known = "its max is unknown"
             if ceiling == ceiling:

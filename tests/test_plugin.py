@@ -93,8 +93,9 @@ def test_a_victim_fixture_of_the_users_own(run: Run, pytester: pytest.Pytester) 
 
 def test_a_universal_attack_learns_from_images_that_are_not_scored(run: Run) -> None:
     universal = "--effattack-attack=UniversalSlowdown(epochs=1)"
-    options = (*SUITES, BUILD, DATA, universal, "-k", "trusted")
-    rest = run(*options, "--effattack-samples=5", "--effattack-fail-below=savings_retained=-1")
+    limit = "--effattack-fail-below=savings_retained=-1"
+    options = (*SUITES, BUILD, DATA, universal, limit, "-k", "limit")
+    rest = run(*options, "--effattack-samples=5")
     rest.assert_outcomes(passed=1, deselected=7)
     assert "UniversalSlowdown(epochs=1) at 8/255" in section(rest)
     others = run(*options, "--effattack-fit-data=models:others")
@@ -339,11 +340,11 @@ def test_under_xdist_the_controller_says_it_all(run: Run, pytester: pytest.Pytes
     limits = [f"--effattack-fail-{limit}" for limit in ("below=savings_retained=0.6", TIMED)]
     options = (*QUICK, "-n2", "-rs", "-k", "limit or trusted", "--effattack-out=kept", *limits)
     result = pytester.runpytest_subprocess(*SUITES, BUILD, DATA, *options, "--effattack-save=v1")
-    result.assert_outcomes(passed=1, failed=1, skipped=1, warnings=1)
-    result.stdout.fnmatch_lines(
+    result.assert_outcomes(passed=1, failed=2, warnings=1)
+    result.stdout.fnmatch_lines_random(
         [
+            "could not measure latency_ratio: xdist workers disturb each other: use -n 0 *",
             "*effattack measured no latency: xdist workers disturb each other: use -n 0*",
-            "SKIPPED*xdist workers disturb each other: use -n 0 to judge latency and energy",
         ],
     )
     assert re.search(
