@@ -33,7 +33,8 @@ def hold_limits(session: Session, evaluation: Evaluation, limits: Sequence[Limit
     untimed = [limit.score for limit in limits if limit not in judged]
     session.untimed |= bool(untimed)
     scores = evaluation.scores()
-    unknown = f"could not measure {', '.join(untimed or [l.score for l in limits] or ['savings'])}"
+    asked = untimed or [limit.score for limit in limits] or ["savings"]
+    unknown = f"could not measure {', '.join(asked)}"
     with in_words():
         try:
             verdicts = judge(scores, judged, evaluation.meta.get("skipped", []))

@@ -1,4 +1,4 @@
-"""What is said beside a score: why an attacker, or an input, may take more than the verdict says."""
+"""What is said beside a score: why an attacker may take more than the verdict says."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ class Evaluation:
     meta: dict[str, Any] = field(default_factory=dict)
 
     def scores(self) -> pd.DataFrame:
-        """One row per victim, attack, threat and eps, then the unions; columns of ``scores.csv``."""
+        """One row per victim, attack, threat and eps, then the unions, as in ``scores.csv``."""
         return score_table(self.samples)
 
     @property

@@ -131,7 +131,8 @@ def run_attack(held: Held, spec: CellSpec, watch: Watch) -> pd.DataFrame:
             f"{spec.victim}: the logits of image {spec.first + broken[0]} under "
             f"{spec.attack} are NaN or infinite: check the weights and the normalisation"
         )
-    change, channels = (adversarial - images).flatten(1), images.shape[1]
+    change = (adversarial - images).flatten(1)
+    changed = (change.abs() > 0.5 / LEVELS).view(len(images), images.shape[1], -1)
     levels = (adversarial * LEVELS).round().to(torch.uint8).cpu().numpy()
     samples = np.arange(spec.first, spec.last)
     return pd.DataFrame(
@@ -145,7 +146,7 @@ def run_attack(held: Held, spec: CellSpec, watch: Watch) -> pd.DataFrame:
             "linf": change.abs().amax(1).cpu(),
             "l2": change.norm(dim=1).cpu(),
             "l1": change.abs().sum(1).cpu(),
-            "pixels": (change.abs() > 0.5 / LEVELS).unflatten(1, (channels, -1)).any(1).sum(1).cpu(),
+            "pixels": changed.any(1).sum(1).cpu(),
             "opened": [opened(image) for image in found.decisions],
             "decisions": [
                 to_text(image) if sample < SHOWN else None

@@ -1,9 +1,10 @@
 """Limits on scores: what makes a run, or a test, fail.
 
 A limit judges the union: per image, the worst of every row inside the budget, whoever found it
-(:mod:`effattack.union`). Of several budgets, the worst. Only what the clock and the meter read has no
-union: there a limit judges the worst compute attack inside the budget. Rows outside, such as
-near-uniform images, never count. What could not be measured is an error, not a pass, limits or none.
+(:mod:`effattack.union`). Of several budgets, the worst. Only what the clock and the meter read has
+no union: there a limit judges the worst compute attack inside the budget. Rows outside, such as
+near-uniform images, never count. What could not be measured is an error, not a pass, with limits
+or without.
 """
 
 from __future__ import annotations
@@ -150,7 +151,7 @@ def unmeasured_because(rows: pd.DataFrame, skipped: Sequence[str] = ()) -> str:
         outside = rows[rows.kind.isin(ATTACKS)].attack.unique()
         told = [f"{attack} keeps to no asked budget" for attack in outside] + [*skipped]
         why = f" ({'; '.join(dict.fromkeys(told))})" if told else ""
-        return f"no attack ran on it inside a budget{why}: name one that applies, such as QueryAttack"
+        return f"no attack ran on it inside a budget{why}: name one that applies, as QueryAttack"
     return ""
 
 

@@ -139,8 +139,8 @@ def _dearest(cells: Iterable[Costs]) -> Costs | None:
 def _against_controls(victim: str, cells: Sequence[Costs]) -> Iterator[Check]:
     """Every control, whatever its budget, beside the attack that got furthest inside one."""
     worst = _dearest(cell for cell in cells if cell.inside and cell.kind in ATTACKS)
-    for control in cells if worst else ():
-        if control.kind == "control":
+    for control in cells:
+        if worst is not None and control.kind == "control":
             passed, said = _beats(control, worst)
             where = "" if control.inside else ", though outside the budget"
             why = f": weak attacks, or gates that mask their gradients{where}"

@@ -130,9 +130,11 @@ def _table(victim: str, rows: pd.DataFrame) -> Table:
 
 def _verdict(rows: pd.DataFrame, meta: dict[str, Any]) -> Iterator[str]:
     """What the unions say, each with its interval, and what a reader must know beside them."""
-    unmeasured = unmeasured_because(rows)
-    if unmeasured or rows.constant.all():
-        yield f"could not be measured: {unmeasured}" if unmeasured else "constant: nothing to take back"
+    if unmeasured := unmeasured_because(rows):
+        yield f"could not be measured: {unmeasured}"
+        return
+    if rows.constant.all():
+        yield "constant: its MACs cannot depend on the input, so there is nothing to take back"
         return
     for row in rows[rows.kind == UNION].itertuples():
         said = f"{words.ratio(row.macs_ratio)} MACs"

@@ -203,7 +203,10 @@ def test_a_score_that_is_nan_is_no_pass() -> None:
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        (samples("noise", [20.0], [60.0]), "toy: no attack ran on it inside a budget: name one"),
+        (
+            samples("noise", [20.0], [60.0]),
+            "toy: no attack ran on it inside a budget: name one that applies, as Q",
+        ),
         (
             samples("PGD", [20.0], [60.0], threat="l2", eps=9.0),
             r"inside a budget \(PGD keeps to no asked budget; it has no gates\)",

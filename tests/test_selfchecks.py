@@ -69,14 +69,15 @@ def test_an_attack_that_makes_images_cheaper_is_told() -> None:
         (30.0, 30.0, True),  # both moved, none more than the other
         (20.0, 20.0, None),  # neither moved: nothing is shown
         (31.0, 30.0, False),
-        ([90.0] + CLEAN[1:], 20.0, True),  # one image of forty is chance
+        ([90.0, *CLEAN[1:]], 20.0, True),  # one image of forty is chance
         ([90.0, 20.0] * 20, 20.0, False),
     ],
 )
 def test_an_attack_is_held_against_noise_image_by_image(
     noise: list[float] | float, attack: float, expected: bool | None
 ) -> None:
-    found = checks(rows("noise", noise), rows("Slowdown", attack))["Slowdown is stronger than noise"]
+    frames = rows("noise", noise), rows("Slowdown", attack)
+    found = checks(*frames)["Slowdown is stronger than noise"]
     assert found.passed is expected
     assert ("neither moved a MAC" in found.message) == (expected is None)
     assert "Slowdown at eps 8/255" in found.message
@@ -97,7 +98,5 @@ def test_a_name_that_is_no_call_stops_no_check() -> None:
 def test_constant_victims_and_unknown_maxima_raise_nothing() -> None:
     still = [f.assign(constant=True) for f in (rows("noise", 20.0), rows("Slowdown", 20.0))]
     assert checks(*still) == {}
-    sizes = [
-        rows("Slowdown", 30.0 - k, eps=(8 + k) / 255, max_macs=float("nan")) for k in range(2)
-    ]
+    sizes = [rows("Slowdown", 30.0 - k, eps=(8 + k) / 255, max_macs=float("nan")) for k in range(2)]
     assert "Slowdown grows with the budget" not in checks(*sizes)

@@ -90,7 +90,9 @@ def test_a_score_that_is_nan_fails(run: Run) -> None:
     limit = "--effattack-fail-below=savings_retained=0.6"
     result = run(*OTHERS, DATA, "--effattack-victim=models:opaque", limit)
     result.assert_outcomes(passed=1, skipped=3, errors=1)
-    result.stdout.fnmatch_lines(["could not measure opaque: no attack ran * such as QueryAttack"])
+    result.stdout.fnmatch_lines(
+        ["could not measure opaque: no attack ran * applies, as QueryAttack"]
+    )
     assert re.search("unknown .*could not measure savings", section(result))
     query = "--effattack-attack=QueryAttack(queries=9)"
     result = run(*OTHERS[:2], query, DATA, "--effattack-victim=models:opaque", limit)

@@ -54,7 +54,7 @@ def test_an_answer_is_right_only_where_it_is_under_every_row() -> None:
 
 
 def test_the_worst_seed_counts() -> None:
-    seeds = [rows("Slowdown", [20.0 + 10 * s] + CLEAN[1:], seed=s) for s in range(3)]
+    seeds = [rows("Slowdown", [20.0 + 10 * s, *CLEAN[1:]], seed=s) for s in range(3)]
     assert union(*seeds).macs == pytest.approx((40 + 60) / 4)
 
 

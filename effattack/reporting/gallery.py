@@ -56,7 +56,7 @@ class Gallery(NamedTuple):
 
 
 def gallery(samples: pd.DataFrame, scores: pd.DataFrame, verdict: Verdict, meta: Meta) -> Gallery:
-    """Examples under the attack that got furthest; of a constant victim, that changed most answers."""
+    """Examples under the attack that got furthest; of a constant victim, in changing answers."""
     own = samples[samples["victim"].map(str) == verdict.victim]
     row = verdict.attack if verdict.worst else _instead(scores, verdict)
     about = section(meta, "victims").get(verdict.victim) or {}

@@ -87,8 +87,8 @@ def summary(scores: pd.DataFrame, meta: Meta) -> str:
         "Savings retained = 1 − attack success = 1 − (attacked − clean) / (max − clean), with its "
         "95 % interval over images. "
         "Accuracy is against the label, agreement with the same model's clean prediction. "
-        "The verdict is the union: image by image, the worst of every row inside the budget, whoever "
-        "found it; rows outside never count."
+        "The verdict is the union: image by image, the worst of every row inside the budget, "
+        "whoever found it; rows outside never count."
     )
     if len(scores):
         lines = sorted(rows_of(scores), key=lambda row: KINDS.index(row["kind"]))

@@ -76,7 +76,7 @@ class Verdict:
     note: str = ""
     """Why there is no savings retained, or why there is nothing to take back."""
     attack: Row | None = None
-    """The attack that got furthest inside a budget: whose images and timings stand for the worst."""
+    """The attack that got furthest inside a budget: its images and timings stand for the worst."""
     caveats: tuple[str, ...] = ()
     """What else a reader must know of the score."""
 
