@@ -62,6 +62,7 @@ def pytest_configure(config: pytest.Config) -> None:
         worker=getattr(config, "workerinput", {}).get("workerid", ""),
     )
     prepare(config.stash[SESSION])
+    config.pluginmanager.register(_Told(config.stash[SESSION]))
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -192,10 +193,25 @@ def pytest_testnodedown(node: Any) -> None:
     node.config.stash[SESSION].untimed |= getattr(node, "workeroutput", {}).get(UNTIMED, False)
 
 
+class _Told:
+    """Hears of every test, also of those of xdist's workers."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self.session.note(report)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     ours = session.config.stash[SESSION]
     finish(ours)
+    ours.written += [
+        (f"{victim} was not scored: no suite of its family ran; run effattack.suites", True)
+        for victim, left in ours.left.items()
+        if left and not ours.worker
+    ]
     if ours.worker:
         session.config.workeroutput[UNTIMED] = ours.untimed  # type: ignore[attr-defined]
     elif ours.untimed:

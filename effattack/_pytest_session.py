@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from effattack._pytest_options import Settings
-from effattack._pytest_summary import PREFIX, TROUBLE, by_victim, damage, worst
+from effattack._pytest_summary import LEFT, PREFIX, TROUBLE, by_victim, damage, worst
 from effattack.errors import EffattackError, FactoryError
 
 if TYPE_CHECKING:
@@ -43,6 +43,8 @@ class Session:
     broken: dict[tuple[str, str], str] = field(default_factory=dict)
     """Fixture and victim that failed -> the test that tells why; the others that need it skip."""
     evaluations: list[Evaluation] = field(default_factory=list)
+    left: dict[str, bool] = field(default_factory=dict)
+    """Victims that tests were about -> whether all of these tests left them to another suite."""
     untimed: bool = False
     """Whether a latency was asked for, here or in a worker, that xdist forbids."""
     written: list[tuple[str, bool]] = field(default_factory=list)
@@ -56,6 +58,12 @@ class Session:
             if damage(facts) > damage(told):
                 for key, value in facts.items():
                     self.tell(victim, key, value)
+
+    def note(self, report: pytest.TestReport) -> None:
+        """Whether a test, of this process or a worker, was about a victim or left it to others."""
+        for victim, facts in by_victim(report.user_properties).items():
+            if facts.keys() & {LEFT, "verdict", "macs"}:
+                self.left[victim] = self.left.get(victim, True) and LEFT in facts
 
     def tell(self, victim: str, key: str, value: object) -> None:
         """Attach a fact about a victim to the current test."""

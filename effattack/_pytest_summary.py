@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 PREFIX = "effattack."
 TROUBLE = "trouble"
 """The fact that something could not be used: said once, however many tests need it."""
+LEFT = "left"
+"""The fact that a suite left a victim to another suite; red where no other one took it."""
 SEVERITY = ("scored, not judged", "passed", "could not measure", "failed")
 """How verdicts begin; the last of those that apply counts."""
 HEADER = (

@@ -326,6 +326,33 @@ def test_an_attack_that_cannot_apply_says_why_and_names_those_that_can(
     )
 
 
+@pytest.mark.parametrize(
+    ("scored", "message"),
+    [
+        ("vacuous(), *models.data(), ['Slowdown']", "nothing was saved on the clean inputs, *"),
+        ("build(), *models.data(), ['noise']", "no attack ran on it inside a budget: name one *"),
+    ],
+)
+def test_a_test_that_measured_nothing_is_red_without_any_limit(
+    run: Run, pytester: pytest.Pytester, scored: str, message: str
+) -> None:
+    pytester.makepyfile(
+        f"""
+        import models
+
+        def test_it(effattack_evaluate):
+            effattack_evaluate(models.{scored}, timed=0)
+
+        def test_none_of_it(effattack_evaluate):
+            effattack_evaluate(models.Plain(), *models.data(), ['noise'], timed=0)
+        """
+    )
+    result = run("-q")
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines([f"could not measure toy: {message}"])
+    assert re.search("could not measure savings", section(result))
+
+
 @pytest.fixture
 def in_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a project needs for its workers to find the toys."""

@@ -157,6 +157,12 @@ def test_a_victim_of_another_family_is_left_to_its_own_suite(run: Run) -> None:
     result = run("--pyargs", "effattack.suites.test_early_exit", BUILD, DATA, "-rs")
     result.assert_outcomes(skipped=8)
     result.stdout.fnmatch_lines(["SKIPPED*toy is of the family 'cascade', which has a suite*"])
+    assert result.ret == pytest.ExitCode.TESTS_FAILED, "green would say that it was measured"
+    assert "toy was not scored: no suite of its family ran" in section(result)
+    two = ("effattack.suites.test_early_exit", "effattack.suites.test_cascades")
+    result = run("--pyargs", *two, BUILD, DATA, "-k", "trusted")
+    result.assert_outcomes(passed=1, skipped=1, deselected=14)
+    assert result.ret == pytest.ExitCode.OK
 
 
 def test_every_victim_that_brings_its_data_has_one_suite() -> None:
