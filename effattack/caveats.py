@@ -13,7 +13,7 @@ from effattack.budgets import at_budget
 FAR = 2
 """A declared max beyond so many times what any input reached is said."""
 NEAR = 0.9
-"""A search by queries alone that came so near to the max found most of what there is."""
+"""What took back so much of the savings leaves little to be found."""
 QUERIES = re.compile(r"(?:QueryAttack|LatencyQuery)\b.*?\bqueries=(\d+)")
 
 
@@ -68,9 +68,8 @@ def _search(rows: pd.DataFrame, union: pd.Series, meta: Mapping[str, Any]) -> It
     elif compute.attack.str.match(r"(QueryAttack|LatencyQuery)\b").all():
         told = [int(n[1]) for text in meta.get("attacks") or () if (n := QUERIES.search(text))]
         most = f", at most {max(told):,} an image" if told else ""
-        reach, ceiling = rows.reachable.max(), union.max_macs
-        if not reach >= NEAR * ceiling:
+        if not union.attack_success >= NEAR:
             known = "its max is unknown"
-            if ceiling == ceiling:
-                known = f"the dearest image cost {reach / ceiling:.0%} of its max"
+            if union.attack_success == union.attack_success:
+                known = f"all that was found took back {union.attack_success:.0%} of the savings"
             yield f"only queries looked for dear inputs{most}, and {known}: more may exist"

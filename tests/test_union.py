@@ -166,8 +166,8 @@ FAR = {"threat": "box", "eps": 1.0, "linf": 1.0}
         ([rows("noise", CLEAN), rows("PGD", [60.0] * 4)], "no compute attack ran"),
         (
             [rows("QueryAttack", [60.0] * 4)],
-            "only queries looked for dear inputs, at most 50 an image, and the dearest image cost "
-            "60% of its max: more may exist",
+            "only queries looked for dear inputs, at most 50 an image, and all that was found took "
+            "back 50% of the savings: more may exist",
         ),
         ([rows("QueryAttack", [60.0] * 4, max_macs=np.nan)], "its max is unknown"),
         ([rows("Slowdown", [60.0] * 4), rows("uniform", [60.0] * 4, **FAR)], ""),
