@@ -74,7 +74,8 @@ def minutes_left(plan: Plan, victim: Victim, store: Store) -> float:
 def table(scores: pd.DataFrame, victim: Victim) -> pd.DataFrame:
     """Rows: attacks; columns: budgets; cells: attack success (agreement)."""
     rows = []
-    for attack, own in scores[scores.attack != "clean"].groupby("attack", sort=False):
+    attacked = scores[~scores.attack.isin(["clean", "union"])]
+    for attack, own in attacked.groupby("attack", sort=False):
         row = {"attack": attack, "gradients": build(str(attack), victim).gradients}
         for score in own.sort_values("eps").itertuples():
             of_its_own = score.threat != "linf"

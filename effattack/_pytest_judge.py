@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from effattack._pytest_session import Session, in_words
+from effattack.errors import MeasurementError
 from effattack.limits import TIMED, Limit
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from effattack.changes import Change, Comparison
     from effattack.evaluation import Evaluation
 
@@ -19,25 +22,39 @@ NO_TIMING = "xdist workers disturb each other: use -n 0 to judge latency and ene
 
 
 def hold_limits(session: Session, evaluation: Evaluation, limits: Sequence[Limit]) -> None:
-    """Fail the test where a limit is crossed; skip what cannot be judged in an xdist worker."""
+    """Fail the test where a limit is crossed, or nothing was measured that could be judged.
+
+    Latency and energy cannot be judged in an xdist worker: a limit on them fails there too.
+    """
     __tracebackhide__ = True
     from effattack.limits import judge
 
     judged = [limit for limit in limits if not (session.worker and limit.score in TIMED)]
-    session.untimed |= judged != [*limits]
+    untimed = [limit.score for limit in limits if limit not in judged]
+    session.untimed |= bool(untimed)
     scores = evaluation.scores()
-    if judged:
-        asked = ", ".join(limit.score for limit in judged)
-        for victim in scores.victim.unique():
-            session.tell(victim, "verdict", f"could not measure {asked}")
-        with in_words():
-            verdicts = judge(scores, evaluation.kinds, judged)
-        for verdict in sorted(verdicts, key=lambda v: not v.passed):
-            session.tell(verdict.victim, "verdict", verdict.short)
-        if crossed := [verdict.message for verdict in verdicts if not verdict.passed]:
-            pytest.fail("\n".join(crossed), pytrace=False)
-    if len(judged) < len(limits):
-        pytest.skip(NO_TIMING)
+    asked = untimed or [limit.score for limit in limits] or ["savings"]
+    unknown = f"could not measure {', '.join(asked)}"
+    with in_words():
+        try:
+            verdicts = judge(scores, judged, evaluation.meta.get("skipped", []))
+        except MeasurementError:
+            _tell_all(session, scores, unknown)
+            raise
+    if untimed:
+        _tell_all(session, scores, unknown)
+    bad = [verdict for verdict in verdicts if not verdict.passed]
+    for verdict in bad or (() if untimed else verdicts):
+        session.tell(verdict.victim, "verdict", verdict.short)
+    told = [verdict.message for verdict in bad]
+    told += [f"could not measure {score}: {NO_TIMING}" for score in untimed]
+    if told:
+        pytest.fail("\n".join(told), pytrace=False)
+
+
+def _tell_all(session: Session, scores: pd.DataFrame, verdict: str) -> None:
+    for victim in scores.victim.unique():
+        session.tell(victim, "verdict", verdict)
 
 
 def compared(session: Session, evaluation: Evaluation, path: Path) -> Comparison:

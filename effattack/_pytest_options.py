@@ -60,13 +60,13 @@ OPTIONS = (
     Option(
         "fail-below",
         "SCORE=VALUE",
-        "limit on the worst compute attack, on a score where less is worse; repeatable",
+        "limit on the worst inside the budget, on a score where less is worse; repeatable",
         repeatable=True,
     ),
     Option(
         "fail-above",
         "SCORE=VALUE",
-        "limit on the worst compute attack, on a score where more is worse; repeatable",
+        "limit on the worst inside the budget, on a score where more is worse; repeatable",
         repeatable=True,
     ),
     Option("save", "NAME", "save what was scored as a baseline of that name"),

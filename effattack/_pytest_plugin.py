@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shlex
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -25,6 +25,7 @@ from effattack._pytest_session import (
     in_words,
     score,
     users_code,
+    victim_of,
 )
 from effattack._pytest_summary import lines
 from effattack.errors import UsageError
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
     from effattack.victim import Victim
 
 UNTIMED = "effattack_untimed"
+TOLD_ONCE = ("effattack_victim", "effattack_data", "effattack_evaluation")
+"""Fixtures whose failure is that of every test that needs them."""
 NONE = pytest.param("none", marks=pytest.mark.skip("none registered: give --effattack-victim"))
 
 
@@ -59,6 +62,7 @@ def pytest_configure(config: pytest.Config) -> None:
         worker=getattr(config, "workerinput", {}).get("workerid", ""),
     )
     prepare(config.stash[SESSION])
+    config.pluginmanager.register(_Told(config.stash[SESSION]))
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -79,6 +83,29 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> None:
     item.config.stash[SESSION].item = item
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(
+    fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
+) -> Generator[None, object, object]:
+    """Remember a fixture that failed, so that it is told by one test, not by each that needs it."""
+    try:
+        return (yield)
+    except (Exception, pytest.fail.Exception):
+        session = request.config.stash[SESSION]
+        if fixturedef.argname in TOLD_ONCE and session.item is not None:
+            key = fixturedef.argname, victim_of(session.item)
+            session.broken.setdefault(key, session.item.name)
+        raise
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    session, needed = item.config.stash[SESSION], getattr(item, "fixturenames", ())
+    for name in TOLD_ONCE:
+        if name in needed and (test := session.broken.get((name, victim_of(item)))):
+            pytest.skip(f"{name} could not be made: {test} says why")
 
 
 @pytest.fixture(scope="session")
@@ -150,12 +177,18 @@ def effattack_evaluation(
     effattack_data: tuple[Tensor, Tensor],
     pytestconfig: pytest.Config,
 ) -> Evaluation:
-    """The victim under the attacks of the options, evaluated once for all tests; not judged."""
+    """The victim under the attacks of the options, evaluated once for all tests.
+
+    Not held to limits; but where nothing was measured on it, what needs it fails.
+    """
+    __tracebackhide__ = True
     session, victim = pytestconfig.stash[SESSION], effattack_victim
     settings = session.settings
     with users_code(session, settings.fit_data):
         fit = fit_data(settings, victim, settings.attacks)
-        return score(session, victim, *effattack_data, fit=fit)
+        found = score(session, victim, *effattack_data, fit=fit)
+    hold_limits(session, found, [])
+    return found
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -164,10 +197,25 @@ def pytest_testnodedown(node: Any) -> None:
     node.config.stash[SESSION].untimed |= getattr(node, "workeroutput", {}).get(UNTIMED, False)
 
 
+class _Told:
+    """Hears of every test, also of those of xdist's workers."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self.session.note(report)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     ours = session.config.stash[SESSION]
     finish(ours)
+    ours.written += [
+        (f"{victim} was not scored: no suite of its family ran; run effattack.suites", True)
+        for victim, left in ours.left.items()
+        if left and not ours.worker
+    ]
     if ours.worker:
         session.config.workeroutput[UNTIMED] = ours.untimed  # type: ignore[attr-defined]
     elif ours.untimed:

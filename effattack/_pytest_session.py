@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from effattack._pytest_options import Settings
-from effattack._pytest_summary import PREFIX, TROUBLE, by_victim, damage, worst
+from effattack._pytest_summary import LEFT, PREFIX, TROUBLE, by_victim, damage, worst
 from effattack.errors import EffattackError, FactoryError
 
 if TYPE_CHECKING:
@@ -40,7 +40,11 @@ class Session:
     """Name of this xdist worker; empty in any other process."""
     item: pytest.Item | None = None
     """The test that runs now."""
+    broken: dict[tuple[str, str], str] = field(default_factory=dict)
+    """Fixture and victim that failed -> the test that tells why; the others that need it skip."""
     evaluations: list[Evaluation] = field(default_factory=list)
+    left: dict[str, bool] = field(default_factory=dict)
+    """Victims that tests were about -> whether all of these tests left them to another suite."""
     untimed: bool = False
     """Whether a latency was asked for, here or in a worker, that xdist forbids."""
     remarks: dict[str, list[str]] = field(default_factory=dict)
@@ -57,6 +61,12 @@ class Session:
                 for key, value in facts.items():
                     self.tell(victim, key, value)
 
+    def note(self, report: pytest.TestReport) -> None:
+        """Whether a test, of this process or a worker, was about a victim or left it to others."""
+        for victim, facts in by_victim(report.user_properties).items():
+            if facts.keys() & {LEFT, "verdict", "macs"}:
+                self.left[victim] = self.left.get(victim, True) and LEFT in facts
+
     def tell(self, victim: str, key: str, value: object) -> None:
         """Attach a fact about a victim to the current test."""
         if self.item is not None:
@@ -66,6 +76,12 @@ class Session:
 
 
 SESSION = pytest.StashKey[Session]()
+
+
+def victim_of(item: pytest.Item | None) -> str:
+    """What a test's victim is called in the options or its marker; empty where it has none."""
+    callspec = getattr(item, "callspec", None)
+    return str(callspec.params.get("effattack_victim_name", "")) if callspec else ""
 
 
 def score(

@@ -1,4 +1,4 @@
-"""What the pytest plugin says of each victim: the worst attack on it, and how its tests stand.
+"""What the pytest plugin says of each victim: the worst found on it, and how its tests stand.
 
 Facts travel as ``user_properties`` of the tests: through xdist to the terminal of the controller,
 and into JUnit files. No model and no torch are needed to print them.
@@ -11,6 +11,7 @@ from math import isnan
 from typing import TYPE_CHECKING, Any
 
 from effattack.budgets import budget_text
+from effattack.limits import ATTACKS
 
 if TYPE_CHECKING:
     from effattack.evaluation import Evaluation
@@ -18,12 +19,14 @@ if TYPE_CHECKING:
 PREFIX = "effattack."
 TROUBLE = "trouble"
 """The fact that something could not be used: said once, however many tests need it."""
+LEFT = "left"
+"""The fact that a suite left a victim to another suite; red where no other one took it."""
 SEVERITY = ("scored, not judged", "passed", "could not measure", "failed")
 """How verdicts begin; the last of those that apply counts."""
 HEADER = (
     "victim",
     "savings retained",
-    "worst attack",
+    "worst found",
     "MACs clean → attacked",
     "latency",
     "verdict",
@@ -32,28 +35,41 @@ HEADER = (
 PHASES = ("", "collect", "setup", "call", "teardown")
 """Of a test, in order: the last report knows most."""
 
+NOTES = ("note", "data", "skipped", "caveats")
+"""Facts that are told under the table, each once."""
+
 Properties = list[tuple[str, Any]]
 Facts = dict[str, Any]
 """Of one victim: plain numbers and strings, which any process can send."""
 
 
 def worst(evaluation: Evaluation) -> dict[str, Facts]:
-    """Victim -> its worst compute attack; where none applied, the clean images."""
-    found = {}
-    for victim, rows in evaluation.scores().groupby("victim", sort=False):
-        compute = rows[rows.attack.map(evaluation.kinds).eq("compute")]
-        row = compute.sort_values("macs_ratio").iloc[-1] if len(compute) else rows.iloc[0]
+    """Victim -> its worst union, with the slowest compute attack; without any, the clean images."""
+    from effattack.caveats import caveats
+
+    found, table = {}, evaluation.scores()
+    for victim, rows in table.groupby("victim", sort=False):
+        unions, attacks = rows[rows.kind == "union"], rows[rows.inside & rows.kind.isin(ATTACKS)]
+        row = unions.sort_values("macs_ratio").iloc[-1] if len(unions) else rows.iloc[0]
+        names, slowest = [row.found_by.partition(" found ")[0]], row
+        if len(attacks) and not row.constant:
+            names.append(attacks.sort_values("macs_ratio", kind="stable").iloc[-1].attack)
+            compute = attacks[attacks.kind == "compute"]
+            timed = compute.dropna(subset=["latency_low"])
+            timed = timed.sort_values("latency_ratio", na_position="first")
+            slowest = timed.iloc[-1] if len(timed) else row
         found[str(victim)] = {
             "savings_retained": float(row.savings_retained),
-            "attack": str(row.attack) if len(compute) else "",
+            "attack": next(filter(None, names), ""),
             "budget": budget_text(row.threat, float(row.eps)),
             "clean_macs": float(row.clean_macs),
             "macs": float(row.macs),
             "max_macs": float(row.max_macs),
-            "latency_ratio": float(row.latency_ratio),
-            "latency_low": float(row.latency_low),
-            "latency_high": float(row.latency_high),
-            "clock": str(row.clock or ""),
+            "latency_ratio": float(slowest.latency_ratio),
+            "latency_low": float(slowest.latency_low),
+            "latency_high": float(slowest.latency_high),
+            "clock": str(slowest.clock or ""),
+            "caveats": "; ".join(f"{victim}: {told}" for told in caveats(rows, evaluation.meta)),
         }
     return found
 
@@ -83,7 +99,7 @@ def lines(reports: Iterable[Any]) -> list[tuple[str, bool]]:
         for victim, facts in by_victim(properties).items():
             troubles[facts.get(TROUBLE, "")] = None
             verdict = facts.get("verdict", SEVERITY[0])
-            notes |= dict.fromkeys(facts.get(key, "") for key in ("note", "data", "skipped"))
+            notes |= dict.fromkeys(facts.get(key, "") for key in NOTES)
             if failed and _severity(verdict) < SEVERITY.index("could not measure"):
                 verdict = f"failed: {test}"
             verdicts.setdefault(victim, {})[verdict] = None

@@ -31,9 +31,11 @@ COLUMNS = [
     *("knife_edge", "linf", "l2", "batch_size", "seconds", "clean_seconds", "clock"),
     *("event_seconds", "clean_event_seconds", "environment", "joules", "clean_joules"),
     *("idle_watts", "modelled_joules", "clean_modelled_joules", "node", "device"),
-    *("opened", "decisions", "image"),
+    *("opened", "decisions", "image", "l1", "pixels"),
 ]
 """Columns of the per-sample frame; README of the fields in ``docs/frames.md``."""
+LATER = {"l1", "pixels"}
+"""Columns that earlier frames of this schema lack: not measured there."""
 
 
 def assembled(

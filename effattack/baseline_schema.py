@@ -44,8 +44,8 @@ TEXT = Leaf("text", lambda value: type(value) is str)
 MAYBE_TEXT = Leaf("text or null", lambda value: value is None or type(value) is str)
 FACT = Leaf("text, a number or null", lambda value: MAYBE_TEXT.holds(value) or _number(value))
 KIND = Leaf(
-    "compute, accuracy or control",
-    lambda value: type(value) is str and value in ("compute", "accuracy", "control"),
+    "union, compute, accuracy or control",
+    lambda value: type(value) is str and value in ("union", "compute", "accuracy", "control"),
 )
 WHOLE = Leaf("a whole number", lambda value: type(value) is int and abs(value) <= LARGEST)
 COUNT = Leaf("a whole number of at least 1", lambda value: WHOLE.holds(value) and value >= 1)

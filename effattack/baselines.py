@@ -79,6 +79,8 @@ class Baseline:
     @classmethod
     def of(cls, evaluation: Evaluation) -> Baseline:
         """The baseline of an evaluation."""
+        from effattack.union import with_unions
+
         meta, table = evaluation.meta, evaluation.scores()
         where = meta.get("environment", {})
         made = {
@@ -92,7 +94,7 @@ class Baseline:
         }
         victims = {
             str(name): _record(rows, table[table.victim == name], meta["victims"][name])
-            for name, rows in evaluation.samples.groupby("victim", sort=False)
+            for name, rows in with_unions(evaluation.samples).groupby("victim", sort=False)
         }
         return cls(made, victims)
 
@@ -183,8 +185,7 @@ def _record(rows: pd.DataFrame, scores: pd.DataFrame, about: Mapping[str, Any]) 
 
 
 def _series(rows: pd.DataFrame, score: Any) -> Series:
-    correct, slowdown = rows.prediction == rows.label, rows.seconds / rows.clean_seconds
-    per_image = rows.assign(correct=correct, slowdown=slowdown).groupby("sample")
+    per_image = rows.assign(slowdown=rows.seconds / rows.clean_seconds).groupby("sample")
     return Series(
         attack=score.attack,
         kind=str(rows.kind.iloc[0]),
@@ -192,7 +193,7 @@ def _series(rows: pd.DataFrame, score: Any) -> Series:
         eps=float(score.eps),
         scores={key: float(getattr(score, key)) for key in SCORES},
         macs=per_image.macs.mean().tolist(),
-        correct=per_image.correct.mean().tolist(),
+        correct=per_image.right.mean().tolist(),
         slowdown=per_image.slowdown.mean().dropna().tolist(),
     )
 

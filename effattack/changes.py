@@ -103,7 +103,7 @@ class Comparison:
 
 
 def compare(evaluation: Evaluation, baseline: Baseline, name: str) -> Comparison:
-    """Clean images and compute attacks of every victim of the evaluation against a baseline.
+    """Clean images, compute attacks and unions of an evaluation's victims against a baseline.
 
     Latency and energy are compared only where the machine is the same; MACs and accuracy always.
 
@@ -173,18 +173,43 @@ def _under(attack: str, threat: str, eps: float) -> str:
 
 
 def _pairs(now: Record, then: Record) -> Iterator[tuple[Series, Series]]:
-    """Each compared series now and then; ``clean`` first."""
+    """Each compared series now and then; ``clean`` first.
+
+    A union is compared where the same rows made it, as more attacks find more; one that is the
+    doing of a single attack is compared as that attack.
+    """
     before = {_key(series): series for series in then.series}
+    kinds = _compared_kinds(now, then)
+    found: list[tuple[Series, Series]] = []
     for series in sorted(now.series, key=lambda series: series.attack != "clean"):
-        if (series.attack == "clean" or series.kind == "compute") and _key(series) in before:
-            yield series, before[_key(series)]
+        if (series.attack == "clean" or series.kind in kinds) and _key(series) in before:
+            pair = series, before[_key(series)]
+            if series.kind == "union" and any(map(partial(_alike, pair), found)):
+                continue
+            found.append(pair)
+            yield pair
+
+
+def _alike(pair: tuple[Series, Series], other: tuple[Series, Series]) -> bool:
+    return all(
+        (mine.macs, mine.correct) == (theirs.macs, theirs.correct)
+        for mine, theirs in zip(pair, other, strict=True)
+    )
+
+
+def _compared_kinds(now: Record, then: Record) -> tuple[str, ...]:
+    here, there = ({_key(s) for s in r.series if s.kind != "union"} for r in (now, then))
+    return ("compute", "union") if here == there else ("compute",)
 
 
 def _unpaired(victim: str, now: Record, then: Record, name: str) -> list[str]:
-    here, there = ({_key(s) for s in r.series if s.kind == "compute"} for r in (now, then))
+    kinds = _compared_kinds(now, then)
+    here, there = ({_key(s) for s in r.series if s.kind in kinds} for r in (now, then))
     new = ", ".join(_under(*key) for key in sorted(here - there))
     gone = ", ".join(_under(*key) for key in sorted(there - here))
     notes = [f"{victim}: {new} not in {name}, nothing to compare with"] if new else []
+    if "union" not in kinds and not new and not gone:
+        notes.append(f"{victim}: the union was not compared: other attacks than in {name} made it")
     return notes + ([f"{victim}: {gone} of {name} did not run now"] if gone else [])
 
 

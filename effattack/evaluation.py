@@ -15,16 +15,17 @@ from typing import Any
 import pandas as pd
 from torch import Tensor
 
-from effattack.assembly import COLUMNS, SCHEMA, assembled
+from effattack.assembly import COLUMNS, LATER, SCHEMA, assembled
 from effattack.attacks import Attack
 from effattack.errors import UsageError
 from effattack.execution import Outcome
 from effattack.executors.in_process import InProcess
 from effattack.planning import plan
 from effattack.scheduling import Progress, discard_damaged, execute
-from effattack.scores import CELL, score_table
+from effattack.scores import score_table
 from effattack.selfchecks import Check, check_scores
 from effattack.store import Memory, Store, writable
+from effattack.union import CELL
 from effattack.victim import Victim
 
 
@@ -41,7 +42,7 @@ class Evaluation:
     meta: dict[str, Any] = field(default_factory=dict)
 
     def scores(self) -> pd.DataFrame:
-        """One row per victim, attack, threat and eps; the columns of ``scores.csv``."""
+        """One row per victim, attack, threat and eps, then the unions, as in ``scores.csv``."""
         return score_table(self.samples)
 
     @property
@@ -52,7 +53,7 @@ class Evaluation:
     def checks(self) -> list[Check]:
         """All self-checks: those made with the victim at hand and those on the scores."""
         made = [Check(**check) for check in self.meta.get("checks", [])]
-        return made + check_scores(self.scores(), self.kinds)
+        return made + check_scores(self.samples, self.scores())
 
     def report(self) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Any]]:
         """What :mod:`effattack.reporting` draws: samples, scores, provenance."""
@@ -117,11 +118,11 @@ class Evaluation:
             raise UsageError(
                 f"{folder} was not written by this version (schema {SCHEMA}): run again"
             )
-        if lacking := [column for column in COLUMNS if column not in samples]:
+        if lacking := [c for c in COLUMNS if c not in samples and c not in LATER]:
             raise UsageError(
                 f"{folder}/samples.parquet lacks the columns {', '.join(lacking)}: run again"
             )
-        return cls(samples, meta)
+        return cls(samples.reindex(columns=COLUMNS), meta)
 
 
 def evaluate(

@@ -142,6 +142,7 @@ def run_attack(held: Held, spec: CellSpec, watch: Watch) -> pd.DataFrame:
     for sample, spent in enumerate(found.macs.tolist(), spec.first):
         expect_admitted(held.victim, spent, f"image {sample} under {spec.attack}")
     change = (adversarial - images).flatten(1)
+    changed = (change.abs() > 0.5 / LEVELS).view(len(images), images.shape[1], -1)
     levels = (adversarial * LEVELS).round().to(torch.uint8).cpu().numpy()
     samples = np.arange(spec.first, spec.last)
     return pd.DataFrame(
@@ -156,6 +157,8 @@ def run_attack(held: Held, spec: CellSpec, watch: Watch) -> pd.DataFrame:
             "knife_edge": found.knife_edge,
             "linf": change.abs().amax(1).cpu(),
             "l2": change.norm(dim=1).cpu(),
+            "l1": change.abs().sum(1).cpu(),
+            "pixels": changed.any(1).sum(1).cpu(),
             "opened": [opened(image) for image in found.decisions],
             "decisions": [
                 to_text(image) if sample < SHOWN else None

@@ -1,14 +1,16 @@
 """Limits on scores: what makes a run, or a test, fail.
 
-A limit judges the worst compute attack inside the budget. Clean images, noise, near-uniform images
-and accuracy attacks never count towards it; a score that could not be measured is an error, not a
-pass.
+A limit judges the union: per image, the worst of every row inside the budget, whoever found it
+(:mod:`effattack.union`). Of several budgets, the worst. Only what the clock and the meter read has
+no union: there a limit judges the worst compute attack inside the budget. Rows outside, such as
+near-uniform images, never count. What could not be measured is an error, not a pass, with limits
+or without.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from math import inf
+from collections.abc import Iterable, Mapping, Sequence
+from math import inf, isnan, nan
 from typing import TYPE_CHECKING, NamedTuple
 
 from effattack.budgets import at_budget
@@ -18,6 +20,8 @@ from effattack.unmeasured import NOTHING_SAVED, no_latency, no_savings
 if TYPE_CHECKING:
     import pandas as pd
 
+ATTACKS = ("compute", "accuracy")
+"""Kinds of row that somebody sought on purpose; the others are controls."""
 LESS_IS_WORSE = {"savings_retained", "accuracy", "agreement"}
 MORE_IS_WORSE = {
     "macs_ratio",
@@ -43,7 +47,7 @@ JUDGED_BY = {"latency_ratio": "latency_low"}
 
 
 class Limit(NamedTuple):
-    """A bound on one score of the worst compute attack."""
+    """A bound on one score of the union, or of the clock or the meter."""
 
     score: str
     value: float
@@ -94,23 +98,31 @@ def parse_limit(text: str, *, fail_below: bool) -> Limit:
     return Limit(score, value, fail_below)
 
 
-def judge(scores: pd.DataFrame, kinds: dict[str, str], limits: Iterable[Limit]) -> list[Verdict]:
-    """Every limit against every victim of a score table.
+def judge(
+    scores: pd.DataFrame, limits: Sequence[Limit], skipped: Iterable[Mapping[str, str]] = ()
+) -> list[Verdict]:
+    """Every limit against every victim of a score table; no limits ask only what was measured.
 
     Args:
         scores: the score table.
-        kinds: attack name -> "compute", "accuracy" or "control".
         limits: to hold.
+        skipped: which attacks did not apply to which victim, and why.
 
     Raises:
-        MeasurementError: where a score is NaN or no compute attack ran; it also tells which other
-            limits were crossed.
+        MeasurementError: where nothing was measured on a victim that is not constant (no attack
+            inside a budget, nothing saved on its clean images), or a score is NaN; it also tells
+            which other limits were crossed.
     """
     verdicts, unmeasured = [], []
-    for limit in limits:
-        for victim, rows in scores.groupby("victim", sort=False):
+    skipped = list(skipped)
+    for victim, rows in scores.groupby("victim", sort=False):
+        why = [skip["reason"] for skip in skipped if skip["victim"] == victim]
+        if reason := unmeasured_because(rows, why):
+            unmeasured.append(f"could not measure {victim}: {reason}")
+            continue
+        for limit in limits:
             try:
-                verdicts.append(_judge(str(victim), rows, kinds, limit))
+                verdicts.append(_judge(str(victim), rows, limit))
             except MeasurementError as error:
                 unmeasured.append(str(error))
     if unmeasured:
@@ -119,15 +131,43 @@ def judge(scores: pd.DataFrame, kinds: dict[str, str], limits: Iterable[Limit]) 
     return verdicts
 
 
-def _judge(victim: str, rows: pd.DataFrame, kinds: dict[str, str], limit: Limit) -> Verdict:
-    against = rows[rows.attack.map(kinds).eq("compute")]
-    if rows.constant.all() and against.empty:
-        against = rows[rows.attack == "noise"]
+def unmeasured_because(rows: pd.DataFrame, skipped: Sequence[str] = ()) -> str:
+    """Why the scores of a victim say nothing of its savings, and the remedy; empty if they do.
+
+    Args:
+        rows: of one victim, constant ones always say what there is to say.
+        skipped: why attacks did not apply to it.
+    """
+    first = rows.iloc[0]
+    if rows.constant.all():
+        return ""
+    if saves_nothing(first):
+        return (
+            "nothing was saved on the clean inputs, so nothing can be retained: each of the "
+            f"{first.samples} cost the declared max of {first.max_macs:,.0f} MACs; look at the "
+            "thresholds and the normalisation, or set constant=True if its MACs cannot depend on "
+            "the input"
+        )
+    if not (rows.inside & rows.kind.isin(ATTACKS)).any():
+        outside = rows[rows.kind.isin(ATTACKS)].attack.unique()
+        told = [f"{attack} keeps to no asked budget" for attack in outside] + [*skipped]
+        why = f" ({'; '.join(dict.fromkeys(told))})" if told else ""
+        return f"no attack ran on it inside a budget{why}: name one that applies, as QueryAttack"
+    return ""
+
+
+def saves_nothing(row: pd.Series) -> bool:
+    """Whether every clean input of a victim that is not constant costs its max already."""
+    return bool(not row.constant and row.clean_macs >= row.max_macs)
+
+
+def _judge(victim: str, rows: pd.DataFrame, limit: Limit) -> Verdict:
+    against = _judged(rows, limit)
     values = against[JUDGED_BY.get(limit.score, limit.score)]
     if against.empty:
         raise MeasurementError(
-            f"could not measure {limit.score} of {victim} (no compute attack ran on it): name one "
-            "that applies, such as QueryAttack"
+            f"could not measure {limit.score} of {victim} (no compute attack ran on it inside a "
+            "budget): name one that applies, such as QueryAttack"
         )
     if limit.score.startswith("latency"):
         values = values.where(against.latency_ratio.notna())
@@ -138,6 +178,14 @@ def _judge(victim: str, rows: pd.DataFrame, kinds: dict[str, str], limit: Limit)
     value = float(values[worst.name])
     passed = value >= limit.value if limit.fail_below else value <= limit.value
     return Verdict(victim, limit, passed, _in_words(worst, limit, value, passed))
+
+
+def _judged(rows: pd.DataFrame, limit: Limit) -> pd.DataFrame:
+    """The rows of a victim of which the worst is held against a limit."""
+    if limit.score not in TIMED:
+        return rows[rows.kind == "union"]
+    compute = rows[(rows.kind == "compute") & rows.inside]
+    return rows[rows.attack == "noise"] if rows.constant.all() and compute.empty else compute
 
 
 def _side(limit: Limit, passed: bool) -> str:
@@ -163,8 +211,23 @@ def _in_words(row: pd.Series, limit: Limit, value: float, passed: bool) -> str:
     side = _side(limit, passed)
     bound = "the lower bound of " if limit.score in JUDGED_BY else ""
     ceiling = f" of at most {row.max_macs:,.0f}" if row.max_macs == row.max_macs else ""
+    beside = "; ".join(filter(None, [row.found_by, _interval(row, limit.score)]))
     return (
         f"{row.victim}: {bound}{limit.score.replace('_', ' ')} is {value:.3f}, {side} the limit "
-        f"{limit.value:g}: {row.attack} at {at_budget(row.threat, row.eps)} moved the MACs "
-        f"per image {row.clean_macs:,.0f} → {row.macs:,.0f}{ceiling}"
+        f"{limit.value:g}: {found_most(row)} at {at_budget(row.threat, row.eps)} moved the MACs "
+        f"per image {row.clean_macs:,.0f} → {row.macs:,.0f}{ceiling}{f' ({beside})' * bool(beside)}"
     )
+
+
+def found_most(row: pd.Series) -> str:
+    """Who brought a judged row about: an attack, "Slowdown and others", or "nothing"."""
+    if row.kind != "union":
+        return str(row.attack)
+    first, _, rest = row.found_by.partition(" found ")
+    return first + " and others" * ("," in rest) or "nothing"
+
+
+def _interval(row: pd.Series, score: str) -> str:
+    """Of the judged point, where it has one."""
+    low, high = row.get(f"{score}_low", nan), row.get(f"{score}_high", nan)
+    return "" if isnan(low) or isnan(high) else f"95 % interval {low:.3f} to {high:.3f}"

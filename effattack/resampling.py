@@ -20,10 +20,16 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from effattack.measure.statistics import CONFIDENCE, NOTHING, Floats, Interval, paired, tail_of
+from effattack.measure.statistics import (
+    CONFIDENCE,
+    FEWEST,
+    NOTHING,
+    Floats,
+    Interval,
+    paired,
+    tail_of,
+)
 
-FEWEST = 6
-"""Inputs that carry an interval: as many as the exact one of a median takes at 95 %."""
 DRAWS, FEWEST_DRAWS = 10_000, 2_000
 """Of few inputs, and of thousands."""
 AT_ONCE = 2**21

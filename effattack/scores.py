@@ -1,4 +1,7 @@
-"""From per-sample rows to scores, one row per victim, attack, threat and eps; seeds pooled."""
+"""From per-sample rows to scores, one row per victim, attack, threat and eps; seeds pooled.
+
+Below them stand the unions, one row per victim and asked budget: see :mod:`effattack.union`.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,9 @@ import pandas as pd
 from effattack.errors import MeasurementError
 from effattack.measure.statistics import Interval, median_ratio, proportion
 from effattack.resampling import attack_success, savings
+from effattack.union import CELL, with_unions
 from effattack.unmeasured import WIDEST
 
-CELL = ["victim", "attack", "threat", "eps"]
-"""What one row of scores is of."""
 COLUMNS = [
     "victim",
     "family",
@@ -39,6 +41,8 @@ COLUMNS = [
     "savings_retained_high",
     "slow_and_wrong",
     "constant",
+    "inside",
+    "found_by",
     "latency_ratio",
     "latency_low",
     "latency_high",
@@ -52,14 +56,14 @@ COLUMNS = [
 
 
 def score_table(samples: pd.DataFrame) -> pd.DataFrame:
-    """Scores of every victim, attack, threat and eps, in the order of the samples.
+    """Scores of every victim, attack, threat and eps, in the order of the samples; then the unions.
 
     Raises:
         MeasurementError: if a sample executed more than the declared max, or a constant victim's
             MACs moved: then the victim's declaration is wrong and no score can be trusted.
     """
     check_declarations(samples)
-    groups = samples.groupby(CELL, sort=False)
+    groups = with_unions(samples).groupby(CELL, sort=False)
     return pd.DataFrame(
         [{**dict(zip(CELL, key, strict=True)), **_scores(rows)} for key, rows in groups],
         columns=COLUMNS,
@@ -93,8 +97,7 @@ def _scores(rows: pd.DataFrame) -> dict[str, object]:
     constant = bool(rows.constant.all())
     work = rows.groupby("sample")[["macs", "clean_macs", "max_macs", "dense_macs"]].mean()
     retained = Interval(1, 1, 1) if constant else savings(work.macs, work.clean_macs, work.max_macs)
-    right = _share(rows, rows.prediction == rows.label)
-    same = _share(rows, rows.prediction == rows.clean_prediction)
+    right, same = _share(rows, rows.right), _share(rows, rows.same)
     timed = rows.dropna(subset=["seconds", "clean_seconds"])
     seconds = _seconds(timed)
     latency = measured(median_ratio(seconds.seconds, seconds.clean_seconds))
@@ -119,8 +122,10 @@ def _scores(rows: pd.DataFrame) -> dict[str, object]:
         "savings_retained": retained.value,
         "savings_retained_low": retained.low,
         "savings_retained_high": retained.high,
-        "slow_and_wrong": _slow_and_wrong(rows),
+        "slow_and_wrong": float(rows.slow_and_wrong.mean()),
         "constant": constant,
+        "inside": bool(rows.inside.all()),
+        "found_by": rows.found_by.iloc[0],
         "latency_ratio": latency.value,
         "latency_low": latency.low,
         "latency_high": latency.high,
@@ -154,10 +159,6 @@ def _clock(timed: pd.DataFrame) -> str | None:
         return None
     size = timed.batch_size.iloc[0]
     return f"{timed.clock.iloc[0]}{f', batches of {size:.0f}' if size > 1 else ''}"
-
-
-def _slow_and_wrong(rows: pd.DataFrame) -> float:
-    return float(((rows.macs > rows.clean_macs) & (rows.prediction != rows.label)).mean())
 
 
 def _ratio(attacked: pd.Series, clean: pd.Series) -> float:

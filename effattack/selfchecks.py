@@ -6,7 +6,8 @@ A failed check does not change a score; it says why the score may not mean what 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from math import isnan
 from typing import NamedTuple
 
 import numpy as np
@@ -15,9 +16,11 @@ import torch
 from torch import Tensor
 
 from effattack.attacks.base import glance
-from effattack.attacks.naming import parse_name
 from effattack.budgets import at_budget
 from effattack.contract import INVARIANTS, beside_noise, check_gradients, misleading_proxies
+from effattack.limits import ATTACKS
+from effattack.measure.statistics import paired_mean
+from effattack.union import UNION, with_unions
 from effattack.victim import Victim
 
 BUDGET_SLACK = 0.02
@@ -80,19 +83,24 @@ def _determinism(victim: Victim, images: Tensor) -> Check:
     return Check(victim.name, name, same, message)
 
 
-def check_scores(scores: pd.DataFrame, kinds: dict[str, str]) -> list[Check]:
-    """What can be checked afterwards: attacks against noise, queries and other budgets.
+def check_scores(samples: pd.DataFrame, scores: pd.DataFrame) -> list[Check]:
+    """What can be checked afterwards: every row against the attacks, and budgets against budgets.
+
+    Rows are compared image by image, and one beats another only where the 95 % interval of the
+    paired difference lies above 0.
 
     Args:
-        scores: the score table.
-        kinds: attack name -> "compute", "accuracy" or "control".
+        samples: the per-sample frame.
+        scores: its score table.
     """
-    compute = scores[scores.attack.map(kinds).eq("compute") & ~scores.constant]
-    return [
-        *_against_noise(scores, compute),
-        *_against_queries(compute),
-        *_against_budgets(compute),
-    ]
+    moving = with_unions(samples[~samples.constant.astype(bool)])
+    found: list[Check] = []
+    for victim, rows in moving[moving.kind != UNION].groupby("victim", sort=False):
+        cells = [Costs.of(own) for _, own in rows.groupby(["attack", "threat", "eps"], sort=False)]
+        found += _against_controls(str(victim), cells)
+        found += _against_noise(str(victim), cells)
+        found += _against_queries(str(victim), cells)
+    return found + list(_against_budgets(scores[(scores.kind == "compute") & ~scores.constant]))
 
 
 def work_outside(samples: pd.DataFrame) -> list[str]:
@@ -138,42 +146,102 @@ def unexplained_time(samples: pd.DataFrame) -> list[str]:
     return told
 
 
-def _against_noise(scores: pd.DataFrame, compute: pd.DataFrame) -> Iterator[Check]:
-    noise = scores[scores.attack == "noise"].set_index(["victim", "threat", "eps"]).macs_ratio
-    for row in compute.itertuples():
-        if (row.victim, row.threat, row.eps) in noise.index:
-            random = noise[row.victim, row.threat, row.eps]
-            passed = bool(row.macs_ratio >= random)
-            yield Check(
-                row.victim,
-                f"{row.attack} is stronger than noise",
-                passed,
-                f"MACs ×{row.macs_ratio:.3f} against ×{random:.3f} of noise at "
-                f"{at_budget(row.threat, row.eps)}"
-                + ("" if passed else ": the attack is broken or masked"),
-            )
+class Costs(NamedTuple):
+    """What every image costs under one row of the score table."""
+
+    attack: str
+    kind: str
+    threat: str
+    eps: float
+    inside: bool
+    macs: pd.Series
+    """By image, averaged over seeds."""
+    clean: pd.Series
+
+    @classmethod
+    def of(cls, rows: pd.DataFrame) -> Costs:
+        first, images = rows.iloc[0], rows.groupby("sample")
+        return cls(
+            first.attack, first.kind, first.threat, first.eps, bool(first.inside),
+            images.macs.mean(), images.clean_macs.mean(),
+        )  # fmt: skip
+
+    @property
+    def budget(self) -> tuple[str, float]:
+        return self.threat, self.eps
+
+    @property
+    def ratio(self) -> float:
+        return float(self.macs.sum() / self.clean.sum())
+
+    @property
+    def moved(self) -> bool:
+        return bool((self.macs != self.clean).any())
+
+    def __str__(self) -> str:
+        where = "" if self.threat == "none" else f" at {at_budget(self.threat, self.eps)}"
+        return f"×{self.ratio:.3f} of {self.attack}{where}"
 
 
-def _against_queries(compute: pd.DataFrame) -> Iterator[Check]:
-    queried = compute.attack.map(lambda attack: parse_name(attack)[0]) == "QueryAttack"
-    for (victim, threat, eps), rows in compute.groupby(["victim", "threat", "eps"], sort=False):
-        blind, seeing = rows[queried[rows.index]], rows[~queried[rows.index]]
-        if len(blind) and len(seeing):
-            best = seeing.loc[seeing.macs_ratio.idxmax()]
-            passed = bool(blind.macs_ratio.max() <= best.macs_ratio)
-            yield Check(
-                str(victim),
-                "no query search beats the white-box attacks",
-                passed,
-                f"MACs ×{blind.macs_ratio.max():.3f} by queries against ×{best.macs_ratio:.3f} of "
-                f"{best.attack} at {at_budget(str(threat), float(eps))}"
-                + ("" if passed else ": the gates mask their gradients"),
-            )
+def _beats(one: Costs, other: Costs) -> tuple[bool | None, str]:
+    """Whether one row does *not* cost more than another beyond chance, and both in words.
+
+    None where that cannot be told: where neither moved a MAC, or the images are too few.
+    """
+    said = f"MACs {one} against {other}"
+    if not one.moved and not other.moved:
+        return None, f"{said}: neither moved a MAC, so nothing shows whether the attack works"
+    both = pd.concat([one.macs, other.macs], axis=1).dropna()
+    by = paired_mean(both.iloc[:, 0], both.iloc[:, 1])
+    if isnan(by.low):
+        return None, f"{said}: {len(both)} images are too few to tell"
+    return bool(by.low <= 0), said
+
+
+def _dearest(cells: Iterable[Costs]) -> Costs | None:
+    return max(cells, key=lambda cell: cell.ratio, default=None)
+
+
+def _against_controls(victim: str, cells: Sequence[Costs]) -> Iterator[Check]:
+    """Every control, whatever its budget, beside the attack that got furthest inside one."""
+    worst = _dearest(cell for cell in cells if cell.inside and cell.kind in ATTACKS)
+    for control in cells:
+        if worst is not None and control.kind == "control":
+            passed, said = _beats(control, worst)
+            where = "" if control.inside else ", though outside the budget"
+            why = f": weak attacks, or gates that mask their gradients{where}"
+            said += why if passed is False else ""
+            yield Check(victim, f"{control.attack} does not beat the attacks", passed, said)
+
+
+def _against_noise(victim: str, cells: Sequence[Costs]) -> Iterator[Check]:
+    noises = {cell.budget: cell for cell in cells if cell.attack == "noise"}
+    for cell in cells:
+        if cell.kind == "compute" and cell.budget in noises:
+            passed, said = _beats(noises[cell.budget], cell)
+            said += ": the attack is broken or masked" if passed is False else ""
+            yield Check(victim, f"{cell.attack} is stronger than noise", passed, said)
+
+
+def _against_queries(victim: str, cells: Sequence[Costs]) -> Iterator[Check]:
+    compute = [cell for cell in cells if cell.kind == "compute"]
+    for budget in dict.fromkeys(cell.budget for cell in compute):
+        here = [cell for cell in compute if cell.budget == budget]
+        blind = _dearest(cell for cell in here if _queries(cell))
+        seeing = _dearest(cell for cell in here if not _queries(cell))
+        if blind and seeing:
+            passed, said = _beats(blind, seeing)
+            said += ": the gates mask their gradients" if passed is False else ""
+            yield Check(victim, "no query search beats the white-box attacks", passed, said)
+
+
+def _queries(cell: Costs) -> bool:
+    return cell.attack.partition("(")[0] == "QueryAttack"
 
 
 def _against_budgets(compute: pd.DataFrame) -> Iterator[Check]:
     for (victim, attack, _), rows in compute.groupby(["victim", "attack", "threat"], sort=False):
-        ordered = rows.sort_values("eps").attack_success
+        ordered = rows.sort_values("eps").attack_success.dropna()
         if len(ordered) > 1:
             drop = float((ordered.cummax() - ordered).max())
             passed = drop <= BUDGET_SLACK

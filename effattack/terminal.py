@@ -12,8 +12,11 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.table import Table
 from rich.text import Text
 
-from effattack.budgets import budget_text
+from effattack.budgets import at_budget, budget_text
+from effattack.caveats import caveats
+from effattack.limits import unmeasured_because
 from effattack.reporting import words
+from effattack.union import UNION
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -84,18 +87,22 @@ class Bar(Log):
 
 
 def print_scores(evaluation: Evaluation, console: Console, verbose: bool) -> None:
-    """A score table per victim, what was skipped, and the self-checks that failed.
+    """A score table per victim and its verdict, what was skipped, and the checks that failed.
 
     Args:
         evaluation: the scores.
         console: where to.
         verbose: say why each attack was skipped; else a line per victim names them.
     """
-    for victim, rows in evaluation.scores().groupby("victim", sort=False):
-        console.print(_table(str(victim), rows), end="\n\n")
+    table = evaluation.scores()
+    for victim, rows in table.groupby("victim", sort=False):
+        console.print(_table(str(victim), rows))
+        for line in _verdict(rows, evaluation.meta):
+            console.print(line, **PLAIN)
         for row in rows[rows.latency_ratio.isna() & rows.latency_low.notna()].to_dict("records"):
-            why = f"{victim} under {row['attack']}: latency {words.latency(row)}"
+            why = f"latency under {row['attack']}: {words.latency(row)}"
             console.print(why, style="dim", **PLAIN)
+        console.print()
     for line in _skipped(evaluation.meta.get("skipped", []), verbose):
         console.print(line, style="dim", **PLAIN)
     for note in evaluation.meta.get("notes", []):
@@ -141,6 +148,24 @@ def _table(victim: str, rows: pd.DataFrame) -> Table:
             _latency(row),
         )
     return table
+
+
+def _verdict(rows: pd.DataFrame, meta: dict[str, Any]) -> Iterator[str]:
+    """What the unions say, each with its interval, and what a reader must know beside them."""
+    if unmeasured := unmeasured_because(rows):
+        yield f"could not be measured: {unmeasured}"
+        return
+    if rows.constant.all():
+        yield "constant: its MACs cannot depend on the input, so there is nothing to take back"
+        return
+    for row in rows[rows.kind == UNION].itertuples():
+        said = f"{words.ratio(row.macs_ratio)} MACs"
+        if not words.missing(row.savings_retained):
+            span = words.span(row.savings_retained_low, row.savings_retained_high)
+            said = f"{words.percent(row.savings_retained)} retained" + f" ({span})" * bool(span)
+        found = row.found_by or "nothing cost more than the clean image"
+        yield f"verdict at {at_budget(row.threat, row.eps)}: {said}; {found}"
+    yield from (f"but: {told}" for told in caveats(rows, meta))
 
 
 def _latency(row: Any) -> str:

@@ -14,7 +14,7 @@ import pytest
 
 from effattack._pytest_judge import compared, hold_baseline, hold_limits
 from effattack._pytest_session import SESSION, in_words
-from effattack._pytest_summary import SEVERITY
+from effattack._pytest_summary import LEFT, SEVERITY
 from effattack.limits import TIMED, Limit
 
 if TYPE_CHECKING:
@@ -37,12 +37,14 @@ class Suite:
     @pytest.fixture(autouse=True)
     def _concerns(self, effattack_victim: Victim, pytestconfig: pytest.Config) -> None:
         """Skip what is of another family; a failure shows beside the victim's name."""
+        session = pytestconfig.stash[SESSION]
         if not self.covers(effattack_victim.family):
+            session.tell(effattack_victim.name, LEFT, True)
             pytest.skip(
                 f"{effattack_victim.name} is of the family {effattack_victim.family!r}, which has "
                 "a suite of its own"
             )
-        pytestconfig.stash[SESSION].tell(effattack_victim.name, "verdict", SEVERITY[0])
+        session.tell(effattack_victim.name, "verdict", SEVERITY[0])
 
     def covers(self, family: str) -> bool:
         """Whether victims of that family are tested here."""
@@ -69,7 +71,7 @@ class Suite:
             pytest.fail("\n".join(broken), pytrace=False)
 
     def test_its_scores_can_be_trusted(self, effattack_evaluation: Evaluation) -> None:
-        """The self-checks: no blind gate, no chance, no attack that noise beats."""
+        """The self-checks: no blind gate, no chance, no control that beats the attacks."""
         checks = effattack_evaluation.checks()
         failed = [f"{c.victim}: {c.check}: {c.message}" for c in checks if c.passed is False]
         if failed:
@@ -78,7 +80,7 @@ class Suite:
     def test_its_savings_keep_the_limit(
         self, effattack_evaluation: Evaluation, limit: Limit | None, pytestconfig: pytest.Config
     ) -> None:
-        """The worst compute attack inside the budget takes back no more than the limit allows."""
+        """The worst inside the budget takes back no more than the limit allows."""
         if limit is None:
             pytest.skip(
                 "scored, not judged: give a limit, --effattack-fail-below savings_retained=0.6"

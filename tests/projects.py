@@ -34,6 +34,9 @@ MODELS = """
         return LinearSaver(1.0, seed=1)
 
     def doubtful():
+        return LinearSaver(2.6, seed=1)
+
+    def vacuous():
         return LinearSaver(9.0, seed=1)
 
     def data():

@@ -67,7 +67,7 @@ def test_it_is_readable_and_comes_back_as_it_was(evaluation: Evaluation, file: P
     record = content["victims"]["toy"]
     assert record["digest"]
     assert len(record["data"]) == 1
-    assert len(file.read_text().splitlines()) < 130
+    assert len(file.read_text().splitlines()) < 150
     assert json.loads(json.dumps(content)) == content
     series = Baseline.of(evaluation).victims["toy"].series
     for stored, found in zip(Baseline.load(file).victims["toy"].series, series, strict=True):
@@ -188,6 +188,23 @@ def test_energy_has_no_interval_and_is_not_judged(evaluation: Evaluation) -> Non
     assert found.worse == []
     energy = next(change for change in found.changes if change.score == "energy_ratio")
     assert str(energy).endswith("energy ratio 1.000 → 3.000, ×3.000 (no interval, not judged)")
+
+
+def test_what_an_accuracy_attack_finds_is_a_regression_of_the_union(evaluation: Evaluation) -> None:
+    """The compute attack does what it did; the verdict got worse all the same."""
+    attack = evaluation.samples[evaluation.samples.attack == "Slowdown"]
+    pgd = attack.assign(attack="PGD", kind="accuracy", macs=attack.clean_macs)
+
+    def beside(rows: pd.DataFrame) -> Evaluation:
+        return Evaluation(pd.concat([evaluation.samples, rows]), evaluation.meta)
+
+    before, after = beside(pgd), beside(pgd.assign(macs=pgd.max_macs))
+    (change,) = against(before, after).worse
+    assert (change.attack, change.score, change.after) == ("union", "savings_retained", 0)
+    assert against(before, before).worse == []
+    assert against(evaluation, before).notes == [
+        "toy: the union was not compared: other attacks than in v1 made it"
+    ]
 
 
 def test_without_a_max_the_macs_ratio_is_compared(evaluation: Evaluation) -> None:

@@ -39,6 +39,9 @@ def data():
 def opaque():
     return Opaque(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 2)), (1, 4, 4))
 
+def vacuous():
+    return LinearSaver(99.0)
+
 def model():
     return torch.nn.Linear(2, 2)
 
@@ -102,10 +105,40 @@ def test_limits_decide_the_exit_code(capsys: pytest.CaptureFixture) -> None:
 
 
 def test_what_cannot_be_measured_exits_with_3(capsys: pytest.CaptureFixture) -> None:
-    options = ["run", "--victim", "mine:opaque", "--data", "mine:data", "--attack", "noise"]
-    assert main(options) == 0
-    assert main([*options, "--fail-below", "savings_retained=0.5"]) == 3
+    options = ["run", "--victim", "mine:opaque", "--data", "mine:data", "--attack"]
+    query = [*options, "QueryAttack(queries=2)"]
+    assert main(query) == 0, "of unknown max, judged by its MACs ratio"
+    assert main([*query, "--fail-below", "savings_retained=0.5"]) == 3
     assert "could not measure savings_retained" in capsys.readouterr().err
+    assert main([*options, "noise"]) == 3
+    assert "no attack ran on it inside a budget" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("limits", [(), ("--fail-below", "savings_retained=0.5")])
+def test_a_victim_that_saves_nothing_is_no_pass(
+    limits: tuple[str, ...], capsys: pytest.CaptureFixture
+) -> None:
+    """Its gates are open on every clean image: 0 of 0 is not 100 %."""
+    options = ["--data", "mine:data", "--attack", "Slowdown", *limits]
+    assert main(["run", "--victim", "mine:vacuous", *options]) == 3
+    told = capsys.readouterr()
+    assert "nothing was saved on the clean inputs, so nothing can be retained" in told.err
+    assert "could not be measured: nothing was saved" in told.out
+    assert "100.0" not in told.out
+
+
+def test_an_accuracy_attack_inside_the_budget_counts(
+    capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The query found nothing, the attack of another kind did: that is the verdict."""
+    monkeypatch.setattr("effattack.attacks.Slowdown.kind", "accuracy")
+    attacks = ["--attack", "QueryAttack(queries=1)", "--attack", "Slowdown"]
+    options = ["run", "--victim", "mine:build", "--data", "mine:data", *attacks]
+    assert main([*options, "--fail-below", "savings_retained=0.9"]) == 1
+    told = capsys.readouterr().out.replace("\n", " ")
+    assert "below the limit 0.9: Slowdown" in told
+    assert "verdict at eps 8/255: " in told
+    assert "Slowdown found 3 of 10" in told
 
 
 @pytest.mark.parametrize(
@@ -164,7 +197,9 @@ def test_an_interruption_says_how_to_go_on(
 def test_json_is_all_that_is_printed(capsys: pytest.CaptureFixture) -> None:
     assert run("--json", "--fail-below", "savings_retained=0.99") == 1
     found = json.loads(capsys.readouterr().out)
-    assert {row["attack"] for row in found["scores"]} == {"clean", "noise", "uniform", "Slowdown"}
+    assert {row["attack"] for row in found["scores"]} == {
+        *("clean", "noise", "uniform", "Slowdown", "union")
+    }
     assert [limit["passed"] for limit in found["limits"]] == [False]
     assert main(["report", "--json", "effattack-report"]) == 0
     again = json.loads(capsys.readouterr().out)

@@ -14,7 +14,7 @@ from effattack.limits import judge, parse_limit
 from effattack.scores import COLUMNS, score_table
 
 KINDS = {"clean": "control", "noise": "control", "uniform": "control", "PGD": "accuracy"}
-KINDS |= {"Slowdown": "compute", "DeepSloth": "compute"}
+KINDS |= dict.fromkeys(("Slowdown", "DeepSloth", "QueryAttack"), "compute")
 
 
 def samples(
@@ -62,7 +62,7 @@ def test_the_columns_are_those_of_the_file() -> None:
     assert list(table.columns) == COLUMNS
     assert COLUMNS[0] == "victim"
     assert COLUMNS[-1] == "modelled_energy_ratio"
-    assert len(COLUMNS) == 34
+    assert len(COLUMNS) == 36
 
 
 def test_a_hand_computed_row() -> None:
@@ -116,8 +116,9 @@ def test_accuracy_and_agreement_are_different_things() -> None:
 def test_seeds_are_pooled() -> None:
     both = [samples("Slowdown", [20.0], [macs], seed=s) for s, macs in enumerate((60.0, 100.0))]
     table = score_table(pd.concat(both))
-    assert len(table) == 1
+    assert table.attack.tolist() == ["Slowdown", "union"]
     assert table.attack_success[0] == pytest.approx(120 / 160)
+    assert table.attack_success[1] == 1, "the union takes the worst seed"
 
 
 def test_an_unknown_max_leaves_the_ratio() -> None:
@@ -130,6 +131,14 @@ def test_an_unknown_max_leaves_the_ratio() -> None:
 def test_a_constant_victim_keeps_everything() -> None:
     row = score_table(samples("noise", [100.0], [100.0], constant=True)).iloc[0]
     assert (row.attack_success, row.savings_retained, row.macs_ratio) == (0, 1, 1)
+
+
+def test_where_nothing_was_saved_nothing_is_retained() -> None:
+    """0 of 0 is neither 100 % nor 0 %."""
+    row = score_table(samples("Slowdown", [100.0] * 8, [100.0] * 8)).iloc[0]
+    found = (row.attack_success, row.savings_retained, row.savings_retained_low)
+    assert all(map(math.isnan, found))
+    assert row.macs_ratio == 1
 
 
 def test_a_constant_victim_that_moves_is_an_error() -> None:
@@ -155,24 +164,23 @@ def test_success_is_at_most_one_and_retained_is_its_rest(pairs: list[tuple[int, 
     assert (row.attack_success > 0) == (sum(attacked) > sum(clean))
 
 
-def test_a_limit_judges_the_worst_compute_attack() -> None:
+def test_a_limit_judges_the_union() -> None:
     table = score_table(
         pd.concat(
             [
-                samples("uniform", [20.0], [100.0]),
-                samples("PGD", [20.0], [100.0]),
+                samples("uniform", [20.0], [100.0], threat="box", eps=1.0),
                 samples("DeepSloth", [20.0], [30.0]),
                 samples("Slowdown", [20.0], [60.0]),
             ]
         )
     )
-    (held,) = judge(table, KINDS, [parse_limit("savings_retained=0.5", fail_below=True)])
+    (held,) = judge(table, [parse_limit("savings_retained=0.5", fail_below=True)])
     assert held.passed
-    (crossed,) = judge(table, KINDS, [parse_limit("savings_retained=0.6", fail_below=True)])
+    (crossed,) = judge(table, [parse_limit("savings_retained=0.6", fail_below=True)])
     assert not crossed.passed
     for word in ("Slowdown", "8/255", "20 → 60", "0.500", "0.6", "of at most 100"):
         assert word in crossed.message
-    (ratio,) = judge(table, KINDS, [parse_limit("macs_ratio=2.9", fail_below=False)])
+    (ratio,) = judge(table, [parse_limit("macs_ratio=2.9", fail_below=False)])
     assert not ratio.passed
 
 
@@ -181,7 +189,7 @@ def test_latency_is_judged_by_the_lower_bound() -> None:
     row = score_table(noisy).iloc[0]
     assert row.latency_low < 1.5 < row.latency_ratio
     limit = parse_limit("latency_ratio=1.5", fail_below=False)
-    assert judge(score_table(noisy), KINDS, [limit])[0].passed
+    assert judge(score_table(noisy), [limit])[0].passed
 
 
 def test_half_of_the_images_slower_hides_in_no_median() -> None:
@@ -199,19 +207,11 @@ def test_an_interval_too_wide_is_no_measurement(score: str, slow: float, wide: b
     rows = samples("Slowdown", [20.0] * 12, [30.0] * 12, seconds=[1e-3] * 6 + [slow] * 6)
     limit = parse_limit(f"{score}=9", fail_below=False)
     if not wide:
-        assert judge(score_table(rows), KINDS, [limit])[0].passed
+        assert judge(score_table(rows), [limit])[0].passed
         return
     message = r"under Slowdown: its interval, 1\.00 to 1\.51, is wider than a factor of 1\.5"
     with pytest.raises(MeasurementError, match=message):
-        judge(score_table(rows), KINDS, [limit])
-
-
-def test_where_nothing_was_saved_nothing_is_retained() -> None:
-    table = score_table(samples("Slowdown", [100.0] * 8, [100.0] * 8))
-    for name in ("savings_retained", "savings_retained_low", "attack_success"):
-        assert math.isnan(table[name][0])
-    with pytest.raises(MeasurementError, match="nothing was saved on clean images"):
-        judge(table, KINDS, [parse_limit("savings_retained=0.5", fail_below=True)])
+        judge(score_table(rows), [limit])
 
 
 def test_seeds_of_an_image_are_averaged_first() -> None:
@@ -221,11 +221,37 @@ def test_seeds_of_an_image_are_averaged_first() -> None:
     assert score_table(pd.concat([once, *again])).savings_retained[0] == pytest.approx(0.5)
 
 
-@pytest.mark.parametrize("attack", ["Slowdown", "noise"])
-def test_what_could_not_be_measured_is_no_pass(attack: str) -> None:
-    table = score_table(samples(attack, [20.0], [60.0], ceiling=math.nan))
+def test_a_score_that_is_nan_is_no_pass() -> None:
+    table = score_table(samples("Slowdown", [20.0], [60.0], ceiling=math.nan))
+    limit = parse_limit("savings_retained=0.5", fail_below=True)
     with pytest.raises(MeasurementError, match="could not measure savings_retained of toy"):
-        judge(table, KINDS, [parse_limit("savings_retained=0.5", fail_below=True)])
+        judge(table, [limit])
+    assert judge(table, []) == [], "without a limit the MACs ratio says enough"
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (
+            samples("noise", [20.0], [60.0]),
+            "toy: no attack ran on it inside a budget: name one that applies, as Q",
+        ),
+        (
+            samples("PGD", [20.0], [60.0], threat="l2", eps=9.0),
+            r"inside a budget \(PGD keeps to no asked budget; it has no gates\)",
+        ),
+        (samples("Slowdown", [100.0], [100.0]), "nothing was saved on the clean inputs, so noth"),
+    ],
+)
+def test_a_run_that_measured_nothing_is_no_pass(rows: pd.DataFrame, message: str) -> None:
+    """With limits or without; but a constant victim has nothing to lose."""
+    if rows.attack.iloc[0] == "PGD":
+        rows = pd.concat([rows, samples("noise", [20.0], [20.0])])
+    why = [{"victim": "toy", "reason": "it has no gates"}] * (len(rows) > 1)
+    with pytest.raises(MeasurementError, match=message):
+        judge(score_table(rows), [], why)
+    constant = score_table(rows.assign(constant=True, macs=20.0, clean_macs=20.0))
+    assert judge(constant, []) == []
 
 
 @pytest.mark.parametrize(

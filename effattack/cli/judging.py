@@ -12,6 +12,7 @@ from rich.console import Console
 from effattack.baseline_paths import FOLDER, path_of
 from effattack.baselines import Baseline
 from effattack.cli import output
+from effattack.errors import MeasurementError
 from effattack.limits import Limit, judge, parse_limit
 from effattack.terminal import PLAIN
 
@@ -20,7 +21,10 @@ if TYPE_CHECKING:
 
 
 def arguments(run: argparse.ArgumentParser) -> None:
-    what = run.add_argument_group("what makes it fail")
+    what = run.add_argument_group(
+        "what makes it fail",
+        "limits judge the union: per image, the worst of every row inside the budget",
+    )
     what.add_argument("--fail-below", action="append", default=[], metavar="SCORE=VALUE")
     what.add_argument("--fail-above", action="append", default=[], metavar="SCORE=VALUE")
     what.add_argument("--save", metavar="NAME", help="save the scores as a baseline of that name")
@@ -60,9 +64,15 @@ class Judge:
         """Say how the scores stand, and save them; returns the exit code."""
         from effattack.changes import Comparison, compare
 
+        page = options.out / "report.html"
+        try:
+            verdicts = judge(evaluation.scores(), self.limits, evaluation.meta.get("skipped", []))
+        except MeasurementError:
+            if options.json:
+                output.print_json(evaluation, page)
+            raise
         if self.save:
             console.print(f"baseline: {Baseline.of(evaluation).save(self.save)}", **PLAIN)
-        verdicts = judge(evaluation.scores(), evaluation.kinds, self.limits)
         found = Comparison([], [])
         if self.baseline:
             found = compare(evaluation, self.baseline, options.compare)
@@ -74,5 +84,5 @@ class Judge:
         bad += [f"worse than {options.compare}: {change}" for change in found.worse]
         output.print_bad_news(bad, options)
         if options.json:
-            output.print_json(evaluation, options.out / "report.html", verdicts, found.worse)
+            output.print_json(evaluation, page, verdicts, found.worse)
         return 1 if bad else 0

@@ -41,7 +41,14 @@ def print_json(
     regressions: Iterable[Change] = (),
 ) -> None:
     """One object: scores, self-checks, what was skipped, limits, regressions, the report."""
+    from effattack.caveats import caveats
+
     _, scores, meta = evaluation.report()
+    beside = [
+        f"{victim}: {told}"
+        for victim, rows in scores.groupby("victim", sort=False)
+        for told in caveats(rows, meta)
+    ]
     found: dict[str, Any] = {
         "schema": SCHEMA,
         "report": str(page),
@@ -59,7 +66,7 @@ def print_json(
         "regressions": [str(change) for change in regressions],
         "checks": meta["checks"],
         "skipped": meta.get("skipped", []),
-        "notes": meta.get("notes", []),
+        "notes": [*meta.get("notes", []), *beside],
     }
     print(json.dumps(found, indent=1, default=str))
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import beta, binom
+from scipy.stats import t as student
 
 from effattack.errors import UsageError
 
@@ -20,6 +21,8 @@ Floats = NDArray[np.float64]
 
 CONFIDENCE = 0.95
 """Of every interval that is shown."""
+FEWEST = 6
+"""Inputs that carry an interval: as many as the exact one of a median takes at 95 %."""
 
 
 class Interval(NamedTuple):
@@ -69,6 +72,28 @@ def median_ratio(
         return Interval(value, nan, nan)
     low, high = np.exp(logs[[k - 1, n - k]])
     return Interval(value, float(low), float(high))
+
+
+def paired_mean(first: ArrayLike, second: ArrayLike, *, confidence: float = CONFIDENCE) -> Interval:
+    """The mean over images of first − second, with Student's interval of the paired differences.
+
+    Fewer than 6 pairs leave the bounds NaN, as they do those of the other intervals.
+
+    Args:
+        first, second: (n,) of the same images, in the same order and unit.
+        confidence: of the two-sided interval, in (0, 1).
+
+    Raises:
+        UsageError: for arrays that do not pair up.
+    """
+    tail = tail_of(confidence)
+    above, below = paired(first, second)
+    change = above - below
+    if change.size < FEWEST:
+        return Interval(float(change.mean()) if change.size else nan, nan, nan)
+    value = float(change.mean())
+    spread = float(student.ppf(1 - tail, change.size - 1) * change.std(ddof=1) / change.size**0.5)
+    return Interval(value, value - spread, value + spread)
 
 
 def proportion(successes: float, n: int, *, confidence: float = CONFIDENCE) -> Interval:

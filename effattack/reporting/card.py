@@ -8,7 +8,7 @@ from effattack.reporting import words
 from effattack.reporting.markdown import code, plain
 from effattack.reporting.meta import Meta, section
 from effattack.reporting.tables import over_dense
-from effattack.reporting.verdict import Row, Verdict, samples_of, unit_of, verdicts
+from effattack.reporting.verdict import Row, Verdict, unit_of, verdicts
 from effattack.reporting.words import missing
 
 
@@ -22,20 +22,20 @@ def _block(verdict: Verdict, samples: pd.DataFrame, meta: Meta) -> str:
     row, clean = verdict.shown, verdict.clean
     if row is None or clean is None:
         return f"{code(verdict.victim)} was not scored."
-    own = samples_of(row, samples[samples.victim == verdict.victim])
+    own, timed = samples[samples.victim == verdict.victim], verdict.timed or row
     like = unit_of(row)
     machine = section(meta, "environment")
     versions = section(meta, "versions")
     facts = {
         "Savings retained": _savings(verdict),
-        "Worst compute attack": code(str(row["attack"])) if verdict.worst else "none applies",
+        "Found by": code(verdict.by) if verdict.worst else verdict.by,
         "Threat": _threat(row),
         "MACs per image": f"{words.macs(row['clean_macs'], like)} clean, "
         f"{words.macs(row['macs'], like)} attacked ({words.ratio(row['macs_ratio'])}; "
         f"{over_dense(row)} of the dense model), max {words.macs(row['max_macs'], like)}",
         "Accuracy": f"{words.percent(clean['accuracy'])} clean, "
         f"{words.percent(row['accuracy'])} attacked",
-        "Latency": _latency(row, str(machine.get("device_name", "unknown device"))),
+        "Latency": _latency(timed, str(machine.get("device_name", "unknown device"))),
         "Images": f"{own['sample'].nunique()}, seeds {', '.join(map(str, meta.get('seeds', [])))}",
         "Measured with": plain(" ".join(f"{k} {v}" for k, v in versions.items()))
         + (f", {code(str(meta['command']))}" if meta.get("command") else ""),

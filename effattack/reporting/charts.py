@@ -13,15 +13,16 @@ from effattack.reporting.figure import Figure, Key, colours
 from effattack.reporting.gates import gate_bars
 from effattack.reporting.verdict import (
     KINDS,
-    NOT_JUDGED,
     Row,
     Verdict,
     rows_of,
     samples_of,
     series,
+    tag,
     unit_of,
 )
 from effattack.reporting.words import missing
+from effattack.union import UNION
 
 
 class Figures(NamedTuple):
@@ -68,7 +69,7 @@ def _distribution(
         drawn.append(series(row))
     if not curves:
         return None
-    unit, worst = max(map(unit_of, rows)), verdict.worst
+    unit, worst = max(map(unit_of, rows)), verdict.attack
     at = drawn.index(series(worst)) if worst and series(worst) in drawn else 0
     label = f"MACs per image of {verdict.victim}, cumulative: " + "; ".join(
         f"{key.name}, {key.detail}" for key in legend
@@ -81,32 +82,36 @@ def _distribution(
 
 
 def _one_per_attack(rows: list[Row], verdict: Verdict) -> list[Row]:
-    """Every attack at its largest budget, the worst at its own."""
+    """Every attack and the union at their largest budget, the worst at their own."""
     chosen: dict[str, Row] = {}
     for row in rows:
         if row["eps"] >= chosen.get(series(row), row)["eps"]:
             chosen[series(row)] = row
-    if verdict.worst:
-        chosen[series(verdict.worst)] = verdict.worst
+    for row in filter(None, (verdict.worst, verdict.attack)):
+        chosen[series(row)] = row
     return list(chosen.values())
+
+
+def _counts(row: Row) -> bool:
+    return bool(row.get("inside", row["kind"] == "compute"))
 
 
 def _bars(rows: list[Row], verdict: Verdict, palette: dict[str, str]) -> Figure:
     by_ratio = all(missing(row["attack_success"]) for row in rows)
     key = "macs_ratio" if by_ratio else "attack_success"
     write = words.ratio if by_ratio else words.percent
-    ordered = sorted(rows, key=lambda row: KINDS.index(row["kind"]))
+    ordered = sorted(rows, key=lambda row: (not _counts(row), KINDS.index(row["kind"])))
     shown = [row for row in ordered if row["attack"] != "clean"]
     bars, group = [], ""
     for row in shown:
-        kind = "judged" if row["kind"] == "compute" else "other"
+        kind = "judged" if _counts(row) else "other"
         heading = {
-            "judged": "compute attacks: these give the verdict",
-            "other": "for comparison: never counts for the verdict",
+            "judged": "inside the budget: these give the verdict",
+            "other": "outside the budget: never counts for the verdict",
         }[kind]
         budget = words.at(row)
-        detail = ", ".join(filter(None, [budget, NOT_JUDGED.get(row["kind"])]))
-        css = palette.get(series(row), "s0") if kind == "judged" else row["kind"]
+        detail = ", ".join(filter(None, [budget, tag(row)]))
+        css = palette.get(series(row), "s0" if row["kind"] == UNION else row["kind"])
         text = write(row[key])
         heading = heading if kind != group else ""
         bars.append(plots.Bar(str(row["attack"]), detail, row[key], text, css, heading))

@@ -9,13 +9,15 @@ from effattack.reporting import axes, words
 from effattack.reporting.figure import Figure, Key
 from effattack.reporting.verdict import Row, Verdict, series, unit_of
 from effattack.reporting.words import missing
+from effattack.union import UNION
 
 PERCENTS = [(quarter / 4, f"{25 * quarter}{words.NBSP}%") for quarter in range(5)]
 
 
 def security_curves(rows: list[Row], palette: dict[str, str]) -> list[Figure]:
     """MACs and accuracy against the budget, per threat; nothing where one budget was run."""
-    lines = [row for row in rows if row["kind"] != "control" or row["attack"] == "noise"]
+    aside = ("control", UNION)
+    lines = [row for row in rows if row["kind"] not in aside or row["attack"] == "noise"]
     found = []
     for threat in dict.fromkeys(row["threat"] for row in lines):
         own = [row for row in lines if row["threat"] == threat]
@@ -76,7 +78,8 @@ def _said(own: list[Row], key: str, write: Callable[[float], str]) -> list[str]:
 def scatter(rows: list[Row], verdict: Verdict, palette: dict[str, str]) -> list[Figure]:
     """Accuracy over cost: where the victim stood, and where each attack moved it."""
     clean, unit = verdict.clean, max(map(unit_of, rows), default=1.0)
-    shown = [row for row in rows if row["attack"] != "clean" and not missing(row["macs"])]
+    shown = [row for row in rows if row["attack"] not in ("clean", UNION)]
+    shown = [row for row in shown if not missing(row["macs"])]
     if clean is None or not shown:
         return []
     drawn, legend = [], []

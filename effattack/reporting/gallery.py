@@ -13,7 +13,7 @@ from PIL import Image
 from effattack.reporting import words
 from effattack.reporting.maps import token_map
 from effattack.reporting.meta import Meta, section
-from effattack.reporting.verdict import NOT_JUDGED, Row, Verdict, rows_of, samples_of, unit_of
+from effattack.reporting.verdict import Row, Verdict, rows_of, samples_of, tag, unit_of
 
 LARGEST_SIDE = 128
 BUDGET = 3_000_000
@@ -56,9 +56,9 @@ class Gallery(NamedTuple):
 
 
 def gallery(samples: pd.DataFrame, scores: pd.DataFrame, verdict: Verdict, meta: Meta) -> Gallery:
-    """Examples under the worst compute attack; under an accuracy attack where there is none."""
+    """Examples under the attack that got furthest; of a constant victim, in changing answers."""
     own = samples[samples["victim"].map(str) == verdict.victim]
-    row = verdict.worst or _instead(scores, verdict)
+    row = verdict.attack if verdict.worst else _instead(scores, verdict)
     about = section(meta, "victims").get(verdict.victim) or {}
     shape = tuple(int(side) for side in about.get("input_shape") or ())
     if row is None or own.empty:
@@ -79,7 +79,7 @@ def gallery(samples: pd.DataFrame, scores: pd.DataFrame, verdict: Verdict, meta:
         verdict=verdict,
         attack=str(row["attack"]),
         budget=words.at(row),
-        tag=NOT_JUDGED.get(row["kind"], ""),
+        tag=tag(row),
         factor=factor,
         stride=stride,
         examples=[_example(*pair, factor, stride) for pair in pairs],

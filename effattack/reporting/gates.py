@@ -17,12 +17,12 @@ SEQUENTIAL = ("early exit", "cascade")
 
 
 def gate_bars(own: pd.DataFrame, verdict: Verdict, palette: dict[str, str]) -> list[Figure]:
-    """Shares on clean images beside those under the worst attack; nothing without gates.
+    """Shares on clean images and under the attack that got furthest; nothing without gates.
 
     Where gates come one behind the other: how many images stopped at each. Elsewhere: the share of
     its units that each gate computed.
     """
-    row = verdict.worst
+    row = verdict.attack if verdict.worst else None
     units = _units(own)
     if row is None or not units:
         return []

@@ -14,20 +14,21 @@ from effattack.reporting.meta import Meta, section
 from effattack.reporting.tables import NO_ENERGY, over_dense
 from effattack.reporting.verdict import (
     KINDS,
-    NOT_JUDGED,
     Row,
     Verdict,
     alarms,
     rows_of,
+    tag,
     unit_of,
     verdicts,
 )
 from effattack.reporting.words import missing
+from effattack.union import UNION
 
 HEADLINE = (
     "Victim",
     "Savings retained",
-    "Worst compute attack",
+    "Found by",
     "MACs per image, clean → attacked",
     "max MACs",
     "attacked / clean",
@@ -56,7 +57,7 @@ ALL = (
 )
 MOST = 60_000
 """Bytes that a comment takes everywhere; a step summary of GitHub takes 1 MiB."""
-LEFT = {"Victim", "Attack", "Kind", "Worst compute attack", "Clock", "Which means"}
+LEFT = {"Victim", "Attack", "Kind", "Found by", "Clock", "Which means"}
 """Columns of words; the others are numbers."""
 
 
@@ -66,7 +67,7 @@ def summary(scores: pd.DataFrame, meta: Meta) -> str:
     Names are written as code, so that nothing in them is taken for markup, a link or a mention.
     """
     found = verdicts(scores, meta)
-    parts = ["### effattack: savings retained under the worst compute attack"]
+    parts = ["### effattack: savings retained under the worst inside the budget"]
     if errors := alarms(scores, meta):
         parts.append("\n".join(f"- **Read this first:** {plain(error)}" for error in errors))
     rows = [_headline(verdict, meta) for verdict in found]
@@ -75,7 +76,9 @@ def summary(scores: pd.DataFrame, meta: Meta) -> str:
     else:
         parts.append(_table(HEADLINE, rows))
     notes = [
-        f"- {code(verdict.victim)}: {plain(verdict.note)}" for verdict in found if verdict.note
+        f"- {code(verdict.victim)}: {plain(told)}"
+        for verdict in found
+        for told in filter(None, (verdict.note, *verdict.caveats))
     ]
     notes += [f"- {plain(str(note))}" for note in meta.get("notes") or ()]
     if notes:
@@ -84,7 +87,8 @@ def summary(scores: pd.DataFrame, meta: Meta) -> str:
         "Savings retained = 1 − attack success = 1 − (attacked − clean) / (max − clean), with its "
         "95 % interval over images. "
         "Accuracy is against the label, agreement with the same model's clean prediction. "
-        "Accuracy attacks and controls never count for the verdict."
+        "The verdict is the union: image by image, the worst of every row inside the budget, "
+        "whoever found it; rows outside never count."
     )
     if len(scores):
         lines = sorted(rows_of(scores), key=lambda row: KINDS.index(row["kind"]))
@@ -136,8 +140,9 @@ def _headline(verdict: Verdict, meta: Meta) -> list[str]:
     accuracy = words.percent(row["accuracy"])
     if worst and clean:
         accuracy = f"{words.percent(clean['accuracy'])} → {accuracy}"
-    timed = not missing(row["latency_ratio"])
-    name = f"{code(str(row['attack']))}, {words.at(row)}" if worst else "none applies"
+    timing = verdict.timed or row
+    timed = not missing(timing["latency_ratio"])
+    name = f"{code(verdict.by)}, {words.at(row)}" if worst else verdict.by
     return [
         code(verdict.victim),
         savings,
@@ -148,7 +153,7 @@ def _headline(verdict: Verdict, meta: Meta) -> list[str]:
         over_dense(row),
         accuracy,
         words.percent(row["agreement"]),
-        words.latency(row)
+        words.latency(timing)
         + (", no verdict: A/A fired" if timed and fired(verdict.victim, meta) else ""),
     ]
 
@@ -157,7 +162,7 @@ def _line(row: Row) -> list[str]:
     return [
         code(str(row["victim"])),
         code(str(row["attack"])),
-        NOT_JUDGED.get(row["kind"], "compute attack"),
+        tag(row) or ("verdict" if row["kind"] == UNION else "compute attack"),
         words.budget(row),
         words.retained(row["savings_retained"]),
         words.percent(row["attack_success"]),

@@ -114,7 +114,7 @@ def render(published: Sequence[Published], eps: float, cards: Path, claims: Path
 
 
 def _entries(one: Published, eps: float, cards: Path, out: Path) -> list[Entry]:
-    judged = one.scores["kind"] == "compute"
+    judged = one.scores["kind"].isin(["union", "compute", "accuracy"])
     ranked = one.scores[~judged | _at(one.scores, eps)]
     found = []
     for verdict in verdicts(ranked, one.meta):

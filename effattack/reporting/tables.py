@@ -9,7 +9,7 @@ import pandas as pd
 
 from effattack.reporting import words
 from effattack.reporting.meta import Meta
-from effattack.reporting.verdict import KINDS, NOT_JUDGED, Row, Verdict, rows_of, same_cell, unit_of
+from effattack.reporting.verdict import KINDS, Row, Verdict, rows_of, same_cell, tag, unit_of
 from effattack.reporting.words import missing
 from effattack.unmeasured import NOT_TIMED, NOTHING_SAVED, WIDEST
 
@@ -160,8 +160,8 @@ def blocks(scores: pd.DataFrame, found: list[Verdict], meta: Meta) -> tuple[list
                 value = "" if empty else row[column.by]
                 cells.append(Cell(text, reason if empty else "", column.css, value))
             worst = verdict.worst is not None and same_cell(row, verdict.worst)
-            tag = NOT_JUDGED.get(row["kind"], "")
-            lines.append(Line(str(row["attack"]), tag, worst, not tag, cells))
+            counts = row.get("inside", row["kind"] == "compute")
+            lines.append(Line(str(row["attack"]), tag(row), worst, bool(counts), cells))
         table.append(Block(verdict, _costs(verdict), lines))
     notes = [f"{' · '.join(dict.fromkeys(names))}: {why}" for why, names in reasons.items()]
     return table, notes

@@ -1,4 +1,7 @@
-"""The headline of a report: per victim, the compute attack that left it the least savings."""
+"""The headline of a report: per victim, the union that left it the least savings.
+
+Scores of earlier versions name no union; there it is the worst compute attack.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +10,19 @@ from typing import Any
 
 import pandas as pd
 
+from effattack.caveats import caveats
+from effattack.limits import ATTACKS, saves_nothing, unmeasured_because
 from effattack.reporting.meta import Meta, checks, section, skipped
 from effattack.reporting.words import SLACK, at, missing, percent
+from effattack.union import UNION
 from effattack.unmeasured import UNKNOWN_MAX, no_savings
 
 Row = dict[str, Any]
 """One row of the scores, by column."""
 
-KINDS = ("compute", "accuracy", "control")
-NOT_JUDGED = {"accuracy": "accuracy attack", "control": "control"}
-"""Kinds of attack that never count for the verdict, and what to call them."""
+KINDS = ("union", "compute", "accuracy", "control")
+TAGS = {"accuracy": "accuracy attack", "control": "control"}
+"""What to call kinds of attack that do not seek work."""
 
 
 def rows_of(frame: pd.DataFrame) -> list[Row]:
@@ -41,6 +47,12 @@ def series(row: Row) -> str:
     return attack if threat in ("linf", "none", "box") else f"{attack} {threat}"
 
 
+def tag(row: Row) -> str:
+    """What a table says beside an attack: its kind, and whether it keeps to no asked budget."""
+    outside = "outside the budget" if "inside" in row and not row["inside"] else ""
+    return ", ".join(filter(None, [TAGS.get(row["kind"], ""), outside]))
+
+
 def unit_of(row: Row) -> float:
     """The number of MACs whose unit suits the whole row: its largest."""
     known = [row[key] for key in ("max_macs", "dense_macs", "macs") if not missing(row[key])]
@@ -55,13 +67,32 @@ class Verdict:
     family: str
     constant: bool
     worst: Row | None
-    """The row of the worst compute attack; None if none ran."""
+    """The worst union; None if no attack ran inside a budget."""
     clean: Row | None
     """The row of the clean control."""
     savings: float
-    """Savings retained; NaN where max MACs are unknown or nothing was scored."""
+    """Savings retained; NaN where max MACs are unknown, nothing was saved or nothing scored."""
     note: str = ""
     """Why there is no savings retained, or why there is nothing to take back."""
+    attack: Row | None = None
+    """The attack that got furthest inside a budget: its images and timings stand for the worst."""
+    caveats: tuple[str, ...] = ()
+    """What else a reader must know of the score."""
+
+    @property
+    def by(self) -> str:
+        """Who found the worst inputs."""
+        if self.worst is None:
+            return "none applies"
+        if self.worst["kind"] != UNION:
+            return str(self.worst["attack"])
+        found = self.worst["found_by"]
+        return "nothing cost more than clean" if missing(found) or not found else str(found)
+
+    @property
+    def timed(self) -> Row | None:
+        """The row whose latency stands in the headline: that of the attack."""
+        return self.attack or self.shown
 
     @property
     def shown(self) -> Row | None:
@@ -71,16 +102,16 @@ class Verdict:
 
 def verdicts(scores: pd.DataFrame, meta: Meta) -> list[Verdict]:
     """One verdict per victim, in the order of the scores; unscored victims of ``meta`` last."""
-    rows: dict[str, list[Row]] = {str(name): [] for name in scores.get("victim", pd.Series())}
-    for row in rows_of(scores):
-        rows[str(row["victim"])].append(row)
-    known = section(meta, "victims")
-    return [_verdict(name, rows.get(name, []), meta) for name in dict.fromkeys([*rows, *known])]
+    known = [*scores.get("victim", pd.Series(dtype=str)).map(str), *section(meta, "victims")]
+    return [
+        _verdict(name, scores[scores["victim"].map(str) == name] if len(scores) else scores, meta)
+        for name in dict.fromkeys(known)
+    ]
 
 
 def worst_of(rows: list[Row]) -> Row | None:
-    """The compute attack that left the least savings; by MACs ratio where max MACs are unknown."""
-    judged = [row for row in rows if row["kind"] == "compute" and not missing(row["macs"])]
+    """The row that left the least savings; by MACs ratio where max MACs are unknown."""
+    judged = [row for row in rows if not missing(row["macs"])]
     with_max = [row for row in judged if not missing(row["savings_retained"])]
     if with_max:
         return min(with_max, key=lambda row: row["savings_retained"])
@@ -88,19 +119,31 @@ def worst_of(rows: list[Row]) -> Row | None:
     return max(ratios, key=lambda row: row["macs_ratio"], default=None)
 
 
-def _verdict(name: str, rows: list[Row], meta: Meta) -> Verdict:
+def _attack(rows: list[Row]) -> Row | None:
+    """The attack that got furthest inside a budget; of equal ones, one that seeks work."""
+    inside = [row for row in rows if row["kind"] in ATTACKS and row.get("inside", True)]
+    return worst_of(sorted(inside, key=lambda row: KINDS.index(row["kind"])))
+
+
+def _verdict(name: str, scored: pd.DataFrame, meta: Meta) -> Verdict:
+    rows = rows_of(scored)
     about = section(meta, "victims").get(name) or {}
     family = next((str(row["family"]) for row in rows if not missing(row.get("family"))), "")
     constant = any(row["constant"] is True or row["constant"] == 1 for row in rows)
-    worst = worst_of(rows)
+    unions = [row for row in rows if row["kind"] == UNION]
+    attack = _attack(rows if unions else [row for row in rows if row["kind"] == "compute"])
+    worst = worst_of(unions) if attack and unions else attack
     savings = worst["savings_retained"] if worst else float("nan")
+    reasons = {skip["reason"] for skip in skipped(meta) if skip["victim"] == name} - {""}
     note = ""
     if constant:
         savings = 1.0 if missing(savings) else savings
         note = "Constant: its MACs cannot depend on the input, so there is nothing to take back."
     elif worst is None:
-        reasons = {skip["reason"] for skip in skipped(meta) if skip["victim"] == name} - {""}
-        note = "No compute attack ran" + (f": {'; '.join(sorted(reasons))}" if reasons else ".")
+        note = "No attack ran inside a budget"
+        note += f": {'; '.join(sorted(reasons))}" if reasons else "."
+    elif unions and saves_nothing(scored.iloc[0]):
+        note = f"Could not be measured: {unmeasured_because(scored)}."
     elif missing(savings):
         note = _unsaid(worst)
     elif savings < -SLACK:
@@ -109,10 +152,12 @@ def _verdict(name: str, rows: list[Row], meta: Meta) -> Verdict:
         victim=name,
         family=family or str(about.get("family", "")),
         constant=constant,
-        worst=worst,
+        worst=None if constant else worst,
+        attack=attack,
         clean=next((row for row in rows if row["attack"] == "clean"), None),
         savings=float(savings),
         note=note,
+        caveats=tuple(caveats(scored, meta)) if unions and not note else (),
     )
 
 

@@ -44,6 +44,11 @@ GLOSSARY = (
         "(max − clean), over all scored images; 0 % changed nothing, 100 % reached the max",
     ),
     Term("savings retained", "1 − attack success: what the mechanism still saves under attack"),
+    Term(
+        "union",
+        "the verdict: image by image, the worst of every row inside the budget, whoever found it; "
+        "right only where every row is right",
+    ),
     Term("accuracy", "share of predictions equal to the label"),
     Term(
         "agreement",

@@ -73,11 +73,11 @@ def page(source: str) -> Page:
 
 
 def test_headline_names_the_victim_that_kept_least(page: Page, scores: pd.DataFrame) -> None:
-    worst = scores.loc[scores[scores.kind == "compute"].savings_retained.idxmin()]
+    worst = scores.loc[scores[scores.kind == "union"].savings_retained.idxmin()]
     lead = f"{worst.victim} kept least: {worst.savings_retained:.0%} of its savings ("
     low, high = worst.savings_retained_low, worst.savings_retained_high
     lead += f"{low:.0%} to {high:.0%}, 95% interval over images)"
-    assert f"{lead}. {worst.attack}".replace("%", " %").replace(" % to", " to") in page.text
+    assert f"{lead}. {worst.found_by}".replace("%", " %").replace(" % to", " to") in page.text
 
 
 def test_every_score_is_in_the_table(page: Page, scores: pd.DataFrame) -> None:
@@ -95,10 +95,8 @@ def test_accuracy_and_agreement_are_told_apart(page: Page) -> None:
     assert "agreement vs clean prediction" in page.text
 
 
-def test_only_compute_attacks_are_called_worst(page: Page, scores: pd.DataFrame) -> None:
-    marked = re.findall(r"(\S+) worst \d+/255", page.text)
-    assert len(marked) == 3
-    assert set(marked) <= {"Slowdown", "DeepSloth", "DeSparsify"}
+def test_only_the_union_is_called_worst(page: Page, scores: pd.DataFrame) -> None:
+    assert re.findall(r"(\S+) worst \d+/255", page.text) == ["union"] * 3
     stronger = scores.set_index(["victim", "attack"]).savings_retained
     assert stronger["digits_cnn_early_exit", "uniform"] < 0.2, "the control must tempt the verdict"
 
@@ -207,7 +205,7 @@ def test_unknown_max_is_judged_by_the_ratio(samples: pd.DataFrame) -> None:
     rows = samples[samples.victim == "digits_cnn_early_exit"].assign(max_macs=np.nan)
     scores = frames.scores(rows)
     page = Page(render(rows, scores, frames.meta()))
-    worst = scores[scores.kind == "compute"].macs_ratio.max()
+    worst = scores[scores.kind == "union"].macs_ratio.max()
     assert f"×{worst:.2f} MACs, attacked / clean" in page.text
     assert "Its max MACs are not known" in page.text
     assert (
@@ -258,7 +256,7 @@ def test_nothing_scored(columns: bool, samples: pd.DataFrame, scores: pd.DataFra
     empty = (samples[:0], scores[:0]) if columns else (pd.DataFrame(), pd.DataFrame())
     meta = {"schema": 1, "victims": {"mine": {}}, "skipped": [{"victim": "mine", "reason": "why"}]}
     assert "Nothing was scored" in Page(render(*empty, {"schema": 1})).text
-    assert "No compute attack ran: why" in Page(render(*empty, meta)).text
+    assert "No attack ran inside a budget: why" in Page(render(*empty, meta)).text
 
 
 def test_many_large_images_stay_small() -> None:

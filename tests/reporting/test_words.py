@@ -79,7 +79,7 @@ def test_latencies(ratio: float, low: float, high: float, said: str) -> None:
 def faces(evaluation: Evaluation) -> dict[str, str]:
     """All that prints scores."""
     screen = io.StringIO()
-    print_scores(evaluation, Console(file=screen, width=200))
+    print_scores(evaluation, Console(file=screen, width=200), verbose=False)
     samples, scores, meta = evaluation.report()
     facts = worst(evaluation)[VICTIM]
     return {
@@ -98,9 +98,10 @@ def samples() -> pd.DataFrame:
 
 
 def test_every_face_says_cheaper_than_clean(samples: pd.DataFrame) -> None:
+    """Of rows; the verdict never is, as the clean input lies inside every budget."""
     cheaper = Evaluation(samples.assign(macs=samples.clean_macs / 2), frames.meta())
     for face, text in faces(cheaper).items():
-        assert "cheaper than clean" in text, face
+        assert ("cheaper than clean" in text) == (face not in ("pytest", "card")), face
 
 
 def test_every_face_says_why_a_latency_was_not_measured(samples: pd.DataFrame) -> None:

@@ -1,0 +1,75 @@
+"""What is said beside a score: why an attacker may take more than the verdict says."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pandas as pd
+
+from effattack.budgets import at_budget
+
+FAR = 2
+"""A declared max beyond so many times what any input reached is said."""
+NEAR = 0.9
+"""What took back so much of the savings leaves little to be found."""
+QUERIES = re.compile(r"(?:QueryAttack|LatencyQuery)\b.*?\bqueries=(\d+)")
+
+
+def caveats(rows: pd.DataFrame, meta: Mapping[str, Any]) -> list[str]:
+    """Of one victim, in sentences.
+
+    Args:
+        rows: its scores; those of earlier versions, which name no union, have no caveats.
+        meta: how they were made.
+    """
+    unions = rows[rows.kind == "union"]
+    if unions.empty or rows.constant.all():
+        return []
+    union = unions.loc[unions.macs_ratio.idxmax()]
+    return [*_outside(rows, union), *_max(rows), *_search(rows, union, meta)]
+
+
+def _outside(rows: pd.DataFrame, union: pd.Series) -> Iterator[str]:
+    """Rows that never count, where they reached more than the union did."""
+    more = rows[~rows.inside.astype(bool) & (rows.macs_ratio > union.macs_ratio)]
+    reached = [
+        f"`{row.attack}` reached ×{row.macs_ratio:.2f}"
+        for row in more.sort_values("macs_ratio", ascending=False, kind="stable").itertuples()
+    ]
+    if reached:
+        budget = at_budget(union.threat, union.eps)
+        yield (
+            f"outside the budget, {', '.join(reached)}; the verdict, ×{union.macs_ratio:.2f}, is "
+            f"that of {budget} alone"
+        )
+
+
+def _max(rows: pd.DataFrame) -> Iterator[str]:
+    declared, reached = rows.max_macs.max(), rows.reachable.max()
+    if declared > FAR * reached:
+        yield (
+            f"the declared max is ×{declared / reached:.1f} what any input reached: if no input "
+            "can reach it, savings retained are flattered; declare the structural worst case"
+        )
+
+
+def _search(rows: pd.DataFrame, union: pd.Series, meta: Mapping[str, Any]) -> Iterator[str]:
+    """How hard it was looked for dear inputs, where that is little."""
+    if (rows.macs_ratio == 1).all():
+        yield (
+            "neither an attack nor a control moved a MAC: nothing shows that its work depends on "
+            "the input"
+        )
+    compute = rows[rows.kind == "compute"]
+    if compute.empty:
+        yield "no compute attack ran: nobody looked for dear inputs on purpose"
+    elif compute.attack.str.match(r"(QueryAttack|LatencyQuery)\b").all():
+        told = [int(n[1]) for text in meta.get("attacks") or () if (n := QUERIES.search(text))]
+        most = f", at most {max(told):,} an image" if told else ""
+        if not union.attack_success >= NEAR:
+            known = "its max is unknown"
+            if union.attack_success == union.attack_success:
+                known = f"all that was found took back {union.attack_success:.0%} of the savings"
+            yield f"only queries looked for dear inputs{most}, and {known}: more may exist"

@@ -1,0 +1,118 @@
+"""The union: per input, the worst of every row inside the asked budget, whoever found it.
+
+An input inside the budget that costs more is a fact, be it found by an attack on the compute, by
+one on the accuracy, or by noise. So the verdict on a victim is that of the union, and rows outside
+the budget never count. What lies inside is measured: the change of every input of a row, in the
+norm of the budget.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+CELL = ["victim", "attack", "threat", "eps"]
+"""What one row of scores is of."""
+UNION = "union"
+"""Attack and kind of the union's rows."""
+NORMS = ("linf", "l2", "l1", "pixels")
+"""Threats that are norms, by the column that measures them."""
+NAMED = 3
+"""Of those who found the worst inputs, by name."""
+_SLACK = 1e-5
+"""What float32 rounding adds to a norm, relative; a step of the 8-bit grid is far more."""
+_BULKY = ["image", "decisions", "opened"]
+
+
+def with_unions(samples: pd.DataFrame) -> pd.DataFrame:
+    """The per-sample rows, and below them those of every victim's unions.
+
+    Args:
+        samples: the frame of an evaluation.
+
+    Returns:
+        its columns, but for pictures and decisions, and ``right`` and ``same`` (the answer is the
+        label, the clean answer), ``slow_and_wrong``, ``inside`` (every input of the row's cell lies
+        inside an asked budget) and ``found_by`` (in words, of unions). A union has one row per
+        input: the most executed MACs of any row inside, right only if it is under all of them.
+    """
+    right = samples.prediction == samples.label
+    rows = samples.drop(columns=_BULKY, errors="ignore").assign(
+        right=right,
+        same=samples.prediction == samples.clean_prediction,
+        slow_and_wrong=(samples.macs > samples.clean_macs) & ~right,
+        inside=False,
+        found_by="",
+    )
+    rows = rows.reset_index(drop=True)
+    unions = []
+    for _, own in rows.groupby("victim", sort=False):
+        for threat, eps in asked(own):
+            within = own[_inside(own, threat, eps)]
+            rows.loc[within.index, "inside"] = True
+            unions.append(_union(within, threat, eps))
+    return pd.concat([rows, *(u for u in unions if len(u))], ignore_index=True)
+
+
+def asked(rows: pd.DataFrame) -> list[tuple[str, float]]:
+    """Threat and size of the budgets that a victim is judged in.
+
+    Those of the compute attacks that ran; where none did, those of the noise, which stands in every
+    budget that was asked for. The pixel box admits every input, so that it is the budget only where
+    no smaller one was asked for.
+    """
+    compute = rows[rows.kind == "compute"]
+    judged = compute if len(compute) else rows[rows.attack == "noise"]
+    budgets = list(dict.fromkeys(zip(judged.threat, judged.eps, strict=True)))
+    return [budget for budget in budgets if budget[0] != "box"] or budgets
+
+
+def _inside(rows: pd.DataFrame, threat: str, eps: float) -> pd.Series:
+    """(rows,) bool: whether all inputs of a row's cell lie inside a budget.
+
+    By their measured change where the budget is a norm that the frame holds; else only rows of the
+    same threat, in no larger size, are known to.
+    """
+    size = rows[threat] if threat in NORMS and threat in rows else pd.Series(np.nan, rows.index)
+    room = eps * (1 + _SLACK) + 1e-6
+    declared = (rows.threat == "none") | ((rows.threat == threat) & (rows.eps <= room))
+    within = (size <= room).where(size.notna(), declared) | (threat == "box")
+    return within.groupby([rows[key] for key in CELL], sort=False).transform("all")
+
+
+def _union(within: pd.DataFrame, threat: str, eps: float) -> pd.DataFrame:
+    """One row per input, from the rows inside a budget; of equal ones, the stronger attack's."""
+    strength = within.groupby(CELL, sort=False).macs.transform("mean")
+    dearest = within.assign(strength=strength).sort_values(["macs", "strength"], ascending=False)
+    worst = dearest.drop_duplicates("sample").drop(columns="strength").sort_values("sample")
+    every = within.groupby("sample")
+    index = worst["sample"]
+    return worst.assign(
+        attack=UNION,
+        kind=UNION,
+        threat=threat,
+        eps=eps,
+        seed=0,
+        macs=worst[["macs", "clean_macs"]].max(axis=1),
+        right=every.right.all().loc[index].to_numpy(),
+        same=every.same.all().loc[index].to_numpy(),
+        slow_and_wrong=every.slow_and_wrong.any().loc[index].to_numpy(),
+        inside=True,
+        found_by=_found_by(worst),
+        seconds=np.nan,
+        clean_seconds=np.nan,
+        joules=np.nan,
+        clean_joules=np.nan,
+    )
+
+
+def _found_by(worst: pd.DataFrame) -> str:
+    """ "Slowdown found 41 of 60, foolbox.LinfPGD 19"; nothing where no input costs more."""
+    counts = worst.attack[worst.macs > worst.clean_macs].value_counts()
+    if counts.empty:
+        return ""
+    (first, most), *others = counts.items()
+    told = [f"{first} found {most} of {len(worst)}"]
+    told += [f"{attack} {count}" for attack, count in others[: NAMED - 1]]
+    rest = sum(count for _, count in others[NAMED - 1 :])
+    return ", ".join([*told, *([f"others {rest}"] if rest else [])])
