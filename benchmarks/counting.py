@@ -2,10 +2,10 @@
 
     python benchmarks/counting.py --out reports/counting.csv
 
-All columns but the first are multiples of the bare forward, timed in turn in one run: ``counted``
-under the counter alone, ``audited`` as every scored row is (counted in sight, and traced), and
-``examined``, the invariant that runs once per victim and in an audit wherever a path is longer than
-those before.
+All columns but ``forward_ms`` are multiples of the bare forward, timed in turn in one run:
+``counted`` under the counter alone, ``audited`` as every scored row is (counted in sight, and
+traced), and ``examined``, the invariant that runs once per victim and in an audit wherever a path
+is longer than those before.
 """
 
 from __future__ import annotations
