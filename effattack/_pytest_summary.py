@@ -64,7 +64,7 @@ def worst(evaluation: Evaluation) -> dict[str, Facts]:
             "latency_low": float(slowest.latency_low),
             "latency_high": float(slowest.latency_high),
             "clock": str(slowest.clock or ""),
-            "caveats": "; ".join(f"{victim}: {told}" for told in caveats(rows, evaluation.meta)),
+            "caveats": "\n".join(f"{victim}: {told}" for told in caveats(rows, evaluation.meta)),
         }
     return found
 
@@ -94,7 +94,8 @@ def lines(reports: Iterable[Any]) -> list[tuple[str, bool]]:
         for victim, facts in by_victim(properties).items():
             troubles[facts.get(TROUBLE, "")] = None
             verdict = facts.get("verdict", SEVERITY[0])
-            notes |= {facts.get(key, ""): None for key in ("note", "skipped", "caveats")}
+            for key in ("note", "skipped", "caveats"):
+                notes |= dict.fromkeys(str(facts.get(key, "")).split("\n"))
             if failed and _severity(verdict) < SEVERITY.index("could not measure"):
                 verdict = f"failed: {test}"
             verdicts.setdefault(victim, {})[verdict] = None
