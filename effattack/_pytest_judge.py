@@ -65,7 +65,7 @@ def compared(session: Session, evaluation: Evaluation, path: Path) -> Comparison
     with in_words():
         comparison = compare(evaluation, Baseline.load(path), path.stem)
     for victim in evaluation.scores().victim.unique():
-        session.tell(victim, "note", "; ".join(comparison.notes))
+        session.tell(victim, "note", "\n".join(comparison.notes))
     return comparison
 
 

@@ -69,7 +69,7 @@ def worst(evaluation: Evaluation) -> dict[str, Facts]:
             "latency_low": float(slowest.latency_low),
             "latency_high": float(slowest.latency_high),
             "clock": str(slowest.clock or ""),
-            "caveats": "; ".join(f"{victim}: {told}" for told in caveats(rows, evaluation.meta)),
+            "caveats": "\n".join(f"{victim}: {told}" for told in caveats(rows, evaluation.meta)),
         }
     return found
 
@@ -99,7 +99,9 @@ def lines(reports: Iterable[Any]) -> list[tuple[str, bool]]:
         for victim, facts in by_victim(properties).items():
             troubles[facts.get(TROUBLE, "")] = None
             verdict = facts.get("verdict", SEVERITY[0])
-            notes |= dict.fromkeys(facts.get(key, "") for key in NOTES)
+            for key in NOTES:
+                notes |= dict.fromkeys(str(facts.get(key, "")).split("
+"))
             if failed and _severity(verdict) < SEVERITY.index("could not measure"):
                 verdict = f"failed: {test}"
             verdicts.setdefault(victim, {})[verdict] = None

@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 import torch
 from torch import Generator, Tensor, nn
+from test_scores import samples
 from toys import LinearSaver, grey_images, noise_images
 
 from effattack import evaluate
@@ -38,7 +39,7 @@ from effattack.models_zoo.networks import small_vit
 from effattack.models_zoo.recipes import early_exit as recipes
 from effattack.models_zoo.token_sparsification.ats import ATS
 from effattack.objectives import Goal
-from effattack.scores import attack_success
+from effattack.scores import attack_success, score_table
 from effattack.selfchecks import check_scores
 from effattack.threats import Box, Linf
 from effattack.victim import Trace, Victim, audit
@@ -412,27 +413,24 @@ def test_the_controls_stand_in_every_table() -> None:
     ("attacked", "passed"), [(1.3, True), (1.05, False)], ids=["stronger", "weaker"]
 )
 def test_an_attack_weaker_than_noise_is_flagged(attacked: float, passed: bool) -> None:
-    common = {"victim": "v", "threat": "linf", "eps": 0.03, "constant": False}
-    scores = pd.DataFrame(
-        [
-            {**common, "attack": "noise", "macs_ratio": 1.1, "attack_success": 0.1},
-            {**common, "attack": "Slowdown", "macs_ratio": attacked, "attack_success": 0.3},
-        ]
-    )
-    (check,) = check_scores(scores, {"noise": "control", "Slowdown": "compute"})
-    assert check.passed is passed
+    clean = [20.0] * 8
+    costs = {"noise": 1.1, "Slowdown": attacked}
+    frames = [samples(name, clean, [20 * ratio] * 8) for name, ratio in costs.items()]
+    found = checked(*frames)
+    assert found.pop("noise does not beat the attacks") is passed
+    assert found == {"Slowdown is stronger than noise": passed}
 
 
 def test_success_that_falls_as_the_budget_rises_is_flagged() -> None:
-    common = {"victim": "v", "attack": "Slowdown", "threat": "linf", "constant": False}
-    scores = pd.DataFrame(
-        [
-            {**common, "eps": 0.01, "macs_ratio": 2.0, "attack_success": 0.5},
-            {**common, "eps": 0.03, "macs_ratio": 1.5, "attack_success": 0.3},
-        ]
-    )
-    (check,) = check_scores(scores, {"Slowdown": "compute"})
-    assert check.passed is False
+    budgets = {0.01: 60.0, 0.03: 44.0}
+    frames = [samples("Slowdown", [20.0], [macs], eps=eps) for eps, macs in budgets.items()]
+    assert checked(*frames) == {"Slowdown grows with the budget": False}
+
+
+def checked(*frames: pd.DataFrame) -> dict[str, bool | None]:
+    """The self-checks of these rows, and how they ended."""
+    rows = pd.concat(frames, ignore_index=True)
+    return {check.check: check.passed for check in check_scores(rows, score_table(rows))}
 
 
 def test_a_fixed_place_and_a_random_place_are_different_threats() -> None:
