@@ -29,9 +29,11 @@ class SlowFormer(UniversalAttack):
     ImageNet, some 2,500 (A-ViT, ATS) to 20,000 (AdaViT) steps; on the few images here, epochs and
     batch are ours.
 
-    Official code: https://github.com/UCDvision/SlowFormer. Divergences: its sign of the prior on
-    A-ViT and its absolute values on AdaViT are not followed, the paper is; its l-inf mode (Table 5)
-    bounds the pixels, not the change, and does not run on AdaViT: here it is a proper ball. It
+    Official code: https://github.com/UCDvision/SlowFormer. Its losses are not those of the paper:
+    on A-ViT the prior has the opposite sign, on AdaViT heads and blocks are not squared and heads
+    of blocks that are off do not count, on ATS dropped patches do. ``loss`` chooses. Divergences:
+    its l-inf mode (Table 5) bounds the pixels, not the change, and does not run on AdaViT: here it
+    is a proper ball. It
     rounds the patch itself at every step, here the attack looks at rounded images and the patch
     keeps its fractions; it crafts in training mode, with noisy gates, here in eval mode; the state
     with most executed MACs is kept, not the last.
@@ -44,6 +46,7 @@ class SlowFormer(UniversalAttack):
         epochs: passes over the images that it is fitted on.
         batch: images of one step.
         rate: of AdamW, in [0, 1] pixels.
+        loss: ``"paper"``, as printed, or ``"code"``, as in the official code.
         layer_weights: w_l of the sampling blocks of ATS, the last one for all further blocks
             (default: the paper's, for the number of heads).
         prediction_weight: of the cross-entropy to the clean prediction: above 0 keeps it, below 0
@@ -52,6 +55,7 @@ class SlowFormer(UniversalAttack):
 
     Raises:
         NotApplicable: for other victims.
+        UsageError: for another loss.
     """
 
     def __init__(
@@ -62,16 +66,17 @@ class SlowFormer(UniversalAttack):
         epochs: int = 20,
         batch: int = 32,
         rate: float = 0.045,
+        loss: str = "paper",
         layer_weights: Sequence[float] | None = None,
         prediction_weight: float = 0.0,
         seed: int = 0,
     ) -> None:
         weights = None if layer_weights is None else tuple(layer_weights)
-        loss = slowformer_loss(weights)
+        wanted = slowformer_loss(loss, weights)
         super().__init__(
             victim,
             paper_patch(victim) if threat is None else budget(0, threat),
-            KeepPrediction(loss, prediction_weight) if prediction_weight else loss,
+            KeepPrediction(wanted, prediction_weight) if prediction_weight else wanted,
             Training(epochs, batch, Adam(constant(rate))),
             seed,
         )
