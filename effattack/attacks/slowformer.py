@@ -30,13 +30,15 @@ class SlowFormer(UniversalAttack):
     batch are ours.
 
     Official code: https://github.com/UCDvision/SlowFormer. Its losses are not those of the paper:
-    on A-ViT the prior has the opposite sign, on AdaViT heads and blocks are not squared and heads
-    of blocks that are off do not count, on ATS dropped patches do. ``loss`` chooses. Divergences:
-    its l-inf mode (Table 5) bounds the pixels, not the change, and does not run on AdaViT: here it
-    is a proper ball. It
-    rounds the patch itself at every step, here the attack looks at rounded images and the patch
-    keeps its fractions; it crafts in training mode, with noisy gates, here in eval mode; the state
-    with most executed MACs is kept, not the last.
+    on A-ViT the prior has the opposite sign; on AdaViT the means of heads and blocks are not
+    squared, and heads of a block that is off do not count; on ATS dropped patches do. ``loss``
+    says which are meant.
+
+    Divergences of both: the l-inf mode of the code (Table 5) bounds the pixels, not the change, and
+    does not run on AdaViT: here it is a proper ball. The code rounds the patch itself at every
+    step, here the attack looks at rounded images and the patch keeps its fractions; it crafts in
+    training mode, with noisy gates, and takes means over a batch, here in eval mode and over every
+    image; the state with most executed MACs is kept, not the last.
 
     Args:
         victim: ATS, A-ViT or AdaViT on a ViT.

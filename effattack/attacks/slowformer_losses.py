@@ -71,7 +71,7 @@ def long_ponder(trace: Trace, goal: Goal) -> Tensor:
 
 
 def long_ponder_near_prior(trace: Trace, goal: Goal) -> Tensor:
-    """The same as in the official code, which drives the divergence down: long, as in training."""
+    """The same as in the official code, which drives the divergence down, as A-ViT's training."""
     return PONDER_WEIGHT * trace.aux["ponder"].mean(1) - PRIOR_WEIGHT * _from_prior(trace)
 
 
@@ -119,13 +119,13 @@ def full_masked_policies(trace: Trace, goal: Goal) -> Tensor:
 
 def _blocks_on(trace: Trace, heads: Tensor) -> Tensor:
     """(B, blocks, 1), 1 where a block computes anything; all, where no sublayer is dropped."""
-    sublayers = [
-        torch.stack([gate.active for gate in trace.gates if gate.name.endswith(kind)], 1)
-        for kind in (".attention", ".mlp")
-        if any(gate.name.endswith(kind) for gate in trace.gates)
-    ]
+    kinds = (
+        [gate.active for gate in trace.gates if gate.name.endswith(end)]
+        for end in (".attention", ".mlp")
+    )
+    sublayers = [torch.stack(kind, 1) for kind in kinds if kind]
     if not sublayers:
-        return heads.new_ones(heads.shape[:2])[:, :, None]
+        return heads.new_ones(*heads.shape[:2], 1)
     return torch.stack(sublayers).any(0).to(heads)[:, :, None]
 
 
