@@ -44,6 +44,8 @@ LEFT_OUT = {"clean", "noise", "uniform", "LatencyQuery", "MinimalBudget"}
 """Controls, which stand in every table anyway; timing, which needs an idle machine; and what has
 no ε of its own."""
 STEALTHY = ("Slowdown(keep_prediction=True)", "AutoSlow(keep_prediction=True)")
+RIVALS = ("ILFO(steps=200)", "SlowFormer(loss='code')")
+"""The strongest published attack at AutoSlow's gradients, and SlowFormer as its code has it."""
 
 
 def with_steps(text: str, steps: Sequence[int]) -> Iterator[str]:
@@ -137,7 +139,7 @@ def attack_names(text: str) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="attack success of every attack, by victim")
-    everything = [*(n for n in names() if n not in LEFT_OUT), *STEALTHY]
+    everything = [*(n for n in names() if n not in LEFT_OUT), *STEALTHY, *RIVALS]
     parser.add_argument("--victims", default="digits_cnn_early_exit,digits_vit_ats")
     parser.add_argument("--attacks", type=attack_names, default=everything, metavar="'NAME NAME'")
     parser.add_argument("--images", type=int, default=200)
@@ -149,7 +151,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("strength"))
     parser.add_argument("--estimate", action="store_true", help="say how long it takes, and stop")
     args = parser.parse_args()
-    attacks = tuple(full for text in args.attacks for full in with_steps(text, args.steps))
+    attacks = tuple(dict.fromkeys(f for text in args.attacks for f in with_steps(text, args.steps)))
     store = Store(args.out / "cells")
     for name in args.victims.split(","):
         sweep = Sweep(

@@ -5,6 +5,9 @@ Half the images of `effattack run`, so that the whole stays within a minute of o
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 from toys import embedded, embedded_or_skip
@@ -14,6 +17,9 @@ from effattack.models_zoo.digits import digits
 from effattack.models_zoo.files import read_card
 
 COUNT = 100
+DOCS = Path(__file__).parent.parent / "docs"
+MADE = re.compile(r"effattack \d+\.\d+\.\d+,\s+commit `[0-9a-f]{7,}`,\s+\d{4}-\d\d-\d\d")
+"""What made a table: version, commit and date."""
 
 
 def success(attack: Attack) -> float:
@@ -77,3 +83,39 @@ def test_victims_are_accurate_and_have_something_to_lose(name: str, savings: flo
     assert accuracy >= 0.95
     assert accuracy >= read_card(name)["dense_accuracy"] - 0.015
     assert trace.macs.mean().item() <= savings * victim.max_macs
+
+
+def sections(page: str) -> list[tuple[str, str]]:
+    """(heading, text) of a page."""
+    parts = re.split(r"^## ", (DOCS / page).read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return [(heading, text) for heading, _, text in (part.partition("\n") for part in parts[1:])]
+
+
+def strength_tables(text: str) -> list[str]:
+    """Tables of a section with attacks in their rows or columns."""
+    tables = re.findall(r"(?:^\|.*\n?)+", text, re.MULTILINE)
+    return [table for table in tables if re.match(r"\| attack|.*`AutoSlow`", table)]
+
+
+def test_every_strength_table_on_digits_shows_ilfo_at_the_gradients_of_autoslow() -> None:
+    count = 0
+    for heading, text in sections("strength.md"):
+        for table in strength_tables(text):
+            if "CIFAR" in heading or "ViT-Tiny" in heading:
+                continue
+            assert "`ILFO(steps=200)`" in table, (heading, table[:200])
+            count += 1
+    assert count >= 6
+
+
+def test_slowformer_is_shown_as_printed_and_as_coded() -> None:
+    told = dict(sections("strength.md"))["SlowFormer, as printed and as coded"]
+    assert all(name in told for name in ("`digits_vit_avit`", "`digits_vit_adavit`"))
+    assert all(f"`{name}" in told for name in ("SlowFormer(threat=", "SlowFormer(loss='code'"))
+
+
+def test_every_table_says_what_made_it() -> None:
+    assert MADE.search((DOCS / "published_rows.md").read_text(encoding="utf-8"))
+    for heading, text in sections("strength.md"):
+        if strength_tables(text):
+            assert MADE.search(text), heading

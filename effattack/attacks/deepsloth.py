@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import torch
+from torch import Generator, Tensor
+
 from effattack.attacks.base import GradientAttack, budget
 from effattack.attacks.search import ProjectedGradient, constant, cosine
 from effattack.attacks.training import Steepest, Training
@@ -15,6 +18,15 @@ _PAPER = {"linf": (30, 0.002), "l2": (550, 1.0), "l1": (250, 0.5)}
 """Steps, and the size of the first one."""
 
 
+class FromOneStep(ProjectedGradient):
+    """Projected gradient in l-inf that starts uniformly within one step of the clean image."""
+
+    def first(self, clean: Tensor, threat: Threat, generator: Generator) -> Tensor:
+        noise = torch.rand(clean.shape, generator=generator, dtype=clean.dtype) * 2 - 1
+        step = self.schedule(0) * threat.eps
+        return threat.project(clean + step * noise.to(clean.device), clean)
+
+
 class DeepSloth(GradientAttack):
     """Drives the softmax of every internal classifier towards uniform.
 
@@ -23,12 +35,15 @@ class DeepSloth(GradientAttack):
 
     By PGD, the step constant in l-inf and l1 and falling along a cosine in l2; the final classifier
     is left out. On a cascade, the models before the last take the place of the internal
-    classifiers.
+    classifiers. The start is that of the official code: in l-inf uniform within one step of the
+    clean image; in l2 and l1 a random direction, as long as the ball is wide.
 
     Official code: https://github.com/sanghyun-hong/DeepSloth (MIT). Divergences here: the best
-    iterate by executed MACs is returned, not the last one; iterates are rounded to 8 bits; the
-    start is uniform in the budget, not within one step of the clean image; the l2 ball is fixed,
-    where the official code shrinks it every 50 steps.
+    iterate by executed MACs is returned, not the last one; iterates are rounded to 8 bits, and the
+    start is clipped to [0, 1]; the cross-entropy is of log p, where the official code has
+    log(p + 1e-9), which pulls less at classes of next to no probability; the l2 ball is fixed,
+    where the official code shrinks it every 50 steps; the start in l2 and l1 is uniform in the
+    ball, nearly all of which lies at its surface.
 
     Args:
         victim: an early-exit network or a cascade.
@@ -60,8 +75,8 @@ class DeepSloth(GradientAttack):
         steps = usual[0] if steps is None else steps
         size = (usual[1] if step_size is None else step_size) / ball.eps
         schedule = cosine(size, size / 100) if ball.name == "l2" else constant(size)
-        search = ProjectedGradient(steps, schedule)
-        super().__init__(victim, ball, UniformExits(), search, seed)
+        search = FromOneStep if ball.name == "linf" else ProjectedGradient
+        super().__init__(victim, ball, UniformExits(), search(steps, schedule), seed)
 
     @classmethod
     def why_not(cls, victim: Victim) -> str | None:
@@ -72,12 +87,14 @@ class UniversalDeepSloth(UniversalAttack):
     """``DeepSloth``'s objective, for one perturbation of all images or one per class.
 
     Fitted beforehand. The same paper's universal and class-universal attacks: 20 steps of 0.005 on
-    one batch of images, in l-inf. Its authors report that a patch does not work.
+    one batch of images, in l-inf, from a random point of the ball. Its authors report that a patch
+    does not work.
 
     Divergences: the state with most executed MACs is kept, not the last one; iterates are rounded
     to 8 bits and images clipped to [0, 1], where the official code does not clip while it crafts;
-    there are more steps where the images do not fit in one batch; l2 and l1 balls are ours, with
-    the same share of the budget per step.
+    there are more steps where the images do not fit in one batch; in l2 and l1, for which the
+    official code has steps of its own, a step takes the same share of the budget; the loss is that
+    of ``DeepSloth``.
 
     Args:
         victim: an early-exit network or a cascade.
@@ -87,7 +104,7 @@ class UniversalDeepSloth(UniversalAttack):
         batch: images of one step.
         step_share: size of a step as a share of the budget (paper: 0.005 of 0.03125).
         per_class: one perturbation per class, chosen by the label.
-        seed: of the order of the batches.
+        seed: of the start and the order of the batches.
 
     Raises:
         NotApplicable: for a victim without internal classifiers.
@@ -109,6 +126,11 @@ class UniversalDeepSloth(UniversalAttack):
         training = Training(epochs, batch, Steepest(constant(step_share)))
         ball = _ball(eps, threat)
         super().__init__(victim, ball, UniformExits(), training, seed, per_class=per_class)
+
+    def first(self, shape: tuple[int, ...], generator: Generator) -> Tensor:
+        """A random point of the ball, around grey, where the pixel range cuts nothing off."""
+        grey = torch.full(shape, 0.5)
+        return self.threat.start(grey, generator) - grey
 
     @classmethod
     def why_not(cls, victim: Victim) -> str | None:

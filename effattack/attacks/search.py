@@ -101,7 +101,7 @@ class ProjectedGradient:
     Args:
         steps: gradient evaluations per restart.
         schedule: step size over progress, in fractions of the budget.
-        random_start: start at a random point of the budget, not at the clean image.
+        random_start: start at a random point, ``first``, not at the clean image.
         restarts: independent runs.
         accept: which iterates count; None: all.
         momentum: how much of the last direction is kept (Dong et al., "Boosting Adversarial Attacks
@@ -144,9 +144,13 @@ class ProjectedGradient:
         best.macs -= self._unasked(goal.trace, goal)
         for restart in range(self.restarts):
             placed = threat.placed(clean, generator)
-            start = placed.start(clean, generator) if self.random_start else clean
+            start = self.first(clean, placed, generator) if self.random_start else clean
             self.climb(best, start, clean, placed, objective, goal, restart)
         return best.images
+
+    def first(self, clean: Tensor, threat: Threat, generator: Generator) -> Tensor:
+        """Where a random start lies: anywhere in the budget."""
+        return threat.start(clean, generator)
 
     def climb(
         self,

@@ -29,12 +29,16 @@ class SlowFormer(UniversalAttack):
     ImageNet, some 2,500 (A-ViT, ATS) to 20,000 (AdaViT) steps; on the few images here, epochs and
     batch are ours.
 
-    Official code: https://github.com/UCDvision/SlowFormer. Divergences: its sign of the prior on
-    A-ViT and its absolute values on AdaViT are not followed, the paper is; its l-inf mode (Table 5)
-    bounds the pixels, not the change, and does not run on AdaViT: here it is a proper ball. It
-    rounds the patch itself at every step, here the attack looks at rounded images and the patch
-    keeps its fractions; it crafts in training mode, with noisy gates, here in eval mode; the state
-    with most executed MACs is kept, not the last.
+    Official code: https://github.com/UCDvision/SlowFormer. Its losses are not those of the paper:
+    on A-ViT the prior has the opposite sign; on AdaViT the means of heads and blocks are not
+    squared, and heads of a block that is off do not count; on ATS dropped patches do. ``loss``
+    says which are meant.
+
+    Divergences of both: the l-inf mode of the code (Table 5) bounds the pixels, not the change, and
+    does not run on AdaViT: here it is a proper ball. The code rounds the patch itself at every
+    step, here the attack looks at rounded images and the patch keeps its fractions; it crafts in
+    training mode, with noisy gates, and takes means over a batch, here in eval mode and over every
+    image; the state with most executed MACs is kept, not the last.
 
     Args:
         victim: ATS, A-ViT or AdaViT on a ViT.
@@ -44,6 +48,7 @@ class SlowFormer(UniversalAttack):
         epochs: passes over the images that it is fitted on.
         batch: images of one step.
         rate: of AdamW, in [0, 1] pixels.
+        loss: ``"paper"``, as printed, or ``"code"``, as in the official code.
         layer_weights: w_l of the sampling blocks of ATS, the last one for all further blocks
             (default: the paper's, for the number of heads).
         prediction_weight: of the cross-entropy to the clean prediction: above 0 keeps it, below 0
@@ -52,6 +57,7 @@ class SlowFormer(UniversalAttack):
 
     Raises:
         NotApplicable: for other victims.
+        UsageError: for another loss.
     """
 
     def __init__(
@@ -62,16 +68,17 @@ class SlowFormer(UniversalAttack):
         epochs: int = 20,
         batch: int = 32,
         rate: float = 0.045,
+        loss: str = "paper",
         layer_weights: Sequence[float] | None = None,
         prediction_weight: float = 0.0,
         seed: int = 0,
     ) -> None:
         weights = None if layer_weights is None else tuple(layer_weights)
-        loss = slowformer_loss(weights)
+        wanted = slowformer_loss(loss, weights)
         super().__init__(
             victim,
             paper_patch(victim) if threat is None else budget(0, threat),
-            KeepPrediction(loss, prediction_weight) if prediction_weight else loss,
+            KeepPrediction(wanted, prediction_weight) if prediction_weight else wanted,
             Training(epochs, batch, Adam(constant(rate))),
             seed,
         )

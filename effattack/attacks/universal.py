@@ -99,6 +99,10 @@ class UniversalAttack(Attack):
             )
         return threat.on_grid(threat.apply(self.perturbation[which], clean), clean)
 
+    def first(self, shape: tuple[int, ...], generator: Generator) -> Tensor:
+        """What training starts from, for (K, C, H, W) images: the threat's usual pattern."""
+        return self.threat.pattern(shape, generator)
+
     def _which(self, goal: Goal) -> Tensor:
         """(B,) index of the perturbation of each image."""
         return goal.labels if self.per_class else torch.zeros_like(goal.labels)
@@ -123,7 +127,7 @@ class UniversalAttack(Attack):
         training, generator = self.training, Generator().manual_seed(self.seed)
         kinds = self.victim.num_classes if self.per_class else 1
         shape = (kinds, *self.victim.input_shape)
-        pattern = self.threat.limit(self.threat.pattern(shape, generator).to(clean))
+        pattern = self.threat.limit(self.first(shape, generator).to(clean))
         best, most = pattern.clone(), self._macs(pattern, clean, goal)
         best[most.isinf()] = torch.nan  # no image to learn from
         move, steps = training.rule.begin(self.threat), -(-len(clean) // training.batch)

@@ -113,6 +113,15 @@ def test_the_patch_of_the_paper() -> None:
     assert attack.training.rule.schedule(0.7) == 0.045
 
 
+def test_slowformer_takes_the_loss_it_is_told() -> None:
+    victim = embedded("digits_vit_avit")
+    attack = build("SlowFormer(loss='code')", victim)
+    assert attack.name == "SlowFormer(loss='code')"
+    assert build("SlowFormer", victim).objective != attack.objective
+    with pytest.raises(UsageError, match="unknown loss of SlowFormer 'cod': did you mean code"):
+        SlowFormer(victim, loss="cod")
+
+
 def test_keeping_and_destroying_the_prediction() -> None:
     victim, clean = embedded("digits_vit_avit"), scored(12)
     with torch.no_grad():

@@ -16,9 +16,13 @@ from effattack.attacks.search import cosine_restarts
 from effattack.attacks.slowformer_losses import (
     PUBLISHED_WEIGHTS,
     FlatAttention,
+    PaddedFlatAttention,
+    full_masked_policies,
     full_policies,
     halting_prior,
     long_ponder,
+    long_ponder_near_prior,
+    slowformer_loss,
 )
 from effattack.errors import UsageError
 from effattack.objectives import Goal, UniformSignificance, WeightedSignificance
@@ -110,15 +114,25 @@ def test_flat_attention_takes_the_weights_of_the_model_with_as_many_heads() -> N
     )
 
 
-def test_long_ponder() -> None:
+def test_flat_attention_of_the_code_counts_dropped_patches_too() -> None:
+    rows = torch.tensor([[[[0.4, 0.2, 0.2, 0.1]], [[0.5, 0.25, 0.25, 0.0]]]])
+    gates = (a_gate([True] * 4), a_gate([True, True, True, False]))
+    found = PaddedFlatAttention((1.0, 0.5))(a_trace(gates, cls_attention=rows), goal())
+    first = 0.15**2 + 2 * 0.05**2 + 0.15**2
+    second = 0.25**2 + 0.0 + 0.25**2
+    torch.testing.assert_close(found, torch.tensor([-(first + 0.5 * second)]))
+
+
+@pytest.mark.parametrize(("loss", "sign"), [(long_ponder, 1), (long_ponder_near_prior, -1)])
+def test_long_ponder(loss: Callable[[Trace, Goal], Tensor], sign: int) -> None:
     halting = torch.tensor([[[0.05, 0.15], [0.1, 0.3], [0.2, 0.0]]])
     trace = a_trace(halting=halting, ponder=torch.tensor([[3.5, 2.5]]))
     bell = [exp(-2), exp(-0.5), 1.0]  # around block 2 of 0, 1, 2
     prior = [0.98 * b / (bell[0] + bell[1]) for b in bell]
     scores = [0.25, 0.5, 0.25]
     divergence = sum(p * log(p / h) for p, h in zip(prior, scores, strict=True))
-    expected = 5e-4 * 3.0 + 1e-3 * divergence / 3
-    torch.testing.assert_close(long_ponder(trace, goal()), torch.tensor([expected]))
+    expected = 5e-4 * 3.0 + sign * 1e-3 * divergence / 3
+    torch.testing.assert_close(loss(trace, goal()), torch.tensor([expected]))
 
 
 def test_the_prior_of_twelve_blocks_is_that_of_a_vit() -> None:
@@ -133,6 +147,43 @@ def test_full_policies() -> None:
     torch.testing.assert_close(found, torch.tensor([sum(mean**2 for mean in means)]))
     alone = full_policies(a_trace(token_policy=POLICIES["token_policy"]), goal())
     torch.testing.assert_close(alone, torch.tensor([means[0] ** 2]))
+
+
+@pytest.mark.parametrize(
+    ("attention", "mlp", "heads"),
+    [
+        ([True, True], [True, True], 1.5 / 4),
+        ([True, False], [True, False], 1.5 / 2),  # the heads of block 1 alone
+        ([False, False], [True, False], 1.5 / 2),  # which computes its MLP
+        ([True, False], [False, True], 1.5 / 4),
+        ([False, False], [False, False], 0.0),
+    ],
+)
+def test_full_policies_of_the_code(attention: list[bool], mlp: list[bool], heads: float) -> None:
+    gates = tuple(
+        a_gate([on], f"blocks.{block}.{kind}")
+        for kind, ons in (("attention", attention), ("mlp", mlp))
+        for block, on in enumerate(ons, 1)
+    )
+    found = full_masked_policies(a_trace(gates, **POLICIES), goal())
+    expected = 2 * ((4.0 / 6) ** 2 + heads + 2.5 / 4)
+    torch.testing.assert_close(found, torch.tensor([expected]), rtol=1e-5, atol=1e-5)
+
+
+def test_full_policies_of_the_code_where_no_block_can_be_off() -> None:
+    known = {kind: POLICIES[kind] for kind in ("token_policy", "head_policy")}
+    found = full_masked_policies(a_trace(**known), goal())
+    torch.testing.assert_close(found, torch.tensor([2 * ((4.0 / 6) ** 2 + 1.5 / 4)]))
+
+
+def test_which_loss_is_taken() -> None:
+    for source in ("paper", "code"):
+        losses = slowformer_loss(source, (1.0,)).losses
+        assert losses.keys() == {"cls_attention", "ponder", "token_policy"}
+    assert slowformer_loss("paper", None).losses["ponder"] is long_ponder
+    assert slowformer_loss("code", None).losses["ponder"] is long_ponder_near_prior
+    with pytest.raises(UsageError, match="unknown loss of SlowFormer 'papr': did you mean paper"):
+        slowformer_loss("papr", None)
 
 
 # QuantAttack
@@ -166,7 +217,17 @@ def test_warm_restarts() -> None:
 # all of them
 
 
-@pytest.mark.parametrize("loss", [late_halting, open_policies, long_ponder, full_policies])
+@pytest.mark.parametrize(
+    "loss",
+    [
+        late_halting,
+        open_policies,
+        long_ponder,
+        long_ponder_near_prior,
+        full_policies,
+        full_masked_policies,
+    ],
+)
 def test_a_batch_is_as_good_as_its_images(loss: Callable[[Trace, Goal], Tensor]) -> None:
     torch.manual_seed(0)
     aux = {name: torch.rand(3, 4, 5) for name in (*POLICIES, "halting", "cumulative")}
