@@ -105,7 +105,7 @@ class Baseline:
         draft = path.with_suffix(f".{os.getpid()}.draft")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            draft.write_text(_on_one_line(text) + "\n")
+            draft.write_text(_on_one_line(text) + "\n", encoding="utf-8")
             draft.replace(path)
         except OSError as error:
             raise UsageError(
@@ -121,7 +121,7 @@ class Baseline:
             UsageError: if there is no such file, it is damaged, or of another schema.
         """
         try:
-            content = json.loads(path.read_text())
+            content = json.loads(path.read_text(encoding="utf-8"))
         except OSError as error:
             others = sorted(file.stem for file in path.parent.glob("*.json"))
             known = f"there are {', '.join(others)}" if others else "save it first with --save"
@@ -156,7 +156,7 @@ def commit() -> str | None:
     """The commit of the working folder, ``-dirty`` if it has changes; None outside of git."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10)
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() or None

@@ -44,6 +44,10 @@ class AuditError(ContractError):
     """The declared MACs of a victim are not the executed ones (exit code 3)."""
 
 
+class ExitError(MeasurementError):
+    """A user's own code would have ended the process (exit code 3)."""
+
+
 class CellError(MeasurementError):
     """A cell failed, in this process or another, for the reason given (exit code 3)."""
 
@@ -78,3 +82,14 @@ def expect_least(name: str, value: float, least: float) -> None:
     """
     if not least <= value < float("inf"):
         raise UsageError(f"{name} = {value} is out of range: give {least} or more")
+
+
+def expect_seed(seed: int) -> None:
+    """Refuse a seed that the generators do not take.
+
+    Raises:
+        UsageError: naming it.
+    """
+    expect_least("seed", seed, 0)
+    if seed >= 2**63:
+        raise UsageError(f"seed = {seed} is out of range: give less than 2**63")

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from effattack.attacks.base import undisturbed
+from effattack.borders import staying
 from effattack.budgets import LEVELS
 from effattack.cells import CellSpec
 from effattack.decisions import opened, to_text
@@ -70,7 +71,7 @@ def perform(cell: Cell, shelf: Shelf, watch: Watch = unwatched) -> Outcome:
             return Outcome(cell, "done")
         started = time.perf_counter()
         try:
-            with threads(cell.spec.threads):
+            with threads(cell.spec.threads), staying(_named(cell.spec)):
                 rows = rows_of(cell, shelf, watch)
         except StoreError:
             raise
@@ -80,6 +81,10 @@ def perform(cell: Cell, shelf: Shelf, watch: Watch = unwatched) -> Outcome:
         shelf.write(cell.spec, rows)
         shelf.record(cell.spec, "done", seconds=round(time.perf_counter() - started, 3))
         return Outcome(cell, "done")
+
+
+def _named(spec: CellSpec) -> str:
+    return f"{spec.victim} under {spec.attack}" if spec.attack else spec.victim
 
 
 def rows_of(cell: Cell, shelf: Shelf, watch: Watch) -> pd.DataFrame:

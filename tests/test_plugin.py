@@ -156,7 +156,9 @@ OCCUPIED = "--effattack-baselines=occupied"
 HEAVY = {"effattack.victim", "jinja2", "numpy", "pandas", "pyarrow", "rich", "scipy", "torch"}
 
 
-LIGHT = {"baseline_paths", "budgets", "errors", "levels", "limits", "registry"}
+LIGHT = {
+    "baseline_paths", "borders", "budgets", "errors", "levels", "limits", "registry", "streams"
+}  # fmt: skip
 
 
 def test_loading_the_plugin_imports_nothing_that_pytest_does_not() -> None:

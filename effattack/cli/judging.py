@@ -74,5 +74,6 @@ class Judge:
         bad += [f"worse than {options.compare}: {change}" for change in found.worse]
         output.print_bad_news(bad, options)
         if options.json:
-            output.print_json(evaluation, options.out / "report.html", verdicts, found.worse)
+            page = options.out / "report.html"
+            output.print_json(evaluation, page, options.stdout, verdicts, found.worse)
         return 1 if bad else 0
