@@ -36,7 +36,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("prefix", nargs="?", default="")
     prefix = parser.parse_args().prefix
-    cards = [json.loads(path.read_text()) for path in sorted(CARDS.glob(f"{prefix}*.json"))]
+    cards = [
+        json.loads(path.read_text(encoding="utf-8"))
+        for path in sorted(CARDS.glob(f"{prefix}*.json"))
+    ]
     print(markdown(pd.DataFrame(map(row, cards), columns=HEADER)))
 
 

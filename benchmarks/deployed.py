@@ -158,7 +158,7 @@ def write(tables: dict[str, pd.DataFrame], out: Path) -> None:
         lines = [table.columns, ["---", *["---:"] * (len(COLUMNS) - 1)]]
         lines += [[words(value) for value in line] for line in table.astype(object).values]
         parts.append(f"{how}.\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines))
-    out.write_text("\n\n".join(parts) + "\n")
+    out.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

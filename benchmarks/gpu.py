@@ -107,7 +107,7 @@ def _all(options: argparse.Namespace) -> int:
             print(frames["summary"].drop(columns=MADE).to_string(index=False), flush=True)
     if folder.exists():
         about = "" if counters else f"No energy: {'; '.join(why_empty(device))}."
-        (folder / "README.md").write_text(table(folder, about))
+        (folder / "README.md").write_text(table(folder, about), encoding="utf-8")
     if bad:
         raise MeasurementError(f"{len(bad)} victims could not be measured: {'; '.join(bad)}")
     return 0

@@ -52,7 +52,7 @@ def main() -> int:
         print(f"imagenet.py: {error}", file=sys.stderr)
         return error.exit_code
     if arguments.out is not None:
-        arguments.out.write_text(text)
+        arguments.out.write_text(text, encoding="utf-8")
     return 0
 
 
@@ -128,7 +128,7 @@ def read(folder: Path | None) -> tuple[Tensor, Tensor]:
     if folder is None or not (folder / "labels.csv").exists():
         missing = "no data" if folder is None else f"{folder} holds no labels.csv"
         raise UsageError(f"{missing}: {HOW_TO_GET_THE_DATA}")
-    with (folder / "labels.csv").open(newline="") as file:
+    with (folder / "labels.csv").open(newline="", encoding="utf-8") as file:
         entries = list(csv.DictReader(file))
     pixels = [np.array(Image.open(folder / "images" / e["file"]).convert("RGB")) for e in entries]
     images = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2) / 255

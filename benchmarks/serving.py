@@ -87,7 +87,7 @@ def _report(options: argparse.Namespace) -> None:
     )
     print(text)
     if options.out:
-        options.out.write_text(text + "\n")
+        options.out.write_text(text + "\n", encoding="utf-8")
 
 
 def _options() -> argparse.Namespace:

@@ -69,7 +69,9 @@ def written(path: Path, count: int) -> Path:
 
 def peak() -> float:
     """Peak resident memory of this process in MB; ``ru_maxrss`` would count the parent's too."""
-    (line,) = re.findall(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())
+    (line,) = re.findall(
+        r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text(encoding="utf-8")
+    )
     return int(line) / 1e3
 
 
@@ -97,7 +99,7 @@ def main() -> None:
             folder = Path(name)
             written(folder / "data.npz", count)
             command = [sys.executable, __file__, "--measure", str(count), name]
-            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            done = subprocess.run(command, capture_output=True, encoding="utf-8", check=True)
             found = json.loads(done.stdout.splitlines()[-1])
         pixels = count * np.prod(SHAPE) * 4 / 1e6
         print(

@@ -167,12 +167,12 @@ def main() -> None:
         scores.to_csv(args.out / f"{victim.name}.csv", index=False)
         text = f"## {victim.name}\n\n{markdown(table(scores, victim))}\n"
         print(text, flush=True)
-        (args.out / f"{victim.name}.md").write_text(text)
+        (args.out / f"{victim.name}.md").write_text(text, encoding="utf-8")
         if not victim.constant:
             budgets = "; ".join(to_half(victim, plan, args, store))
             half = f"Half of the savings are gone at {budgets}.\n"
             print(half, flush=True)
-            (args.out / f"{victim.name}.md").write_text(f"{text}\n{half}")
+            (args.out / f"{victim.name}.md").write_text(f"{text}\n{half}", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,9 @@
 
 import sys
 
+if not sys.flags.safe_path:
+    del sys.path[0]  # the current folder, which -m puts first: a pandas.py there is not pandas
+
 from effattack.cli import main
 
 sys.exit(main())

@@ -26,7 +26,7 @@ class Option(NamedTuple):
     name: str
     metavar: str
     help: str
-    default: str = ""
+    default: str | None = None
     repeatable: bool = False
 
 
@@ -95,7 +95,7 @@ def add_options(parser: pytest.Parser) -> None:
             f"effattack_{option.name.replace('-', '_')}",
             f"--effattack-{option.name}, unless the command line gives it",
             type=kind,
-            default=[] if option.repeatable else option.default,
+            default=option.default,
         )
 
 
@@ -138,13 +138,22 @@ def settings_of(config: pytest.Config) -> Settings:
         UsageError: for an option with a value that it cannot have.
     """
 
-    def single(name: str) -> str:
-        given = config.getoption(f"--effattack-{name}")
-        return str(config.getini(f"effattack_{name.replace('-', '_')}") if given is None else given)
-
     def several(name: str) -> list[str]:
-        given = config.getoption(f"--effattack-{name}")
-        return list(given or config.getini(f"effattack_{name.replace('-', '_')}"))
+        found = config.getoption(f"--effattack-{name}")
+        if found is None:
+            found = config.getini(f"effattack_{name.replace('-', '_')}")
+        values = [found] if isinstance(found, str) else found
+        if values is None:
+            return []
+        if not values or not all(value.strip() for value in values):
+            raise UsageError(
+                f"--effattack-{name} is empty, as an unset variable leaves it: give a value, or "
+                "leave it out"
+            )
+        return list(values)
+
+    def single(name: str) -> str:
+        return "".join(several(name))
 
     folder = config.invocation_params.dir
     victim, level, out = single("victim"), single("level"), single("out")

@@ -30,6 +30,7 @@ from effattack._pytest_session import (
 from effattack._pytest_summary import lines
 from effattack.errors import UsageError
 from effattack.registry import registered
+from effattack.streams import encodable, shown
 
 if TYPE_CHECKING:
     from _pytest.terminal import TerminalReporter
@@ -229,5 +230,6 @@ def pytest_terminal_summary(terminalreporter: TerminalReporter, config: pytest.C
     said = [*lines(reports), *config.stash[SESSION].written]
     if said:
         terminalreporter.section("effattack")
+    encoding = getattr(config.get_terminal_writer()._file, "encoding", None)
     for line, bad in said:
-        terminalreporter.write_line(line, red=bad)
+        terminalreporter.write_line(encodable(shown(line), encoding), red=bad)

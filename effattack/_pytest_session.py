@@ -18,6 +18,7 @@ import pytest
 
 from effattack._pytest_options import Settings
 from effattack._pytest_summary import LEFT, PREFIX, TROUBLE, by_victim, damage, worst
+from effattack.borders import staying
 from effattack.errors import EffattackError, FactoryError
 
 if TYPE_CHECKING:
@@ -157,12 +158,16 @@ def in_words() -> Iterator[None]:
 
 @contextmanager
 def users_code(session: Session, path: str) -> Iterator[None]:
-    """Run a user's factory: its folder importable, a failure one line and one traceback."""
+    """Run a user's factory: its folder importable, a failure one line and one traceback.
+
+    The folder comes last on the import path: what is installed is not shadowed by a file there.
+    """
     folder = str(session.folder)
     if ":" in path and folder not in sys.path:
-        sys.path.insert(0, folder)
+        sys.path.append(folder)
     try:
-        yield
+        with staying(path or "the victim, or its data,"):
+            yield
     except EffattackError as error:
         session.tell(path or "evaluation", TROUBLE, for_pytest(error))
         if isinstance(error, FactoryError) and session.item is not None:

@@ -100,8 +100,7 @@ def lines(reports: Iterable[Any]) -> list[tuple[str, bool]]:
             troubles[facts.get(TROUBLE, "")] = None
             verdict = facts.get("verdict", SEVERITY[0])
             for key in NOTES:
-                notes |= dict.fromkeys(str(facts.get(key, "")).split("
-"))
+                notes |= dict.fromkeys(str(facts.get(key, "")).split("\n"))
             if failed and _severity(verdict) < SEVERITY.index("could not measure"):
                 verdict = f"failed: {test}"
             verdicts.setdefault(victim, {})[verdict] = None
@@ -122,13 +121,19 @@ def _tests(reports: Iterable[Any]) -> Iterator[tuple[str, Properties, bool]]:
     """Each test by its short name, its last properties, and whether any phase of it failed."""
     properties: dict[str, Properties] = {}
     failed = set()
-    for report in sorted(reports, key=lambda report: PHASES.index(getattr(report, "when", ""))):
+    for report in sorted(reports, key=_phase):
         if test := getattr(report, "nodeid", "").rpartition("/")[2]:
-            properties[test] = getattr(report, "user_properties", [])
+            properties[test] = getattr(report, "user_properties", None) or properties.get(test, [])
             if getattr(report, "failed", False):
                 failed.add(test)
     for test, own in properties.items():
         yield test, own, test in failed
+
+
+def _phase(report: Any) -> int:
+    """Of a test whose worker crashed, xdist reports the phase ``???``, and no properties."""
+    when = getattr(report, "when", "")
+    return PHASES.index(when) if when in PHASES else len(PHASES)
 
 
 def _severity(verdict: str) -> int:

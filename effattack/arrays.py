@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from effattack.errors import EffattackError, FactoryError, UsageError, shown
+from effattack.errors import EffattackError, FactoryError, UsageError
 from effattack.images import check_dense
+from effattack.streams import on_one_line
 
 
 def pair(found: Any, source: str) -> tuple[Tensor, Tensor]:
@@ -103,5 +104,5 @@ def users_code(what: str) -> Iterator[None]:
     except Exception as error:
         line = (str(error).splitlines() or [""])[0]
         raise FactoryError(
-            f"{what} raised {type(error).__name__}: {shown(line)}: correct it there"
+            f"{what} raised {type(error).__name__}: {on_one_line(line)}: correct it there"
         ) from error

@@ -48,6 +48,10 @@ class AuditError(ContractError):
     """The declared MACs of a victim are not the executed ones (exit code 3)."""
 
 
+class ExitError(MeasurementError):
+    """A user's own code would have ended the process (exit code 3)."""
+
+
 class CellError(MeasurementError):
     """A cell failed, in this process or another, for the reason given (exit code 3)."""
 
@@ -67,14 +71,6 @@ class GradientError(ContractError):
 def install(extra: str) -> str:
     """How to get the packages of an extra; effattack itself is on no package index."""
     return f"pip install '.[{extra}]' in a clone of effattack"
-
-
-def shown(text: object) -> str:
-    """A name that users gave, with everything that no stream or page can show escaped.
-
-    Names of files may hold line ends, terminal escapes and bytes that are no text.
-    """
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
@@ -108,3 +104,14 @@ def expect_least(name: str, value: float, least: float) -> None:
     """
     if not least <= value < float("inf"):
         raise UsageError(f"{name} = {value} is out of range: give {least} or more")
+
+
+def expect_seed(seed: int) -> None:
+    """Refuse a seed that the generators do not take.
+
+    Raises:
+        UsageError: naming it.
+    """
+    expect_least("seed", seed, 0)
+    if seed >= 2**63:
+        raise UsageError(f"seed = {seed} is out of range: give less than 2**63")

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from effattack.assembly import COLUMNS, LATER, SCHEMA, assembled
 from effattack.attacks import Attack
+from effattack.borders import staying
 from effattack.errors import UsageError
 from effattack.execution import Outcome
 from effattack.executors.in_process import InProcess
@@ -96,7 +97,7 @@ class Evaluation:
         scores = self.scores()
         self.samples.to_parquet(folder / "samples.parquet", index=False)
         scores.to_csv(folder / "scores.csv", index=False)
-        (folder / "meta.json").write_text(json.dumps(self.meta, indent=2))
+        (folder / "meta.json").write_text(json.dumps(self.meta, indent=2), encoding="utf-8")
         return folder
 
     @classmethod
@@ -109,7 +110,7 @@ class Evaluation:
         folder = Path(folder)
         try:
             samples = pd.read_parquet(folder / "samples.parquet")
-            meta = json.loads((folder / "meta.json").read_text())
+            meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise UsageError(
                 f"{folder} holds no readable evaluation ({error}): run effattack run --out {folder}"
@@ -166,19 +167,20 @@ def evaluate(
         ContractError: if the victim breaks the contract: before any attack, or in a scored row.
         MeasurementError: if anything else cannot be measured.
     """
-    planned = plan(
-        victim,
-        images,
-        labels,
-        attacks,
-        eps=eps,
-        seeds=seeds,
-        timed=timed,
-        batch_size=batch_size,
-        seconds=seconds,
-        energy=energy,
-        fit=fit,
-    )
+    with staying("the victim, or its data,"):
+        planned = plan(
+            victim,
+            images,
+            labels,
+            attacks,
+            eps=eps,
+            seeds=seeds,
+            timed=timed,
+            batch_size=batch_size,
+            seconds=seconds,
+            energy=energy,
+            fit=fit,
+        )
     shelf, executor = Memory() if out is None else Store(Path(out) / "cells"), InProcess()
     discard_damaged([planned], shelf, executor)
     place = execute([planned], shelf, executor, _raise, progress)

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from effattack.attacks.base import seed_global_state, undisturbed
+from effattack.borders import staying
 from effattack.budgets import LEVELS
 from effattack.cells import CellSpec
 from effattack.contract.costs import expect_admitted
@@ -72,7 +73,7 @@ def perform(cell: Cell, shelf: Shelf, watch: Watch = unwatched) -> Outcome:
             return Outcome(cell, "done")
         started = time.perf_counter()
         try:
-            with threads(cell.spec.threads):
+            with threads(cell.spec.threads), staying(_named(cell.spec)):
                 rows = rows_of(cell, shelf, watch)
         except StoreError:
             raise
@@ -82,6 +83,10 @@ def perform(cell: Cell, shelf: Shelf, watch: Watch = unwatched) -> Outcome:
         shelf.write(cell.spec, rows)
         shelf.record(cell.spec, "done", seconds=round(time.perf_counter() - started, 3))
         return Outcome(cell, "done")
+
+
+def _named(spec: CellSpec) -> str:
+    return f"{spec.victim} under {spec.attack}" if spec.attack else spec.victim
 
 
 def rows_of(cell: Cell, shelf: Shelf, watch: Watch) -> pd.DataFrame:

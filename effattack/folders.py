@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from effattack.errors import UsageError, shown
+from effattack.errors import UsageError
+from effattack.streams import on_one_line
 
 FOREIGN = frozenset(
     {"__macosx", "__pycache__", "@eadir", "@recycle", "#recycle", "#snapshot", "$recycle.bin"}
@@ -44,7 +45,7 @@ def listing(folder: Path) -> Listing:
     try:
         return _listing(folder)
     except OSError as error:
-        where = shown(error.filename or folder)
+        where = on_one_line(error.filename or folder)
         raise UsageError(
             f"cannot list {where} ({error.strerror}): make it readable for this user"
         ) from error
@@ -71,7 +72,7 @@ def remarks(found: Listing, unreadable: Sequence[str], num_classes: int) -> list
             f"{len(names)} class folders for a victim of {num_classes} classes: their labels are "
             f"0 to {last}"
         )
-    return [shown(line) for line in said]
+    return [on_one_line(line) for line in said]
 
 
 def _listing(folder: Path) -> Listing:
@@ -81,8 +82,8 @@ def _listing(folder: Path) -> Listing:
         kind = _kind(entry)
         if _leads_nowhere(entry) and not _foreign(entry):
             raise UsageError(
-                f"{shown(entry)} is a broken link: if it was a class, all labels after it would "
-                "be others; repair or remove it"
+                f"{on_one_line(entry)} is a broken link: if it was a class, all labels after it "
+                "would be others; repair or remove it"
             )
         if kind == "folder":
             classes[entry.name] = entry
@@ -99,13 +100,13 @@ def _listing(folder: Path) -> Listing:
     if len(empty) == len(names):
         told = "; ".join(_counted(kind, found) for kind, found in passed_over.items())
         raise UsageError(
-            f"{shown(folder)} holds no images{f' ({shown(told)})' * bool(told)}: make one "
-            "sub-folder of images per class"
+            f"{on_one_line(folder)} holds no images{f' ({on_one_line(told)})' * bool(told)}: make "
+            "one sub-folder of images per class"
         )
     if empty:
         raise UsageError(
-            f"no images in {shown(_some(empty))} of {shown(folder)}: put some there, or move away "
-            "what is no class; it would shift the labels of all classes after it"
+            f"no images in {on_one_line(_some(empty))} of {on_one_line(folder)}: put some there, or "
+            "move away what is no class; it would shift the labels of all classes after it"
         )
     return Listing(tuple(names), tuple(file for own in files for file in own), dict(passed_over))
 
@@ -161,8 +162,8 @@ def _in_order(folder: Path, names: Iterable[str]) -> list[str]:
     for one, other in pairwise(names):
         if int(one) == int(other):
             raise UsageError(
-                f"class folders {one} and {other} of {shown(folder)} are the same number: join "
-                "or rename them"
+                f"class folders {one} and {other} of {on_one_line(folder)} are the same number: "
+                "join or rename them"
             )
     return names
 

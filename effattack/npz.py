@@ -11,7 +11,8 @@ from zipfile import ZIP_STORED, ZipFile, ZipInfo
 
 import numpy as np
 
-from effattack.errors import UsageError, shown
+from effattack.errors import UsageError
+from effattack.streams import on_one_line
 
 
 def open_npz(path: Path) -> tuple[Any, Any]:
@@ -31,8 +32,8 @@ def open_npz(path: Path) -> tuple[Any, Any]:
     except Exception as error:  # decoders of broken files raise anything
         reason = (str(error).splitlines() or [""])[0] or type(error).__name__
         raise UsageError(
-            f"cannot read {shown(path)} ({shown(reason)}): it must be an .npz with arrays 'images' "
-            "(B, C, H, W) and 'labels' (B,)"
+            f"cannot read {on_one_line(path)} ({on_one_line(reason)}): it must be an .npz with "
+            "arrays 'images' (B, C, H, W) and 'labels' (B,)"
         ) from error
 
 

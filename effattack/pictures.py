@@ -9,7 +9,8 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from effattack.errors import UsageError, shown
+from effattack.errors import UsageError
+from effattack.streams import on_one_line
 
 _8_BITS = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV")
 """Pillow's modes of at most 8 bits a channel that convert to grey and to RGB."""
@@ -43,10 +44,10 @@ def read_image(file: Path, shape: tuple[int, ...]) -> Tensor:
                 raise ValueError(f"{picture.width} x {picture.height} pixels: Pillow takes {most}")
             image = pixels(picture, grey=shape[0] == 1)
     except Exception as error:  # decoders of broken files raise anything
-        raise Unreadable(shown(file), _reason(error)) from error
+        raise Unreadable(on_one_line(file), _reason(error)) from error
     if tuple(image.shape) != tuple(shape):
         raise UsageError(
-            f"{shown(file)} has shape {tuple(image.shape)}, the victim takes {tuple(shape)}: "
+            f"{on_one_line(file)} has shape {tuple(image.shape)}, the victim takes {tuple(shape)}: "
             "resize the images, or resize inside the victim and give its input_shape accordingly"
         )
     return image
@@ -94,4 +95,4 @@ def _reason(error: Exception) -> str:
         return "no image format that Pillow knows"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
-    return shown((str(error).splitlines() or [""])[0].rstrip(".") or type(error).__name__)
+    return on_one_line((str(error).splitlines() or [""])[0].rstrip(".") or type(error).__name__)

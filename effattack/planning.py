@@ -14,7 +14,7 @@ from effattack.cells import CellSpec, code_version, data_digest
 from effattack.contract import check_declared
 from effattack.data import slices
 from effattack.digests import attack_digest
-from effattack.errors import NotApplicable, UsageError
+from effattack.errors import NotApplicable, UsageError, expect_seed
 from effattack.fitting import Fit, check_unseen, prepared
 from effattack.images import check_images, check_labels, to_grid
 from effattack.materials import About, Held, Maker, settings
@@ -253,6 +253,8 @@ def _check_arguments(
         )
     if not seeds:
         raise UsageError(f"seeds = {seeds}: give at least one")
+    for seed in seeds:
+        expect_seed(seed)
 
 
 def _attacks(

@@ -1,15 +1,21 @@
 """Victims by name: entry points of the group ``effattack.victims``, or ``module:factory``.
 
-Names need no torch; a victim does, once it is loaded.
+Names need no torch; a victim does, once it is loaded. Nothing of the current folder is imported
+before a module of it is asked for.
 """
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable
 from importlib import import_module
+from importlib.machinery import PathFinder
 from importlib.metadata import EntryPoint, entry_points
+from importlib.util import module_from_spec
 from typing import TYPE_CHECKING, Any
 
+from effattack.borders import staying
 from effattack.errors import EffattackError, FactoryError, UsageError, unknown_name
 
 if TYPE_CHECKING:
@@ -37,7 +43,8 @@ def load_victim(name: str) -> Victim:
         known = registered()
         if name not in known:
             raise unknown_name("victim", name, known)
-        factory = known[name].load()
+        with staying(name):
+            factory = known[name].load()
     victim = call(factory, name)
     if not isinstance(victim, Victim):
         raise UsageError(
@@ -51,14 +58,22 @@ def load_victim(name: str) -> Victim:
 def import_factory(path: str) -> Callable[[], Any]:
     """The callable at ``package.module:factory``.
 
+    The module is looked for in the current folder first. What it imports comes from there only
+    where nothing of that name is installed.
+
     Raises:
         UsageError: naming the part that could not be found.
+        ExitError: if the module would end the process.
     """
     module_name, _, attribute = path.partition(":")
     if not module_name or not attribute:
         raise UsageError(f"{path!r} is no factory path: write package.module:factory")
     try:
-        module = import_module(module_name)
+        with staying(module_name):
+            _look_here(module_name.partition(".")[0])
+            factory = getattr(import_module(module_name), attribute, None)
+    except EffattackError:
+        raise
     except ModuleNotFoundError as error:
         missing = error.name or module_name
         remedy = (
@@ -69,10 +84,25 @@ def import_factory(path: str) -> Callable[[], Any]:
         raise UsageError(f"cannot import {missing!r} for {path!r}: {remedy}") from error
     except Exception as error:
         raise _raised(module_name, error) from error
-    factory = getattr(module, attribute, None)
     if not callable(factory):
         raise UsageError(f"{module_name} has no callable {attribute!r}: {path!r} names nothing")
     return factory
+
+
+def _look_here(package: str) -> None:
+    """Import a package of the current folder; the folder goes last on the import path."""
+    here = os.getcwd()
+    if here not in sys.path:
+        sys.path.append(here)
+    spec = PathFinder.find_spec(package, [here]) if package not in sys.modules else None
+    if spec is None or spec.loader is None or spec.origin is None:  # a folder of no package
+        return
+    sys.modules[package] = module = module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        sys.modules.pop(package, None)
+        raise
 
 
 def call(factory: Callable[[], Any], name: str) -> Any:
@@ -80,9 +110,11 @@ def call(factory: Callable[[], Any], name: str) -> Any:
 
     Raises:
         FactoryError: if it raises; its own error is the cause.
+        ExitError: if it would end the process.
     """
     try:
-        return factory()
+        with staying(name):
+            return factory()
     except EffattackError:
         raise
     except Exception as error:

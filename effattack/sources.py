@@ -25,9 +25,10 @@ from torch.utils.data import (
 )
 
 from effattack.arrays import as_tensors, check_paired, pair, taken, users_code
-from effattack.errors import UsageError, shown
+from effattack.errors import UsageError
 from effattack.folders import listing, remarks
 from effattack.pictures import Unreadable, pixels, read_image
+from effattack.streams import on_one_line
 
 
 class Data(ABC):
@@ -101,7 +102,7 @@ class Folder(Data):
         without = {folder / name for name in leave_out}
         self.files = [found for found in self.listing.files if found[0] not in without]
         if not self.files:
-            raise UsageError(f"{shown(folder)} holds no images that can be read")
+            raise UsageError(f"{on_one_line(folder)} holds no images that can be read")
 
     def __len__(self) -> int:
         return len(self.files)
@@ -130,11 +131,11 @@ class Folder(Data):
 
     def _all_unreadable(self) -> UsageError:
         found = list(self.unreadable().items())
-        names = ", ".join(shown(self.folder / name) for name, _ in found[:5])
+        names = ", ".join(on_one_line(self.folder / name) for name, _ in found[:5])
         more = f" and {len(found) - 5} more" if len(found) > 5 else ""
         reasons = list(dict.fromkeys(why for _, why in found[:5]))
         if len(reasons) > 1:
-            reasons = [f"{shown(Path(name).name)}: {why}" for name, why in found[:5]]
+            reasons = [f"{on_one_line(Path(name).name)}: {why}" for name, why in found[:5]]
         return UsageError(
             f"cannot read {names}{more} as an image: {', '.join(reasons)}; remove or repair "
             f"{'it' if len(found) == 1 else 'them'}, or pass over with --skip-bad"

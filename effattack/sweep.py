@@ -9,16 +9,20 @@ and again by every process that runs a cell.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 
 from effattack.assembly import assembled
 from effattack.attacks import UniversalAttack, attack_class, defaults
+from effattack.borders import staying
 from effattack.budgets import check_eps
 from effattack.contract import check_declared
 from effattack.data import Source, source_of
-from effattack.errors import CellError, ContractError, UsageError, expect_least
+from effattack.deadline import within
+from effattack.errors import CellError, ContractError, UsageError, expect_least, expect_seed
 from effattack.evaluation import Evaluation
 from effattack.execution import Outcome, described
 from effattack.executors import Executor
@@ -28,9 +32,12 @@ from effattack.named import Named, fresh
 from effattack.planning import SLICE, listed, refused
 from effattack.plans import Plan, check_timing
 from effattack.scheduling import Progress, execute
+from effattack.sources import Stream
 from effattack.store import Store
 from effattack.sweepfile import read
 
+MOST = 1_000_000
+"""Cells of a sweep: beyond them, listing alone takes longer than anybody waits."""
 TOLD = 3
 """Reasons why cells failed that an error names, at most."""
 
@@ -56,7 +63,8 @@ class Sweep:
         skip_bad: pass over images of a folder that cannot be read, and count them.
 
     Raises:
-        UsageError: for an empty matrix, or one in which two cells are the same.
+        UsageError: for an empty matrix, one in which two cells are the same, or one of more than
+            a million cells.
     """
 
     victims: tuple[str, ...]
@@ -79,13 +87,15 @@ class Sweep:
             if not getattr(self, axis):
                 raise UsageError(f"{axis} is empty, and so is the matrix: name at least one")
         for axis in ("victims", "attacks", "budgets", "seeds"):
-            if twice := {v for v in getattr(self, axis) if getattr(self, axis).count(v) > 1}:
-                raise UsageError(
-                    f"{axis} names {twice.pop()!r} twice: two cells would have one identity"
-                )
+            value, times = next(iter(Counter(getattr(self, axis)).most_common(1)), ("", 1))
+            if times > 1:
+                raise UsageError(f"{axis} names {value!r} twice: two cells would have one identity")
+        for key in ("victims", "attacks", "data", "fit", "device"):
+            _expect_filled(key, getattr(self, key))
         expect_least("slice", self.slice, 1)
+        _expect_listable(self._cells(len(self.attacks), 1) * len(self.victims))
         for seed in self.seeds:
-            expect_least("seed", seed, 0)
+            expect_seed(seed)
         check_timing(self.timed, self.batch_size, self.seconds)
         if self.device not in ("cpu", "cuda"):
             raise UsageError(f"device = {self.device!r}: it is 'cpu' or 'cuda'")
@@ -103,15 +113,23 @@ class Sweep:
         """
         return cls(**read(Path(path), cls.__dataclass_fields__))
 
-    def plan(self) -> list[Plan]:
+    def plan(self, timeout: float | None = None) -> list[Plan]:
         """All cells, checked but not run; loads each victim once and goes through its data.
+
+        Args:
+            timeout: seconds after which it is given up; None: never.
 
         Raises:
             ContractError: if what every victim says of itself breaks the contract; one that stands
                 beside others is planned to be refused.
             UsageError: for victims, attacks or data that cannot be used.
+            MeasurementError: if it takes longer than the timeout.
         """
-        plans = [self._plan(name) for name in self.victims]
+        plans: list[Plan] = []
+        with within(timeout, "planning (loading victims, reading data)"):
+            for name in self.victims:
+                with staying(f"{name}, or its data,"):
+                    plans.append(self._plan(name, sum(len(plan.cells) for plan in plans)))
         if all(plan.refused for plan in plans):
             raise ContractError("; ".join(plan.refused for plan in plans))
         names = [plan.about.name for plan in plans]
@@ -142,12 +160,17 @@ class Sweep:
         executor = executor or InProcess()
         executor.check(self.device, self.timed > 0)
         store = Store(Path(out) / "cells")
-        evaluation, failures = complete(self.plan(), store, executor, progress)
+        evaluation, failures = complete(self.plan(executor.timeout), store, executor, progress)
         if failures:
             raise failed(failures)
         return evaluation
 
-    def _plan(self, name: str) -> Plan:
+    def _cells(self, attacks: int, slices: int) -> int:
+        """Of a victim: its controls are one, one per seed, and one per seed and budget."""
+        variants = 1 + len(self.seeds) + (1 + attacks) * len(self.seeds) * len(self.budgets)
+        return variants * slices
+
+    def _plan(self, name: str, listed_before: int) -> Plan:
         victim = fresh(name)
         device = "cuda:0" if self.device == "cuda" else "cpu"
         try:
@@ -161,9 +184,12 @@ class Sweep:
         fit = None if self.fit is None else source_of(self.fit, victim)
         if self.skip_bad:
             source, fit = source.without_bad(), fit and fit.without_bad()
+        data = source.open()
+        if not isinstance(data, Stream):
+            cells = self._cells(len(attacks), ceil(len(data) / self.slice))
+            _expect_listable(listed_before + cells)
         named = Named(name, attacks, self.budgets, self.seeds, source, fit, self.device)
         ready, skipped = named.made_attacks(victim)
-        data = source.open()
         notes = [f"{victim.name}: {remark}" for remark in data.remarks(victim.num_classes)]
         if fit is not None and any(isinstance(a, UniversalAttack) for a in ready):
             told = fit.open().remarks(victim.num_classes)
@@ -212,3 +238,17 @@ def failed(reasons: Sequence[str]) -> CellError:
         f"{len(reasons)} cells failed, because: {'; '.join(told[:TOLD])}{more}; all that did not "
         "wait for them is finished, and the same command tries these again"
     )
+
+
+def _expect_filled(key: str, value: str | tuple[str, ...] | None) -> None:
+    texts = value if isinstance(value, tuple) else (value,)
+    if any(text is not None and not str(text).strip() for text in texts):
+        raise UsageError(f"{key} is empty, as an unset variable leaves it: name one")
+
+
+def _expect_listable(cells: int) -> None:
+    if cells > MOST:
+        raise UsageError(
+            f"the sweep asks for {cells:,} cells, and {MOST:,} are the most: take larger slices, "
+            "or fewer budgets and seeds"
+        )

@@ -10,6 +10,7 @@ from typing import Any
 
 from effattack.budgets import parse_eps
 from effattack.errors import UsageError, unknown_name
+from effattack.store.files import regular
 
 
 def read(path: Path, fields: Iterable[str]) -> dict[str, Any]:
@@ -23,8 +24,10 @@ def read(path: Path, fields: Iterable[str]) -> dict[str, Any]:
         UsageError: naming the line, and what to write there.
     """
     try:
-        text = path.read_text()
+        text = regular(path).read_text(encoding="utf-8-sig")
         given = tomllib.loads(text)
+    except UsageError:
+        raise
     except OSError as error:
         raise UsageError(f"cannot read {path} ({error.strerror}): give a sweep file") from error
     except ValueError as error:

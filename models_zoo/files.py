@@ -27,7 +27,7 @@ def save_weights(model: nn.Module, path: Path) -> None:
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file({key: value.contiguous() for key, value in state.items()}, path)
-    path.with_suffix(".sha256").write_text(_sha256(path) + "\n")
+    path.with_suffix(".sha256").write_text(_sha256(path) + "\n", encoding="utf-8")
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
@@ -37,7 +37,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
         UsageError: if the file is missing, damaged, or belongs to another model.
     """
     try:
-        if _sha256(path) != path.with_suffix(".sha256").read_text().strip():
+        if _sha256(path) != path.with_suffix(".sha256").read_text(encoding="utf-8").strip():
             raise OSError("its hash is not the recorded one")
         state = load_file(path)
     except FileNotFoundError as error:
@@ -75,10 +75,10 @@ def _sha256(path: Path) -> str:
 
 def read_card(name: str) -> dict[str, Any]:
     """The card of a trained victim."""
-    return json.loads((CARDS / f"{name}.json").read_text())
+    return json.loads((CARDS / f"{name}.json").read_text(encoding="utf-8"))
 
 
 def write_card(name: str, card: dict[str, Any]) -> None:
     """Store a card, readable by people and code."""
     CARDS.mkdir(exist_ok=True)
-    (CARDS / f"{name}.json").write_text(json.dumps(card, indent=2) + "\n")
+    (CARDS / f"{name}.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")

@@ -16,9 +16,9 @@ import pandas as pd
 import pytest
 
 import effattack.cli as commands
-from effattack import scheduling
+from effattack import scheduling, streams
 from effattack.budgets import parse_eps
-from effattack.cli import main, warnings_on_one_line
+from effattack.cli import main
 from effattack.cli.what import DEFAULT_VICTIMS
 from effattack.errors import UsageError
 from effattack.registry import load_victim, registered
@@ -160,6 +160,9 @@ def test_an_accuracy_attack_inside_the_budget_counts(
         (["--samples", "0"], "at least one image"),
         (["--timing", "-1"], "seconds of timing = -1.0 is out of range: give 0 or more"),
         (["--seed", "-1"], "seed = -1 is out of range: give 0 or more"),
+        (["--seed", str(2**70)], "out of range: give less than 2**63"),
+        (["--timing", "nan"], "seconds of timing = nan is out of range"),
+        (["--workers", "1", "--timeout", "nan"], "timeout = nan: it must be positive"),
         (["--out", "mine.py/out"], "cannot write to"),
     ],
 )
@@ -173,6 +176,35 @@ def test_bad_usage_is_one_line_and_exit_code_2(
     assert error.startswith("effattack: ")
     assert message in error
     assert "Traceback" not in error
+
+
+OPTIONS = ("compare", "save", "data", "victim", "attack", "out", "device", "fit-data", "baselines")
+
+
+@pytest.mark.parametrize("option", [*OPTIONS, "eps", "samples", "timing", "fail-below", "ray"])
+def test_an_empty_option_is_no_option(option: str, capsys: pytest.CaptureFixture) -> None:
+    """As an unset variable leaves it."""
+    for value in ("", " "):
+        with pytest.raises(SystemExit, match="2"):
+            run(f"--{option}", value)
+        assert f"argument --{option}: it is empty" in capsys.readouterr().err
+
+
+def test_an_empty_argument_is_none(capsys: pytest.CaptureFixture) -> None:
+    for command in ("run", "report", "summary", "scoreboard"):
+        with pytest.raises(SystemExit, match="2"):
+            main([command, ""])
+        assert "it is empty" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["report.html", "scores.csv", "samples.parquet", "meta.json"])
+def test_what_is_in_the_way_of_results_is_told_before_there_are_any(
+    name: str, capsys: pytest.CaptureFixture
+) -> None:
+    Path("out", name).mkdir(parents=True)
+    assert run("--out", "out") == 2
+    assert f"cannot write out/{name} (a folder is there)" in capsys.readouterr().err
+    assert not [*Path("out", "cells").glob("*.parquet")]
 
 
 def test_cuda_where_there_is_none(
@@ -347,8 +379,8 @@ def test_a_default_victim_without_its_package_is_left_out(
     assert main(["run", "--dry-run", "--victim", "digits_vit_int8"]) == 2
 
 
-def test_a_warning_is_one_line(capsys: pytest.CaptureFixture) -> None:
-    with warnings_on_one_line():
+def test_a_warning_is_one_line() -> None:
+    with streams.safe():
         assert warnings.formatwarning("mine: rounded", UserWarning, "f.py", 3, "x = 1") == (
             "effattack: mine: rounded\n"
         )

@@ -158,7 +158,10 @@ OCCUPIED = "--effattack-baselines=occupied"
 HEAVY = {"effattack.victim", "jinja2", "numpy", "pandas", "pyarrow", "rich", "scipy", "torch"}
 
 
-LIGHT = {"baseline_paths", "budgets", "errors", "levels", "limits", "registry", "unmeasured"}
+LIGHT = {
+    *("baseline_paths", "borders", "budgets", "errors", "levels", "limits", "registry"),
+    *("streams", "unmeasured"),
+}
 
 
 def test_loading_the_plugin_imports_nothing_that_pytest_does_not() -> None:
@@ -363,6 +366,35 @@ def in_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
 
+@pytest.mark.parametrize("where", ["option", "ini"])
+@pytest.mark.parametrize("name", ["compare", "save", "data", "victim", "out", "eps", "attack"])
+def test_an_empty_option_is_no_option(
+    run: Run, pytester: pytest.Pytester, where: str, name: str
+) -> None:
+    """As an unset variable leaves it."""
+    if where == "ini":
+        pytester.makeini(f"[pytest]\neffattack_{name} =")
+    result = run(*[f"--effattack-{name}="] * (where == "option"))
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([f"ERROR: --effattack-{name} is empty, as an unset variable *"])
+
+
+def test_a_crashed_xdist_worker_leaves_the_summary_whole() -> None:
+    """It is reported with ``???`` for a phase, and without properties."""
+    scored = report("a", 12.0)
+    crash = SimpleNamespace(nodeid=scored.nodeid, when="???", failed=True, user_properties=[])
+    assert lines([crash]) == []
+    assert lines([crash, scored])[1][0].endswith("failed: test_x.py::a")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("in_workers")
+def test_a_crash_under_xdist(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile("import os\ndef test_ok(): pass\ndef test_crash(): os._exit(3)\n")
+    result = pytester.runpytest_subprocess(*QUICK, "-n1")
+    result.assert_outcomes(passed=1, failed=1)
+
+
 @pytest.mark.usefixtures("in_workers")
 def test_under_xdist_the_controller_says_it_all(run: Run, pytester: pytest.Pytester) -> None:
     limits = [f"--effattack-fail-{limit}" for limit in ("below=savings_retained=0.6", TIMED)]
@@ -393,7 +425,7 @@ def test_a_baseline_that_cannot_be_saved_fails_the_session(
     assert re.search("no baseline was written: .*folder with --effattack-bas", section(result))
 
 
-def report(test: str, macs: float | None = None, failed: bool = False, **facts: Any) -> object:
+def report(test: str, macs: float | None = None, failed: bool = False, **facts: Any) -> Any:
     """What pytest reports of a test on ``my.victim``."""
     if macs is not None:
         unknown = ["savings_retained", "max_macs"]

@@ -171,6 +171,29 @@ def test_a_full_disk(store: Store) -> None:
     pd.testing.assert_frame_equal(store.read(OTHER), ROWS)
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"state": "done"}',
+        b'{"state": "done", "spec": null}',
+        b'{"state": "done", "spec": {"settings": 3}}',
+        b'{"state": ["done"], "spec": {}}',
+        b"[" * 100_000,
+        b"\xff\x00",
+        b"9" * 5000,
+    ],
+)
+def test_a_damaged_journal_decides_nothing(store: Store, line: bytes) -> None:
+    store.record(SPEC, "done")
+    with store.journal.path.open("ab") as file:
+        file.write(line + b"\n")
+    assert not changes(store.journal, [SPEC])
+    assert changes(store.journal, [replace(SPEC, code="other")])
+    store.journal.path.unlink()
+    store.journal.path.mkdir()
+    assert not changes(store.journal, [SPEC])
+
+
 def test_a_real_full_disk_that_turns_read_only(tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()

@@ -75,6 +75,11 @@ def test_a_file_says_what_the_call_says(file: Path) -> None:
         ("[0, 1]", "[1, 1]", r"seeds names 1 twice: two cells would have one identity"),
         ('"4/255"', '"8/255"', r"budgets names 0.0313\d* twice"),
         ('"Slowdown"', '"Slodown"', r"unknown attack 'Slodown': did you mean Slowdown"),
+        ('"faulty:data"', '""', r"data is empty, as an unset variable leaves it: name one"),
+        ('"toys:LinearSaver"', '""', r"victims is empty, as an unset variable"),
+        ("timed = 0", 'device = ""', r"device is empty, as an unset variable"),
+        ("seeds = [0, 1]", f"seeds = [{2**63}]", r"seed = 9\d+ is out of range"),
+        ("seeds = [0, 1]", f"seeds = [{', '.join(map(str, range(200_000)))}]", r"for 1,400,001 c"),
     ],
 )
 def test_what_a_file_cannot_say(file: Path, old: str, new: str, message: str) -> None:
@@ -82,6 +87,29 @@ def test_what_a_file_cannot_say(file: Path, old: str, new: str, message: str) ->
     file.write_text(FILE.replace(old, new))
     with pytest.raises(UsageError, match=message):
         Sweep.load(file)
+
+
+def test_a_file_is_read_as_utf_8_with_or_without_a_mark(file: Path) -> None:
+    for encoding in ("utf-8", "utf-8-sig"):
+        file.write_text(FILE.replace("a small study", "étude №1"), encoding=encoding)
+        assert Sweep.load(file).slice == 3
+
+
+def test_a_pipe_is_no_sweep_file(file: Path) -> None:
+    os.mkfifo("pipe.toml")
+    for path in ("pipe.toml", os.devnull, "."):
+        with pytest.raises(UsageError, match=r"is no file: give the path of one"):
+            Sweep.load(path)
+
+
+def test_too_many_cells_are_refused_before_they_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    variants = 1 + 1 + 2  # clean; uniform; noise and Slowdown
+    most = replace(SMALL, samples=60, slice=1)
+    monkeypatch.setattr("effattack.sweep.MOST", variants * 60 - 1)
+    monkeypatch.setattr(Sweep, "__post_init__", lambda self: None)
+    monkeypatch.setattr("effattack.sweep.listed", pytest.fail)
+    with pytest.raises(UsageError, match="asks for 240 cells, and 239 are the most"):
+        most.plan()
 
 
 def test_victims_are_named_never_written(file: Path) -> None:

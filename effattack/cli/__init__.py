@@ -11,12 +11,11 @@ import argparse
 import os
 import sys
 import traceback
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
 
-from rich.console import Console
-
+from effattack import streams
+from effattack.borders import staying
 from effattack.cli import (
     calibrate,
     completion,
@@ -29,7 +28,7 @@ from effattack.cli import (
     summary,
 )
 from effattack.errors import EffattackError, FactoryError, MeasurementError
-from effattack.terminal import PLAIN
+from effattack.terminal import PLAIN, Screen
 
 COMMANDS = {
     "run": run,
@@ -51,42 +50,46 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Read when torch loads. Threads that spin while they wait for each other took six times as long
     # beside two busy neighbours.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    options = parser().parse_args(arguments)
-    console, errors = output.console_of(options), Console(stderr=True)
-    if "" not in sys.path:
-        sys.path.insert(0, "")
+    with streams.safe():
+        options = parser().parse_args(arguments)
+        with output.stdout_of(options) as options.stdout:
+            return _answer(options)
+
+
+def _answer(options: argparse.Namespace) -> int:
+    errors = Screen(stderr=True)
     try:
-        with warnings_on_one_line():
-            return int(options.handler(options, console))
+        with staying("user code"):
+            return int(options.handler(options, output.console_of(options)))
     except EffattackError as error:
         errors.print(f"effattack: {error}", style="red", **PLAIN)
         if isinstance(error, FactoryError):
-            traceback.print_exception(error.__cause__)
+            _print_traceback(error.__cause__)
         return error.exit_code
     except KeyboardInterrupt:
         resumes = "; the same command resumes after the finished cells" * options.resumes
         errors.print(f"effattack: interrupted{resumes}", **PLAIN)
         return 130
     except Exception as error:
-        traceback.print_exc()
+        _print_traceback(error)
         errors.print(f"effattack: {type(error).__name__}: {error}", **PLAIN)
         return MeasurementError.exit_code
 
 
-@contextmanager
-def warnings_on_one_line() -> Iterator[None]:
-    """A warning as a sentence, without the line of source that gave it."""
-    before = warnings.formatwarning
-    warnings.formatwarning = lambda message, *_, **__: f"effattack: {message}\n"
-    try:
-        yield
-    finally:
-        warnings.formatwarning = before
+def _print_traceback(error: BaseException | None) -> None:
+    print(streams.shown("".join(traceback.format_exception(error))), end="", file=sys.stderr)
+
+
+class _Parser(argparse.ArgumentParser):
+    """One whose errors, too, send nothing that a terminal obeys."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(streams.shown(message))
 
 
 def parser() -> argparse.ArgumentParser:
     """Of the whole command line."""
-    whole = argparse.ArgumentParser(
+    whole = _Parser(
         prog="effattack",
         description="How much of an efficient model's savings can an attacker take back?",
         epilog=f"{run.EXAMPLES}\n{EXIT_CODES}",
@@ -98,7 +101,7 @@ def parser() -> argparse.ArgumentParser:
 
 def parsers() -> dict[str, argparse.ArgumentParser]:
     """The parser of every command."""
-    return _add_commands(argparse.ArgumentParser())
+    return _add_commands(_Parser())
 
 
 def _add_commands(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
@@ -112,5 +115,22 @@ def _add_commands(parser: argparse.ArgumentParser) -> dict[str, argparse.Argumen
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         command.arguments(found[name])
+        for action in found[name]._actions:
+            if action.nargs != 0:
+                action.type = _filled(action.type or str)
         found[name].set_defaults(handler=command.run, resumes=command is run)
     return found
+
+
+def _filled(convert: Any) -> Callable[[str], Any]:
+    """The same conversion, of a value that is not empty."""
+
+    def filled(text: str) -> Any:
+        if not text.strip():
+            raise argparse.ArgumentTypeError(
+                "it is empty, as an unset variable leaves it: give a value, or leave it out"
+            )
+        return convert(text)
+
+    filled.__name__ = convert.__name__  # argparse names it where a value is none
+    return filled

@@ -54,13 +54,15 @@ def run(options: argparse.Namespace, console: Console) -> int:
     from effattack.measure.environment import environment
     from effattack.measure.load import competing
     from effattack.registry import load_victim
-    from effattack.store.files import writable
+    from effattack.store.files import replaceable, writable
 
     check_local(options.device)
     device = options.device
     clock = clock_named(options.clock, device)
     if options.out is not None:
         writable(options.out.parent)
+        replaceable(options.out)
+        replaceable(options.out.with_suffix(".csv"))
     victim = load_victim(options.victim).to(device)
     images, _ = subset(*load_data(options.data, victim), options.images)
     slowdowns = [percent / 100 for percent in options.slowdown or SLOWDOWNS]
@@ -84,7 +86,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
     text = _header(options, victim.name, where) + _markdown(table)
     console.print(text, **PLAIN)
     if options.out is not None:
-        options.out.write_text(text + "\n")
+        options.out.write_text(text + "\n", encoding="utf-8")
     return 0
 
 
@@ -96,7 +98,7 @@ def _rows(out: Path | None) -> Iterator[Callable[[Sequence[object]], object]]:
     if out is None:
         yield lambda trial: None
         return
-    with out.with_suffix(".csv").open("w", buffering=1) as file:
+    with out.with_suffix(".csv").open("w", buffering=1, encoding="utf-8") as file:
         rows = csv.writer(file)
         rows.writerow(Trial._fields)
         yield rows.writerow

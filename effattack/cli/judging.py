@@ -69,7 +69,7 @@ class Judge:
             verdicts = judge(evaluation.scores(), self.limits, evaluation.meta.get("skipped", []))
         except MeasurementError:
             if options.json:
-                output.print_json(evaluation, page)
+                output.print_json(evaluation, page, options.stdout)
             raise
         if self.save:
             console.print(f"baseline: {Baseline.of(evaluation).save(self.save)}", **PLAIN)
@@ -84,5 +84,5 @@ class Judge:
         bad += [f"worse than {options.compare}: {change}" for change in found.worse]
         output.print_bad_news(bad, options)
         if options.json:
-            output.print_json(evaluation, page, verdicts, found.worse)
+            output.print_json(evaluation, page, options.stdout, verdicts, found.worse)
         return 1 if bad else 0

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from rich.console import Console
 
-from effattack.terminal import PLAIN
+from effattack import streams
+from effattack.terminal import PLAIN, Screen
 
 if TYPE_CHECKING:
     from effattack.changes import Change
@@ -31,12 +34,18 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def console_of(options: argparse.Namespace) -> Console:
     """For progress and tables; with ``--json`` they make room on the standard output."""
-    return Console(stderr=getattr(options, "json", False), quiet=getattr(options, "quiet", False))
+    return Screen(stderr=getattr(options, "json", False), quiet=getattr(options, "quiet", False))
+
+
+def stdout_of(options: argparse.Namespace) -> AbstractContextManager[TextIO]:
+    """The standard output; with ``--json``, whatever else writes there goes to standard error."""
+    return streams.reserved() if getattr(options, "json", False) else nullcontext(sys.stdout)
 
 
 def print_json(
     evaluation: Evaluation,
     page: Path,
+    stdout: TextIO,
     verdicts: Sequence[Verdict] = (),
     regressions: Iterable[Change] = (),
 ) -> None:
@@ -68,11 +77,11 @@ def print_json(
         "skipped": meta.get("skipped", []),
         "notes": [*meta.get("notes", []), *beside],
     }
-    print(json.dumps(found, indent=1, default=str))
+    print(json.dumps(found, indent=1, default=str), file=stdout)
 
 
 def print_bad_news(messages: Iterable[str], options: argparse.Namespace) -> None:
     """What went wrong is said also with ``--quiet``."""
-    console = Console(stderr=options.json)
+    console = Screen(stderr=options.json)
     for message in messages:
         console.print(message, style="red", **PLAIN)

@@ -49,16 +49,30 @@ def run(options: argparse.Namespace, console: Console) -> int:
     if options.figures:
         _write_figures(evaluation, page.parent / "figures", options.figures, console)
     if options.json:
-        output.print_json(evaluation, page)
+        output.print_json(evaluation, page, options.stdout)
     return 0
+
+
+def check_free(folder: Path) -> None:
+    """Refuse a folder in which no result can be written, before there is one.
+
+    Raises:
+        UsageError: naming what is in the way.
+    """
+    from effattack.store.files import replaceable
+
+    for name in ("samples.parquet", "scores.csv", "meta.json", "report.html"):
+        replaceable(folder / name)
 
 
 def write(evaluation: Evaluation, folder: Path, console: Console, verbose: bool) -> None:
     """Frames and report into the folder, the score table onto the terminal."""
     from effattack.reporting import html
+    from effattack.store.files import writing
 
-    evaluation.save(folder)
-    html.write(*evaluation.report(), folder / "report.html")
+    with writing(folder):
+        evaluation.save(folder)
+        html.write(*evaluation.report(), folder / "report.html")
     print_scores(evaluation, console, verbose)
     console.print(f"{folder / 'report.html'}, scores.csv, samples.parquet", **PLAIN)
 

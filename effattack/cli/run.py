@@ -10,7 +10,8 @@ from pathlib import Path
 from rich.console import Console
 
 from effattack.cli import judging, output, what, where
-from effattack.cli.report import write
+from effattack.cli.report import check_free, write
+from effattack.streams import shown
 from effattack.terminal import PLAIN, progress_bar
 
 HELP = "score victims under attacks and write a report"
@@ -47,7 +48,8 @@ def run(options: argparse.Namespace, console: Console) -> int:
     sweep, executor = what.sweep_of(options, console), where.executor_of(options, bar.step)
     executor.check(sweep.device, sweep.timed > 0)
     store = Store(options.out / "cells")
-    plans = sweep.plan()
+    check_free(options.out)
+    plans = sweep.plan(executor.timeout)
     if options.fresh and not options.dry_run:
         for spec in finished(plans, store, executor):
             store.remove(spec)
@@ -61,8 +63,8 @@ def run(options: argparse.Namespace, console: Console) -> int:
         return 0
     with bar.of(todo):
         evaluation, failures = complete(plans, store, executor, bar.advance)
-    evaluation.meta["command"] = "effattack " + shlex.join(sys.argv[1:])
-    evaluation.meta["data"] = sweep.data or "the victims' own test images"
+    evaluation.meta["command"] = shown("effattack " + shlex.join(sys.argv[1:]))
+    evaluation.meta["data"] = shown(sweep.data or "the victims' own test images")
     write(evaluation, options.out, console, options.verbose)
     if failures:
         raise failed(failures)

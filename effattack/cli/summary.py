@@ -7,6 +7,8 @@ from pathlib import Path
 
 from rich.console import Console
 
+from effattack.streams import shown
+
 HELP = "stored scores, or several compared, as Markdown: for a CI run, a comment, a model card"
 EXAMPLES = """examples:
   effattack summary effattack-report >> "$GITHUB_STEP_SUMMARY"
@@ -30,5 +32,6 @@ def run(options: argparse.Namespace, console: Console) -> int:
     from effattack.reporting.markdown import fitting
 
     samples, scores, meta = loaded(options.folders).report()
-    print(card(samples, scores, meta) if options.card else fitting(scores, meta), end="")
+    text = card(samples, scores, meta) if options.card else fitting(scores, meta)
+    print(shown(text), end="")
     return 0

@@ -5,12 +5,16 @@ All three take cells and a store, and give back what became of each; rows go thr
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Protocol
 
 import torch
 
+import effattack
 from effattack.errors import UsageError
 from effattack.execution import Outcome
 from effattack.plans import Cell
@@ -18,7 +22,13 @@ from effattack.store import Shelf
 
 
 class Executor(Protocol):
-    """Runs cells. Used as a context: what it started ends with it."""
+    """Runs cells. Used as a context: what it started ends with it.
+
+    Attributes:
+        timeout: seconds after which a cell, or the planning before, is given up; None: never.
+    """
+
+    timeout: float | None
 
     def __enter__(self) -> Executor: ...
     def __exit__(self, *error: object) -> None: ...
@@ -42,6 +52,17 @@ class Executor(Protocol):
 
     def place(self, device: str) -> str:
         """Name of the device that :meth:`alone` runs on."""
+
+
+def surroundings() -> dict[str, str]:
+    """Environment variables of processes that run cells: where modules are, and one thread.
+
+    effattack itself comes last, for one that runs from a folder it is not installed from.
+    """
+    paths = [path or os.getcwd() for path in sys.path]
+    home = str(Path(effattack.__file__).parents[1])
+    paths += [home] * (home not in paths)
+    return {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
 
 
 def check_local(device: str) -> None:

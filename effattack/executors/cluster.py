@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from effattack import executors
 from effattack.errors import UsageError
 from effattack.measure.environment import usable_cores
 
@@ -59,11 +60,11 @@ def joined(address: str | None, cores: int | None) -> Any:
 
 
 def surroundings() -> dict[str, str]:
-    """Environment variables of Ray's processes: where modules are, and one thread."""
-    paths = [path or os.getcwd() for path in sys.path]
+    """Environment variables of Ray's processes."""
+    own = executors.surroundings()
     if _amdsmi_breaks():
-        paths.insert(0, str(_ABSENT))
-    return {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+        own["PYTHONPATH"] = f"{_ABSENT}{os.pathsep}{own['PYTHONPATH']}"
+    return own
 
 
 @contextmanager

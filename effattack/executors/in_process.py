@@ -18,6 +18,8 @@ class InProcess:
         watch: told of every step of an attack.
     """
 
+    timeout: float | None = None
+
     def __init__(self, watch: Watch = unwatched) -> None:
         self.watch = watch
 

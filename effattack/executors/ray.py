@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from effattack.deadline import check_timeout
 from effattack.errors import CellError, MissingPackage, UsageError, install
 from effattack.execution import Outcome
 from effattack.executors import check_local
@@ -62,8 +63,7 @@ class Ray:
         self._ray.shutdown()
 
     def check(self, device: str, timed: bool) -> None:
-        if self.timeout is not None and self.timeout <= 0:
-            raise UsageError(f"timeout = {self.timeout:g}: it must be positive")
+        check_timeout(self.timeout)
         if not self.gpus > 0 or (self.gpus > 1 and self.gpus % 1):
             raise UsageError(f"gpus = {self.gpus:g}: a cell takes a whole GPU, or a share of one")
         if find_spec("ray") is None:

@@ -1,7 +1,8 @@
 """A local worker: runs the cells whose tickets come in, and tells what became of each.
 
 Started as ``python -m effattack.executors.worker STORE``. It ends with its driver: once its input
-is closed, even in the middle of a cell.
+is closed, even in the middle of a cell. Tickets and replies have descriptors of their own: a victim
+that reads finds the end of its input, and what it prints is no reply.
 """
 
 from __future__ import annotations
@@ -10,16 +11,30 @@ import json
 import os
 import sys
 import threading
+import traceback
+from os import _exit  # as it is, whatever a victim's border makes of it
 from pathlib import Path
 from queue import SimpleQueue
+from typing import TextIO
 
 
 def main(folder: str) -> None:
     """Serve until the input ends."""
-    replies = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # whatever a victim prints is no reply
+    try:
+        _serve(folder)
+    except BaseException:
+        traceback.print_exc()
+        _exit(1)  # threads that a victim left do not keep it
+
+
+def _serve(folder: str) -> None:
+    replies = os.fdopen(os.dup(1), "w", buffering=1, encoding="ascii")
+    os.dup2(2, 1)
+    source = os.fdopen(os.dup(0), encoding="ascii")
+    with open(os.devnull, "rb") as nothing:
+        os.dup2(nothing.fileno(), 0)
     tickets: SimpleQueue[str] = SimpleQueue()
-    threading.Thread(target=_listen, args=(tickets,), daemon=True).start()
+    threading.Thread(target=_listen, args=(source, tickets), daemon=True).start()
 
     from effattack.executors.replies import reply
     from effattack.store import Store
@@ -30,10 +45,10 @@ def main(folder: str) -> None:
         print(reply(tickets.get(), store), file=replies)
 
 
-def _listen(tickets: SimpleQueue[str]) -> None:
-    for line in sys.stdin:
+def _listen(source: TextIO, tickets: SimpleQueue[str]) -> None:
+    for line in source:
         tickets.put(line)
-    os._exit(0)
+    _exit(0)
 
 
 if __name__ == "__main__":

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from queue import SimpleQueue
 
+from effattack.deadline import check_timeout
 from effattack.errors import CellError, UsageError
 from effattack.execution import Outcome
-from effattack.executors import check_local
+from effattack.executors import check_local, surroundings
 from effattack.executors.replies import understood
 from effattack.executors.tickets import written
 from effattack.measure.environment import device_name, usable_cores
@@ -22,7 +24,11 @@ from effattack.plans import Cell
 from effattack.store import Shelf, Store
 
 ATTEMPTS = 3
-"""How often a cell is tried whose worker dies, before the cell is held to be the cause."""
+"""How often a cell is tried whose worker is killed, before the cell is held to be the cause."""
+LAST = 5.0
+"""Seconds for a process that closed its end of the pipe to end itself."""
+LOOK = 1.0
+"""Seconds between two looks at whether a silent process still lives: a child may hold its pipe."""
 
 
 class Workers:
@@ -34,8 +40,9 @@ class Workers:
     """
 
     def __init__(self, count: int | None = None, timeout: float | None = None) -> None:
-        if (count is not None and count < 1) or (timeout is not None and timeout <= 0):
-            raise UsageError(f"workers = {count}, timeout = {timeout}: both must be positive")
+        if count is not None and count < 1:
+            raise UsageError(f"workers = {count}: it must be positive")
+        check_timeout(timeout)
         self.count, self.timeout = count, timeout
         self._workers: list[Worker] = []
 
@@ -113,7 +120,6 @@ class Worker:
             StoreError: if its rows could not be stored.
         """
         ticket = f"{written(cell)}\n".encode()
-        code = 0
         for _ in range(ATTEMPTS):
             try:
                 line = self._ask(ticket, timeout)
@@ -122,12 +128,16 @@ class Worker:
                 return self._failed(cell, f"it took longer than the timeout of {timeout:g} s")
             if line:
                 return understood(line.decode(), cell)
-            code = self._kill()
-            if self._ended:
-                break
-        cause = f"signal {-code}" if code < 0 else f"exit code {code}"
+            code = self._kill(LAST)
+            if self._ended or code >= 0:
+                return self._failed(
+                    cell,
+                    f"its worker ended with exit code {code}: what it said stands above; look for "
+                    "what ends a process in the victim and its data",
+                )
+        cause = "out of memory" if code == -signal.SIGKILL else "a crash in native code"
         return self._failed(
-            cell, f"its worker was lost {ATTEMPTS} times ({cause}); out of memory, perhaps"
+            cell, f"its worker was lost {ATTEMPTS} times (signal {-code}); {cause}, perhaps"
         )
 
     def end(self) -> None:
@@ -156,7 +166,7 @@ class Worker:
 
     def _started(self) -> subprocess.Popen[bytes]:
         process = subprocess.Popen(
-            [sys.executable, "-m", "effattack.executors.worker", str(self._store.folder)],
+            [sys.executable, "-P", "-m", "effattack.executors.worker", str(self._store.folder)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=_environment(self._gpu),
@@ -166,11 +176,13 @@ class Worker:
             process.kill()
         return process
 
-    def _kill(self) -> int:
-        """End the process; its exit code."""
+    def _kill(self, patience: float = 0.0) -> int:
+        """End the process, unless it does so by itself; its exit code."""
         process, self._process = self._process, None
         if process is None:
             return 0
+        with suppress(subprocess.TimeoutExpired):
+            return process.wait(patience)
         process.kill()
         return process.wait()
 
@@ -184,16 +196,19 @@ def _line(process: subprocess.Popen[bytes], timeout: float | None) -> bytes:
     assert process.stdout is not None
     until = None if timeout is None else time.monotonic() + timeout
     while True:
-        left = None if until is None else max(0.0, until - time.monotonic())
-        if not select.select([process.stdout], [], [], left)[0]:
+        left = LOOK if until is None else max(0.0, min(LOOK, until - time.monotonic()))
+        gone = process.poll() is not None
+        if select.select([process.stdout], [], [], left)[0]:
+            return process.stdout.readline()
+        if gone:
+            return b""
+        if until is not None and time.monotonic() >= until:
             raise TimeoutError
-        return process.stdout.readline()
 
 
 def _environment(gpu: int | None) -> dict[str, str]:
     """Of a worker: what it may see before torch loads, and where the user's modules are."""
-    paths = [path or os.getcwd() for path in sys.path]
-    own = {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+    own = surroundings()
     if gpu is not None:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         names = visible.split(",") if visible else [str(i) for i in range(_devices(True))]

@@ -194,8 +194,8 @@ def _from_zeus(module: str, name: str) -> Callable[[], Any]:
 
 
 def _is_package(zone: Path) -> bool:
-    return (zone / "name").read_text().startswith("package")
+    return (zone / "name").read_text(encoding="utf-8").startswith("package")
 
 
 def _joules(microjoules: Path) -> float:
-    return int(microjoules.read_text()) * 1e-6
+    return int(microjoules.read_text(encoding="utf-8")) * 1e-6

@@ -62,7 +62,7 @@ def _gpu_state(device: torch.device) -> dict[str, str | float | None]:
 
 def _text(file: Path) -> str | None:
     try:
-        return file.read_text().strip()
+        return file.read_text(encoding="utf-8").strip()
     except OSError:
         return None
 
@@ -75,7 +75,7 @@ def device_name(device: torch.device | str) -> str:
 
 def cpu_model(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
     """The processor's name from the kernel, or what the platform calls it."""
-    text = cpuinfo.read_text() if cpuinfo.exists() else ""
+    text = cpuinfo.read_text(encoding="utf-8") if cpuinfo.exists() else ""
     found = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
     return found[1].strip() if found else platform.processor() or platform.machine()
 
@@ -88,6 +88,6 @@ def usable_cores() -> int:
 
 def nvidia_driver(version: Path = Path("/proc/driver/nvidia/version")) -> str | None:
     """Version of the loaded NVIDIA kernel module, for example 570.86.15; None without one."""
-    text = version.read_text() if version.exists() else ""
+    text = version.read_text(encoding="utf-8") if version.exists() else ""
     found = re.search(r"Kernel Module.*?\s(\d+\.\d+(?:\.\d+)?)\s", text)
     return found[1] if found else None

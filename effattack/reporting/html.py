@@ -82,7 +82,7 @@ def render(samples: pd.DataFrame, scores: pd.DataFrame, meta: Meta) -> str:
 def write(samples: pd.DataFrame, scores: pd.DataFrame, meta: Meta, path: str | Path) -> Path:
     """Render, and write to ``path`` as UTF-8; returns the path."""
     path = Path(path)
-    path.write_text(render(samples, scores, meta), encoding="utf-8")
+    path.write_text(render(samples, scores, meta), encoding="utf-8", errors="backslashreplace")
     return path
 
 

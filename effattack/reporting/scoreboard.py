@@ -73,7 +73,7 @@ def load(folder: Path) -> list[Published]:
     for file in sorted(folder.glob("*/scores.csv")):
         try:
             scores = pd.read_csv(file)
-            meta = json.loads((file.parent / "meta.json").read_text())
+            meta = json.loads((file.parent / "meta.json").read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise UsageError(f"{file.parent} cannot be read ({error}): make it again") from error
         lacking = sorted(NEEDED - set(scores.columns))
@@ -135,7 +135,7 @@ def _claims(published: Sequence[Published], file: Path) -> list[Claim]:
         return []
     rows = [row for one in published for row in rows_of(one.scores)]
     found = []
-    for claim in json.loads(file.read_text()):
+    for claim in json.loads(file.read_text(encoding="utf-8")):
         for row in rows:
             same = row["victim"] in claim["victims"] and row["attack"] == claim["attack"]
             if same and row["threat"] == "linf" and abs(row["eps"] - claim["eps"]) < 1e-3:

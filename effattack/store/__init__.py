@@ -82,7 +82,7 @@ class Store:
         """The rows of a finished cell; None if it must be run (unfinished or damaged)."""
         path = self.path(spec)
         try:
-            if path.with_suffix(".sha256").read_text() != _sha256(path.read_bytes()):
+            if path.with_suffix(".sha256").read_text("ascii") != _sha256(path.read_bytes()):
                 return None
             return pd.read_parquet(path)
         except (OSError, ValueError):

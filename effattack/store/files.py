@@ -29,6 +29,28 @@ def writable(folder: Path) -> Path:
     return folder.absolute()
 
 
+def regular(path: Path) -> Path:
+    """The path, unless reading it could wait for ever.
+
+    Raises:
+        UsageError: for a pipe or a device.
+    """
+    if path.exists() and not path.is_file():
+        raise UsageError(f"{path} is no file: give the path of one that lies on the disk")
+    return path
+
+
+def replaceable(path: Path) -> Path:
+    """The path, unless it is a folder: no file can take its place.
+
+    Raises:
+        UsageError: if it is one.
+    """
+    if path.is_dir():
+        raise UsageError(f"cannot write {path} (a folder is there): move it, or give another --out")
+    return path
+
+
 def replaced(path: Path, data: bytes) -> None:
     """Write a file under another name, have it reach the disk, then rename it."""
     with _draft(path) as file:

@@ -35,12 +35,12 @@ class Journal:
             os.close(file)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        """All whole lines, oldest first."""
-        if not self.path.exists():
+        """All whole lines, oldest first; none of a file that cannot be read."""
+        if not self.path.is_file():
             return
-        with self.path.open(errors="replace") as lines:
+        with suppress(OSError), self.path.open(encoding="utf-8", errors="replace") as lines:
             for line in lines:
-                with suppress(ValueError):
+                with suppress(ValueError, RecursionError):
                     if isinstance(entry := json.loads(line), dict):
                         yield entry
 
@@ -51,11 +51,11 @@ def changes(journal: Journal, wanted: list[CellSpec]) -> dict[str, int]:
     A cell was there before if one finished with the same work, victim, attack, budget, seed and
     slice; the reason is what else differs.
     """
-    before = {}
+    before: dict[tuple[Any, ...], dict[str, Any]] = {}
     for entry in journal:
-        if entry.get("state") == "done":
-            spec = entry["spec"]
-            before[_place(spec)] = spec
+        with suppress(KeyError, TypeError, AttributeError):  # it decides nothing
+            if entry["state"] == "done":
+                before[_place(entry["spec"])] = entry["spec"]
     reasons: dict[str, int] = {}
     for spec in map(asdict, wanted):
         if (old := before.get(_place(spec))) is not None and old != spec:
