@@ -105,7 +105,7 @@ def effattack_data(effattack_victim: Victim, pytestconfig: pytest.Config) -> tup
         from effattack.data import load_data, subset
 
         images, labels = subset(*load_data(data, victim), session.settings.samples)
-        return images.to(victim.device, victim.dtype), labels.to(victim.device)
+        return images.to(victim.device), labels.to(victim.device)
 
 
 @pytest.fixture(scope="session")

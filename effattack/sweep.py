@@ -142,9 +142,9 @@ class Sweep:
 
     def _plan(self, name: str) -> Plan:
         victim = fresh(name)
-        check_declared(victim)
+        notes = check_declared(victim)
         attacks = self.attacks or tuple(defaults(victim))
-        source, notes = source_of(self.data, victim, self.samples), []
+        source = source_of(self.data, victim, self.samples)
         if self.skip_bad and (source := source.without_bad()).leave_out:
             notes.append(
                 f"{victim.name}: {len(source.leave_out)} unreadable images were passed over: "

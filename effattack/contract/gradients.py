@@ -7,6 +7,7 @@ from torch import Tensor
 
 from effattack.attacks.base import undisturbed
 from effattack.contract.images import first_of
+from effattack.door import in_words
 from effattack.errors import GradientError
 from effattack.victim import Opaque, Victim
 
@@ -29,7 +30,8 @@ def check_gradients(victim: Victim, images: Tensor) -> list[str]:
         sources = [("the logits", trace.logits, everything)]
         sources += [(f"gate {g.name}", g.margin, g.reached) for g in trace.gates]
         for source, values, reached in sources:
-            gradient = _mixed_gradient(values, reached, pixels)
+            with in_words(f"{victim.name}: trace"):
+                gradient = _mixed_gradient(values, reached, pixels)
             if gradient is None and isinstance(victim, Opaque):
                 warnings.append(f"{victim.name}: no gradient: only query attacks apply")
             elif gradient is None:

@@ -77,7 +77,7 @@ class Cascade(Victim):
         self._cumulative_macs = list(accumulate(macs))
 
     def forward(self, images: Tensor) -> Tensor:
-        logits = self.models[0](images)
+        logits = self.models[0](images.clone())  # a model may write into its input
         seen = logits[:, None]
         here = torch.arange(len(images), device=images.device)
         for model in self.models[1:]:
@@ -91,7 +91,7 @@ class Cascade(Victim):
         return logits
 
     def trace(self, images: Tensor) -> Trace:
-        stage_logits = torch.stack([model(images) for model in self.models], dim=1)
+        stage_logits = torch.stack([model(images.clone()) for model in self.models], dim=1)
         return criterion_trace(
             self.criterion,
             stage_logits,

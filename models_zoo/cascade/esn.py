@@ -98,7 +98,7 @@ class ESN(Victim):
         self.eval()
 
     def forward(self, images: Tensor) -> Tensor:
-        features, saved = images, self.saver[0](images)
+        features, saved = images, self.saver[0](images.clone())  # it may write into its input
         logits = first = self.saver[1](saved)
         seen = first[:, None]
         past = self.sequence.nothing(saved)
@@ -131,9 +131,9 @@ class ESN(Victim):
 
     def stage_logits(self, images: Tensor) -> Tensor:
         """(B, stages + 1, classes): saver, exits, base."""
-        saved, features = self.saver[0](images), [images]
+        saved, features = self.saver[0](images.clone()), [images]
         for stage in self.stages:
-            features.append(stage(features[-1]))
+            features.append(stage(features[-1].clone()))
         first = self.saver[1](saved)[:, None]
         exits = first + self.sequence([saved, *features[1:-1]])
         return torch.cat([first, exits, self.head(features[-1])[:, None]], dim=1)

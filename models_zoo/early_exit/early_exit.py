@@ -7,8 +7,9 @@ threshold; if none does, the last one answers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate, chain
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -106,14 +107,16 @@ class EarlyExit(Victim):
             logits = logits.index_copy(0, here[leaving], seen[leaving, -1])
             if not len(staying):
                 return logits
-            here, features, seen = here[staying], _rows(features, staying), seen[staying]
+            here, seen = here[staying], seen[staying]
+            features = _each(features, itemgetter(staying))
         return logits.index_copy(0, here, self.unsure(seen))
 
     def trace(self, images: Tensor) -> Trace:
         features, logits = (images - self.mean) / self.std, []
         for stage, head in zip(self.stages, self.heads, strict=True):
-            features = stage(features)
+            features = _each(stage(features), Tensor.clone)
             logits.append(head(features))
+            features = _each(features, Tensor.clone)  # a stage may write into what gradients need
         stage_logits = torch.stack(logits, dim=1)
         return criterion_trace(
             self.criterion,
@@ -181,8 +184,8 @@ def _any_parameter(stages: Sequence[nn.Module], heads: Sequence[nn.Module]) -> T
     return next(chain.from_iterable(m.parameters() for m in (*stages, *heads)), torch.empty(0))
 
 
-def _rows(features: Any, index: Tensor) -> Any:
-    """Some images of a batch: of a tensor, or of every tensor in a list or tuple."""
+def _each(features: Any, act: Callable[[Tensor], Tensor]) -> Any:
+    """Do something with a tensor, or with every tensor in a list or tuple."""
     if isinstance(features, Tensor):
-        return features[index]
-    return type(features)(_rows(part, index) for part in features)
+        return act(features)
+    return type(features)(_each(part, act) for part in features)

@@ -149,7 +149,7 @@ class SkipNet(Victim):
         macs = torch.full((len(x),), self._least_macs, dtype=torch.float64, device=x.device)
         for k, (block, gate) in enumerate(self._pairs()):
             if gate is None:
-                x = block(x)
+                x = block(x.clone())  # a block may write into its input
                 continue
             z, memory = gate_logits(gate, x, memory)
             computed = self.policy.computes(z)
@@ -164,7 +164,7 @@ class SkipNet(Victim):
             )
             shares.append(self.policy.share(z))
             macs = macs + computed * self._block_macs[k]
-            x = torch.where(_per_image(computed, x), block(x), x)
+            x = torch.where(_per_image(computed, x), block(x.clone()), x)
         return Trace(
             logits=self.head(x),
             gates=tuple(gates),
@@ -186,7 +186,7 @@ class SkipNet(Victim):
             z, memory = gate_logits(gate, x, memory)
             share = z.sigmoid()
             computed = self.policy.computes(z).to(x.dtype) + share - share.detach()
-            x = x + _per_image(computed, x) * (block(x) - x)
+            x = x + _per_image(computed, x) * (block(x.clone()) - x)
             shares.append(share)
         return self.head(x), torch.stack(shares, dim=1).mean(1)
 
