@@ -68,6 +68,12 @@ def example_of(module: nn.Module) -> Tensor:
     return next((t for t in tensors if t.dtype in PRECISIONS), torch.empty(0, dtype=torch.float32))
 
 
+def blank(module: nn.Module, shape: tuple[int, ...], value: float = 0.5) -> Tensor:
+    """Grey images of a shape, as a module takes them."""
+    example = example_of(module)
+    return torch.full(shape, value, dtype=example.dtype, device=example.device)
+
+
 def answered(value: Any, dtype: torch.dtype) -> Any:
     """Floats in the precision of the images; whatever is none, as it is."""
     return value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value

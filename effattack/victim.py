@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from effattack.door import answered, coarsest, enter, example_of, first_line, without_numbers
+from effattack.door import answered, blank, coarsest, enter, example_of, first_line, without_numbers
 from effattack.errors import AuditError, ContractError, EffattackError, UsageError
 from effattack.measure.macs import MacsCounter
 from effattack.measure.modelled import modelled_joules
@@ -287,27 +287,23 @@ def _expect_seen(model: nn.Module, name: str) -> None:
         )
 
 
-def _blank(model: nn.Module, shape: tuple[int, ...]) -> Tensor:
-    return torch.full(shape, 0.5, device=example_of(model).device, dtype=example_of(model).dtype)
-
-
 def _classes(model: nn.Module, input_shape: tuple[int, ...], name: str) -> int:
     """How many classes the logits of a model tell, by one grey image.
 
     Raises:
         UsageError: where it gives no plain logits, with the remedy.
     """
-    blank = _blank(model, (1, *input_shape))
-    if blank.is_meta:
+    grey = blank(model, (1, *input_shape))
+    if grey.is_meta:
         raise UsageError(without_numbers(name))
     try:
         with torch.no_grad():
-            logits = model(blank)
+            logits = model(grey)
     except EffattackError:
         raise
     except Exception as error:  # whatever a user's model raises
         raise UsageError(
-            f"{name} does not run on one image, {tuple(blank.shape)} in {blank.dtype} "
+            f"{name} does not run on one image, {tuple(grey.shape)} in {grey.dtype} "
             f"({first_line(error)}): correct input_shape; a model that was exported or compiled "
             "for batches of another size needs a dynamic batch dimension"
         ) from error
@@ -327,7 +323,7 @@ def _takes_two(model: nn.Module, input_shape: tuple[int, ...]) -> bool:
     """Whether a model takes more than one image at once: exported ones may be fixed to one."""
     try:
         with torch.no_grad():
-            return len(model(_blank(model, (2, *input_shape)))) == 2
+            return len(model(blank(model, (2, *input_shape)))) == 2
     except Exception:  # whatever a user's model raises
         return False
 

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Generator, Tensor, nn
 
-from effattack.attacks.base import Attack, Kind, budget
+from effattack.attacks.base import Attack, Kind, budget, without_gradient
 from effattack.errors import NotApplicable, UsageError, unknown_name
 from effattack.objectives import Goal
 from effattack.threats import Threat
@@ -85,6 +85,8 @@ class LibraryAttack(Attack):
 
         if reason := self.unfit():
             raise NotApplicable(f"{self.label} {reason}: use another attack of the library")
+        if reason := without_gradient(victim):
+            raise NotApplicable(f"{reason}: {self.label} cannot attack it; QueryAttack applies")
 
     def unfit(self) -> str | None:
         """What of the victim the library's attack cannot take; None if it can."""

@@ -25,6 +25,7 @@ from effattack.errors import NotApplicable, UsageError
 from effattack.images import check_images, check_labels, in_float32, to_grid
 from effattack.objectives import BatchGoal, Callback, Objective, unwatched
 from effattack.threats import Box, Linf, Threat, parse_threat
+from effattack.twins import quantized
 from effattack.victim import Opaque, Trace, Victim
 
 Kind = Literal["compute", "accuracy", "control"]
@@ -194,6 +195,8 @@ def check_objective(objective: Objective, victim: Victim) -> None:
         NotApplicable: with the reason, and what does apply.
     """
     trace = glance(victim)
+    if reason := without_gradient(victim):
+        raise NotApplicable(f"{reason}; QueryAttack applies")
     try:
         objective.check(trace, victim)
     except NotApplicable as error:
@@ -208,6 +211,23 @@ def glance(victim: Victim) -> Trace:
     grey = torch.full(shape, 0.5, device=victim.device)
     with undisturbed(victim), torch.no_grad():
         return victim.trace(grey)
+
+
+def without_gradient(victim: Victim) -> str | None:
+    """Why no gradient attack can apply: kernels that have none; else None.
+
+    Only quantized weights and models that cannot be opened are excused: any other victim owes one.
+    """
+    if not (isinstance(victim, Opaque) or quantized(victim)):
+        return None
+    grey = torch.full((1, *victim.input_shape), 0.5, device=victim.device, requires_grad=True)
+    with undisturbed(victim):
+        logits = victim.trace(grey).logits
+        if logits.requires_grad:
+            (gradient,) = torch.autograd.grad(logits.sum(), grey, allow_unused=True)
+            if gradient is not None:
+                return None
+    return f"{victim.name} has no gradient (its kernels have none, or its graph was frozen)"
 
 
 def instead(victim: Victim, kind: Kind) -> str:

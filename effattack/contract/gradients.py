@@ -9,6 +9,7 @@ from effattack.attacks.base import undisturbed
 from effattack.contract.images import first_of
 from effattack.door import in_words
 from effattack.errors import GradientError
+from effattack.twins import quantized
 from effattack.victim import Opaque, Victim
 
 
@@ -17,7 +18,7 @@ def check_gradients(victim: Victim, images: Tensor) -> list[str]:
 
     Returns:
         one warning for each of them whose gradient is zero over the whole batch. (An ``Opaque``
-        model without a gradient is one, too: query attacks need none.)
+        model or quantized weights without a gradient are one, too: query attacks need none.)
 
     Raises:
         GradientError: a ContractError, where the gradient is missing, NaN or infinite.
@@ -32,7 +33,7 @@ def check_gradients(victim: Victim, images: Tensor) -> list[str]:
         for source, values, reached in sources:
             with in_words(f"{victim.name}: trace"):
                 gradient = _mixed_gradient(values, reached, pixels)
-            if gradient is None and isinstance(victim, Opaque):
+            if gradient is None and (isinstance(victim, Opaque) or quantized(victim)):
                 warnings.append(f"{victim.name}: no gradient: only query attacks apply")
             elif gradient is None:
                 raise GradientError(

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from effattack.door import blank
 from effattack.errors import UsageError
 from effattack.measure.macs import count_macs
 from effattack.models_zoo.criteria import Criterion, as_criterion
@@ -52,13 +53,12 @@ class Cascade(Victim):
         if len(models) < 2:
             raise UsageError("a cascade needs at least two models, cheapest first")
         criterion = as_criterion(thresholds, len(models) - 1)
-        parameter = next(models[0].parameters(), torch.empty(0))
-        blank = parameter.new_zeros(1, *input_shape)
+        grey = blank(models[0], (1, *input_shape))
         macs, widths = [], []
         for model in models:
-            macs.append(count_macs(model.eval(), blank))
+            macs.append(count_macs(model.eval(), grey))
             with torch.no_grad():
-                widths.append(model(blank).shape[-1])
+                widths.append(model(grey).shape[-1])
         if len(set(widths)) != 1:
             raise UsageError(
                 f"the models have {widths} classes: a cascade needs models of the same classes"

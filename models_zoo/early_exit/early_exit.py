@@ -8,13 +8,14 @@ threshold; if none does, the last one answers.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from itertools import accumulate, chain
+from itertools import accumulate
 from operator import itemgetter
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from effattack.door import blank, example_of
 from effattack.errors import UsageError
 from effattack.measure.macs import count_macs
 from effattack.models_zoo.criteria import Criterion, as_criterion
@@ -82,9 +83,9 @@ class EarlyExit(Victim):
         self.stages = nn.ModuleList(stages).eval()
         self.heads = nn.ModuleList(heads).eval()
         self.criterion = criterion
-        like = _any_parameter(stages, heads)
+        like = example_of(nn.ModuleList([*stages, *heads]))
         for key, given, identity in (("mean", mean, 0.0), ("std", std, 1.0)):
-            values = like.new_tensor([identity] if given is None else list(given))
+            values = torch.tensor([identity] if given is None else list(given)).to(like)
             values = values.view(-1, *(1,) * (len(input_shape) - 1))
             self.register_buffer(key, values, persistent=False)
         self._cumulative_macs = spent
@@ -137,7 +138,7 @@ def measure_stages(
     """MACs of each stage and each head, and the classes of each head, for one image."""
     stage_macs, head_macs, widths = [], [], []
     with torch.no_grad():
-        features = _any_parameter(stages, heads).new_zeros(1, *input_shape)
+        features = blank(nn.ModuleList([*stages, *heads]), (1, *input_shape))
         for stage, head in zip(stages, heads, strict=True):
             stage.eval(), head.eval()
             stage_macs.append(count_macs(stage, features))
@@ -177,11 +178,6 @@ def load_network(state_dict: Mapping[str, Tensor], modules: Mapping[str, nn.Modu
         if key.endswith("num_batches_tracked") and prefix + key not in state_dict
     }
     load_official({**state_dict, **counters}, modules)
-
-
-def _any_parameter(stages: Sequence[nn.Module], heads: Sequence[nn.Module]) -> Tensor:
-    """Tells device and precision of the modules."""
-    return next(chain.from_iterable(m.parameters() for m in (*stages, *heads)), torch.empty(0))
 
 
 def _each(features: Any, act: Callable[[Tensor], Tensor]) -> Any:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from effattack.door import blank
 from effattack.errors import UsageError
 from effattack.measure.macs import count_macs
 from effattack.models_zoo.margins import bounded, log_odds
@@ -96,7 +97,7 @@ class SkipNet(Victim):
         policy = SigmoidGate(threshold)
         modules = nn.ModuleList([stem, *blocks, *gated.values(), head]).eval()
         with torch.no_grad():
-            x = next(modules.parameters(), torch.empty(0)).new_zeros(1, *input_shape)
+            x = blank(modules, (1, *input_shape))
             always, gating, skippable = count_macs(stem, x), 0, {}
             x, memory = stem(x), None
             for k, (block, gate) in enumerate(zip(blocks, gates, strict=True)):
