@@ -37,6 +37,9 @@ RANGE = {
 }
 """Where a limit makes sense; the others take any number from 0."""
 
+MOST_KNIFE_EDGES = 0.05
+"""Share of rows whose two paths differ by rounding alone, above which no score is judged."""
+
 JUDGED_BY = {"latency_ratio": "latency_low"}
 """Noisy scores fail only where their whole interval is beyond the limit."""
 
@@ -132,10 +135,26 @@ def _judge(victim: str, rows: pd.DataFrame, kinds: dict[str, str], limit: Limit)
         raise MeasurementError(
             f"could not measure {limit.score} of {victim} (it is NaN): {_remedy(limit.score)}"
         )
+    _expect_sharp(victim, against, limit)
     worst = against.loc[values.idxmin() if limit.fail_below else values.idxmax()]
     value = float(values[worst.name])
     passed = value >= limit.value if limit.fail_below else value <= limit.value
     return Verdict(victim, limit, passed, _in_words(worst, limit, value, passed))
+
+
+def _expect_sharp(victim: str, rows: pd.DataFrame, limit: Limit) -> None:
+    """Refuse to judge scores of decisions that rounding took.
+
+    Raises:
+        MeasurementError: with the share of such rows.
+    """
+    share = rows.get("knife_edge")
+    if share is not None and (worst := float(share.max())) > MOST_KNIFE_EDGES:
+        raise MeasurementError(
+            f"could not measure {limit.score} of {victim} (rounding took the decisions of "
+            f"{worst:.0%} of its rows, at most {MOST_KNIFE_EDGES:.0%} may be): score it in a finer "
+            "precision, such as victim.float()"
+        )
 
 
 def _side(limit: Limit, passed: bool) -> str:
