@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial, wraps
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -134,6 +134,13 @@ class Victim(nn.Module):
         logits = enter("forward", super().__call__, images, self, Tensor)
         return answered(logits, images.dtype)
 
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode of all modules that have one: exported graphs keep theirs."""
+        self.training = mode
+        for part in self.children():
+            set_mode(part, mode)
+        return self
+
     def forward(self, images: Tensor) -> Tensor:
         """The deployed path: skips what it decides to skip; (B, *input_shape) -> (B, classes)."""
         raise ContractError(f"{type(self).__name__} must implement forward(images)")
@@ -227,12 +234,6 @@ class Opaque(Victim):
         )
         self.model = called
         self.one_by_one = not _takes_two(called, input_shape)
-
-    def train(self, mode: bool = True) -> Opaque:
-        """Set the mode of all modules that have one: exported graphs keep theirs."""
-        self.training = mode
-        set_mode(self.model, mode)
-        return self
 
     def forward(self, images: Tensor) -> Tensor:
         if self.one_by_one:

@@ -48,7 +48,8 @@ def exits(first: Callable[[], nn.Module] = nn.Identity) -> EarlyExit:
     """Two stages, the second beginning with ``first``."""
     torch.manual_seed(0)
     stages = [nn.Flatten(), nn.Sequential(first(), nn.Linear(16, 16))]
-    return EarlyExit(stages, [nn.Linear(16, 3) for _ in stages], 0.5, SHAPE, name="exits")
+    heads = [nn.Sequential(nn.GELU(), nn.Linear(16, 3)) for _ in stages]
+    return EarlyExit(stages, heads, 0.5, SHAPE, name="exits")
 
 
 def scored(victim: Victim, images: Tensor, *attacks: str) -> list[Any]:
@@ -185,6 +186,16 @@ def test_convolutions_that_no_counter_sees_are_refused() -> None:
 def test_a_batch_that_is_fixed_is_refused() -> None:
     with pytest.raises(UsageError, match=r"does not run on one image.*dynamic batch dimension"):
         Opaque(exported(2), SHAPE)
+
+
+def test_a_stage_that_was_exported() -> None:
+    plain_one = exits(nn.ReLU)
+    example, batch = torch.zeros(2, 16), torch.export.Dim("batch")
+    graph = torch.export.export(plain_one.stages[1], (example,), dynamic_shapes=({0: batch},))
+    stages, heads = [nn.Flatten(), graph.module()], list(plain_one.heads)
+    victim = EarlyExit(stages, heads, 0.5, SHAPE, name="exits")
+    images = grey_images(6)
+    assert scored(victim, images, "Slowdown") == scored(plain_one, images, "Slowdown")
 
 
 def test_models_made_under_inference_mode() -> None:

@@ -19,7 +19,7 @@ from effattack.errors import UsageError
 from effattack.measure.macs import count_macs
 from effattack.models_zoo.criteria import Criterion, as_criterion
 from effattack.models_zoo.exits import criterion_trace
-from effattack.victim import Trace, Victim
+from effattack.victim import Trace, Victim, set_mode
 
 
 class Cascade(Victim):
@@ -56,7 +56,8 @@ class Cascade(Victim):
         grey = blank(models[0], (1, *input_shape))
         macs, widths = [], []
         for model in models:
-            macs.append(count_macs(model.eval(), grey))
+            set_mode(model, False)
+            macs.append(count_macs(model, grey))
             with torch.no_grad():
                 widths.append(model(grey).shape[-1])
         if len(set(widths)) != 1:
@@ -72,7 +73,8 @@ class Cascade(Victim):
             dense_macs=macs[-1],
             **settings,
         )
-        self.models = nn.ModuleList(models).eval()
+        self.models = nn.ModuleList(models)
+        self.eval()
         self.criterion = criterion
         self._cumulative_macs = list(accumulate(macs))
 

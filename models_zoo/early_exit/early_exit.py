@@ -21,7 +21,7 @@ from effattack.measure.macs import count_macs
 from effattack.models_zoo.criteria import Criterion, as_criterion
 from effattack.models_zoo.exits import criterion_trace
 from effattack.models_zoo.official import load_official
-from effattack.victim import Trace, Victim
+from effattack.victim import Trace, Victim, set_mode
 
 
 class EarlyExit(Victim):
@@ -80,8 +80,8 @@ class EarlyExit(Victim):
             dense_macs=sum(stage_macs) + head_macs[-1],
             **settings,
         )
-        self.stages = nn.ModuleList(stages).eval()
-        self.heads = nn.ModuleList(heads).eval()
+        self.stages, self.heads = nn.ModuleList(stages), nn.ModuleList(heads)
+        self.eval()
         self.criterion = criterion
         like = example_of(nn.ModuleList([*stages, *heads]))
         for key, given, identity in (("mean", mean, 0.0), ("std", std, 1.0)):
@@ -140,7 +140,7 @@ def measure_stages(
     with torch.no_grad():
         features = blank(nn.ModuleList([*stages, *heads]), (1, *input_shape))
         for stage, head in zip(stages, heads, strict=True):
-            stage.eval(), head.eval()
+            set_mode(stage, False), set_mode(head, False)
             stage_macs.append(count_macs(stage, features))
             features = stage(features)
             head_macs.append(count_macs(head, features))
