@@ -136,7 +136,7 @@ def effattack_data(effattack_victim: Victim, pytestconfig: pytest.Config) -> tup
         told = [f"{victim.name}: {remark}" for remark in opened.remarks(victim.num_classes)]
         session.remarks[victim.name] = told
         images, labels = subset(*checked(opened, victim), session.settings.samples)
-        return images.to(victim.device, victim.dtype), labels.to(victim.device)
+        return images.to(victim.device), labels.to(victim.device)
 
 
 @pytest.fixture(scope="session")

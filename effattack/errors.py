@@ -56,6 +56,10 @@ class CellError(MeasurementError):
     """A cell failed, in this process or another, for the reason given (exit code 3)."""
 
 
+class LibraryError(MeasurementError):
+    """Another library failed during an attack; its error is the cause (exit code 3)."""
+
+
 class UnknownOperator(MeasurementError):
     """The MACs counter met an operator that it has no cost for (exit code 3)."""
 

@@ -105,8 +105,8 @@ def _listing(folder: Path) -> Listing:
         )
     if empty:
         raise UsageError(
-            f"no images in {on_one_line(_some(empty))} of {on_one_line(folder)}: put some there, or "
-            "move away what is no class; it would shift the labels of all classes after it"
+            f"no images in {on_one_line(_some(empty))} of {on_one_line(folder)}: put some there, "
+            "or move away what is no class; it would shift the labels of all classes after it"
         )
     return Listing(tuple(names), tuple(file for own in files for file in own), dict(passed_over))
 

@@ -11,6 +11,14 @@ from effattack.budgets import LEVELS
 from effattack.errors import UsageError
 
 
+def in_float32(images: Tensor) -> Tensor:
+    """Images of any precision as attacks, budgets and results hold them; victims cast at the door.
+
+    Half precision has the levels of an image only nearly: :func:`to_grid` rounds to them.
+    """
+    return images.detach().to(torch.float32)
+
+
 def to_grid(images: Tensor) -> Tensor:
     """The nearest images on the 8-bit grid."""
     return (images * LEVELS).round() / LEVELS
@@ -51,7 +59,13 @@ def check_images(images: Tensor, input_shape: tuple[int, ...]) -> None:
         )
     check_dense("images", images)
     if not images.is_floating_point():
-        raise UsageError(f"images have dtype {images.dtype}, not float: divide 8-bit images by 255")
+        remedy = (
+            "divide 8-bit images by 255"
+            if images.dtype == torch.uint8
+            else "pixels are floats in [0, 1], 8-bit ones divided by 255; token ids are no images "
+            "and cannot be scored"
+        )
+        raise UsageError(f"images have dtype {images.dtype}, not float: {remedy}")
     if images.dtype.itemsize < 2:
         raise UsageError(f"images have dtype {images.dtype}, too coarse for 8 bits: give float32")
     if images.dim() and not len(images):

@@ -42,6 +42,9 @@ RANGE = {
 }
 """Where a limit makes sense; the others take any number from 0."""
 
+MOST_KNIFE_EDGES = 0.05
+"""Share of rows whose two paths differ by rounding alone, above which no score is judged."""
+
 JUDGED_BY = {"latency_ratio": "latency_low"}
 """Noisy scores fail only where their whole interval is beyond the limit."""
 
@@ -174,6 +177,7 @@ def _judge(victim: str, rows: pd.DataFrame, limit: Limit) -> Verdict:
     if values.isna().any():
         why, remedy = _unmeasured(against[values.isna()].iloc[0], limit.score)
         raise MeasurementError(f"could not measure {limit.score} of {victim} ({why}): {remedy}")
+    _expect_sharp(victim, against, limit)
     worst = against.loc[values.idxmin() if limit.fail_below else values.idxmax()]
     value = float(values[worst.name])
     passed = value >= limit.value if limit.fail_below else value <= limit.value
@@ -186,6 +190,21 @@ def _judged(rows: pd.DataFrame, limit: Limit) -> pd.DataFrame:
         return rows[rows.kind == "union"]
     compute = rows[(rows.kind == "compute") & rows.inside]
     return rows[rows.attack == "noise"] if rows.constant.all() and compute.empty else compute
+
+
+def _expect_sharp(victim: str, rows: pd.DataFrame, limit: Limit) -> None:
+    """Refuse to judge scores of decisions that rounding took.
+
+    Raises:
+        MeasurementError: with the share of such rows.
+    """
+    share = rows.get("knife_edge")
+    if share is not None and (worst := float(share.max())) > MOST_KNIFE_EDGES:
+        raise MeasurementError(
+            f"could not measure {limit.score} of {victim} (rounding took the decisions of "
+            f"{worst:.0%} of its rows, at most {MOST_KNIFE_EDGES:.0%} may be): score it in a finer "
+            "precision, such as victim.float()"
+        )
 
 
 def _side(limit: Limit, passed: bool) -> str:

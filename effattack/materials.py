@@ -11,7 +11,7 @@ from torch import Tensor
 from effattack.attacks.base import Attack
 from effattack.cells import CellSpec, data_digest
 from effattack.digests import attack_digest, victim_digest
-from effattack.images import to_grid
+from effattack.images import in_float32, to_grid
 from effattack.sources import Data
 from effattack.victim import Victim
 
@@ -39,7 +39,7 @@ class About:
 
 
 class Slice(NamedTuple):
-    """Part of the data, as it came."""
+    """Part of the data, as it came, in float32."""
 
     first: int
     last: int
@@ -65,14 +65,15 @@ class Held:
         """Part of the data; read once for all cells in a row that need it."""
         if self._slice is None or self._slice[:2] != (first, last):
             images, labels = self.data.read(first, last)
+            images = in_float32(images)
             self._slice = Slice(first, last, images, labels, data_digest(images, labels))
         return self._slice
 
     def images(self, spec: CellSpec) -> tuple[Tensor, Tensor]:
         """Images of a cell's slice on the 8-bit grid, and labels, where the victim is."""
         part = self.slice(spec.first, spec.last)
-        images = part.images.to(self.victim.device, self.victim.dtype)
-        return to_grid(images), part.labels.to(self.victim.device)
+        images = to_grid(part.images.to(self.victim.device))
+        return images, part.labels.to(self.victim.device)
 
 
 class Maker(Protocol):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from operator import index
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from effattack.data import slices
 from effattack.digests import attack_digest
 from effattack.errors import NotApplicable, UsageError, expect_seed
 from effattack.fitting import Fit, check_unseen, prepared
-from effattack.images import check_images, check_labels, to_grid
+from effattack.images import check_images, check_labels, in_float32, to_grid
 from effattack.materials import About, Held, Maker, settings
 from effattack.plans import Cell, Plan, batch_notes, check_timing
 from effattack.selfchecks import CHECKED
@@ -47,18 +48,19 @@ def plan(
     fit: tuple[Tensor, Tensor] | None = None,
 ) -> Plan:
     """The cells of an evaluation, checked but not run; see :func:`effattack.evaluate`."""
-    _check_arguments(victim, attacks, seeds)
+    _check_arguments(victim, attacks)
+    seeds = _whole(seeds)
     check_timing(timed, batch_size, seconds)
     check_images(images, victim.input_shape)
     check_labels(labels, len(images), victim.num_classes)
-    check_declared(victim)
+    notes = check_declared(victim)
     ready, skipped = attacks_of(victim, attacks, (eps,), seeds, lambda: fit)
-    held = Held(victim, ready, Arrays(images.detach(), labels))
+    held = Held(victim, ready, Arrays(in_float32(images), labels))
     return listed(
         held,
         held,
         skipped=skipped,
-        notes=[],
+        notes=notes,
         size=SLICE,
         timed=timed,
         batch_size=batch_size,
@@ -108,6 +110,7 @@ def listed(
     for first, images, labels in slices(held.data, size):
         check_images(images, victim.input_shape)
         check_labels(labels, len(images), victim.num_classes)
+        images = in_float32(images)
         check_unseen(held.attacks.values(), to_grid(images))
         moved = max(moved, (to_grid(images) - images).abs().max().item())
         count = first + len(images)
@@ -239,7 +242,6 @@ def attacks_of(
 def _check_arguments(
     victim: Victim,
     attacks: Sequence[Attack | str],
-    seeds: Sequence[int],
 ) -> None:
     if not isinstance(victim, Victim):
         raise UsageError(
@@ -251,10 +253,19 @@ def _check_arguments(
             f"attacks = {attacks!r}: give a list of attacks made for the victim, such as "
             "[Slowdown(victim)], or of names, such as ['Slowdown']"
         )
-    if not seeds:
-        raise UsageError(f"seeds = {seeds}: give at least one")
-    for seed in seeds:
+
+
+def _whole(seeds: Sequence[int]) -> list[int]:
+    """Seeds of any whole type, NumPy's and torch's included, as Python's."""
+    try:
+        whole = [index(seed) for seed in seeds]
+    except TypeError as error:
+        raise UsageError(f"seeds = {seeds!r}: give a list of whole numbers ({error})") from error
+    if not whole:
+        raise UsageError(f"seeds = {seeds!r}: give at least one")
+    for seed in whole:
         expect_seed(seed)
+    return whole
 
 
 def _attacks(

@@ -174,7 +174,7 @@ class Sweep:
         victim = fresh(name)
         device = "cuda:0" if self.device == "cuda" else "cpu"
         try:
-            check_declared(victim)
+            said = check_declared(victim)
         except ContractError as error:
             none = Source("", ())
             named = Named(name, (), (), (), none, None, self.device, refused=str(error))
@@ -190,7 +190,7 @@ class Sweep:
             _expect_listable(listed_before + cells)
         named = Named(name, attacks, self.budgets, self.seeds, source, fit, self.device)
         ready, skipped = named.made_attacks(victim)
-        notes = [f"{victim.name}: {remark}" for remark in data.remarks(victim.num_classes)]
+        notes = said + [f"{victim.name}: {remark}" for remark in data.remarks(victim.num_classes)]
         if fit is not None and any(isinstance(a, UniversalAttack) for a in ready):
             told = fit.open().remarks(victim.num_classes)
             notes += [f"{victim.name}: fitted on: {remark}" for remark in told]

@@ -8,24 +8,34 @@ that statement with what is counted while ``forward`` runs.
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial, wraps
+from typing import Any, NamedTuple, Self
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
-from effattack.errors import AuditError, ContractError, UsageError
+from effattack.door import answered, blank, coarsest, enter, example_of, first_line, without_numbers
+from effattack.errors import AuditError, ContractError, EffattackError, UsageError
 from effattack.measure.macs import MacsCounter
 from effattack.measure.modelled import modelled_joules
 from effattack.measure.origins import examine
 from effattack.measure.sight import Known, Sight
+from effattack.twins import twin_in_float64
 
 _known: WeakKeyDictionary[nn.Module, Known] = WeakKeyDictionary()
 
-MARGIN_SLACK = 1e-5
-"""Decisions closer to their threshold than this may differ between paths in float32."""
+
+def margin_slack(dtype: torch.dtype | None) -> float:
+    """Decisions closer to their threshold than this may differ between paths in a precision."""
+    return 1e-5 if dtype is None else {torch.float16: 0.01, torch.bfloat16: 0.05}.get(dtype, 1e-5)
+
+
+ONE_LOGIT = (
+    "one logit z per image stands for two classes: return torch.cat([torch.zeros_like(z), z], 1), "
+    "whose softmax is sigmoid(z), with z of shape (B, 1)"
+)
 
 
 class Gate(NamedTuple):
@@ -59,13 +69,17 @@ class Trace(NamedTuple):
     """(B, stages, classes): every exit, saver and base, whether taken or not."""
     aux: dict[str, Tensor] = {}
     """What a paper's own loss needs beside the gates (CLS attention, halting scores)."""
+    dtype: torch.dtype | None = None
+    """The coarsest precision that it was computed in; the victim's door tells it, not you."""
 
 
 class Victim(nn.Module):
     """An efficient model under test.
 
     Subclasses implement ``forward`` and ``trace``. Images are float tensors (B, *input_shape) in
-    [0, 1]; normalisation and resizing belong inside the victim.
+    [0, 1]; normalisation and resizing belong inside the victim. Whoever calls one of the two passes
+    the victim's door (:mod:`effattack.door`): the path is given a copy of the images, in the
+    precision of the parameters, and its answer comes back in the precision of the images.
 
     Args:
         name: how tables and files call this victim.
@@ -104,40 +118,80 @@ class Victim(nn.Module):
         self.batch_coupled = batch_coupled
         self.data = data
 
+    def __init_subclass__(cls, **settings: Any) -> None:
+        super().__init_subclass__(**settings)
+        if not hasattr(cls.trace, "at_the_door"):
+            cls.trace = _at_the_door(cls.trace)  # type: ignore[method-assign, assignment]
+
     def __call__(self, images: Tensor) -> Tensor:
         """The logits (B, classes) of images (B, *input_shape), by the deployed path.
 
         Raises:
             UsageError: for an empty batch, or images of another shape.
+            ContractError: if ``forward`` returns no tensor, or the weights hold no numbers.
+            MeasurementError: if this torch lacks a kernel that it needs.
         """
         if not len(images) or tuple(images.shape[1:]) != self.input_shape:
             raise UsageError(
                 f"{self.name} got images of shape {tuple(images.shape)}: give at least one image "
                 f"of shape {self.input_shape}"
             )
-        return super().__call__(images)
+        logits = enter("forward", super().__call__, images, self, Tensor)
+        return answered(logits, images.dtype)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode of all modules that have one: exported graphs keep theirs."""
+        self.training = mode
+        for part in self.children():
+            set_mode(part, mode)
+        return self
 
     def forward(self, images: Tensor) -> Tensor:
         """The deployed path: skips what it decides to skip; (B, *input_shape) -> (B, classes)."""
-        raise NotImplementedError(f"{type(self).__name__} must implement forward(images)")
+        raise ContractError(f"{type(self).__name__} must implement forward(images)")
 
     def trace(self, images: Tensor) -> Trace:
         """The same hard decisions in fixed shapes, differentiable in the pixels."""
-        raise NotImplementedError(f"{type(self).__name__} must implement trace(images)")
+        raise ContractError(f"{type(self).__name__} must implement trace(images)")
 
     @property
     def device(self) -> torch.device:
         """Where the parameters live (CPU for a victim without any)."""
-        return self._example().device
+        return example_of(self).device
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the floating-point parameters: what images must be (float32 without any)."""
-        return self._example().dtype
+        """Of the floating-point parameters: what images are cast to (float32 without any)."""
+        return example_of(self).dtype
 
-    def _example(self) -> Tensor:
-        tensors = (t for t in (*self.parameters(), *self.buffers()) if t.is_floating_point())
-        return next(tensors, torch.empty(0, dtype=torch.float32))
+
+def _at_the_door(trace: Callable[[Any, Tensor], Trace]) -> Callable[[Any, Tensor], Trace]:
+    """A victim's ``trace`` as everybody calls it."""
+
+    @wraps(trace)
+    def entered(self: Victim, images: Tensor) -> Trace:
+        found = enter("trace", partial(trace, self), images, self, Trace)
+        if not all(isinstance(gate, Gate) for gate in found.gates or ()):
+            raise ContractError(
+                f"{self.name}: trace().gates = {found.gates!r}: give a tuple of effattack.Gate"
+            )
+        return _answered(found, self.dtype, images.dtype)
+
+    entered.at_the_door = True  # type: ignore[attr-defined]
+    return entered
+
+
+def _answered(trace: Trace, weights: torch.dtype, images: torch.dtype) -> Trace:
+    """A trace in the precision of the images, which tells what it was computed in."""
+    said = [trace.logits, *(gate.margin for gate in trace.gates)]
+    floats = [t.dtype for t in said if isinstance(t, Tensor) and t.is_floating_point()]
+    return trace._replace(
+        logits=answered(trace.logits, images),
+        gates=tuple(g._replace(margin=answered(g.margin, images)) for g in trace.gates),
+        stage_logits=answered(trace.stage_logits, images),
+        aux={key: answered(value, images) for key, value in trace.aux.items()},
+        dtype=coarsest(trace.dtype or weights, weights, *floats),
+    )
 
 
 class Opaque(Victim):
@@ -147,7 +201,9 @@ class Opaque(Victim):
     form. Gradient compute attacks need gates and do not apply; query attacks do.
 
     Args:
-        model: any module (B, *input_shape) -> (B, classes).
+        model: any module (B, *input_shape) -> (B, classes): compiled, exported and scripted ones,
+            too; or a function. One that takes a single image at a time runs through a batch in a
+            loop.
         input_shape: (C, H, W) of one image.
         name: how tables and files call it.
         max_macs: worst case if known; attack success is NaN without it, and the MACs ratio judges.
@@ -156,12 +212,12 @@ class Opaque(Victim):
         data: see :class:`Victim`.
 
     Raises:
-        UsageError: if the model does not return plain logits.
+        UsageError: if the model does not run on one image, or does not return plain logits.
     """
 
     def __init__(
         self,
-        model: nn.Module,
+        model: nn.Module | Callable[[Tensor], Tensor],
         input_shape: tuple[int, ...],
         *,
         name: str | None = None,
@@ -170,42 +226,115 @@ class Opaque(Victim):
         batch_coupled: bool = False,
         data: str | None = None,
     ) -> None:
-        model.eval()
-        parameter = next(model.parameters(), torch.empty(0))
-        with torch.no_grad():
-            logits = model(parameter.new_full((1, *input_shape), 0.5))
-        if not isinstance(logits, Tensor) or logits.dim() != 2:
-            found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-            raise UsageError(
-                f"Opaque needs a model that returns plain logits (B, classes), not {found}: wrap "
-                "it in a module whose forward returns the logits only"
-            )
+        called = model if isinstance(model, nn.Module) else Function(model)
+        name = name or str(getattr(model, "__name__", type(model).__name__))
+        _expect_seen(called, name)
+        set_mode(called, False)
         super().__init__(
-            name=name or type(model).__name__,
+            name=name,
             family="opaque",
             input_shape=input_shape,
-            num_classes=logits.shape[1],
+            num_classes=_classes(called, input_shape, name),
             max_macs=max_macs,
             dense_macs=dense_macs,
             batch_coupled=batch_coupled,
             data=data,
         )
-        self.model = model.eval()
+        self.model = called
+        self.one_by_one = not _takes_two(called, input_shape)
 
     def forward(self, images: Tensor) -> Tensor:
+        if self.one_by_one:
+            return torch.cat([self.model(image.clone()) for image in images.split(1)])
         return self.model(images)
 
     def trace(self, images: Tensor) -> Trace:
         logits, macs = [], []
         for image in images.split(1):
             with MacsCounter() as counter:
-                logits.append(self.model(image))
+                logits.append(self.model(image.clone()))
             macs.append(counter.total)
         return Trace(
             logits=torch.cat(logits),
             gates=(),
             macs=torch.tensor(macs, dtype=torch.float64, device=images.device),
         )
+
+
+class Function(nn.Module):
+    """A function as a module."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.function(images)
+
+
+def set_mode(model: nn.Module, mode: bool) -> None:
+    """``model.train(mode)``; exported graphs refuse that: theirs is fixed."""
+    try:
+        model.train(mode)
+    except NotImplementedError:
+        model.training = mode
+        for child in model.children():
+            set_mode(child, mode)
+
+
+def _expect_seen(model: nn.Module, name: str) -> None:
+    """Refuse TorchScript whose convolutions pass torch's dispatcher, and so the counter, by.
+
+    Raises:
+        UsageError: with the remedy.
+    """
+    graphs = [part.graph for part in model.modules() if isinstance(part, torch.jit.ScriptModule)]
+    if any(graph.findAllNodes("prim::mkldnn_convolution", True) for graph in graphs[:1]):
+        raise UsageError(
+            f"{name} was made by torch.jit.optimize_for_inference, whose convolutions no counter "
+            "sees: score what torch.jit.script or torch.jit.freeze gave, which multiplies as much"
+        )
+
+
+def _classes(model: nn.Module, input_shape: tuple[int, ...], name: str) -> int:
+    """How many classes the logits of a model tell, by one grey image.
+
+    Raises:
+        UsageError: where it gives no plain logits, with the remedy.
+    """
+    grey = blank(model, (1, *input_shape))
+    if grey.is_meta:
+        raise UsageError(without_numbers(name))
+    try:
+        with torch.no_grad():
+            logits = model(grey)
+    except EffattackError:
+        raise
+    except Exception as error:  # whatever a user's model raises
+        raise UsageError(
+            f"{name} does not run on one image, {tuple(grey.shape)} in {grey.dtype} "
+            f"({first_line(error)}): correct input_shape; a model that was exported or compiled "
+            "for batches of another size needs a dynamic batch dimension"
+        ) from error
+    if not isinstance(logits, Tensor) or logits.dim() != 2:
+        found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        hint = f" ({ONE_LOGIT})" if found == (1,) else ""
+        raise UsageError(
+            f"Opaque needs a model that returns plain logits (B, classes), not {found}: wrap "
+            f"it in a module whose forward returns the logits only{hint}"
+        )
+    if logits.shape[1] == 1:
+        raise UsageError(f"{name} has one class: {ONE_LOGIT}")
+    return logits.shape[1]
+
+
+def _takes_two(model: nn.Module, input_shape: tuple[int, ...]) -> bool:
+    """Whether a model takes more than one image at once: exported ones may be fixed to one."""
+    try:
+        with torch.no_grad():
+            return len(model(blank(model, (2, *input_shape)))) == 2
+    except Exception:  # whatever a user's model raises
+        return False
 
 
 class Audit(NamedTuple):
@@ -231,9 +360,10 @@ def audit(victim: Victim, images: Tensor) -> Audit:
     """Check that the MACs a victim declares are the ones it executes.
 
     Runs the deployed path image by image under the dispatch counter and compares with
-    ``victim.trace(image).macs``; on float victims they must be equal, to the last MAC. Where a
-    float32 decision lies within rounding of its threshold and the two paths disagree, the same
-    image is audited in float64; if it agrees there, the executed count stands.
+    ``victim.trace(image).macs``: they must be equal, to the last MAC. Where a decision lies within
+    rounding of its threshold (:func:`margin_slack`) and the two paths disagree, the same image is
+    audited in float64; if it agrees there, or there is no such twin, the executed count stands, and
+    the image is on a knife edge.
 
     Args:
         victim: in eval mode.
@@ -259,7 +389,7 @@ def audit(victim: Victim, images: Tensor) -> Audit:
             )
         declared = trace.macs.item()
         agrees = declared == counter.total
-        if not agrees and not (_near_threshold(trace) and _agrees_in_float64(victim, image)):
+        if not agrees and not _on_knife_edge(victim, image, trace):
             raise AuditError(_difference(victim, image, index, trace))
         counters.append(counter)
         knife_edge.append(not agrees)
@@ -286,26 +416,24 @@ def _executed(victim: Victim, image: Tensor, known: Known) -> tuple[MacsCounter,
     return counter, logits
 
 
-def _near_threshold(trace: Trace) -> bool:
-    return trace.logits.dtype != torch.float64 and any(
-        gate.proxy or bool((gate.margin.abs() <= MARGIN_SLACK)[gate.reached].any())
-        for gate in trace.gates
-    )
-
-
 def in_float64(victim: Victim) -> Victim | None:
     """A copy in double precision, where rounding does not blur decisions.
 
-    None where there is no such thing: quantized victims, and models that cannot be opened.
+    None where there is no such thing: quantized victims, models that cannot be opened, and those
+    that do not compute in double precision throughout.
     """
-    if victim.family == "quantization" or isinstance(victim, Opaque):
-        return None
-    return copy.deepcopy(victim).double()
+    return None if isinstance(victim, Opaque) else twin_in_float64(victim)
 
 
-def _agrees_in_float64(victim: Victim, image: Tensor) -> bool:
-    if (twin := in_float64(victim)) is None:
+def _on_knife_edge(victim: Victim, image: Tensor, trace: Trace) -> bool:
+    """Whether rounding alone may be why the paths of a victim differ on an image."""
+    slack = margin_slack(trace.dtype)
+    near = any(bool((gate.margin.abs() <= slack)[gate.reached].any()) for gate in trace.gates)
+    proxies = any(gate.proxy for gate in trace.gates)
+    if trace.dtype == torch.float64 or not (near or proxies):
         return False
+    if (twin := in_float64(victim)) is None:
+        return near
     image = image.double()
     with torch.no_grad():
         with MacsCounter() as counter:

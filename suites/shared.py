@@ -143,7 +143,7 @@ def attacked(effattack_victim: Victim, effattack_evaluation: Evaluation) -> dict
         for attack, rows in kept.groupby("attack", sort=False):
             levels = np.stack([np.frombuffer(image, np.uint8) for image in rows.image])
             images = torch.from_numpy(levels).view(-1, *victim.input_shape) / LEVELS
-            found[str(attack)] = victim.trace(images.to(victim.device, victim.dtype))
+            found[str(attack)] = victim.trace(images.to(victim.device))
     return found
 
 

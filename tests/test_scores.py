@@ -62,7 +62,7 @@ def test_the_columns_are_those_of_the_file() -> None:
     assert list(table.columns) == COLUMNS
     assert COLUMNS[0] == "victim"
     assert COLUMNS[-1] == "modelled_energy_ratio"
-    assert len(COLUMNS) == 36
+    assert len(COLUMNS) == 37
 
 
 def test_a_hand_computed_row() -> None:

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Generator, Tensor, nn
 
-from effattack.attacks.base import Attack, Kind, budget
+from effattack.attacks.base import Attack, Kind, budget, without_gradient
 from effattack.errors import NotApplicable, UsageError, unknown_name
 from effattack.objectives import Goal
 from effattack.threats import Threat
@@ -26,17 +26,14 @@ UNTOLD = 10
 
 
 class TracedLogits(nn.Module):
-    """The victim as these libraries expect a model: images -> logits, with a gradient.
-
-    Both in float32, whatever the victim computes in: some attacks fail on anything else.
-    """
+    """The victim as these libraries expect a model: images -> logits, with a gradient."""
 
     def __init__(self, victim: Victim) -> None:
         super().__init__()
         self.victim = victim
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.victim.trace(images.to(self.victim.dtype)).logits.float()
+        return self.victim.trace(images).logits
 
 
 class LibraryAttack(Attack):
@@ -88,6 +85,8 @@ class LibraryAttack(Attack):
 
         if reason := self.unfit():
             raise NotApplicable(f"{self.label} {reason}: use another attack of the library")
+        if reason := without_gradient(victim):
+            raise NotApplicable(f"{reason}: {self.label} cannot attack it; QueryAttack applies")
 
     def unfit(self) -> str | None:
         """What of the victim the library's attack cannot take; None if it can."""
@@ -104,8 +103,8 @@ class LibraryAttack(Attack):
 
     def run(self, clean: Tensor, goal: Goal, generator: Generator) -> Tensor:
         model = TracedLogits(self.victim).eval()
-        given = clean.to(torch.float32, copy=True)
-        found = self.perturb(model, given, goal.labels).detach().to(clean)
+        given, labels = clean.clone(), goal.labels.clone()  # a library may write into them
+        found = self.perturb(model, given, labels).detach().to(clean)
         broken = ~torch.isfinite(found).flatten(1).all(1)
         found = torch.where(broken.view(-1, *[1] * (clean.dim() - 1)), clean, found)
         return self.threat.on_grid(self.threat.project(found, clean), clean)

@@ -17,13 +17,15 @@ import numpy as np
 import torch
 from torch import Generator, Tensor, nn
 
+from effattack.attacks.libraries import telling
 from effattack.attacks.naming import options_given, options_known, written
 from effattack.attacks.search import ProjectedGradient
 from effattack.budgets import size_text
 from effattack.errors import NotApplicable, UsageError
-from effattack.images import check_images, check_labels, to_grid
+from effattack.images import check_images, check_labels, in_float32, to_grid
 from effattack.objectives import BatchGoal, Callback, Objective, unwatched
 from effattack.threats import Box, Linf, Threat, parse_threat
+from effattack.twins import quantized
 from effattack.victim import Opaque, Trace, Victim
 
 Kind = Literal["compute", "accuracy", "control"]
@@ -100,8 +102,8 @@ class Attack(ABC):
         """Adversarial images: inside the budget and [0, 1], on the 8-bit grid, detached.
 
         Args:
-            images: (B, *input_shape), float, in [0, 1]; moved to the victim's device and dtype,
-                and rounded to the 8-bit grid first.
+            images: (B, *input_shape), float, in [0, 1]; moved to the victim's device, cast to
+                float32 and rounded to the 8-bit grid first.
             labels: (B,) class indices; where missing, the clean predictions stand in.
             callback: called once per step of a search of ours (those of other libraries are
                 silent); what it raises ends the attack.
@@ -109,11 +111,14 @@ class Attack(ABC):
         Raises:
             UsageError: for images or labels that cannot be used.
             GradientError: if no gradient reaches the pixels.
+            LibraryError: if another library fails on these images.
         """
         with undisturbed(self.victim):
             seed_global_state(self.seed)
             clean, goal = self._goal(images, labels, callback)
-            found = self.run(clean, goal, Generator().manual_seed(self.seed)).detach()
+            with telling(self.name, self.victim.name, tuple(clean.shape)):
+                given = clean.clone()  # an attack may write into what it is given
+                found = self.run(given, goal, Generator().manual_seed(self.seed)).detach()
             self.threat.check(found, clean)
             return found
 
@@ -122,7 +127,7 @@ class Attack(ABC):
     ) -> tuple[Tensor, BatchGoal]:
         """Checked images on the grid, and what an attack on them refers to."""
         check_images(images, self.victim.input_shape)
-        clean = to_grid(images.detach().to(self.victim.device, self.victim.dtype))
+        clean = to_grid(in_float32(images).to(self.victim.device))
         if labels is not None:
             check_labels(labels, len(clean), self.victim.num_classes)
             labels = labels.to(clean.device, torch.long, copy=True)
@@ -190,6 +195,8 @@ def check_objective(objective: Objective, victim: Victim) -> None:
         NotApplicable: with the reason, and what does apply.
     """
     trace = glance(victim)
+    if reason := without_gradient(victim):
+        raise NotApplicable(f"{reason}; QueryAttack applies")
     try:
         objective.check(trace, victim)
     except NotApplicable as error:
@@ -201,9 +208,26 @@ def check_objective(objective: Objective, victim: Victim) -> None:
 def glance(victim: Victim) -> Trace:
     """The trace of one grey image, without gradients: what a victim shows."""
     shape = (1, *victim.input_shape)
-    grey = torch.full(shape, 0.5, device=victim.device, dtype=victim.dtype)
+    grey = torch.full(shape, 0.5, device=victim.device)
     with undisturbed(victim), torch.no_grad():
         return victim.trace(grey)
+
+
+def without_gradient(victim: Victim) -> str | None:
+    """Why no gradient attack can apply: kernels that have none; else None.
+
+    Only quantized weights and models that cannot be opened are excused: any other victim owes one.
+    """
+    if not (isinstance(victim, Opaque) or quantized(victim)):
+        return None
+    grey = torch.full((1, *victim.input_shape), 0.5, device=victim.device, requires_grad=True)
+    with undisturbed(victim):
+        logits = victim.trace(grey).logits
+        if logits.requires_grad:
+            (gradient,) = torch.autograd.grad(logits.sum(), grey, allow_unused=True)
+            if gradient is not None:
+                return None
+    return f"{victim.name} has no gradient (its kernels have none, or its graph was frozen)"
 
 
 def instead(victim: Victim, kind: Kind) -> str:
@@ -223,7 +247,8 @@ def undisturbed(victim: nn.Module) -> Iterator[None]:
     random state of Python, NumPy and torch; also after an exception. Gradients are enabled inside,
     whether the caller runs under ``no_grad``, ``inference_mode`` or neither.
     """
-    modes = {module: module.training for module in victim.modules()}
+    modes = {m: m.training for m in victim.modules() if hasattr(m, "training")}
+    made_in_inference_mode = _normal_tensors(victim)
     parameters = [(p, p.requires_grad, p.grad) for p in victim.parameters()]
     python, legacy = random.getstate(), np.random.get_state()
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
@@ -245,8 +270,29 @@ def undisturbed(victim: nn.Module) -> Iterator[None]:
             if parameter.requires_grad != required:
                 parameter.requires_grad_(required)
             parameter.grad = grad
+        for held, name, tensor in made_in_inference_mode:
+            held[name] = tensor
         random.setstate(python)
         np.random.set_state(legacy)
+
+
+def _normal_tensors(victim: nn.Module) -> list[tuple[dict[str, Any], str, Tensor]]:
+    """Put copies in place of weights made under inference mode, which gradients cannot pass.
+
+    Returns what stood where.
+    """
+    replaced = []
+    for module in victim.modules():
+        for held in (module._parameters, module._buffers):
+            for name, tensor in held.items():
+                if tensor is not None and tensor.is_inference():
+                    replaced.append((held, name, tensor))
+    with torch.inference_mode(False):
+        for held, name, tensor in replaced:
+            plain = tensor.clone()
+            frozen = isinstance(tensor, nn.Parameter)
+            held[name] = nn.Parameter(plain, requires_grad=False) if frozen else plain
+    return replaced
 
 
 def seed_global_state(seed: int) -> None:

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from effattack.attacks.adapters import LibraryAttack
 from effattack.attacks.libraries import classes, construct, imported
-from effattack.errors import UsageError
 
 _BALLS = ("linf", "l2", "l1")
 _USABLE: dict[str, tuple[str, ...]] = {
@@ -54,12 +53,8 @@ class Foolbox(LibraryAttack):
         budget = {
             "epsilons": None if issubclass(self.cls, _base("MinimizationAttack")) else self.eps
         }
-        try:
-            attack = construct(self.cls, self.label, **options)
-            return attack(wrapped, images, labels, **budget)[1]
-        except (AssertionError, ImportError, ValueError) as error:
-            why = str(error) or "it found nothing to start from"
-            raise UsageError(f"{self.label} cannot run on these images: {why}") from error
+        attack = construct(self.cls, self.label, **options)
+        return attack(wrapped, images, labels, **budget)[1]
 
 
 def _foolbox() -> Any:

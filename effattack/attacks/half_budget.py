@@ -10,7 +10,7 @@ from torch import Tensor
 from effattack.attacks.base import budget, undisturbed
 from effattack.attacks.ladder import ladder, maker
 from effattack.attacks.minimal import check_savings
-from effattack.images import check_images, to_grid
+from effattack.images import check_images, in_float32, to_grid
 from effattack.threats import Threat
 from effattack.victim import Victim
 
@@ -45,7 +45,7 @@ def eps50(
     """
     check_savings(victim, share)
     check_images(images, victim.input_shape)
-    images = to_grid(images.detach().to(victim.device, victim.dtype))
+    images = to_grid(in_float32(images).to(victim.device))
     steps = ladder(budget(0, largest))
     make = maker(victim, attack, seed)
 

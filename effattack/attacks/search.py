@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
+from effattack.door import in_words
 from effattack.errors import GradientError, UsageError
 from effattack.objectives import (
     BatchGoal,
@@ -25,7 +26,7 @@ from effattack.objectives import (
     prediction_trails,
 )
 from effattack.threats import Threat
-from effattack.victim import MARGIN_SLACK, Trace
+from effattack.victim import Trace, margin_slack
 
 Schedule = Callable[[float], float]
 """Progress in [0, 1) -> step size as a fraction of the budget."""
@@ -81,17 +82,17 @@ Acceptance = Callable[[Trace, Goal], Tensor]
 
 def kept(trace: Trace, goal: Goal) -> Tensor:
     """Those that keep the clean prediction, beyond rounding."""
-    return prediction_leads(trace.logits, goal) > MARGIN_SLACK
+    return prediction_leads(trace.logits, goal) > margin_slack(trace.dtype)
 
 
 def changed(trace: Trace, goal: Goal) -> Tensor:
     """Those that change the clean prediction, beyond rounding."""
-    return prediction_trails(trace.logits, goal) > MARGIN_SLACK
+    return prediction_trails(trace.logits, goal) > margin_slack(trace.dtype)
 
 
 def wrong(trace: Trace, goal: Goal) -> Tensor:
     """Those whose prediction is not the label, beyond rounding."""
-    return label_trails(trace.logits, goal) > MARGIN_SLACK
+    return label_trails(trace.logits, goal) > margin_slack(trace.dtype)
 
 
 @dataclass(frozen=True)
@@ -229,7 +230,7 @@ def on_knife_edge(trace: Trace) -> Tensor:
     near = torch.zeros(len(trace.logits), dtype=torch.bool, device=trace.logits.device)
     for gate in trace.gates:
         if not gate.proxy:
-            close = gate.reached & (gate.margin.detach().abs() <= MARGIN_SLACK)
+            close = gate.reached & (gate.margin.detach().abs() <= margin_slack(trace.dtype))
             near |= close.flatten(1).any(1) if close.dim() > 1 else close
     return near
 
@@ -247,9 +248,10 @@ def input_gradient(
     gradient = None
     deaf = [g.name for g in trace.gates if not g.margin.requires_grad and g.reached.any()]
     if value.requires_grad and not deaf:
-        (gradient,) = torch.autograd.grad(
-            value.sum(), images, allow_unused=True, retain_graph=retain_graph
-        )
+        with in_words("trace"):
+            (gradient,) = torch.autograd.grad(
+                value.sum(), images, allow_unused=True, retain_graph=retain_graph
+            )
     if gradient is None:
         where = f"gates {', '.join(deaf)}" if deaf else "the objective"
         raise GradientError(

@@ -17,6 +17,7 @@ from effattack.attacks.base import Attack, Kind, budget, undisturbed
 from effattack.attacks.naming import parse_name, written
 from effattack.attacks.universal import UniversalAttack
 from effattack.digests import victim_digest
+from effattack.door import blank
 from effattack.errors import NotApplicable, UsageError
 from effattack.objectives import Goal
 from effattack.registry import load_victim
@@ -97,8 +98,7 @@ class FloatModel(Victim):
 
     def __init__(self, model: nn.Module, like: Victim) -> None:
         with undisturbed(model), torch.no_grad():
-            grey = torch.full((1, *like.input_shape), 0.5, device=like.device, dtype=like.dtype)
-            classes = model(grey).shape[1]
+            classes = model(blank(model, (1, *like.input_shape))).shape[1]
         super().__init__(
             name=type(model).__name__,
             family="plain",

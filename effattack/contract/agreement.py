@@ -14,6 +14,7 @@ from effattack.attacks.search import on_knife_edge
 from effattack.contract.images import DECLARE_COUPLED, first_of, per_image
 from effattack.errors import ContractError
 from effattack.measure.macs import MacsCounter, count_macs
+from effattack.twins import quantized
 from effattack.victim import Trace, Victim, audit, in_float64
 
 QUANTIZED_TOLERANCE = 0.05
@@ -23,11 +24,11 @@ QUANTIZED_TOLERANCE = 0.05
 def check_paths_agree(victim: Victim, images: Tensor) -> list[str]:
     """Invariant 1: ``forward`` and ``trace`` take the same decisions and give the same logits.
 
-    In float64 always; in the victim's own precision on images whose every reached margin lies
-    beyond ``MARGIN_SLACK``, unless a margin is a proxy. Quantized victims have no float64 and are
-    held to ``QUANTIZED_TOLERANCE``. What ``forward`` decided shows in its logits and its MACs; the
-    logits are the same twice, and while the MACs are counted. Batch-coupled victims, which are
-    scored one by one, are compared so.
+    In float64 where there is such a twin; in the victim's own precision on images whose every
+    reached margin lies beyond :func:`~effattack.victim.margin_slack`, unless a margin is a proxy.
+    Quantized weights are held to ``QUANTIZED_TOLERANCE``. What ``forward`` decided shows in its
+    logits and its MACs; the logits are the same twice, and while the MACs are counted.
+    Batch-coupled victims, which are scored one by one, are compared so.
     """
     with undisturbed(victim), torch.no_grad():
         for at in _precisions(victim, images):
@@ -107,8 +108,9 @@ class _Precision(NamedTuple):
 def _precisions(victim: Victim, images: Tensor) -> Iterator[_Precision]:
     if (twin := in_float64(victim)) is not None:
         yield _Precision(twin, images.double(), True, math.sqrt(torch.finfo(torch.float64).eps))
-    quantized = victim.family == "quantization"
-    rounding = QUANTIZED_TOLERANCE if quantized else math.sqrt(torch.finfo(images.dtype).eps)
+    with torch.no_grad():
+        own = victim.trace(images[:1]).dtype or victim.dtype
+    rounding = QUANTIZED_TOLERANCE if quantized(victim) else math.sqrt(torch.finfo(own).eps)
     yield _Precision(victim, images, False, rounding)
 
 
@@ -123,7 +125,7 @@ def _concatenated(traces: list[Trace]) -> Trace:
         for k, first in enumerate(traces[0].gates)
     )
     logits, macs = torch.cat([t.logits for t in traces]), torch.cat([t.macs for t in traces])
-    return Trace(logits=logits, gates=gates, macs=macs)
+    return Trace(logits=logits, gates=gates, macs=macs, dtype=traces[0].dtype)
 
 
 def _expect_same_decisions(victim: Victim, together: Trace, alone: Trace, sure: Tensor) -> None:

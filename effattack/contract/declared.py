@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import chain
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from effattack.attacks.base import undisturbed
+from effattack.door import noticing, without_numbers
 from effattack.errors import ContractError
-from effattack.victim import Victim
+from effattack.victim import ONE_LOGIT, Trace, Victim
 
 
 def check_declared(victim: Victim, images: Tensor | None = None) -> list[str]:
@@ -18,7 +20,10 @@ def check_declared(victim: Victim, images: Tensor | None = None) -> list[str]:
 
     Args:
         victim: any victim.
-        images: (B, *input_shape) in [0, 1]; two grey ones where missing.
+        images: (B, *input_shape) in [0, 1]; two of noise where missing.
+
+    Returns:
+        which paths write into their input: they are given copies.
     """
     if not isinstance(victim, Victim):
         raise ContractError(
@@ -29,20 +34,36 @@ def check_declared(victim: Victim, images: Tensor | None = None) -> list[str]:
         value = getattr(victim, attribute, None)
         if not holds(value):
             raise ContractError(
-                f"{victim.name}: {attribute} = {value!r} must be {rule}: set it in __init__"
+                f"{victim.name}: {attribute} = {value!r} must be {rule}: "
+                f"{ONE_LOGIT if (attribute, value) == ('num_classes', 1) else 'set it in __init__'}"
             )
+    if any(held.is_meta for held in chain(victim.parameters(), victim.buffers())):
+        raise ContractError(without_numbers(victim.name))
     if images is None:
-        images = torch.full((2, *victim.input_shape), 0.5, device=victim.device)
-    with undisturbed(victim), torch.no_grad():
+        images = torch.rand((2, *victim.input_shape), generator=Generator().manual_seed(0))
+        images = images.to(victim.device)
+    with undisturbed(victim), torch.no_grad(), noticing() as writers:
         trace = victim.trace(images)
         found = {"forward": victim(images), "trace().logits": trace.logits}
-    shape = (len(images), victim.num_classes)
+    _check_answers(victim, trace, found, len(images))
+    return [f"{victim.name}: {' and '.join(writers)} wrote into its input: copies were given"] * (
+        len(writers) > 0
+    )
+
+
+def _check_answers(victim: Victim, trace: Trace, found: dict[str, Tensor], images: int) -> None:
+    """The logits of both paths, and what a trace declares, are of the form that is promised."""
+    shape = (images, victim.num_classes)
     for path, logits in found.items():
+        if not isinstance(logits, Tensor):
+            raise ContractError(f"{victim.name}: {path} is no tensor: give logits {shape}")
         if tuple(logits.shape) != shape or not logits.is_floating_point():
             raise ContractError(
                 f"{victim.name}: {path} gives {tuple(logits.shape)} {logits.dtype}, expected "
                 f"{shape} floats: return plain logits, or correct num_classes"
             )
+    if not isinstance(trace.macs, Tensor):
+        raise ContractError(f"{victim.name}: trace().macs is no tensor: give float64 {shape[:1]}")
     if tuple(trace.macs.shape) != shape[:1] or trace.macs.dtype != torch.float64:
         raise ContractError(
             f"{victim.name}: trace().macs is {tuple(trace.macs.shape)} {trace.macs.dtype}, "
@@ -59,7 +80,6 @@ def check_declared(victim: Victim, images: Tensor | None = None) -> list[str]:
             f"{victim.name}: max_macs is NaN, but there are gates: declare the structural worst "
             "case, all of them open"
         )
-    return []
 
 
 def _is_count(value: object, least: int = 1) -> bool:

@@ -10,7 +10,9 @@ from torch import Generator, Tensor
 from effattack.attacks.base import undisturbed
 from effattack.budgets import LEVELS
 from effattack.contract.images import first_of, per_image
+from effattack.door import in_words
 from effattack.errors import GradientError
+from effattack.twins import quantized
 from effattack.victim import Opaque, Trace, Victim
 
 EXCESS = 3.0
@@ -27,7 +29,7 @@ def check_gradients(victim: Victim, images: Tensor) -> list[str]:
 
     Returns:
         one warning for each of them whose gradient is zero over the whole batch. (An ``Opaque``
-        model without a gradient is one, too: query attacks need none.)
+        model or quantized weights without a gradient are one, too: query attacks need none.)
 
     Raises:
         GradientError: a ContractError, where the gradient is missing, NaN, infinite or another's.
@@ -38,8 +40,9 @@ def check_gradients(victim: Victim, images: Tensor) -> list[str]:
         sources = _sources(victim.trace(pixels))
         moved = _moved(victim, images)
         for source, change in zip(sources, moved, strict=True):
-            gradient = source.gradient(pixels)
-            if gradient is None and isinstance(victim, Opaque):
+            with in_words(f"{victim.name}: trace"):
+                gradient = source.gradient(pixels)
+            if gradient is None and (isinstance(victim, Opaque) or quantized(victim)):
                 warnings.append(f"{victim.name}: no gradient: only query attacks apply")
             elif gradient is None:
                 raise GradientError(
@@ -72,6 +75,8 @@ class _Source(NamedTuple):
     """(B, ...) floats."""
     reached: Tensor
     """Same shape, bool."""
+    eps: float
+    """Of the precision that they were computed in."""
 
     @property
     def weights(self) -> Tensor:
@@ -96,7 +101,7 @@ class _Source(NamedTuple):
         seen = per_image(self.reached).any(1)
         moved = per_image(change * self.weights).sum(1).abs()
         told = per_image(gradient).abs().sum(1) / LEVELS
-        rounding = 100 * torch.finfo(change.dtype).eps * per_image(self.values).abs().amax(1)
+        rounding = 100 * self.eps * per_image(self.values).abs().amax(1)
         hidden = seen & (moved > EXCESS * told + rounding)
         if 2 * hidden.sum() <= seen.sum():
             return ""
@@ -110,8 +115,9 @@ class _Source(NamedTuple):
 
 def _sources(trace: Trace) -> list[_Source]:
     everything = torch.ones_like(trace.logits, dtype=torch.bool)
-    gates = [_Source(f"gate {g.name}", g.margin, g.reached) for g in trace.gates]
-    return [_Source("the logits", trace.logits, everything), *gates]
+    eps = torch.finfo(trace.dtype or trace.logits.dtype).eps
+    gates = [_Source(f"gate {g.name}", g.margin, g.reached, eps) for g in trace.gates]
+    return [_Source("the logits", trace.logits, everything, eps), *gates]
 
 
 def _moved(victim: Victim, images: Tensor) -> list[Tensor]:

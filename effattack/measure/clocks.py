@@ -105,7 +105,7 @@ def deployed(victim: Victim, example: Tensor) -> Iterator[None]:
         victim: put into eval mode.
         example: images of one call, on the victim's device, to find out.
     """
-    modes = {module: module.training for module in victim.modules()}
+    modes = {m: m.training for m in victim.modules() if hasattr(m, "training")}
     try:
         victim.eval()
         with torch.inference_mode(mode=_runs_in_inference_mode(victim, example)), torch.no_grad():

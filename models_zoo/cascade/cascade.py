@@ -14,11 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from effattack.door import blank
 from effattack.errors import UsageError
 from effattack.measure.macs import count_macs
 from effattack.models_zoo.criteria import Criterion, as_criterion
 from effattack.models_zoo.exits import criterion_trace
-from effattack.victim import Trace, Victim
+from effattack.victim import Trace, Victim, set_mode
 
 
 class Cascade(Victim):
@@ -52,13 +53,13 @@ class Cascade(Victim):
         if len(models) < 2:
             raise UsageError("a cascade needs at least two models, cheapest first")
         criterion = as_criterion(thresholds, len(models) - 1)
-        parameter = next(models[0].parameters(), torch.empty(0))
-        blank = parameter.new_zeros(1, *input_shape)
+        grey = blank(models[0], (1, *input_shape))
         macs, widths = [], []
         for model in models:
-            macs.append(count_macs(model.eval(), blank))
+            set_mode(model, False)
+            macs.append(count_macs(model, grey))
             with torch.no_grad():
-                widths.append(model(blank).shape[-1])
+                widths.append(model(grey).shape[-1])
         if len(set(widths)) != 1:
             raise UsageError(
                 f"the models have {widths} classes: a cascade needs models of the same classes"
@@ -72,12 +73,13 @@ class Cascade(Victim):
             dense_macs=macs[-1],
             **settings,
         )
-        self.models = nn.ModuleList(models).eval()
+        self.models = nn.ModuleList(models)
+        self.eval()
         self.criterion = criterion
         self._cumulative_macs = list(accumulate(macs))
 
     def forward(self, images: Tensor) -> Tensor:
-        logits = self.models[0](images)
+        logits = self.models[0](images.clone())  # a model may write into its input
         seen = logits[:, None]
         here = torch.arange(len(images), device=images.device)
         for model in self.models[1:]:
@@ -91,7 +93,7 @@ class Cascade(Victim):
         return logits
 
     def trace(self, images: Tensor) -> Trace:
-        stage_logits = torch.stack([model(images) for model in self.models], dim=1)
+        stage_logits = torch.stack([model(images.clone()) for model in self.models], dim=1)
         return criterion_trace(
             self.criterion,
             stage_logits,

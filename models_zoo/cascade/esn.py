@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from effattack.door import blank
 from effattack.errors import UsageError
 from effattack.measure.macs import count_macs
 from effattack.models_zoo.cascade.exit_sequence import ExitSequence
@@ -67,10 +68,9 @@ class ESN(Victim):
         if heads < 1 or width < 1 or width % heads:
             raise UsageError(f"width {width} does not split into {heads} heads: use a multiple")
         criterion = as_criterion(criterion, len(stages))
-        parameter = next(saver[0].parameters(), torch.empty(0))
-        blank = parameter.new_zeros(1, *input_shape)
-        saver_macs, saver_shapes = _measure(saver, blank)
-        base_macs, base_shapes = _measure([*stages, head], blank)
+        grey = blank(saver[0], (1, *input_shape))
+        saver_macs, saver_shapes = _measure(saver, grey)
+        base_macs, base_shapes = _measure([*stages, head], grey)
         classes = saver_shapes[-1][1], base_shapes[-1][1]
         if classes[0] != classes[1]:
             raise UsageError(
@@ -92,13 +92,13 @@ class ESN(Victim):
         )
         self.saver = nn.ModuleList(saver)
         self.stages, self.head = nn.ModuleList(stages), head
-        self.sequence = sequence.to(parameter)
+        self.sequence = sequence.to(grey)
         self.criterion = criterion
         self._cumulative_macs = list(accumulate(spent))
         self.eval()
 
     def forward(self, images: Tensor) -> Tensor:
-        features, saved = images, self.saver[0](images)
+        features, saved = images, self.saver[0](images.clone())  # it may write into its input
         logits = first = self.saver[1](saved)
         seen = first[:, None]
         past = self.sequence.nothing(saved)
@@ -131,9 +131,9 @@ class ESN(Victim):
 
     def stage_logits(self, images: Tensor) -> Tensor:
         """(B, stages + 1, classes): saver, exits, base."""
-        saved, features = self.saver[0](images), [images]
+        saved, features = self.saver[0](images.clone()), [images]
         for stage in self.stages:
-            features.append(stage(features[-1]))
+            features.append(stage(features[-1].clone()))
         first = self.saver[1](saved)[:, None]
         exits = first + self.sequence([saved, *features[1:-1]])
         return torch.cat([first, exits, self.head(features[-1])[:, None]], dim=1)

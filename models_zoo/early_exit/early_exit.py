@@ -7,19 +7,21 @@ threshold; if none does, the last one answers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from itertools import accumulate, chain
+from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate
+from operator import itemgetter
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from effattack.door import blank, example_of
 from effattack.errors import UsageError
 from effattack.measure.macs import count_macs
 from effattack.models_zoo.criteria import Criterion, as_criterion
 from effattack.models_zoo.exits import criterion_trace
 from effattack.models_zoo.official import load_official
-from effattack.victim import Trace, Victim
+from effattack.victim import Trace, Victim, set_mode
 
 
 class EarlyExit(Victim):
@@ -78,12 +80,12 @@ class EarlyExit(Victim):
             dense_macs=sum(stage_macs) + head_macs[-1],
             **settings,
         )
-        self.stages = nn.ModuleList(stages).eval()
-        self.heads = nn.ModuleList(heads).eval()
+        self.stages, self.heads = nn.ModuleList(stages), nn.ModuleList(heads)
+        self.eval()
         self.criterion = criterion
-        like = _any_parameter(stages, heads)
+        like = example_of(nn.ModuleList([*stages, *heads]))
         for key, given, identity in (("mean", mean, 0.0), ("std", std, 1.0)):
-            values = like.new_tensor([identity] if given is None else list(given))
+            values = torch.tensor([identity] if given is None else list(given)).to(like)
             values = values.view(-1, *(1,) * (len(input_shape) - 1))
             self.register_buffer(key, values, persistent=False)
         self._cumulative_macs = spent
@@ -106,14 +108,16 @@ class EarlyExit(Victim):
             logits = logits.index_copy(0, here[leaving], seen[leaving, -1])
             if not len(staying):
                 return logits
-            here, features, seen = here[staying], _rows(features, staying), seen[staying]
+            here, seen = here[staying], seen[staying]
+            features = _each(features, itemgetter(staying))
         return logits.index_copy(0, here, self.unsure(seen))
 
     def trace(self, images: Tensor) -> Trace:
         features, logits = (images - self.mean) / self.std, []
         for stage, head in zip(self.stages, self.heads, strict=True):
-            features = stage(features)
+            features = _each(stage(features), Tensor.clone)
             logits.append(head(features))
+            features = _each(features, Tensor.clone)  # a stage may write into what gradients need
         stage_logits = torch.stack(logits, dim=1)
         return criterion_trace(
             self.criterion,
@@ -134,9 +138,10 @@ def measure_stages(
     """MACs of each stage and each head, and the classes of each head, for one image."""
     stage_macs, head_macs, widths = [], [], []
     with torch.no_grad():
-        features = _any_parameter(stages, heads).new_zeros(1, *input_shape)
+        features = blank(nn.ModuleList([*stages, *heads]), (1, *input_shape))
         for stage, head in zip(stages, heads, strict=True):
-            stage.eval(), head.eval()
+            for part in (stage, head):
+                set_mode(part, False)
             stage_macs.append(count_macs(stage, features))
             features = stage(features)
             head_macs.append(count_macs(head, features))
@@ -176,13 +181,8 @@ def load_network(state_dict: Mapping[str, Tensor], modules: Mapping[str, nn.Modu
     load_official({**state_dict, **counters}, modules)
 
 
-def _any_parameter(stages: Sequence[nn.Module], heads: Sequence[nn.Module]) -> Tensor:
-    """Tells device and precision of the modules."""
-    return next(chain.from_iterable(m.parameters() for m in (*stages, *heads)), torch.empty(0))
-
-
-def _rows(features: Any, index: Tensor) -> Any:
-    """Some images of a batch: of a tensor, or of every tensor in a list or tuple."""
+def _each(features: Any, act: Callable[[Tensor], Tensor]) -> Any:
+    """Do something with a tensor, or with every tensor in a list or tuple."""
     if isinstance(features, Tensor):
-        return features[index]
-    return type(features)(_rows(part, index) for part in features)
+        return act(features)
+    return type(features)(_each(part, act) for part in features)

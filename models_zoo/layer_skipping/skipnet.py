@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from effattack.door import blank
 from effattack.errors import UsageError
 from effattack.measure.macs import count_macs
 from effattack.models_zoo.margins import bounded, log_odds
@@ -96,7 +97,7 @@ class SkipNet(Victim):
         policy = SigmoidGate(threshold)
         modules = nn.ModuleList([stem, *blocks, *gated.values(), head]).eval()
         with torch.no_grad():
-            x = next(modules.parameters(), torch.empty(0)).new_zeros(1, *input_shape)
+            x = blank(modules, (1, *input_shape))
             always, gating, skippable = count_macs(stem, x), 0, {}
             x, memory = stem(x), None
             for k, (block, gate) in enumerate(zip(blocks, gates, strict=True)):
@@ -149,7 +150,7 @@ class SkipNet(Victim):
         macs = torch.full((len(x),), self._least_macs, dtype=torch.float64, device=x.device)
         for k, (block, gate) in enumerate(self._pairs()):
             if gate is None:
-                x = block(x)
+                x = block(x.clone())  # a block may write into its input
                 continue
             z, memory = gate_logits(gate, x, memory)
             computed = self.policy.computes(z)
@@ -164,7 +165,7 @@ class SkipNet(Victim):
             )
             shares.append(self.policy.share(z))
             macs = macs + computed * self._block_macs[k]
-            x = torch.where(_per_image(computed, x), block(x), x)
+            x = torch.where(_per_image(computed, x), block(x.clone()), x)
         return Trace(
             logits=self.head(x),
             gates=tuple(gates),
@@ -186,7 +187,7 @@ class SkipNet(Victim):
             z, memory = gate_logits(gate, x, memory)
             share = z.sigmoid()
             computed = self.policy.computes(z).to(x.dtype) + share - share.detach()
-            x = x + _per_image(computed, x) * (block(x) - x)
+            x = x + _per_image(computed, x) * (block(x.clone()) - x)
             shares.append(share)
         return self.head(x), torch.stack(shares, dim=1).mean(1)
 

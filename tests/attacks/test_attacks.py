@@ -162,9 +162,14 @@ def test_off_grid_images_are_rounded_first(name: str, victim: Victim) -> None:
 
 
 @every_attack
-def test_double_precision_stays_double(name: str) -> None:
-    found = build(name, LinearSaver().double())(grey_images(4).double())
-    assert found.dtype == torch.float64
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_images_are_float32_whatever_the_victim_computes_in(name: str, dtype: torch.dtype) -> None:
+    clean = grey_images(4)
+    found = build(name, LinearSaver().to(dtype))(clean.to(dtype))
+    assert found.dtype == torch.float32
+    assert torch.equal(found, to_grid(found))
+    if name == "clean":
+        assert torch.equal(found, to_grid(clean)), "half precision has lost no level"
 
 
 @every_attack

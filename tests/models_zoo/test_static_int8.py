@@ -16,7 +16,7 @@ from effattack import audit
 from effattack.contract import INVARIANTS, Check
 from effattack.digests import victim_digest
 from effattack.errors import UsageError
-from effattack.measure.macs import MacsCounter
+from effattack.measure.macs import MacsCounter, count_macs
 from effattack.models_zoo.networks import Residual, convolution, pooled_head
 from effattack.models_zoo.quantization.static_int8 import StaticInt8, calibrated
 
@@ -173,3 +173,19 @@ def test_missing_torchao_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setitem(sys.modules, "torchao.quantization.pt2e.quantize_pt2e", None)
     with pytest.raises(UsageError, match=r"needs torchao .*effattack\[quant\]"):
         StaticInt8(network(), SHAPE, images())
+
+
+@pytest.mark.slow
+def test_a_resnet_of_torchvision() -> None:
+    """Stride, a residual path of its own, and adaptive pooling; partitioned as a whole."""
+    torchvision = import_or_skip("torchvision")
+    torch.manual_seed(0)
+    resnet = torchvision.models.resnet18(num_classes=5).eval()
+    shape = (3, 32, 32)
+    held_out, scored = torch.rand(4, *shape), torch.rand(2, *shape)
+    quantized = StaticInt8(resnet, shape, held_out, name="resnet18")
+    assert quantized.quantized_macs == quantized.max_macs == count_macs(resnet, held_out[:1])
+    assert audit(quantized, scored).macs.tolist() == [quantized.max_macs] * 2
+    with torch.no_grad():
+        exact, rounded = resnet(scored), quantized(scored)
+    assert (exact - rounded).abs().max() < 0.2 * exact.abs().max()
