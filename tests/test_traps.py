@@ -13,8 +13,8 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from torch import Generator, Tensor, nn
 from test_scores import samples
+from torch import Generator, Tensor, nn
 from toys import LinearSaver, grey_images, noise_images
 
 from effattack import evaluate
