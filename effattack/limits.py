@@ -45,6 +45,8 @@ RANGE = {
 MOST_KNIFE_EDGES = 0.05
 """Share of rows whose two paths differ by rounding alone, above which no score is judged."""
 
+ANSWERS = {"accuracy", "agreement"}
+"""Scores of what a victim says; the others are of what that costs."""
 JUDGED_BY = {"latency_ratio": "latency_low"}
 """Noisy scores fail only where their whole interval is beyond the limit."""
 
@@ -227,14 +229,21 @@ def _unmeasured(row: pd.Series, score: str) -> tuple[str, str]:
 
 
 def _in_words(row: pd.Series, limit: Limit, value: float, passed: bool) -> str:
-    side = _side(limit, passed)
     bound = "the lower bound of " if limit.score in JUDGED_BY else ""
-    ceiling = f" of at most {row.max_macs:,.0f}" if row.max_macs == row.max_macs else ""
-    beside = "; ".join(filter(None, [row.found_by, _interval(row, limit.score)]))
+    interval = _interval(row, limit.score)
+    if limit.score in ANSWERS:
+        cause, beside = "the images that keep it under every row inside", interval
+        cause = f"{cause} {at_budget(row.threat, row.eps)}"
+    else:
+        beside = "; ".join(filter(None, [row.found_by, interval]))
+        ceiling = f" of at most {row.max_macs:,.0f}" if row.max_macs == row.max_macs else ""
+        cause = (
+            f"{found_most(row)} at {at_budget(row.threat, row.eps)} moved the MACs per image "
+            f"{row.clean_macs:,.0f} → {row.macs:,.0f}{ceiling}"
+        )
     return (
-        f"{row.victim}: {bound}{limit.score.replace('_', ' ')} is {value:.3f}, {side} the limit "
-        f"{limit.value:g}: {found_most(row)} at {at_budget(row.threat, row.eps)} moved the MACs "
-        f"per image {row.clean_macs:,.0f} → {row.macs:,.0f}{ceiling}{f' ({beside})' * bool(beside)}"
+        f"{row.victim}: {bound}{limit.score.replace('_', ' ')} is {value:.3f}, "
+        f"{_side(limit, passed)} the limit {limit.value:g}: {cause}{f' ({beside})' * bool(beside)}"
     )
 
 

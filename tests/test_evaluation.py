@@ -256,3 +256,26 @@ def test_an_unknown_attack_is_refused_before_anything_runs(
 def test_a_folder_without_an_evaluation(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="holds no readable evaluation"):
         Evaluation.load(tmp_path)
+
+
+def test_frames_of_earlier_versions_have_a_union_too(tmp_path: Path) -> None:
+    victim, images = LinearSaver(), grey_images(6)
+    found = effattack.evaluate(victim, images, torch.zeros(6).long(), ["Slowdown"], timed=0)
+    folder = found.save(tmp_path)
+    before = Evaluation.load(folder).scores()
+    frame = pd.read_parquet(folder / "samples.parquet").drop(columns=["l1", "pixels"])
+    frame.to_parquet(folder / "samples.parquet")
+    pd.testing.assert_frame_equal(Evaluation.load(folder).scores(), before)
+    assert before.attack.tolist()[-1] == "union"
+
+
+def test_the_size_of_a_change_is_measured_in_every_norm() -> None:
+    """A patch of 2 x 2 on one channel: 4 pixels, or none where it opened no gate."""
+    victim, images = LinearSaver(), grey_images(6)
+    asked = ["Slowdown(threat='patch:2@1,1')"]
+    rows = effattack.evaluate(victim, images, torch.zeros(6).long(), asked, timed=0).samples
+    rows = rows[rows.attack == "Slowdown"]
+    assert set(rows.pixels[rows.linf > 0]) == {4}
+    assert (rows.pixels[rows.linf == 0] == 0).all()
+    assert (rows.l1 <= rows.pixels * rows.linf + 1e-5).all()
+    assert (rows.l1 >= rows.l2 - 1e-5).all()

@@ -132,7 +132,10 @@ def test_accuracy_attacks_count_for_limits_but_not_on_the_clock() -> None:
     table = score_table(pd.concat([clean(), rows("Slowdown", [30.0] * 4), slow]))
     limits = [("savings_retained=0.6", True), ("accuracy=0.5", True), ("latency_ratio=3", False)]
     parsed = [parse_limit(text, fail_below=below) for text, below in limits]
-    assert [judge(table, [limit])[0].passed for limit in parsed[:2]] == [False, False]
+    savings, accuracy = (judge(table, [limit])[0] for limit in parsed[:2])
+    assert (savings.passed, accuracy.passed) == (False, False)
+    assert "PGD at eps 8/255 moved the MACs" in savings.message
+    assert "keep it under every row inside eps 8/255" in accuracy.message
     six = pd.concat([part.assign(sample=part["sample"] + 4 * k) for k in range(2) for part in (
         clean(), rows("Slowdown", [30.0] * 4), slow)])  # fmt: skip
     assert judge(score_table(six), parsed[2:])[0].passed
