@@ -5,9 +5,9 @@
 Inputs of clean MACs between 20 and 80 % of the max move with a given probability: all the way to
 the max (``all``), by a random share of their headroom (``part``), or below their clean MACs, by a
 random share of them (``less``: controls may). Each cell says how often 95 % intervals of so many
-simulations held the savings retained of the whole population, and how wide they were on average;
-the percentile bootstrap of the same inputs stands beside it. The second table has the false alarms
-of ``--compare`` where nothing changed, one-sided at 2.5 %.
+simulations held the savings retained of the whole population, and how wide they were on average; a
+second table has the percentile bootstrap of the same inputs. The third has the false alarms of
+``--compare`` where nothing changed, one-sided at 2.5 %.
 """
 
 from __future__ import annotations
