@@ -140,7 +140,8 @@ def measure_stages(
     with torch.no_grad():
         features = blank(nn.ModuleList([*stages, *heads]), (1, *input_shape))
         for stage, head in zip(stages, heads, strict=True):
-            set_mode(stage, False), set_mode(head, False)
+            set_mode(stage, False)
+            set_mode(head, False)
             stage_macs.append(count_macs(stage, features))
             features = stage(features)
             head_macs.append(count_macs(head, features))
