@@ -366,10 +366,14 @@ def test_a_skipped_block_that_begins_in_place() -> None:
         block = nn.Sequential(first, nn.Conv2d(4, 4, 3, padding=1))
         head = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
         gate = PooledGate(4)
-        return SkipNet(nn.Conv2d(1, 4, 3, padding=1), [block], [gate], head, SHAPE)
+        stem = nn.Conv2d(1, 4, 3, padding=1)
+        with torch.no_grad():
+            gate.linear.bias.sub_(gate(stem(images)).median())
+        return SkipNet(stem, [block], [gate], head, SHAPE)
 
     images = torch.rand(6, *SHAPE, generator=torch.Generator().manual_seed(0))
     expected = skipping(nn.ReLU()).trace(to_grid(images))
+    assert 0 < expected.gates[0].active.sum() < 6
     found = skipping(in_place()).trace(to_grid(images))
     assert torch.equal(found.logits, expected.logits)
     assert scored(skipping(in_place()), images, "Slowdown")
