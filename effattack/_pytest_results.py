@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from effattack._pytest_session import Session, for_pytest
+from effattack.limits import results
 
 if TYPE_CHECKING:
     from effattack.evaluation import Evaluation
@@ -66,11 +67,11 @@ def _found(session: Session, folder: Path) -> Evaluation:
 
     parts = map(Evaluation.load, sorted(folder.glob("*")))
     found = Evaluation.concat([*session.evaluations, *parts])
+    samples = found.samples.drop_duplicates(_SAME_ROW, ignore_index=True)
     data = session.settings.data or "the victims' own images, or those of the tests"
-    return Evaluation(
-        found.samples.drop_duplicates(_SAME_ROW, ignore_index=True),
-        {**found.meta, "command": session.command, "data": data},
-    )
+    found = Evaluation(samples, {**found.meta, "command": session.command, "data": data})
+    held = results(found.scores(), session.settings.limits, found.meta.get("skipped", []))
+    return Evaluation(samples, {**found.meta, "limits": held})
 
 
 def _report(session: Session, folder: Path) -> Path:

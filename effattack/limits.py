@@ -136,6 +136,31 @@ def judge(
     return verdicts
 
 
+def results(
+    scores: pd.DataFrame, limits: Sequence[Limit], skipped: Iterable[Mapping[str, str]] = ()
+) -> list[dict[str, str]]:
+    """How every victim stands against every limit, for a report: one record each, in words.
+
+    Args:
+        scores, limits, skipped: as :func:`judge` takes them.
+
+    Returns:
+        ``victim``, ``limit``, ``result`` ("passed", "failed" or "not measured") and ``message``.
+    """
+    skipped, found = list(skipped), []
+    for victim, rows in scores.groupby("victim", sort=False):
+        for limit in limits:
+            bound = f"{limit.score} {_side(limit, True)} {limit.value:g}"
+            try:
+                (verdict,) = judge(rows, [limit], skipped)
+                result, message = "passed" if verdict.passed else "failed", verdict.message
+            except MeasurementError as error:
+                result, message = "not measured", str(error)
+            record = {"victim": str(victim), "limit": bound, "result": result, "message": message}
+            found.append(record)
+    return found
+
+
 def unmeasured_because(rows: pd.DataFrame, skipped: Sequence[str] = ()) -> str:
     """Why the scores of a victim say nothing of its savings, and the remedy; empty if they do.
 

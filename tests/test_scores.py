@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from effattack.errors import MeasurementError, UsageError
-from effattack.limits import judge, parse_limit
+from effattack.limits import judge, parse_limit, results
 from effattack.scores import COLUMNS, score_table
 
 KINDS = {"clean": "control", "noise": "control", "uniform": "control", "PGD": "accuracy"}
@@ -298,3 +298,19 @@ def test_a_constant_victim_keeps_all() -> None:
 
 def test_reachable_is_the_dearest_image_clean_or_attacked() -> None:
     assert score_table(samples("noise", [90.0, 20.0], [80.0, 30.0])).reachable[0] == 90
+
+
+def test_results_tell_what_judging_would_raise() -> None:
+    rows = pd.concat([samples("Slowdown", [20.0] * 6, [60.0] * 6), samples("PGD", [20.0], [20.0])])
+    unknown = rows.assign(victim="other", max_macs=math.nan)
+    limits = [parse_limit("savings_retained=0.4", fail_below=True)]
+    limits += [parse_limit("macs_ratio=2", fail_below=False)]
+    found = results(score_table(pd.concat([rows, unknown])), limits)
+    told = [(one["victim"], one["limit"], one["result"]) for one in found]
+    assert told == [
+        ("toy", "savings_retained at least 0.4", "passed"),
+        ("toy", "macs_ratio at most 2", "failed"),
+        ("other", "savings_retained at least 0.4", "not measured"),
+        ("other", "macs_ratio at most 2", "failed"),
+    ]
+    assert "could not measure savings_retained of other" in found[2]["message"]

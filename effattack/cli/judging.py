@@ -13,7 +13,7 @@ from effattack.baseline_paths import FOLDER, path_of
 from effattack.baselines import Baseline
 from effattack.cli import output
 from effattack.errors import MeasurementError
-from effattack.limits import Limit, judge, parse_limit
+from effattack.limits import Limit, judge, parse_limit, results
 from effattack.terminal import PLAIN
 
 if TYPE_CHECKING:
@@ -59,6 +59,10 @@ class Judge:
             save,
             Baseline.load(before) if before else None,
         )
+
+    def results(self, evaluation: Evaluation) -> list[dict[str, str]]:
+        """How the limits stand, for the report."""
+        return results(evaluation.scores(), self.limits, evaluation.meta.get("skipped", []))
 
     def judge(self, evaluation: Evaluation, options: argparse.Namespace, console: Console) -> int:
         """Say how the scores stand, and save them; returns the exit code."""

@@ -65,6 +65,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
         evaluation, failures = complete(plans, store, executor, bar.advance)
     evaluation.meta["command"] = shown("effattack " + shlex.join(sys.argv[1:]))
     evaluation.meta["data"] = shown(sweep.data or "the victims' own test images")
+    evaluation.meta["limits"] = judge.results(evaluation)
     write(evaluation, options.out, console, options.verbose)
     if failures:
         raise failed(failures)

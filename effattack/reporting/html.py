@@ -15,7 +15,7 @@ from effattack.reporting.charts import figures
 from effattack.reporting.comparison import compared, scatter
 from effattack.reporting.gallery import gallery
 from effattack.reporting.latency import clock_checks, timings
-from effattack.reporting.meta import Meta, checks, merged, section, skipped
+from effattack.reporting.meta import Meta, checks, limits, merged, section, skipped
 from effattack.reporting.svg import Drawing
 from effattack.reporting.tables import COLUMNS, NO_ENERGY, blocks, groups, over_dense
 from effattack.reporting.verdict import Row, Verdict, alarms, unit_of, verdicts
@@ -52,6 +52,7 @@ def render(samples: pd.DataFrame, scores: pd.DataFrame, meta: Meta) -> str:
         comparison=compared(found) if "compared" in meta else [],
         scatter=scatter(found) if "compared" in meta else None,
         glossary=words.GLOSSARY,
+        limits=limits(meta),
         jumps=JUMPS if "compared" in meta else JUMPS[1:],
         alarms=alarms(scores, meta),
         found=found,

@@ -58,7 +58,7 @@ def _renamed(evaluation: Evaluation, names: Mapping[str, str]) -> Evaluation:
     meta = dict(evaluation.meta)
     for key in ("victims", "latency"):
         meta[key] = {names.get(name, name): about for name, about in section(meta, key).items()}
-    for key in ("skipped", "checks"):
+    for key in ("skipped", "checks", "limits"):
         records = meta.get(key) or []
         meta[key] = [{**one, "victim": names.get(one["victim"], one["victim"])} for one in records]
     samples = evaluation.samples.replace({"victim": dict(names)})

@@ -27,6 +27,14 @@ def skipped(meta: Meta) -> list[dict[str, str]]:
     return items(meta, "skipped", "victim", "attack", "reason")
 
 
+def limits(meta: Meta) -> list[dict[str, str]]:
+    """How the limits stand, crossed ones first: victim, limit, result, message."""
+    order = ("failed", "not measured", "passed")
+    found = items(meta, "limits", "victim", "limit", "result", "message")
+    known = [limit for limit in found if limit["result"] in order]
+    return sorted(known, key=lambda limit: order.index(limit["result"]))
+
+
 def checks(meta: Meta) -> list[dict[str, str]]:
     """The self-checks, failed ones first: victim, check, message, result."""
     records = [item for item in meta.get("checks") or () if isinstance(item, Mapping)]

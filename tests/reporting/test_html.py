@@ -126,6 +126,26 @@ def test_sections_of_the_story(page: Page) -> None:
         assert words in page.text.replace("\u00a0", " "), words
 
 
+@pytest.mark.parametrize(
+    ("results", "said"),
+    [
+        (["passed", "passed"], "Passed: 2 of 2 limits held"),
+        (["passed", "failed"], "Failed: 1 of 2 limits held"),
+        (["not measured"], "Failed: 0 of 1 limit held"),
+        ([], ""),
+    ],
+)
+def test_the_verdict_on_the_limits_stands_at_the_top(results: list[str], said: str) -> None:
+    limit = {"victim": "digits_vit_ats", "limit": "savings_retained at least 0.6", "message": "so"}
+    meta = {**frames.meta(), "limits": [{**limit, "result": result} for result in results]}
+    rows = frames.samples(8)
+    text = Page(render(rows, frames.scores(rows), meta)).text
+    assert (said in text) if said else ("limits held" not in text)
+    if said:
+        assert text.index(said) < text.index("One row per victim"), "before the scores"
+        assert text.count("savings_retained at least 0.6") == len(results)
+
+
 def test_jumps_lead_to_the_sections_in_their_order(page: Page) -> None:
     jumps = [str(tag["href"])[1:] for tag in page.all("a") if tag.get("class") != "skip"]
     ids = [tag["id"] for _, tag in page.tags if tag.get("id") in jumps]
