@@ -15,7 +15,7 @@ OPEN = 3.0
 """Bias of an untrained policy: σ(3) = 0.95, everything is computed."""
 MARGIN_SCALE = 0.25
 """In log-odds. Small: attacks go for the nearest gates first, which was measured to be stronger.
-Not smaller: the rounding of z in float32, about 1e-6, must stay within ``MARGIN_SLACK``."""
+Not smaller: the rounding of z in float32, about 1e-6, must stay within ``margin_slack``."""
 
 
 class Choice(NamedTuple):
