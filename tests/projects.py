@@ -34,7 +34,7 @@ MODELS = """
         return LinearSaver(1.0, seed=1)
 
     def doubtful():
-        return LinearSaver(2.6, seed=1)
+        return LinearSaver(4.0, seed=1)
 
     def vacuous():
         return LinearSaver(9.0, seed=1)

@@ -86,10 +86,10 @@ def test_github_goes_red_and_explains_itself(project: pytest.Pytester) -> None:
     assert set(script) == {"install", "test", "summary", "comment"}
     code, told = play(project, script["test"], "-k", "TestCascades and limit")
     assert code == 1
-    assert "toy: savings retained is 0.000, below the limit 0.6: Slowdown" in told
+    assert "toy: savings retained is 0.158, below the limit 0.6: Slowdown" in told
     assert play(project, script["summary"])[0] == 0
     told = (project.path / "step-summary.md").read_text()
-    assert "| `toy` | **0" in told
+    assert "| `toy` | **16" in told
     assert "<details><summary>All scores" in told
     assert len(told.encode()) < 1024**2
     assert (project.path / "summary.md").read_text() == told
@@ -112,7 +112,7 @@ def test_the_release_gate_holds_what_was_there(project: pytest.Pytester) -> None
     assert play(project, gate.replace("--compare", "--save"))[0] == 0
     assert play(project, gate) == (0, "")
     models = project.path / "mypackage" / "models.py"
-    models.write_text(MODELS.replace("return LinearSaver(", "return LinearSaver(9.0, "))
+    models.write_text(MODELS.replace("return LinearSaver(", "return LinearSaver(4.0, "))
     del sys.modules["mypackage.models"]
     made.cache_clear()  # as in a process of its own
     code, told = play(project, gate)

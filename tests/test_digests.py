@@ -28,7 +28,7 @@ Edit = Callable[[dict[str, str]], ModuleType]
 
 @pytest.fixture
 def edit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Edit]:
-    """Write files of a user, by name; imports ``mine`` as a new process would."""
+    """Write files of a user, by name; imports ``users_own`` as a new process would."""
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
 
@@ -43,7 +43,7 @@ def edit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Edit]:
             (tmp_path / name).write_text(text, encoding="utf-8")
         forget()
         importlib.invalidate_caches()
-        return importlib.import_module("mine")
+        return importlib.import_module("users_own")
 
     yield written
     forget()
@@ -137,20 +137,20 @@ def model(imports: str = "", level: float = 0.5, factor: str = "LEVEL") -> str:
 @pytest.mark.parametrize(
     ("before", "after"),
     [
-        ({"mine.py": model()}, {"mine.py": model(level=0.6)}),
+        ({"users_own.py": model()}, {"users_own.py": model(level=0.6)}),
         (
-            {"mine.py": model("from helper import factor", factor="factor()")}
-            | {"helper.py": HELPER.format(value=1)},
-            {"helper.py": HELPER.format(value=2)},
+            {"users_own.py": model("from users_helper import factor", factor="factor()")}
+            | {"users_helper.py": HELPER.format(value=1)},
+            {"users_helper.py": HELPER.format(value=2)},
         ),
         (
             {
-                "mine.py": model("import pack.deep", factor="pack.deep.outer()"),
-                "pack/__init__.py": "",
+                "users_own.py": model("import users_pack.deep", factor="users_pack.deep.outer()"),
+                "users_pack/__init__.py": "",
             }
-            | {"pack/deep.py": "from .base import factor\ndef outer():\n    return factor()\n"}
-            | {"pack/base.py": HELPER.format(value=1)},
-            {"pack/base.py": HELPER.format(value=2)},
+            | {"users_pack/deep.py": "from .base import factor\nouter = lambda: factor()\n"}
+            | {"users_pack/base.py": HELPER.format(value=1)},
+            {"users_pack/base.py": HELPER.format(value=2)},
         ),
     ],
     ids=["a constant of the module", "a helper in another file", "two modules further"],
@@ -167,7 +167,7 @@ def test_an_edit_of_the_users_own_code_counts(
 
 
 def test_a_constant_that_is_set_from_outside_counts(edit: Edit) -> None:
-    mine = edit({"mine.py": model()})
+    mine = edit({"users_own.py": model()})
     victim = Opaque(mine.Model(), SHAPE)
     digest = victim_digest(victim)
     mine.LEVEL = 0.6
@@ -195,7 +195,7 @@ def test_an_edited_objective_is_another_attack(edit: Edit) -> None:
 
     def digest(sign: str) -> str:
         attack = Slowdown(victim)
-        attack.objective = edit({"mine.py": OBJECTIVE.format(sign=sign)}).build()
+        attack.objective = edit({"users_own.py": OBJECTIVE.format(sign=sign)}).build()
         return attack_digest(attack)
 
     assert digest("") == digest("")
@@ -215,7 +215,7 @@ def test_an_edited_criterion_is_another_victim(edit: Edit) -> None:
     victim = copy.deepcopy(embedded("digits_cnn_early_exit"))
 
     def digest(scale: float) -> str:
-        victim.criterion = edit({"mine.py": CRITERION.format(scale=scale)}).Mine(0.5)
+        victim.criterion = edit({"users_own.py": CRITERION.format(scale=scale)}).Mine(0.5)
         return victim_digest(victim)
 
     assert digest(1.0) == digest(1.0) != digest(0.9)
@@ -323,7 +323,7 @@ def test_the_store_never_answers_for_edited_code(edit: Edit, tmp_path: Path) -> 
     def scored(sign: str) -> float:
         victim = LinearSaver()
         attack = Slowdown(victim, steps=3)
-        attack.objective = edit({"mine.py": OBJECTIVE.format(sign=sign)}).build()
+        attack.objective = edit({"users_own.py": OBJECTIVE.format(sign=sign)}).build()
         images, labels = grey_images(4), torch.zeros(4, dtype=torch.long)
         found = evaluate(victim, images, labels, [attack], timed=0, out=tmp_path / "out")
         rows = found.samples

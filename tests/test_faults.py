@@ -58,6 +58,7 @@ def same(found: pd.DataFrame, expected: pd.DataFrame) -> bool:
     return True
 
 
+@pytest.mark.slow
 def test_a_driver_killed_again_and_again(tmp_path: Path, undisturbed: pd.DataFrame) -> None:
     store, dice = Store(tmp_path / "cells"), random.Random(0)
     cells = [cell.spec for cell in TOY.plan()[0].cells]
@@ -77,6 +78,7 @@ def test_a_driver_killed_again_and_again(tmp_path: Path, undisturbed: pd.DataFra
     assert done(store) >= CELLS - KILLS  # a kill between a cell's file and its line costs the line
 
 
+@pytest.mark.slow
 def test_workers_killed_again_and_again(tmp_path: Path, undisturbed: pd.DataFrame) -> None:
     killed = 0
     while killed < KILLS:  # in fresh stores: cells are shorter than the start of a worker
@@ -87,6 +89,7 @@ def test_workers_killed_again_and_again(tmp_path: Path, undisturbed: pd.DataFram
         killed += count
 
 
+@pytest.mark.slow
 def test_two_drivers_share_the_work(tmp_path: Path, undisturbed: pd.DataFrame) -> None:
     store, others = Store(tmp_path / "cells"), []
 
@@ -104,6 +107,7 @@ def test_two_drivers_share_the_work(tmp_path: Path, undisturbed: pd.DataFrame) -
 
 
 @pytest.mark.parametrize("where", ["workers", pytest.param("ray", marks=[needs_ray, only_in_full])])
+@pytest.mark.slow
 def test_cells_that_raise_hang_or_eat_all_memory(tmp_path: Path, where: str) -> None:
     timeout = 60 if FULL else 15
     executor = Workers(1, timeout=timeout) if where == "workers" else Ray(cores=2, timeout=timeout)
@@ -207,6 +211,7 @@ def test_ray_stays_on_the_loopback_and_survives_lost_workers(
 
 
 @needs_ray
+@pytest.mark.slow
 def test_an_existing_ray_cluster_that_loses_a_node(
     tmp_path: Path, undisturbed: pd.DataFrame
 ) -> None:

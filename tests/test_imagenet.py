@@ -20,6 +20,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_without_data_it_says_how_to_get_them(tmp_path: Path) -> None:
     done = run()
     assert done.returncode == 2

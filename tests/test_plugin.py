@@ -396,6 +396,7 @@ def test_a_crash_under_xdist(pytester: pytest.Pytester) -> None:
 
 
 @pytest.mark.usefixtures("in_workers")
+@pytest.mark.slow
 def test_under_xdist_the_controller_says_it_all(run: Run, pytester: pytest.Pytester) -> None:
     limits = [f"--effattack-fail-{limit}" for limit in ("below=savings_retained=0.6", TIMED)]
     options = (*QUICK, "-n2", "-rs", "-k", "limit or trusted", "--effattack-out=kept", *limits)
@@ -475,7 +476,7 @@ def test_what_is_passed_over_of_the_data_is_said(run: Run, pytester: pytest.Pyte
     pytester.makepyfile(
         """
         def test_notes(effattack_evaluate, effattack_victim, effattack_data):
-            found = effattack_evaluate(effattack_victim, *effattack_data, ["noise"], timed=0)
+            found = effattack_evaluate(effattack_victim, *effattack_data, ["Slowdown"], timed=0)
             assert "toy: 1 hidden or foreign folder was passed over: .git" in found.meta["notes"]
         """
     )

@@ -142,7 +142,7 @@ def test_prints_of_a_victim_are_no_json(
     source = "from toys import *\nfrom faulty import data\n"
     source += "def build():\n    print('built')\n    return LinearSaver()\n"
     Path("printing.py").write_text(source, encoding="utf-8")
-    options = ["--victim", "printing:build", "--data", "printing:data", "--attack", "noise"]
+    options = ["--victim", "printing:build", "--data", "printing:data", "--attack", "Slowdown"]
     assert main(["run", *options, "--samples", "6", "--json"]) == 0
     told = capsys.readouterr()
     assert json.loads(told.out)["schema"] == 1

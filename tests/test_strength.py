@@ -40,6 +40,7 @@ def success(attack: Attack) -> float:
         ("digits_vit_ats", DeSparsify, 0.60),
     ],
 )
+@pytest.mark.slow
 def test_the_house_attack_takes_the_savings_back(
     name: str, published: type[DeepSloth] | type[DeSparsify], floor: float
 ) -> None:

@@ -267,6 +267,7 @@ def test_timing_is_never_on_a_share_of_a_gpu() -> None:
 
 
 @needs_ray
+@pytest.mark.slow
 def test_rows_are_the_same_wherever_cells_run(tmp_path: Path) -> None:
     sweep = Sweep(("digits_cnn_early_exit",), ("Slowdown(steps=3)",), samples=6, slice=3, timed=2)
     here = sweep.run(tmp_path / "here").samples

@@ -11,7 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from effattack.errors import UsageError, unknown_name
+from effattack.errors import MeasurementError, UsageError, unknown_name
 from effattack.victim import Victim
 
 Call = Callable[[], object]
@@ -119,7 +119,7 @@ def _runs_in_inference_mode(victim: Victim, example: Tensor) -> bool:
     try:
         with torch.inference_mode():
             victim(example)
-    except RuntimeError as error:
+    except (RuntimeError, MeasurementError) as error:
         with torch.no_grad():
             victim(example)
         message = f"{victim.name} is measured under no_grad: inference mode raised {error!r}"

@@ -190,6 +190,7 @@ def success(attack: AutoSlow | Slowdown, images: Tensor) -> float:
     return (gained / (len(images) * attack.victim.max_macs - clean)).item()
 
 
+@pytest.mark.slow
 def test_scaled_logits_do_not_blind_the_attacks() -> None:
     victim = embedded("digits_cnn_early_exit")
     assert isinstance(victim, EarlyExit)

@@ -222,6 +222,7 @@ def test_images_do_not_see_their_batch_mates(attack: type[Attack]) -> None:
     assert torch.equal(made(clean), torch.cat([made(image) for image in clean.split(1)]))
 
 
+@pytest.mark.slow
 def test_only_the_price_on_distance_holds_gradmdm_back(digit_images: Tensor) -> None:
     """Its gradient opens nearly all that there is: what is left shut was too dear."""
     victim, clean = embedded("digits_skipnet"), digit_images[:6]

@@ -89,6 +89,8 @@ def test_one_class_in_several_settings_and_budgets() -> None:
         ("Slowdown", "linf", 8 / 255),
         ("Slowdown(keep_prediction=True)", "linf", 8 / 255),
         ("Slowdown", "l2", 0.1),
+        ("union", "linf", 8 / 255),
+        ("union", "l2", 0.1),
     ]
     stronger = [c.message for c in found.checks() if c.check == "Slowdown is stronger than noise"]
     assert "of noise at eps 8/255" in stronger[0]

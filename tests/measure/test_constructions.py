@@ -287,6 +287,7 @@ STEM = 16 * 4
 
 
 def victim(head: Callable[[Tensor, Tensor], Tensor]) -> Opaque:
+    torch.manual_seed(0)
     return Opaque(Model(head), (1, 4, 4), name="mine")
 
 
@@ -430,7 +431,7 @@ def test_a_path_that_no_earlier_image_took_is_examined() -> None:
     model, images = victim(late), grey_images(4)
     with torch.no_grad():
         sums = model.model.stem(images.flatten(1)).sum(1)
-    images, boundary = images[sums.argsort()], sums.max().item() - 1e-3
+    images, boundary = images[sums.argsort()], sums.sort().values[-2:].mean().item()
     assert len(audit(model, images[:3]).macs) == 3
     with pytest.raises(UnseenWork, match="from_numpy"):
         audit(model, images)

@@ -128,7 +128,7 @@ def test_rapl_without_permission_names_the_file_and_the_remedy(
     locked = rapl_zone(tmp_path, "intel-rapl:0", "package-0", 1)
     read_text = Path.read_text
 
-    def deny(path: Path) -> str:
+    def deny(path: Path, **_: str) -> str:
         if path == locked:
             raise PermissionError(13, "Permission denied", str(path))
         return read_text(path)
@@ -188,7 +188,7 @@ def test_nvml_reads_millijoules(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("gpus", "reason"),
     [
-        (None, r"pip install 'effattack\[energy\]'"),
+        (None, r"pip install '\.\[energy\]'"),
         (FakeGpus(name="Other GPU"), "'Other GPU'.*'Fake GPU'.*PCI_BUS_ID"),
         (FakeGpus(supported=False), "no energy counter"),
         (SimpleNamespace(), "AttributeError"),
@@ -328,7 +328,7 @@ class Worker(Bench):
     def __init__(self, name: str, follows: bool) -> None:
         super().__init__()
         self.name, self.follows = name, follows
-        self.weight = torch.ones(1, 1, dtype=torch.float64)
+        self.register_buffer("weight", torch.ones(1, 1, dtype=torch.float64))
 
     def forward(self, images: Tensor) -> Tensor:
         value = images.flatten()[0].item()

@@ -38,6 +38,7 @@ class Recorder(Victim):
             max_macs=1,
             dense_macs=1,
         )
+        self.register_buffer("precision", torch.ones((), dtype=torch.float64))
         self.seen: list[float] = []
         self.modes: set[tuple[bool, bool, bool]] = set()
 
