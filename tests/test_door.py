@@ -67,7 +67,7 @@ def test_a_victim_is_scored_in_its_own_precision(dtype: torch.dtype, given: torc
     images = grey_images(6)
     victim = LinearSaver().to(dtype)
     found = evaluate(victim, images.to(given), LABELS, ["Slowdown"], timed=0)
-    assert found.scores().attack.tolist() == ["clean", "noise", "uniform", "Slowdown"]
+    assert found.scores().attack.tolist() == ["clean", "noise", "uniform", "Slowdown", "union"]
     clean = found.samples[found.samples.attack == "clean"]
     with torch.no_grad():
         expected = torch.cat([victim(image) for image in images.split(1)]).argmax(1)
