@@ -70,6 +70,7 @@ def test_victim_keeps_the_contract(name: str, check: Check) -> None:
     blend=st.sampled_from([0.0, 0.2, 0.5, 0.9, 1.0]),
 )
 @settings(max_examples=4, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@pytest.mark.slow
 def test_victim_keeps_the_contract_on_any_image(
     name: str, seed: int, first: int, blend: float
 ) -> None:

@@ -186,6 +186,7 @@ def kill_one(store: Store, title: str) -> bool:
 
 
 @needs_ray
+@pytest.mark.slow
 def test_ray_stays_on_the_loopback_and_survives_lost_workers(
     tmp_path: Path, undisturbed: pd.DataFrame
 ) -> None:

@@ -128,6 +128,7 @@ def test_normalisation_is_that_of_the_model(name: str, images: Tensor) -> None:
         torch.testing.assert_close(given(images), vit(images))
 
 
+@pytest.mark.slow
 def test_features_of_timm_that_are_honoured(images: Tensor) -> None:
     vit = small_vit(init_values=1e-1, qk_norm=True, scale_attn_norm=True, scale_mlp_norm=True)
     dense = EViT(vit, keep_rates=[1] * DEPTH)
