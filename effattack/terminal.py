@@ -154,9 +154,11 @@ def _table(victim: str, rows: pd.DataFrame) -> Table:
     work = f"clean {words.macs(first.clean_macs)}, max {words.macs(first.max_macs)} per image"
     title = Text(f"{victim}: {work}{', constant' if first.constant else ''}")
     table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
-    table.add_column("attack", overflow="fold")  # gives way, so that no number is cut
-    for header in ("eps", "acc.", "agree", "MACs", "retained", "latency"):
+    table.add_column("attack", overflow="fold", min_width=16)  # words give way, numbers do not
+    for header in ("eps", "acc.", "agree", "MACs"):
         table.add_column(header, justify="right", no_wrap=True)
+    table.add_column("retained", justify="right", max_width=10)
+    table.add_column("latency", justify="right", no_wrap=True)
     for row in rows.itertuples():
         table.add_row(
             Text(row.attack),

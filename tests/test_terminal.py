@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 
+import pandas as pd
 import pytest
 from rich.console import Console
 from toys import LinearSaver, grey_images
@@ -93,6 +94,16 @@ def test_a_long_name_gives_way_to_the_numbers(scored: Evaluation) -> None:
     assert "…" not in told
     for ratio in scored.scores().macs_ratio:
         assert f"×{ratio:.2f}" in told
+
+
+def test_eighty_columns_hold_every_number(scored: Evaluation) -> None:
+    """A row that is cheaper than clean, and a latency with its interval."""
+    rows = scored.samples.assign(seconds=1.01, clean_seconds=1.0, clock="wall", batch_size=1)
+    cheaper = rows[rows.attack == "noise"].assign(macs=lambda noise: noise.clean_macs / 2)
+    rows = pd.concat([rows[rows.attack != "noise"], cheaper])
+    told = printed(Evaluation(rows, scored.meta), 80)
+    assert "than clean" in told
+    assert told.count("×1.01 (1.01 to 1.01)") == rows.attack.nunique()
 
 
 def test_what_was_skipped_is_a_line_per_victim(scored: Evaluation) -> None:
