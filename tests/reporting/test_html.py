@@ -136,14 +136,14 @@ def test_sections_of_the_story(page: Page) -> None:
     ],
 )
 def test_the_verdict_on_the_limits_stands_at_the_top(results: list[str], said: str) -> None:
-    limit = {"victim": "digits_vit_ats", "limit": "savings_retained at least 0.6", "message": "so"}
+    limit = {"victim": "digits_vit_ats", "limit": "accuracy at least 0.6", "message": "0.7 is right"}
     meta = {**frames.meta(), "limits": [{**limit, "result": result} for result in results]}
     rows = frames.samples(8)
     text = Page(render(rows, frames.scores(rows), meta)).text
     assert (said in text) if said else ("limits held" not in text)
     if said:
         assert text.index(said) < text.index("One row per victim"), "before the scores"
-        assert text.count("savings_retained at least 0.6") == len(results)
+        assert text.count("0.7 is right") == len(results)
 
 
 def test_jumps_lead_to_the_sections_in_their_order(page: Page) -> None:
