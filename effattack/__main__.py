@@ -5,6 +5,6 @@ import sys
 if not sys.flags.safe_path:
     del sys.path[0]  # the current folder, which -m puts first: a pandas.py there is not pandas
 
-from effattack.cli import main
+from effattack.cli import command
 
-sys.exit(main())
+sys.exit(command())

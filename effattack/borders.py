@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import os
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from effattack.errors import ExitError
 
+LEAVING = ("_exit", "execv", "execve")
+"""Functions of ``os`` that end this program at once; all of ``exec*`` goes through these two."""
+
 
 class _Exit(SystemExit):
-    """``os._exit`` was called."""
+    """One of them was called: with what, stands in its code."""
 
 
 @contextmanager
@@ -28,10 +31,12 @@ def staying(what: str) -> Iterator[None]:
         what: is called, as the user knows it.
 
     Raises:
-        ExitError: for ``sys.exit``, ``os._exit``, and exceptions that are no ``Exception``.
+        ExitError: for ``sys.exit``, ``os._exit``, ``os.exec*``, and exceptions that are no
+            ``Exception``.
     """
-    leave = os._exit
-    os._exit = _refusing()  # type: ignore[assignment]
+    before = {name: getattr(os, name) for name in LEAVING}
+    for name, leave in before.items():
+        setattr(os, name, _refusing(name, leave))
     try:
         yield
     except (Exception, KeyboardInterrupt):
@@ -39,24 +44,26 @@ def staying(what: str) -> Iterator[None]:
     except BaseException as error:
         raise ExitError(_said(what, error)) from error
     finally:
-        os._exit = leave
+        for name, leave in before.items():
+            setattr(os, name, leave)
 
 
-def _refusing() -> object:
-    """In place of ``os._exit``, which nothing could notice; forked children end by it."""
-    here, leave = os.getpid(), os._exit
+def _refusing(name: str, leave: Callable[..., NoReturn]) -> Callable[..., NoReturn]:
+    """In place of what nothing could notice; forked children end by it."""
+    here = os.getpid()
 
-    def refused(status: int) -> NoReturn:
+    def refused(*given: Any) -> NoReturn:
         if os.getpid() != here:
-            leave(status)
-        raise _Exit(status)
+            leave(*given)
+        raise _Exit(f"os.{name}({', '.join(map(repr, given))})")
 
     return refused
 
 
 def _said(what: str, error: BaseException) -> str:
     if isinstance(error, SystemExit):
-        did = f"called {'os._exit' if isinstance(error, _Exit) else 'sys.exit'}({error.code!r})"
+        call = error.code if isinstance(error, _Exit) else f"sys.exit({error.code!r})"
+        did = f"called {call}"
     else:
         did = f"raised {type(error).__name__}"
     called = traceback.extract_tb(error.__traceback__)

@@ -18,6 +18,7 @@ import re
 import types
 from collections import deque
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -97,11 +98,11 @@ class _Walk:
             return self._module(value)
         if isinstance(value, Mapping | types.MappingProxyType):
             pairs = (f"{self.text(k)}: {self.text(v)}" for k, v in value.items())
-            return f"{_name(value)}{{{', '.join(pairs)}}}"
+            return f"{_name(value)}{{{', '.join(pairs)}}}{self._beside(value)}"
         if isinstance(value, set | frozenset):
             return f"{{{', '.join(sorted(map(self.text, value)))}}}"
         if isinstance(value, list | tuple | deque):
-            return f"{_name(value)}({self._each(value)})"
+            return f"{_name(value)}({self._each(value)}){self._beside(value)}"
         if isinstance(value, enum.Enum):
             return f"{self._class(type(value))}.{value.name}"
         if isinstance(value, type):
@@ -116,6 +117,11 @@ class _Walk:
 
     def _each(self, values: Iterable[Any]) -> str:
         return ", ".join(map(self.text, values))
+
+    def _beside(self, value: Any) -> str:
+        """Attributes of what is a container, too."""
+        own = getattr(value, "__dict__", None)
+        return self.text(own) if own else ""
 
     def _tensor(self, value: Tensor) -> str:
         if value.is_nested:
@@ -148,10 +154,11 @@ class _Walk:
 
     def _class(self, cls: type) -> str:
         """The code of a class and its bases, and what the user's ones hold."""
+        made_by = inspect.getmro(type(cls))[:-2] if is_own(type(cls).__module__) else ()
         return " < ".join(
             f"{each.__module__}.{each.__qualname__} {origin(each.__module__)} "
             f"{self.text(_class_attributes(each)) if is_own(each.__module__) else ''}"
-            for each in cls.__mro__
+            for each in (*cls.__mro__, *made_by)
         )
 
     def _function(self, function: Any) -> str:
@@ -172,7 +179,8 @@ class _Walk:
         if not is_own(module):
             return f"{name} {origin(module)} {self.text(held)}"
         held.append(_globals_read(code, function.__globals__))
-        return f"{name} {origin(module) or _bytecode(code)} {self.text(held)}"
+        typed_in = not origin(module) or not Path(code.co_filename).is_file()
+        return f"{name} {origin(module)} {_bytecode(code) * typed_in} {self.text(held)}"
 
     def _object(self, value: Any) -> str:
         cls = type(value)
@@ -222,16 +230,25 @@ def _class_attributes(cls: type) -> dict[str, Any]:
 
 
 def _globals_read(code: types.CodeType, known: Mapping[str, Any]) -> dict[str, Any]:
-    """What a function reads of its module, other modules and what it counts in aside."""
+    """What a function reads of its module and of the user's other ones; not what it writes."""
     names, written = set[str](), set[str]()
     for each in _codes(code):
         names.update(each.co_names)
         written.update(_written(each))
-    return {
-        name: known[name]
-        for name in sorted(names - written)
-        if name in known and not isinstance(known[name], types.ModuleType)
-    }
+    return _read(names - written, known, ())
+
+
+def _read(names: set[str], known: Mapping[str, Any], modules: tuple[str, ...]) -> dict[str, Any]:
+    """The values of names, and what the same code may read through the user's own modules."""
+    found: dict[str, Any] = {}
+    for name in sorted(names & set(known)):
+        value = known[name]
+        if not isinstance(value, types.ModuleType):
+            found[name] = value
+        elif is_own(value.__name__) and value.__name__ not in modules:
+            through = _read(names, vars(value), (*modules, value.__name__))
+            found[name] = origin(value.__name__), through
+    return found
 
 
 def _written(code: types.CodeType) -> set[str]:
@@ -245,12 +262,16 @@ def _codes(code: types.CodeType) -> list[types.CodeType]:
 
 
 def _bytecode(code: types.CodeType) -> str:
-    """Of a function whose source is in no file: typed into a shell or a notebook."""
+    """Of a function whose source is in no file: typed into a notebook, or made by ``exec``."""
     parts = [
         (each.co_code, [c for c in each.co_consts if not isinstance(c, types.CodeType)])
         for each in _codes(code)
     ]
-    return hash_text(repr([(data, [repr(c) for c in constants]) for data, constants in parts]))
+    return hash_text(repr([(data, list(map(_constant, constants))) for data, constants in parts]))
+
+
+def _constant(value: Any) -> str:
+    return repr(sorted(map(repr, value))) if isinstance(value, frozenset) else repr(value)
 
 
 def _content(cell: types.CellType) -> Any:

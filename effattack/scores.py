@@ -11,7 +11,7 @@ import pandas as pd
 from effattack.errors import MeasurementError
 from effattack.measure.statistics import Interval, median_ratio, proportion
 from effattack.resampling import attack_success, savings
-from effattack.union import CELL, with_unions
+from effattack.union import CELL, UNION, with_unions
 from effattack.unmeasured import WIDEST
 
 COLUMNS = [
@@ -98,6 +98,8 @@ def _scores(rows: pd.DataFrame) -> dict[str, object]:
     constant = bool(rows.constant.all())
     work = rows.groupby("sample")[["macs", "clean_macs", "max_macs", "dense_macs"]].mean()
     retained = Interval(1, 1, 1) if constant else savings(work.macs, work.clean_macs, work.max_macs)
+    if rows.kind.iloc[0] == UNION:  # it never costs less than the clean input
+        retained = retained._replace(high=float(np.minimum(1, retained.high)))
     right, same = _share(rows, rows.right), _share(rows, rows.same)
     timed = rows.dropna(subset=["seconds", "clean_seconds"])
     seconds = _seconds(timed)

@@ -9,7 +9,7 @@ import sys
 import unicodedata
 import warnings
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
 from typing import Any, TextIO
 
 NEAREST = "effattack.nearest"
@@ -54,11 +54,16 @@ def safe() -> Iterator[None]:
     with ExitStack() as stack:
         for stream in (sys.stdout, sys.stderr):
             if hasattr(stream, "reconfigure"):
-                stack.callback(stream.reconfigure, errors=stream.errors)
+                stack.callback(_restored, stream, stream.errors)
                 stream.reconfigure(errors=NEAREST)
         stack.callback(setattr, warnings, "formatwarning", written)
         warnings.formatwarning = lambda message, *_, **__: f"effattack: {shown(str(message))}\n"
         yield
+
+
+def _restored(stream: Any, errors: str | None) -> None:
+    with suppress(ValueError):  # user code may have closed it
+        stream.reconfigure(errors=errors)
 
 
 @contextmanager
@@ -80,7 +85,8 @@ def reserved() -> Iterator[TextIO]:
             with redirect_stdout(sys.stderr):
                 yield kept
         finally:
-            real.flush()
+            with suppress(ValueError):
+                real.flush()
             _flush_c()
             kept.flush()
             os.dup2(kept.fileno(), 1)

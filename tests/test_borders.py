@@ -26,6 +26,7 @@ ENDINGS = {
     "sys.exit('told')": "called sys.exit('told')",
     "exit()": "called sys.exit(None)",
     "os._exit(0)": "called os._exit(0)",
+    "os.execve('/x', ['x'], {})": "called os.execve('/x', ['x'], {})",
     "raise GeneratorExit": "raised GeneratorExit",
     "argparse.ArgumentParser().parse_args(['--what'])": "called sys.exit(2)",
 }
@@ -73,7 +74,9 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize("ending", ["sys.exit(0)", "sys.exit(1)", "os._exit(0)"])
+@pytest.mark.parametrize(
+    "ending", ["sys.exit(0)", "sys.exit(1)", "os._exit(0)", "os.execv('/bin/true', ['true'])"]
+)
 def test_no_user_code_ends_a_run(
     place: str, ending: str, project: Path, capsys: pytest.CaptureFixture
 ) -> None:

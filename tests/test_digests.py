@@ -178,6 +178,50 @@ def test_a_constant_that_is_set_from_outside_counts(edit: Edit) -> None:
     assert victim_digest(victim) != digest
 
 
+READING = """
+import json
+from pathlib import Path
+{imports}
+
+LEVEL = json.loads((Path(__file__).parent / "level.json").read_text())
+
+{more}
+def level():
+    return LEVEL
+"""
+
+
+@pytest.mark.parametrize(
+    ("imports", "factor"),
+    [
+        ("import users_config", "users_config.LEVEL"),
+        ("import users_config as c", "c.level()"),
+        ("from users_config import LEVEL as T", "T"),
+        ("import users_config", "users_config.Table.level"),
+        ("from users_config import TABLE", "TABLE.level"),
+        (
+            "rule = eval((__import__('pathlib').Path(__file__).parent / 'rule').read_text())",
+            "rule()",
+        ),
+    ],
+    ids=["through a module", "by a function", "by name", "of a class", "of a dict", "evaluated"],
+)
+def test_values_that_are_read_from_files_count(edit: Edit, imports: str, factor: str) -> None:
+    """No source says what they are."""
+    more = (
+        "class Table:\n    level = LEVEL\nclass D(dict): pass\nTABLE = D()\nTABLE.level = LEVEL\n"
+    )
+    files = {"users_own.py": model(imports, factor=factor), "rule": "lambda: 0.5"}
+    files |= {"users_config.py": READING.format(imports="", more=more), "level.json": "0.5"}
+
+    def digest(sources: dict[str, str]) -> str:
+        return victim_digest(Opaque(edit(sources).Model(), SHAPE))
+
+    first = digest(files)
+    assert digest({}) == first
+    assert digest({"level.json": "0.7", "rule": "lambda: 0.7"}) != first
+
+
 OBJECTIVE = """
 from effattack.objectives import MarginHinge
 

@@ -188,3 +188,12 @@ def test_a_constant_victim_and_an_earlier_version_need_no_caveats() -> None:
     assert caveats(table, {}) == []
     assert "uniform" in KINDS
     assert caveats(score_table(rows("Slowdown", CLEAN)).query("kind != 'union'"), {}) == []
+
+
+def test_the_interval_of_a_union_ends_where_nothing_is_lost() -> None:
+    """It counts the clean input, so that it is never cheaper than clean."""
+    clean = [float(20 + 5 * image) for image in range(8)]
+    frames = [samples(attack, clean, clean, linf=EPS) for attack in ("Slowdown", "noise")]
+    table = score_table(pd.concat(frames, ignore_index=True))
+    assert table[table.attack == "Slowdown"].savings_retained_high.item() > 1
+    assert table[table.attack == "union"].savings_retained_high.item() == 1

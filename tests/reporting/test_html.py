@@ -136,7 +136,11 @@ def test_sections_of_the_story(page: Page) -> None:
     ],
 )
 def test_the_verdict_on_the_limits_stands_at_the_top(results: list[str], said: str) -> None:
-    limit = {"victim": "digits_vit_ats", "limit": "accuracy at least 0.6", "message": "0.7 is right"}
+    limit = {
+        "victim": "digits_vit_ats",
+        "limit": "accuracy at least 0.6",
+        "message": "0.7 is right",
+    }
     meta = {**frames.meta(), "limits": [{**limit, "result": result} for result in results]}
     rows = frames.samples(8)
     text = Page(render(rows, frames.scores(rows), meta)).text
@@ -219,6 +223,13 @@ def test_hostile_names_are_shown_not_run() -> None:
     assert page.all("script") == [{}]
     assert not any(key.startswith("on") for _, tag in page.tags for key in tag)
     assert page.text.count(HOSTILE) > 20
+
+
+def test_no_control_character_reaches_the_page(samples: pd.DataFrame) -> None:
+    rows = samples[samples.victim == "digits_vit_ats"].assign(victim="mine\x1b[31m")
+    page = render(rows, frames.scores(rows), frames.meta())
+    assert "\x1b" not in page
+    assert r"mine\x1b[31m" in page
 
 
 def test_unknown_max_is_judged_by_the_ratio(samples: pd.DataFrame) -> None:
