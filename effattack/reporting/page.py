@@ -21,10 +21,10 @@ from effattack.streams import shown
 
 
 def render(template: str, **context: Any) -> str:
-    """A template of ``templates/`` as a whole document."""
+    """A template of ``templates/`` as a whole document; control characters are written out."""
     script = source("table.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
-    return (
+    document = (
         _environment()
         .get_template(template)
         .render(
@@ -35,6 +35,7 @@ def render(template: str, **context: Any) -> str:
             **context,
         )
     )
+    return shown(document)
 
 
 @cache
@@ -49,7 +50,6 @@ def _environment() -> Environment:
         loader=PackageLoader(__package__),
         autoescape=True,
         undefined=StrictUndefined,
-        finalize=lambda value: shown(value) if type(value) is str else value,
         trim_blocks=True,
         lstrip_blocks=True,
     )
