@@ -54,7 +54,7 @@ class Entry(NamedTuple):
     """File and line that called the operator."""
     storage: UntypedStorage | None
     lasting: bool
-    """Whether the storage was there before the run."""
+    """Whether the storage was there before the run, which has not written to it so far."""
 
 
 class Origins(Sight):
@@ -121,7 +121,8 @@ class Origins(Sight):
         if self._open:
             return 0
         step, (operator, _) = len(self.path) - 1, self.path[-1]
-        lasting = storage is not None and "_effattack_met" in storage.__dict__
+        known = {} if storage is None else storage.__dict__
+        lasting = "_effattack_met" in known and known.get("_effattack_origin", (0,))[0] != self.run
         what = f"{what} ({operator})"
         self.entries.append(Entry(step, place, value, what, _where(), storage, lasting))
         return 1 << (len(self.entries) - 1)
@@ -149,16 +150,16 @@ def examine(name: str, function: Callable[[Tensor], Any], given: Tensor, known: 
     first, behind = _observed(function, given)
     steady: list[Entry] = []
     for step in STEPS:
-        other, _ = _observed(function, _neighbour(given, step))
-        there = {(entry.step, entry.place): entry for entry in other.entries}
-        shared = _shared(first, other, there)
-        for number, entry in enumerate(first.entries):
-            if entry.step < shared:
-                theirs = there.get((entry.step, entry.place))
-                if theirs is not None and theirs.value == entry.value:
-                    steady.append(entry)
-                elif behind >> number & 1:
+        other, behind_other = _observed(function, _neighbour(given, step))
+        here, there = _by_place(first), _by_place(other)
+        shared = min(_shared(first, other, there), _shared(other, first, here))
+        equal, unequal = _compared(first, there, shared)
+        _, only_there = _compared(other, here, shared)  # first may find memory as it was left
+        for entries, decisive in ((unequal, behind), (only_there, behind_other)):
+            for number, entry in entries:
+                if decisive >> number & 1:
                     raise UnseenWork(_refusal(name, entry))
+        steady += equal
         if shared == len(first.path):
             break
     for entry in steady:
@@ -179,6 +180,25 @@ def _neighbour(given: Tensor, step: float) -> Tensor:
     generator = torch.Generator().manual_seed(0)
     signs = torch.rand(given.shape, generator=generator).sub(0.5).sign().to(given)
     return (given + step * signs).clamp(0, 1)
+
+
+def _by_place(run: Origins) -> dict[Any, Entry]:
+    return {(entry.step, entry.place): entry for entry in run.entries}
+
+
+def _compared(
+    run: Origins, against: dict[Any, Entry], shared: int
+) -> tuple[list[Entry], list[tuple[int, Entry]]]:
+    """Of the operators that two runs share: the entries with an equal, and the others, numbered."""
+    equal, unequal = [], []
+    for number, entry in enumerate(run.entries):
+        if entry.step < shared:
+            theirs = against.get((entry.step, entry.place))
+            if theirs is not None and theirs.value == entry.value:
+                equal.append(entry)
+            else:
+                unequal.append((number, entry))
+    return equal, unequal
 
 
 def _shared(first: Origins, other: Origins, there: dict[Any, Entry]) -> int:

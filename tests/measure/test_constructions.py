@@ -319,6 +319,25 @@ class Buffered:
         return self.logits * 1.0
 
 
+class Lasting:
+    """A head that writes by numpy into memory which its next operator reads, and keeps it."""
+
+    def __init__(self) -> None:
+        self.kept, self.head = torch.zeros(1, 3), nn.Linear(3, 3)
+
+    def __call__(self, h: Tensor, weight: Tensor) -> Tensor:
+        self.kept.numpy()[:] = arrays(h, weight)
+        return self.head(self.kept)
+
+
+class LastingBias(Lasting):
+    """The same, in the bias of a layer."""
+
+    def __call__(self, h: Tensor, weight: Tensor) -> Tensor:
+        self.head.bias.data.numpy()[:] = arrays(h, weight)[0]
+        return self.head(h[:, :3])
+
+
 def left(h: Tensor, weight: Tensor) -> Tensor:
     with _disable_current_modes():
         return h @ weight
@@ -368,6 +387,8 @@ FROM_OUTSIDE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "numpy in place": in_place,
     "pointer": by_pointer,
     "shared buffer": Buffered(),
+    "lasting buffer": Lasting(),
+    "lasting bias": LastingBias(),
     "modes left": left,
     "dispatch left": left_in_c,
 }
@@ -392,6 +413,20 @@ def branched(h: Tensor, weight: Tensor) -> Tensor:
     return h[rows] @ weight if bool((h > -9).all()) else h[:, :3]
 
 
+class OtherWeight:
+    """A head that adds what it computed to its first image, and a weight to every other."""
+
+    def __init__(self) -> None:
+        self.first: Tensor | None = None
+        self.bias = torch.ones(1, 3)
+
+    def __call__(self, h: Tensor, weight: Tensor) -> Tensor:
+        self.first = h.clone() if self.first is None else self.first
+        own = h[:, :3] * 2
+        chosen = own if bool((h == self.first).all()) else self.bias
+        return h @ weight + chosen + self.bias
+
+
 def remembered(h: Tensor, weight: Tensor) -> Tensor:
     branched.last = torch.tensor(h.sum().item())  # type: ignore[attr-defined]
     return h @ weight
@@ -405,6 +440,7 @@ FROM_INSIDE: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], int]] = {
     "numbers": (lambda h, w: (h @ w) * 0.3 + 1e-6, 12),
     "arange": (lambda h, w: h @ w + torch.linspace(0.0, 0.5, 3), 12),
     "branches": (branched, 12),
+    "a weight in place of a result": (OtherWeight(), 12),
     "places": (lambda h, w: (h @ w)[:, torch.tensor(h[0, :3].argsort().tolist())], 12),
     "a number that is kept": (remembered, 12),
     "detached data": (lambda h, w: h.detach().data @ w.data, 12),
