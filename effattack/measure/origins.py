@@ -73,9 +73,9 @@ class Origins(Sight):
         self.path.append((name, shapes))
         self._came = 0
         for place, value in enumerate(operands):
-            if isinstance(value, Tensor):
+            if isinstance(value, Tensor | UntypedStorage):
                 behind = self._behind(value, place)
-                if name not in PLACES or value.is_floating_point() or value.is_complex():
+                if not _says_where(name, value):
                     self._came |= behind
             elif isinstance(value, float | complex):
                 self._came |= self._enter((place, 0), repr(value), f"the number {value:.4g}")
@@ -95,7 +95,7 @@ class Origins(Sight):
     def _mark(self, tensor: Tensor) -> None:
         self.made(None, (), tensor)
 
-    def _behind(self, tensor: Tensor, place: int) -> int:
+    def _behind(self, tensor: Tensor | UntypedStorage, place: int) -> int:
         """Which entries went into an operand, which may be one itself."""
         behind = 0
         for part, storage in enumerate(storages(tensor)):
@@ -229,6 +229,13 @@ def _where() -> tuple[str, int]:
     while frame.f_code.co_filename.startswith(OURS) and frame.f_back is not None:
         frame = frame.f_back
     return frame.f_code.co_filename, frame.f_lineno
+
+
+def _says_where(name: str, value: Tensor | UntypedStorage) -> bool:
+    """Whether an operand only says where its operator reads or writes."""
+    if name not in PLACES or isinstance(value, UntypedStorage):
+        return False
+    return not (value.is_floating_point() or value.is_complex())
 
 
 def _shape(tensor: Tensor) -> object:
