@@ -4,8 +4,9 @@ A tensor that no counted operator made came from the host: from numpy, a list, D
 thread, an operator outside dispatch, or memory that somebody else wrote to. So did a Python number
 that is multiplied. Such values are free where they are constants, and work that the counter cannot
 see where they depend on the input. Which it is shows on a second, neighbouring input that takes
-the same path: constants are equal there. Whole numbers are free, as sizes and places are, and so
-are integer and Boolean tensors that only say where to read or write.
+the same path: constants are equal there. Whole numbers are free, as sizes and places are, unless
+a tensor is filled with them, and so are integer and Boolean tensors that only say where to read or
+write.
 """
 
 from __future__ import annotations
@@ -37,6 +38,14 @@ PLACES = {
     """.split()  # noqa: SIM905
 }
 """Operators whose integer and Boolean operands say where to read or write."""
+FILLING = {
+    f"aten.{name}"
+    for name in """
+    arange constant_pad_nd fill full full_like index_fill linspace logspace masked_fill new_full
+    range scalar_tensor scatter
+    """.split()  # noqa: SIM905
+}
+"""Operators that turn a number into elements, so that whole numbers are values there."""
 OURS = (os.path.dirname(torch.__file__), os.path.dirname(__file__))
 
 
@@ -68,6 +77,11 @@ class Origins(Sight):
 
     def using(self, name: str, op: Any, args: Any, kwargs: dict[str, Any]) -> None:
         """Record an operator and its operands; bits of ``_came`` are the entries behind them."""
+        if name in FILLING:
+            fills = _fills(op)
+            args = [
+                float(v) if k in fills and isinstance(v, int) else v for k, v in enumerate(args)
+            ]
         operands = list(leaves((args, tuple(kwargs.values()))))
         shapes = tuple(_shape(value) for value in operands if isinstance(value, Tensor))
         self.path.append((name, shapes))
@@ -81,6 +95,9 @@ class Origins(Sight):
                 self._came |= self._enter((place, 0), repr(value), f"the number {value:.4g}")
 
     def made(self, op: Any, args: Any, out: Any) -> None:
+        if self.path and self.path[-1][0] in FILLING:  # a number that gave another size was one
+            name, shapes = self.path[-1]
+            self.path[-1] = (name, (shapes, tuple(map(_shape, tensors(out)))))
         views = getattr(op, "is_view", False)
         for tensor in tensors((out, _written(op, args))):  # out= is the result, too
             for storage in storages(tensor):
@@ -245,6 +262,12 @@ def _shape(tensor: Tensor) -> object:
 def _written(op: Any, args: Any) -> list[Any]:
     """The operands that an operator writes to."""
     return [args[k] for k in _writes(op) if k < len(args)]
+
+
+@cache
+def _fills(op: Any) -> list[int]:
+    """The operands that are numbers, and no sizes."""
+    return [k for k, a in enumerate(op._schema.arguments) if str(a.type) == "number"]
 
 
 @cache

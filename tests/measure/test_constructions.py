@@ -368,6 +368,31 @@ def set_item(h: Tensor, weight: Tensor) -> Tensor:
     return logits
 
 
+def whole(h: Tensor) -> int:
+    return int(h.sum().item() * 1000)
+
+
+def by_bytes(h: Tensor, weight: Tensor) -> Tensor:
+    logits = torch.zeros(1, 3)
+    storage = logits.untyped_storage()
+    for place, byte in enumerate(arrays(h, weight).tobytes()):
+        storage[place] = byte
+    return logits * 1.0
+
+
+class OtherSize:
+    """A head that reads a length from each image, and fills tensors of that length."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, h: Tensor, weight: Tensor) -> Tensor:
+        self.calls += 1
+        length = 3 + self.calls
+        positions = torch.arange(length - 1, -1, -1) + torch.full((length,), length)
+        return h @ weight + positions[-3:] * 0.1
+
+
 def sums(h: Tensor, weight: Tensor) -> list[list[float]]:
     columns = weight.T.tolist()
     return [
@@ -395,6 +420,12 @@ FROM_OUTSIDE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "number": lambda h, w: (h @ w) * h.sum().item(),
     "number added": lambda h, w: torch.add(h @ w, h[:, :3], alpha=float(h.detach().numpy()[0, 0])),
     "full": lambda h, w: (h @ w) + torch.full((1, 3), h.sum().item()),
+    "full of a whole number": lambda h, w: (h @ w) + torch.full((1, 3), whole(h)),
+    "fill_ with a whole number": lambda h, w: (h @ w).fill_(whole(h)),
+    "masked_fill with a whole number": lambda h, w: (y := h @ w).masked_fill(y > -9, whole(h)),
+    "arange from a whole number": lambda h, w: (h @ w) + torch.arange(whole(h), whole(h) + 3),
+    "scalar_tensor": lambda h, w: (h @ w) + torch.scalar_tensor(whole(h)),
+    "bytes of a storage": by_bytes,
     "fill_": lambda h, w: (h @ w).fill_(h.mean().item()),
     "numpy in place": in_place,
     "pointer": by_pointer,
@@ -450,6 +481,8 @@ FROM_INSIDE: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], int]] = {
     "numbers": (lambda h, w: (h @ w) * 0.3 + 1e-6, 12),
     "arange": (lambda h, w: h @ w + torch.linspace(0.0, 0.5, 3), 12),
     "branches": (branched, 12),
+    "a complex constant": (lambda h, w: h @ w + torch.full((3,), 2 + 1j).real, 12),
+    "lengths that differ": (OtherSize(), 12),
     "a weight in place of a result": (OtherWeight(), 12),
     "places": (lambda h, w: (h @ w)[:, torch.tensor(h[0, :3].argsort().tolist())], 12),
     "a number that is kept": (remembered, 12),
