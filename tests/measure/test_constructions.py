@@ -692,6 +692,12 @@ def test_a_path_without_macs_is_no_pass() -> None:
 # named limits: what is neither counted nor refused (docs/measurement.md)
 
 
+def after_an_empty_block(h: Tensor, weight: Tensor) -> Tensor:
+    with effattack.outside("nothing"):
+        pass
+    return torch.from_numpy(arrays(h, weight))
+
+
 LIMITS: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], int]] = {
     "work that only decides a branch": (
         lambda h, w: h @ w if arrays(h, w).max() > -99 else h[:, :3],
@@ -706,6 +712,7 @@ LIMITS: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], int]] = {
         12,
     ),
     "whole numbers": (lambda h, w: (h @ w) * int(arrays(h, w).sum() * 1000), 12),
+    "undeclared work after a declared block": (after_an_empty_block, 0),
 }
 
 
@@ -727,3 +734,19 @@ def test_named_limit_scripted_products_that_are_summed_count_as_macs() -> None:
         return (a * b).sum(-1)
 
     assert counted(lambda: weighted(vectors, vectors)) == (12, 0)
+
+
+@pytest.mark.parametrize(
+    ("function", "elements"),
+    [
+        (lambda: F.pairwise_distance(vectors, vectors), 3),
+        (lambda: (vectors - 1.0).norm(dim=-1), 3),
+        (lambda: vectors.var(-1), 3),
+        (lambda: F.kl_div(vectors, vectors, reduction="sum"), 2 * 12),
+    ],
+    ids=["pairwise_distance", "norm", "var", "kl_div"],
+)
+def test_named_limit_norms_variances_and_divergences_count_no_macs(
+    function: Callable[[], Any], elements: int
+) -> None:
+    assert counted(function) == (0, elements)
