@@ -252,6 +252,8 @@ def _says_where(name: str, value: Tensor | UntypedStorage) -> bool:
     """Whether an operand only says where its operator reads or writes."""
     if name not in PLACES or isinstance(value, UntypedStorage):
         return False
+    if name == "aten.where":  # whose whole numbers are what it chooses from
+        return value.dtype is torch.bool
     return not (value.is_floating_point() or value.is_complex())
 
 

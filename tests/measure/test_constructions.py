@@ -425,6 +425,7 @@ FROM_OUTSIDE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "masked_fill with a whole number": lambda h, w: (y := h @ w).masked_fill(y > -9, whole(h)),
     "arange from a whole number": lambda h, w: (h @ w) + torch.arange(whole(h), whole(h) + 3),
     "scalar_tensor": lambda h, w: (h @ w) + torch.scalar_tensor(whole(h)),
+    "where of a whole number": lambda h, w: torch.where(h @ w > -9, whole(h), 0) * 1.0,
     "bytes of a storage": by_bytes,
     "fill_": lambda h, w: (h @ w).fill_(h.mean().item()),
     "numpy in place": in_place,
