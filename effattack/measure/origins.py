@@ -4,8 +4,9 @@ A tensor that no counted operator made came from the host: from numpy, a list, D
 thread, an operator outside dispatch, or memory that somebody else wrote to. So did a Python number
 that is multiplied. Such values are free where they are constants, and work that the counter cannot
 see where they depend on the input. Which it is shows on a second, neighbouring input that takes
-the same path: constants are equal there. Whole numbers are free, as sizes and places are, and so
-are integer and Boolean tensors that only say where to read or write.
+the same path: constants are equal there. Whole numbers are free, as sizes and places are, unless
+a tensor is filled with them, and so are integer and Boolean tensors that only say where to read or
+write.
 """
 
 from __future__ import annotations
@@ -37,6 +38,14 @@ PLACES = {
     """.split()  # noqa: SIM905
 }
 """Operators whose integer and Boolean operands say where to read or write."""
+FILLING = {
+    f"aten.{name}"
+    for name in """
+    arange constant_pad_nd fill full full_like index_fill linspace logspace masked_fill new_full
+    range scalar_tensor scatter
+    """.split()  # noqa: SIM905
+}
+"""Operators that turn a number into elements, so that whole numbers are values there."""
 OURS = (os.path.dirname(torch.__file__), os.path.dirname(__file__))
 
 
@@ -54,7 +63,7 @@ class Entry(NamedTuple):
     """File and line that called the operator."""
     storage: UntypedStorage | None
     lasting: bool
-    """Whether the storage was there before the run."""
+    """Whether the storage was there before the run, which has not written to it so far."""
 
 
 class Origins(Sight):
@@ -68,19 +77,27 @@ class Origins(Sight):
 
     def using(self, name: str, op: Any, args: Any, kwargs: dict[str, Any]) -> None:
         """Record an operator and its operands; bits of ``_came`` are the entries behind them."""
+        if name in FILLING:
+            fills = _fills(op)
+            args = [
+                float(v) if k in fills and isinstance(v, int) else v for k, v in enumerate(args)
+            ]
         operands = list(leaves((args, tuple(kwargs.values()))))
         shapes = tuple(_shape(value) for value in operands if isinstance(value, Tensor))
         self.path.append((name, shapes))
         self._came = 0
         for place, value in enumerate(operands):
-            if isinstance(value, Tensor):
+            if isinstance(value, Tensor | UntypedStorage):
                 behind = self._behind(value, place)
-                if name not in PLACES or value.is_floating_point() or value.is_complex():
+                if not _says_where(name, value):
                     self._came |= behind
             elif isinstance(value, float | complex):
                 self._came |= self._enter((place, 0), repr(value), f"the number {value:.4g}")
 
     def made(self, op: Any, args: Any, out: Any) -> None:
+        if self.path and self.path[-1][0] in FILLING:  # a number that gave another size was one
+            name, shapes = self.path[-1]
+            self.path[-1] = (name, (shapes, tuple(map(_shape, tensors(out)))))
         views = getattr(op, "is_view", False)
         for tensor in tensors((out, _written(op, args))):  # out= is the result, too
             for storage in storages(tensor):
@@ -95,7 +112,7 @@ class Origins(Sight):
     def _mark(self, tensor: Tensor) -> None:
         self.made(None, (), tensor)
 
-    def _behind(self, tensor: Tensor, place: int) -> int:
+    def _behind(self, tensor: Tensor | UntypedStorage, place: int) -> int:
         """Which entries went into an operand, which may be one itself."""
         behind = 0
         for part, storage in enumerate(storages(tensor)):
@@ -121,7 +138,8 @@ class Origins(Sight):
         if self._open:
             return 0
         step, (operator, _) = len(self.path) - 1, self.path[-1]
-        lasting = storage is not None and "_effattack_met" in storage.__dict__
+        known = {} if storage is None else storage.__dict__
+        lasting = "_effattack_met" in known and known.get("_effattack_origin", (0,))[0] != self.run
         what = f"{what} ({operator})"
         self.entries.append(Entry(step, place, value, what, _where(), storage, lasting))
         return 1 << (len(self.entries) - 1)
@@ -149,16 +167,16 @@ def examine(name: str, function: Callable[[Tensor], Any], given: Tensor, known: 
     first, behind = _observed(function, given)
     steady: list[Entry] = []
     for step in STEPS:
-        other, _ = _observed(function, _neighbour(given, step))
-        there = {(entry.step, entry.place): entry for entry in other.entries}
-        shared = _shared(first, other, there)
-        for number, entry in enumerate(first.entries):
-            if entry.step < shared:
-                theirs = there.get((entry.step, entry.place))
-                if theirs is not None and theirs.value == entry.value:
-                    steady.append(entry)
-                elif behind >> number & 1:
+        other, behind_other = _observed(function, _neighbour(given, step))
+        here, there = _by_place(first), _by_place(other)
+        shared = min(_shared(first, other, there), _shared(other, first, here))
+        equal, unequal = _compared(first, there, shared)
+        _, only_there = _compared(other, here, shared)  # first may find memory as it was left
+        for entries, decisive in ((unequal, behind), (only_there, behind_other)):
+            for number, entry in entries:
+                if decisive >> number & 1:
                     raise UnseenWork(_refusal(name, entry))
+        steady += equal
         if shared == len(first.path):
             break
     for entry in steady:
@@ -179,6 +197,25 @@ def _neighbour(given: Tensor, step: float) -> Tensor:
     generator = torch.Generator().manual_seed(0)
     signs = torch.rand(given.shape, generator=generator).sub(0.5).sign().to(given)
     return (given + step * signs).clamp(0, 1)
+
+
+def _by_place(run: Origins) -> dict[Any, Entry]:
+    return {(entry.step, entry.place): entry for entry in run.entries}
+
+
+def _compared(
+    run: Origins, against: dict[Any, Entry], shared: int
+) -> tuple[list[Entry], list[tuple[int, Entry]]]:
+    """Of the operators that two runs share: the entries with an equal, and the others, numbered."""
+    equal, unequal = [], []
+    for number, entry in enumerate(run.entries):
+        if entry.step < shared:
+            theirs = against.get((entry.step, entry.place))
+            if theirs is not None and theirs.value == entry.value:
+                equal.append(entry)
+            else:
+                unequal.append((number, entry))
+    return equal, unequal
 
 
 def _shared(first: Origins, other: Origins, there: dict[Any, Entry]) -> int:
@@ -211,6 +248,15 @@ def _where() -> tuple[str, int]:
     return frame.f_code.co_filename, frame.f_lineno
 
 
+def _says_where(name: str, value: Tensor | UntypedStorage) -> bool:
+    """Whether an operand only says where its operator reads or writes."""
+    if name not in PLACES or isinstance(value, UntypedStorage):
+        return False
+    if name == "aten.where":  # whose whole numbers are what it chooses from
+        return value.dtype is torch.bool
+    return not (value.is_floating_point() or value.is_complex())
+
+
 def _shape(tensor: Tensor) -> object:
     return "nested" if tensor.is_nested else tuple(tensor.shape)
 
@@ -218,6 +264,12 @@ def _shape(tensor: Tensor) -> object:
 def _written(op: Any, args: Any) -> list[Any]:
     """The operands that an operator writes to."""
     return [args[k] for k in _writes(op) if k < len(args)]
+
+
+@cache
+def _fills(op: Any) -> list[int]:
+    """The operands that are numbers, and no sizes."""
+    return [k for k, a in enumerate(op._schema.arguments) if str(a.type) == "number"]
 
 
 @cache

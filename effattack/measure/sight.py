@@ -60,8 +60,8 @@ class Sight:
 
     def using(self, name: str, op: Any, args: Any, kwargs: dict[str, Any]) -> None:
         self.steps += 1
-        for tensor in tensors((args, tuple(kwargs.values()))):
-            for storage in storages(tensor):
+        for value in leaves((args, tuple(kwargs.values()))):
+            for storage in storages(value):
                 known = storage.__dict__
                 if known.get("_effattack_run") != self.run and not self._open:
                     self.strangers |= self._is_strange(storage)
@@ -86,9 +86,16 @@ class Sight:
         return self.strangers or self.steps > self.known.longest
 
 
-def storages(tensor: Tensor) -> Iterator[UntypedStorage]:
-    """The memory that a tensor stands in: one block, or those of its parts."""
-    if is_traceable_wrapper_subclass(tensor):
+def storages(tensor: Any) -> Iterator[UntypedStorage]:
+    """The memory that a tensor stands in: one block, or those of its parts; bare memory as it is.
+
+    ``set_``, and with it pickle and ``torch.load``, is given bare memory. Other values have none.
+    """
+    if isinstance(tensor, UntypedStorage):
+        yield tensor
+    elif not isinstance(tensor, Tensor):
+        return
+    elif is_traceable_wrapper_subclass(tensor):
         for part in tensor.__tensor_flatten__()[0]:
             yield from storages(getattr(tensor, part))
     elif tensor.layout is torch.sparse_coo:

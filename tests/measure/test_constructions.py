@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import io
 import json
+import pickle
 import queue
 import subprocess
 import threading
@@ -319,6 +321,33 @@ class Buffered:
         return self.logits * 1.0
 
 
+class Lasting:
+    """A head that writes by numpy into memory which its next operator reads, and keeps it."""
+
+    def __init__(self) -> None:
+        self.kept, self.head = torch.zeros(1, 3), nn.Linear(3, 3)
+
+    def __call__(self, h: Tensor, weight: Tensor) -> Tensor:
+        self.kept.numpy()[:] = arrays(h, weight)
+        return self.head(self.kept)
+
+
+class LastingBias(Lasting):
+    """The same, in the bias of a layer."""
+
+    def __call__(self, h: Tensor, weight: Tensor) -> Tensor:
+        self.head.bias.data.numpy()[:] = arrays(h, weight)[0]
+        return self.head(h[:, :3])
+
+
+def saved(h: Tensor, weight: Tensor) -> Tensor:
+    file = io.BytesIO()
+    torch.save(torch.from_numpy(arrays(h, weight)), file)
+    file.seek(0)
+    logits: Tensor = torch.load(file)
+    return logits
+
+
 def left(h: Tensor, weight: Tensor) -> Tensor:
     with _disable_current_modes():
         return h @ weight
@@ -337,6 +366,31 @@ def set_item(h: Tensor, weight: Tensor) -> Tensor:
     logits = h @ weight
     logits[0, 0] = h.sum().item() * 0.5
     return logits
+
+
+def whole(h: Tensor) -> int:
+    return int(h.sum().item() * 1000)
+
+
+def by_bytes(h: Tensor, weight: Tensor) -> Tensor:
+    logits = torch.zeros(1, 3)
+    storage = logits.untyped_storage()
+    for place, byte in enumerate(arrays(h, weight).tobytes()):
+        storage[place] = byte
+    return logits * 1.0
+
+
+class OtherSize:
+    """A head that reads a length from each image, and fills tensors of that length."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, h: Tensor, weight: Tensor) -> Tensor:
+        self.calls += 1
+        length = 3 + self.calls
+        positions = torch.arange(length - 1, -1, -1) + torch.full((length,), length)
+        return h @ weight + positions[-3:] * 0.1
 
 
 def sums(h: Tensor, weight: Tensor) -> list[list[float]]:
@@ -359,15 +413,26 @@ FROM_OUTSIDE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "DLPack of numpy": lambda h, w: torch.from_dlpack(arrays(h, w)),
     "DLPack round trip": lambda h, w: torch.from_dlpack(h.detach().numpy() * 2) @ w,
     "copy_": copied,
+    "pickle": lambda h, w: pickle.loads(pickle.dumps(torch.from_numpy(arrays(h, w)))),
+    "torch.load": saved,
     "setitem": set_item,
     "tensor of a number": lambda h, w: (h @ w) * torch.tensor(h.sum().item() * 2),
     "number": lambda h, w: (h @ w) * h.sum().item(),
     "number added": lambda h, w: torch.add(h @ w, h[:, :3], alpha=float(h.detach().numpy()[0, 0])),
     "full": lambda h, w: (h @ w) + torch.full((1, 3), h.sum().item()),
+    "full of a whole number": lambda h, w: (h @ w) + torch.full((1, 3), whole(h)),
+    "fill_ with a whole number": lambda h, w: (h @ w).fill_(whole(h)),
+    "masked_fill with a whole number": lambda h, w: (y := h @ w).masked_fill(y > -9, whole(h)),
+    "arange from a whole number": lambda h, w: (h @ w) + torch.arange(whole(h), whole(h) + 3),
+    "scalar_tensor": lambda h, w: (h @ w) + torch.scalar_tensor(whole(h)),
+    "where of a whole number": lambda h, w: torch.where(h @ w > -9, whole(h), 0) * 1.0,
+    "bytes of a storage": by_bytes,
     "fill_": lambda h, w: (h @ w).fill_(h.mean().item()),
     "numpy in place": in_place,
     "pointer": by_pointer,
     "shared buffer": Buffered(),
+    "lasting buffer": Lasting(),
+    "lasting bias": LastingBias(),
     "modes left": left,
     "dispatch left": left_in_c,
 }
@@ -392,6 +457,18 @@ def branched(h: Tensor, weight: Tensor) -> Tensor:
     return h[rows] @ weight if bool((h > -9).all()) else h[:, :3]
 
 
+class OtherWeight:
+    """A head that adds what it computed to an image that comes again, and a weight to others."""
+
+    def __init__(self) -> None:
+        self.last, self.bias = torch.zeros(1, 4), torch.ones(1, 3)
+
+    def __call__(self, h: Tensor, weight: Tensor) -> Tensor:
+        again = bool((h == self.last).all())
+        self.last, own = h.clone(), h[:, :3] * 2
+        return h @ weight + (own if again else self.bias) + self.bias
+
+
 def remembered(h: Tensor, weight: Tensor) -> Tensor:
     branched.last = torch.tensor(h.sum().item())  # type: ignore[attr-defined]
     return h @ weight
@@ -405,6 +482,9 @@ FROM_INSIDE: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], int]] = {
     "numbers": (lambda h, w: (h @ w) * 0.3 + 1e-6, 12),
     "arange": (lambda h, w: h @ w + torch.linspace(0.0, 0.5, 3), 12),
     "branches": (branched, 12),
+    "a complex constant": (lambda h, w: h @ w + torch.full((3,), 2 + 1j).real, 12),
+    "lengths that differ": (OtherSize(), 12),
+    "a weight in place of a result": (OtherWeight(), 12),
     "places": (lambda h, w: (h @ w)[:, torch.tensor(h[0, :3].argsort().tolist())], 12),
     "a number that is kept": (remembered, 12),
     "detached data": (lambda h, w: h.detach().data @ w.data, 12),
@@ -613,6 +693,12 @@ def test_a_path_without_macs_is_no_pass() -> None:
 # named limits: what is neither counted nor refused (docs/measurement.md)
 
 
+def after_an_empty_block(h: Tensor, weight: Tensor) -> Tensor:
+    with effattack.outside("nothing"):
+        pass
+    return torch.from_numpy(arrays(h, weight))
+
+
 LIMITS: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], int]] = {
     "work that only decides a branch": (
         lambda h, w: h @ w if arrays(h, w).max() > -99 else h[:, :3],
@@ -627,6 +713,7 @@ LIMITS: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], int]] = {
         12,
     ),
     "whole numbers": (lambda h, w: (h @ w) * int(arrays(h, w).sum() * 1000), 12),
+    "undeclared work after a declared block": (after_an_empty_block, 0),
 }
 
 
@@ -648,3 +735,19 @@ def test_named_limit_scripted_products_that_are_summed_count_as_macs() -> None:
         return (a * b).sum(-1)
 
     assert counted(lambda: weighted(vectors, vectors)) == (12, 0)
+
+
+@pytest.mark.parametrize(
+    ("function", "elements"),
+    [
+        (lambda: F.pairwise_distance(vectors, vectors), 3),
+        (lambda: (vectors - 1.0).norm(dim=-1), 3),
+        (lambda: vectors.var(-1), 3),
+        (lambda: F.kl_div(vectors, vectors, reduction="sum"), 2 * 12),
+    ],
+    ids=["pairwise_distance", "norm", "var", "kl_div"],
+)
+def test_named_limit_norms_variances_and_divergences_count_no_macs(
+    function: Callable[[], Any], elements: int
+) -> None:
+    assert counted(function) == (0, elements)
