@@ -224,7 +224,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         if left and not ours.worker
     ]
     green = session.exitstatus == pytest.ExitCode.OK and not ours.worker
-    if green and not session.config.getoption("setuponly"):
+    if green and not session.config.getoption("setuponly", False):
         ours.written += [(line, True) for line in ours.held.unheld()]
     if ours.worker:
         session.config.workeroutput[UNTIMED] = ours.untimed  # type: ignore[attr-defined]

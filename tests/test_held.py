@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import pytest
-import toys
 from projects import BUILD, DATA, QUICK, SUITES, Run, project, section
 
 LIMIT = "--effattack-fail-below=savings_retained=-1"
@@ -131,12 +127,8 @@ def test_nothing_is_said_of_a_session_that_ran_no_test_or_is_red(
 
 
 @pytest.mark.slow
-def test_under_xdist_the_controller_knows(
-    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, run: Run
-) -> None:
-    pytest.importorskip("xdist")
-    inherited = os.environ.get("PYTHONPATH", "")
-    monkeypatch.setenv("PYTHONPATH", f"{Path(toys.__file__).parent}{os.pathsep}{inherited}")
+@pytest.mark.usefixtures("in_workers", "run")
+def test_under_xdist_the_controller_knows(pytester: pytest.Pytester) -> None:
     judges = f"{HOLDS}\ndef test_it(effattack_evaluate): {CALL}"
     catches = f"{FAILS}\ndef test_too(effattack_evaluate):\n{caught()}"
     write(pytester, f"{judges}\n{HOLDS}\ndef test_more(): pass\n{catches}")
