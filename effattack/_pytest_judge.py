@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from effattack._pytest_held import was_judged
 from effattack._pytest_session import Session, in_words
 from effattack.errors import MeasurementError
 from effattack.limits import TIMED, Limit
@@ -41,6 +42,8 @@ def hold_limits(session: Session, evaluation: Evaluation, limits: Sequence[Limit
         except MeasurementError:
             _tell_all(session, scores, unknown)
             raise
+    if session.item is not None:
+        was_judged(session.item, session.settings.limits, judged)
     if untimed:
         _tell_all(session, scores, unknown)
     bad = [verdict for verdict in verdicts if not verdict.passed]

@@ -45,6 +45,21 @@ def marked(node: pytest.Item | pytest.Function | None) -> dict[str, Any]:
     return {**read, "limits": limits}
 
 
+def limits_of(item: pytest.Item) -> list[tuple[str, Limit]]:
+    """The limits of a test's markers, each with the test, class or module that carries it.
+
+    Raises:
+        UsageError: for what is no limit.
+    """
+    found: list[tuple[str, Limit]] = []
+    for key in ("fail_below", "fail_above"):
+        for node, marker in item.iter_markers_with_node("effattack"):
+            if key in marker.kwargs:
+                found += [(node.nodeid, limit) for limit in _READ[key](marker.kwargs[key])]
+                break
+    return found
+
+
 def _strings(value: Any) -> list[str]:
     if not isinstance(value, list | tuple) or not all(isinstance(v, str) for v in value):
         raise UsageError(f"mark.effattack: {value!r} is no list of names")

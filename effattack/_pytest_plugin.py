@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from effattack._pytest_held import begin, noting
 from effattack._pytest_judge import NO_TIMING, compared, hold_baseline, hold_limits
 from effattack._pytest_marker import MARKER, marked
 from effattack._pytest_options import add_options, settings_of
@@ -91,11 +92,13 @@ def pytest_fixture_setup(
     fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
 ) -> Generator[None, object, object]:
     """Remember a fixture that failed, so that it is told by one test, not by each that needs it."""
+    session = request.config.stash[SESSION]
+    ours = fixturedef.argname in TOLD_ONCE
     try:
-        return (yield)
+        with noting(session.item if ours else None):
+            return (yield)
     except (Exception, pytest.fail.Exception):
-        session = request.config.stash[SESSION]
-        if fixturedef.argname in TOLD_ONCE and session.item is not None:
+        if ours and session.item is not None:
             key = fixturedef.argname, victim_of(session.item)
             session.broken.setdefault(key, session.item.name)
         raise
@@ -107,6 +110,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     for name in TOLD_ONCE:
         if name in needed and (test := session.broken.get((name, victim_of(item)))):
             pytest.skip(f"{name} could not be made: {test} says why")
+    with in_words():
+        begin(item)
 
 
 @pytest.fixture(scope="session")
@@ -161,12 +166,13 @@ def effattack_evaluate(pytestconfig: pytest.Config) -> Callable[..., Evaluation]
         limits = [*session.settings.limits, *asked.pop("limits")]
         asked.pop("victims", None)
         attacks = attacks or asked.pop("attacks", ())
-        with in_words():
-            found = score(session, victim, images, labels, attacks, **{**asked, **arguments})
-        if path := session.settings.compare:
-            comparison = compared(session, found, path)
-            hold_baseline(session, comparison, comparison.worse, path.stem)
-        hold_limits(session, found, limits)
+        with noting(session.item):
+            with in_words():
+                found = score(session, victim, images, labels, attacks, **{**asked, **arguments})
+            if path := session.settings.compare:
+                comparison = compared(session, found, path)
+                hold_baseline(session, comparison, comparison.worse, path.stem)
+            hold_limits(session, found, limits)
         return found
 
     return evaluate
@@ -217,6 +223,9 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         for victim, left in ours.left.items()
         if left and not ours.worker
     ]
+    green = session.exitstatus == pytest.ExitCode.OK and not ours.worker
+    if green and not session.config.getoption("setuponly", False):
+        ours.written += [(line, True) for line in ours.held.unheld()]
     if ours.worker:
         session.config.workeroutput[UNTIMED] = ours.untimed  # type: ignore[attr-defined]
     elif ours.untimed:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from effattack._pytest_held import Held, by_options
 from effattack._pytest_options import Settings
 from effattack._pytest_summary import LEFT, PREFIX, TROUBLE, by_victim, damage, worst
 from effattack.borders import staying
@@ -52,6 +53,11 @@ class Session:
     """Victim -> what is to be said of the data that it is scored on."""
     written: list[tuple[str, bool]] = field(default_factory=list)
     """What to say of the files written at the end, and whether it is bad news."""
+    held: Held = field(init=False)
+    """Which limits were given, and what became of them."""
+
+    def __post_init__(self) -> None:
+        self.held = Held(dict.fromkeys(by_options(self.settings.limits)))
 
     def record(self, evaluation: Evaluation) -> None:
         """Keep a result for the report, and tell the worst of it with the current test."""
@@ -64,6 +70,7 @@ class Session:
 
     def note(self, report: pytest.TestReport) -> None:
         """Whether a test, of this process or a worker, was about a victim or left it to others."""
+        self.held.note(report)
         for victim, facts in by_victim(report.user_properties).items():
             if facts.keys() & {LEFT, "verdict", "macs"}:
                 self.left[victim] = self.left.get(victim, True) and LEFT in facts

@@ -53,3 +53,12 @@ def digit_images() -> Tensor:
 def digit_labels() -> Tensor:
     """Their labels."""
     return digits("test")[1][:12]
+
+
+@pytest.fixture
+def in_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a project needs for its workers to find the toys."""
+    pytest.importorskip("xdist")
+    inherited = os.environ.get("PYTHONPATH", "")
+    monkeypatch.setenv("PYTHONPATH", f"{HERE}{os.pathsep}{inherited}")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
 from math import nan
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from xml.etree import ElementTree
@@ -355,15 +353,6 @@ def test_a_test_that_measured_nothing_is_red_without_any_limit(
     result.assert_outcomes(passed=1, failed=1)
     result.stdout.fnmatch_lines([f"could not measure toy: {message}"])
     assert re.search("could not measure savings", section(result))
-
-
-@pytest.fixture
-def in_workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a project needs for its workers to find the toys."""
-    pytest.importorskip("xdist")
-    inherited = os.environ.get("PYTHONPATH", "")
-    monkeypatch.setenv("PYTHONPATH", f"{Path(toys.__file__).parent}{os.pathsep}{inherited}")
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
 
 @pytest.mark.parametrize("where", ["option", "ini"])
