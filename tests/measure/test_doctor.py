@@ -72,6 +72,7 @@ def test_energy_counters_are_found_or_explained(tmp_path: Path) -> None:
 
 
 def test_cuda_devices_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "EXTRAS", {})  # none is imported while torch tells of devices
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: f"Fake GPU {index}")
