@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from effattack.errors import EffattackError, FactoryError, UsageError
+from effattack.errors import UsageError
 from effattack.images import check_dense
-from effattack.streams import on_one_line
 
 
 def pair(found: Any, source: str) -> tuple[Tensor, Tensor]:
@@ -88,21 +85,3 @@ def check_paired(images: Any, labels: Any) -> None:
         raise UsageError(
             f"there are {len(images)} images but {len(labels)} labels: they must pair up"
         )
-
-
-@contextmanager
-def users_code(what: str) -> Iterator[None]:
-    """Let a user's data set fail with a name, and with its own error as the cause.
-
-    Raises:
-        FactoryError: for whatever it raises.
-    """
-    try:
-        yield
-    except EffattackError:
-        raise
-    except Exception as error:
-        line = (str(error).splitlines() or [""])[0]
-        raise FactoryError(
-            f"{what} raised {type(error).__name__}: {on_one_line(line)}: correct it there"
-        ) from error

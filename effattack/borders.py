@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
-from effattack.errors import ExitError
+from effattack.errors import EffattackError, ExitError, FactoryError
+from effattack.streams import on_one_line
 
 LEAVING = ("_exit", "execv", "execve")
 """Functions of ``os`` that end this program at once; all of ``exec*`` goes through these two."""
@@ -46,6 +47,27 @@ def staying(what: str) -> Iterator[None]:
     finally:
         for name, leave in before.items():
             setattr(os, name, leave)
+
+
+@contextmanager
+def blaming(what: str) -> Iterator[None]:
+    """Let it fail with its name, and with its own error as the cause.
+
+    Args:
+        what: is called, as the user knows it.
+
+    Raises:
+        FactoryError: for whatever it raises, our own errors aside.
+    """
+    try:
+        yield
+    except EffattackError:
+        raise
+    except Exception as error:
+        line = (str(error).splitlines() or [""])[0]
+        raise FactoryError(
+            f"{what} raised {type(error).__name__}: {on_one_line(line)}: correct it there"
+        ) from error
 
 
 def _refusing(name: str, leave: Callable[..., NoReturn]) -> Callable[..., NoReturn]:

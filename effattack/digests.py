@@ -2,7 +2,7 @@
 
 One walk goes through an object and whatever it holds: weights and settings wherever they lie
 (attributes, lists, closures, globals that its functions read), and the code behind them
-(:mod:`effattack.origins`). The hash is the same for the same things made again, in any process.
+(:mod:`effattack.own_code`). The hash is the same for the same things made again, in any process.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
-from effattack.origins import SHIPPED, is_own, origin, package
+from effattack.own_code import SHIPPED, is_own, origin, package
 
 
 def victim_digest(victim: nn.Module) -> str:

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from effattack.errors import ContractError, GradientError, MeasurementError
+from effattack.errors import ContractError, GradientError, MeasurementError, first_line
 
 Answer = TypeVar("Answer")
 
@@ -140,8 +140,3 @@ def without_numbers(name: str) -> str:
         f"{name} has weights on the meta device, which hold no numbers: build it on the CPU, or "
         "call to_empty(device='cpu') and load its state dict"
     )
-
-
-def first_line(error: Exception) -> str:
-    """Of its message; its class where it has none."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -72,6 +72,11 @@ class GradientError(ContractError):
     """No gradient reaches the pixels (exit code 3)."""
 
 
+def first_line(error: Exception) -> str:
+    """Of its message; its class where it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def install(extra: str) -> str:
     """How to get the packages of an extra; effattack itself is on no package index."""
     return f"pip install '.[{extra}]' in a clone of effattack"

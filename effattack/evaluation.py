@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,11 @@ class Evaluation:
 
     def scores(self) -> pd.DataFrame:
         """One row per victim, attack, threat and eps, then the unions, as in ``scores.csv``."""
+        return self._scores.copy()
+
+    @cached_property
+    def _scores(self) -> pd.DataFrame:
+        """Made once: a run asks for them ten times, and every interval costs milliseconds."""
         return score_table(self.samples)
 
     @property

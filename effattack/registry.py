@@ -15,8 +15,8 @@ from importlib.metadata import EntryPoint, entry_points
 from importlib.util import module_from_spec
 from typing import TYPE_CHECKING, Any
 
-from effattack.borders import staying
-from effattack.errors import EffattackError, FactoryError, UsageError, unknown_name
+from effattack.borders import blaming, staying
+from effattack.errors import UsageError, unknown_name
 
 if TYPE_CHECKING:
     from effattack.victim import Victim
@@ -68,22 +68,19 @@ def import_factory(path: str) -> Callable[[], Any]:
     module_name, _, attribute = path.partition(":")
     if not module_name or not attribute:
         raise UsageError(f"{path!r} is no factory path: write package.module:factory")
-    try:
-        with staying(module_name):
-            _look_here(module_name.partition(".")[0])
-            factory = getattr(import_module(module_name), attribute, None)
-    except EffattackError:
-        raise
-    except ModuleNotFoundError as error:
-        missing = error.name or module_name
-        remedy = (
-            "run from the folder that contains it, or install it"
-            if module_name == missing or module_name.startswith(f"{missing}.")
-            else f"{module_name} needs {missing}: install it"
-        )
-        raise UsageError(f"cannot import {missing!r} for {path!r}: {remedy}") from error
-    except Exception as error:
-        raise _raised(module_name, error) from error
+    with blaming(module_name):
+        try:
+            with staying(module_name):
+                _look_here(module_name.partition(".")[0])
+                factory = getattr(import_module(module_name), attribute, None)
+        except ModuleNotFoundError as error:
+            missing = error.name or module_name
+            remedy = (
+                "run from the folder that contains it, or install it"
+                if module_name == missing or module_name.startswith(f"{missing}.")
+                else f"{module_name} needs {missing}: install it"
+            )
+            raise UsageError(f"cannot import {missing!r} for {path!r}: {remedy}") from error
     if not callable(factory):
         raise UsageError(f"{module_name} has no callable {attribute!r}: {path!r} names nothing")
     return factory
@@ -112,15 +109,5 @@ def call(factory: Callable[[], Any], name: str) -> Any:
         FactoryError: if it raises; its own error is the cause.
         ExitError: if it would end the process.
     """
-    try:
-        with staying(name):
-            return factory()
-    except EffattackError:
-        raise
-    except Exception as error:
-        raise _raised(name, error) from error
-
-
-def _raised(what: str, error: Exception) -> FactoryError:
-    line = (str(error).splitlines() or [""])[0]
-    return FactoryError(f"{what} raised {type(error).__name__}: {line}: correct it there")
+    with blaming(name), staying(name):
+        return factory()

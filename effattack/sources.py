@@ -24,7 +24,8 @@ from torch.utils.data import (
     default_collate,
 )
 
-from effattack.arrays import as_tensors, check_paired, pair, taken, users_code
+from effattack.arrays import as_tensors, check_paired, pair, taken
+from effattack.borders import blaming
 from effattack.errors import UsageError
 from effattack.folders import listing, remarks
 from effattack.pictures import Unreadable, pixels, read_image
@@ -150,14 +151,14 @@ class Items(Data):
         self.name = type(dataset).__name__
 
     def __len__(self) -> int:
-        with users_code(f"len() of {self.name}"):
+        with blaming(f"len() of {self.name}"):
             return len(self.dataset)
 
     def rows(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
         if not len(indices):
             return torch.empty(0), torch.empty(0, dtype=torch.long)
         items = [self._item(i) for i in indices]
-        with users_code(f"joining {self.name}[{indices[0]}] to [{indices[-1]}] into a batch"):
+        with blaming(f"joining {self.name}[{indices[0]}] to [{indices[-1]}] into a batch"):
             batch = self.collate(items)
         images, labels = pair(batch, self.name)
         if len(images) != len(indices):
@@ -169,7 +170,7 @@ class Items(Data):
 
     def _item(self, index: int) -> Any:
         """One without transforms has a picture in place of a tensor."""
-        with users_code(f"{self.name}[{index}] (of {len(self)})"):
+        with blaming(f"{self.name}[{index}] (of {len(self)})"):
             item = self.dataset[index]
         if not (isinstance(item, tuple | list) and len(item) == 2):
             return item
@@ -215,7 +216,7 @@ class Stream(Data):
             return torch.empty(0), torch.empty(0, dtype=torch.long)
         self._most = max(self._most, self._at)
         images, labels = zip(*chosen, strict=True)
-        with users_code(f"joining images {first} to {self._at - 1} of {self.name}"):
+        with blaming(f"joining images {first} to {self._at - 1} of {self.name}"):
             return torch.stack(images), torch.stack(labels)
 
     def _again(self) -> None:
@@ -227,11 +228,11 @@ class Stream(Data):
         self._at, self._rows = 0, iter(())
 
     def _each(self) -> Iterator[tuple[Tensor, Tensor]]:
-        with users_code(f"iter() of {self.name}"):
+        with blaming(f"iter() of {self.name}"):
             batches = iter(self.loader)
         done, end = 0, object()
         while True:
-            with users_code(f"{self.name}, after {done} images,"):
+            with blaming(f"{self.name}, after {done} images,"):
                 batch = next(batches, end)
             if batch is end:
                 return

@@ -16,8 +16,8 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from effattack.door import answered, blank, coarsest, enter, example_of, first_line, without_numbers
-from effattack.errors import AuditError, ContractError, EffattackError, UsageError
+from effattack.door import answered, blank, coarsest, enter, example_of, without_numbers
+from effattack.errors import AuditError, ContractError, EffattackError, UsageError, first_line
 from effattack.measure.macs import MacsCounter
 from effattack.measure.modelled import modelled_joules
 from effattack.measure.origins import examine

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
-from effattack.door import first_line, in_words
-from effattack.errors import EffattackError, LibraryError, MissingPackage, UsageError
+from effattack.door import in_words
+from effattack.errors import EffattackError, LibraryError, MissingPackage, UsageError, first_line
 
 LIBRARIES = {
     *("foolbox", "eagerpy", "torchattacks", "numba", "scipy"),

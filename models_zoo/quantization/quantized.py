@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from effattack.errors import MissingPackage, UsageError, install, unknown_name
+from effattack.errors import MissingPackage, UsageError, first_line, install, unknown_name
 from effattack.models_zoo.quantization.probing import (
     ConstantVictim,
     bit_operations,
@@ -136,9 +136,9 @@ def quantize(model: nn.Module, scheme: Scheme, input_shape: tuple[int, ...]) -> 
         with torch.no_grad():
             model(blank)
     except (AssertionError, AttributeError, ImportError, RuntimeError, TypeError) as error:
-        why = str(error).strip().splitlines() or [type(error).__name__]
         raise UsageError(
-            f"this machine lacks the quantization scheme: it needs {scheme.needs} ({why[0]})"
+            f"this machine lacks the quantization scheme: it needs {scheme.needs} "
+            f"({first_line(error)})"
         ) from error
     return model
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from effattack.errors import UsageError
+from effattack.errors import UsageError, first_line
 from effattack.images import check_images
 from effattack.measure.macs import MacsCounter, register
 from effattack.models_zoo.quantization.probing import ConstantVictim, bit_operations, probe
@@ -112,7 +112,7 @@ def calibrated(model: nn.Module, images: Tensor) -> fx.GraphModule:
     except (AssertionError, RuntimeError, TypeError, ValueError) as error:
         raise UsageError(
             f"{type(model).__name__} cannot be exported for batches of any size, which static "
-            f"int8 starts from: {_first_line(error)}"
+            f"int8 starts from: {first_line(error)}"
         ) from error
     quantizer = x86.X86InductorQuantizer()
     quantizer.set_global(x86.get_default_x86_inductor_quantization_config())
@@ -146,7 +146,7 @@ def lowered(rounded: fx.GraphModule, input_shape: tuple[int, ...]) -> fx.GraphMo
             graph = fx.GraphModule(graph, graph.graph)
             graph(blank[:1])
     except (AssertionError, AttributeError, RuntimeError) as error:
-        raise UsageError(f"{LACKING} ({_first_line(error)})") from error
+        raise UsageError(f"{LACKING} ({first_line(error)})") from error
     return graph
 
 
@@ -171,10 +171,6 @@ def straight_through(rounded: fx.GraphModule) -> fx.GraphModule:
             delattr(twin, name)
             twin.register_parameter(name, nn.Parameter(buffer, requires_grad=False))
     return twin
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _convolution(x: Tensor, *rest: Any, out: Tensor, **_: Any) -> int:
