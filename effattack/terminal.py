@@ -15,11 +15,9 @@ from rich.table import Table
 from rich.text import Text
 
 from effattack.budgets import at_budget, budget_text
-from effattack.caveats import caveats
 from effattack.limits import unmeasured_because
 from effattack.reporting import words
 from effattack.streams import shown
-from effattack.union import UNION
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -174,6 +172,9 @@ def _table(victim: str, rows: pd.DataFrame) -> Table:
 
 def _verdict(rows: pd.DataFrame, meta: dict[str, Any]) -> Iterator[str]:
     """What the unions say, each with its interval, and what a reader must know beside them."""
+    from effattack.caveats import caveats
+    from effattack.union import UNION
+
     if unmeasured := unmeasured_because(rows):
         yield f"could not be measured: {unmeasured}"
         return

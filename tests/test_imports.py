@@ -57,6 +57,13 @@ def test_import_leaves_torch_alone(module: str) -> None:
     assert done.stdout.strip() == "False"
 
 
+def test_the_command_line_helps_without_heavy_packages() -> None:
+    """They take ten times as long to load as help takes to be printed."""
+    code = "import sys; from effattack.cli import parser; parser(); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"numpy", "pandas", "pyarrow", "scipy", "torch"} & set(done.stdout.split())
+
+
 def test_names_load_on_first_use() -> None:
     assert "audit" in dir(effattack)
     assert effattack.Victim.__module__ == "effattack.victim"
