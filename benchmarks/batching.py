@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 
 from effattack.attacks import build
-from effattack.data import load_data, subset
+from effattack.inputs.source import load_data, subset
 from effattack.measure.batching import batch_curve
 from effattack.measure.clocks import clock_named
 from effattack.registry import load_victim

@@ -21,10 +21,10 @@ import pandas as pd
 import torch
 from torch import Generator, Tensor
 
-from effattack.contract import check_seen
-from effattack.measure.macs import MacsCounter
+from effattack.counting.macs import MacsCounter
 from effattack.registry import load_victim, registered
 from effattack.victim import Victim, audit
+from effattack.victim.checks import check_seen
 
 
 def main() -> int:

@@ -25,8 +25,8 @@ from micro_batching import load, running
 from tables import markdown
 
 from effattack.attacks import build
-from effattack.data import load_data, subset
 from effattack.errors import EffattackError, MeasurementError
+from effattack.inputs.source import load_data, subset
 from effattack.measure.batching import drawn_from
 from effattack.measure.environment import environment
 from effattack.measure.serving import Server, operator_table, simulate, summary

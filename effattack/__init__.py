@@ -9,10 +9,12 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from effattack.moved import forward
+
 if TYPE_CHECKING:
-    from effattack.evaluation import Evaluation as Evaluation
-    from effattack.evaluation import evaluate as evaluate
-    from effattack.measure.outside import outside as outside
+    from effattack.counting.outside import outside as outside
+    from effattack.results.evaluation import Evaluation as Evaluation
+    from effattack.runs.evaluate import evaluate as evaluate
     from effattack.victim import Audit as Audit
     from effattack.victim import Gate as Gate
     from effattack.victim import Opaque as Opaque
@@ -24,15 +26,16 @@ __version__ = "0.1.0"
 
 _HOME = {
     "Audit": "victim",
-    "Evaluation": "evaluation",
+    "Evaluation": "results.evaluation",
     "Gate": "victim",
     "Opaque": "victim",
     "Trace": "victim",
     "Victim": "victim",
     "audit": "victim",
-    "evaluate": "evaluation",
-    "outside": "measure.outside",
+    "evaluate": "runs.evaluate",
+    "outside": "counting.outside",
 }
+forward()
 __all__ = [*_HOME, "__version__"]
 
 

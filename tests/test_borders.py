@@ -16,10 +16,10 @@ import effattack
 from effattack.borders import staying
 from effattack.cli import main
 from effattack.errors import CellError, ExitError
-from effattack.evaluation import evaluate
-from effattack.executors.workers import Workers
 from effattack.registry import import_factory, load_victim
-from effattack.sweep import Sweep
+from effattack.runs.evaluate import evaluate
+from effattack.runs.executors.workers import Workers
+from effattack.runs.sweep import Sweep
 
 ENDINGS = {
     "sys.exit(0)": "called sys.exit(0)",

@@ -9,9 +9,9 @@ from importlib import import_module
 import pytest
 from projects import BUILD, DATA, OTHERS, SUITES, Run, project, section
 
-from effattack.baselines import Baseline
-from effattack.levels import LEVELS
 from effattack.registry import registered
+from effattack.results.baselines import Baseline
+from effattack.runs.levels import LEVELS
 from effattack.suites import shared
 
 FAMILIES = (

@@ -9,30 +9,30 @@ import warnings
 from importlib.util import find_spec
 from typing import Any
 
-from effattack.attacks.auto import AutoSlow
 from effattack.attacks.base import Attack
-from effattack.attacks.cascade import CascadeAttack
 from effattack.attacks.controls import Clean, NearUniform, Noise
 from effattack.attacks.corruptions import Corruption
-from effattack.attacks.deepsloth import DeepSloth, UniversalDeepSloth
-from effattack.attacks.desparsify import DeSparsify, UniversalDeSparsify
-from effattack.attacks.exits_pgd import PGDAvg, PGDMax
-from effattack.attacks.from_foolbox import Foolbox
-from effattack.attacks.from_torchattacks import Torchattacks
-from effattack.attacks.gradauto import GradAuto
-from effattack.attacks.gradmdm import GradMDM
-from effattack.attacks.half_budget import eps50
-from effattack.attacks.ilfo import ILFO
-from effattack.attacks.joint import SlowAndWrong
-from effattack.attacks.latency_query import LatencyQuery
-from effattack.attacks.minimal import MinimalBudget
+from effattack.attacks.foreign.from_foolbox import Foolbox
+from effattack.attacks.foreign.from_torchattacks import Torchattacks
+from effattack.attacks.house.auto import AutoSlow
+from effattack.attacks.house.joint import SlowAndWrong
+from effattack.attacks.house.latency_query import LatencyQuery
+from effattack.attacks.house.query import QueryAttack
+from effattack.attacks.house.slowdown import Slowdown, UniversalSlowdown
+from effattack.attacks.house.transfer import Transfer
 from effattack.attacks.naming import check_options, parse_name
-from effattack.attacks.quantattack import QuantAttack, UniversalQuantAttack
-from effattack.attacks.query import QueryAttack
-from effattack.attacks.slowdown import Slowdown, UniversalSlowdown
-from effattack.attacks.slowformer import SlowFormer
-from effattack.attacks.sponge import EvolvedSponge, Sponge
-from effattack.attacks.transfer import Transfer
+from effattack.attacks.published.cascade import CascadeAttack
+from effattack.attacks.published.deepsloth import DeepSloth, UniversalDeepSloth
+from effattack.attacks.published.desparsify import DeSparsify, UniversalDeSparsify
+from effattack.attacks.published.exits_pgd import PGDAvg, PGDMax
+from effattack.attacks.published.gradauto import GradAuto
+from effattack.attacks.published.gradmdm import GradMDM
+from effattack.attacks.published.ilfo import ILFO
+from effattack.attacks.published.quantattack import QuantAttack, UniversalQuantAttack
+from effattack.attacks.published.slowformer import SlowFormer
+from effattack.attacks.published.sponge import EvolvedSponge, Sponge
+from effattack.attacks.smallest.half_budget import eps50
+from effattack.attacks.smallest.minimal import MinimalBudget
 from effattack.attacks.universal import UniversalAttack
 from effattack.errors import EffattackError, UsageError, install, unknown_name
 from effattack.threats import Threat

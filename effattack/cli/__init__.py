@@ -27,8 +27,8 @@ from effattack.cli import (
     scoreboard,
     summary,
 )
+from effattack.cli.terminal import PLAIN, Screen
 from effattack.errors import EffattackError, FactoryError, MeasurementError
-from effattack.terminal import PLAIN, Screen
 
 COMMANDS = {
     "run": run,
