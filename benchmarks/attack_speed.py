@@ -37,9 +37,8 @@ from effattack.inputs.source import load_data
 from effattack.measure.clocks import Clock, CpuTimeClock, WallClock
 from effattack.measure.environment import environment
 from effattack.measure.statistics import median_ratio
-from effattack.registry import load_victim
 from effattack.threats import Linf
-from effattack.victim import Trace, Victim
+from effattack.victim import Trace, Victim, load_victim
 from effattack.victim.undisturbed import undisturbed
 
 EPS, STEP = 8 / 255, 2 / 255

@@ -21,8 +21,8 @@ import torch
 
 from effattack.cli.sweep_options import DEFAULT_VICTIMS
 from effattack.inputs.source import load_data, subset
-from effattack.registry import load_victim
 from effattack.results.selfchecks import CHECKED, check_victim
+from effattack.victim import load_victim
 from effattack.victim.undisturbed import undisturbed
 
 SCORED = 200

@@ -34,10 +34,9 @@ from effattack.budgets import budget_text, parse_eps, size_text
 from effattack.cells.plan import Plan
 from effattack.cells.store import Store
 from effattack.inputs.source import load_data, subset
-from effattack.registry import load_victim
 from effattack.runs.executors.workers import Workers
 from effattack.runs.sweep import Sweep
-from effattack.victim import Victim
+from effattack.victim import Victim, load_victim
 from effattack.victim.undisturbed import undisturbed
 
 LEFT_OUT = {"clean", "noise", "uniform", "LatencyQuery", "MinimalBudget"}

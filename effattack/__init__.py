@@ -1,26 +1,14 @@
 """effattack: how much of an efficient model's savings can an attacker take back?
 
 The names below load on first use (PEP 562), so that importing the package, and with it the
-pytest plugin, does not import torch.
+pytest plugin, does not import torch; ``__init__.pyi`` tells them to type checkers.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING
 
 from effattack.moved import forward
-
-if TYPE_CHECKING:
-    from effattack.counting.outside import outside as outside
-    from effattack.results.evaluation import Evaluation as Evaluation
-    from effattack.runs.evaluate import evaluate as evaluate
-    from effattack.victim import Audit as Audit
-    from effattack.victim import Gate as Gate
-    from effattack.victim import Opaque as Opaque
-    from effattack.victim import Trace as Trace
-    from effattack.victim import Victim as Victim
-    from effattack.victim import audit as audit
 
 __version__ = "0.1.0"
 

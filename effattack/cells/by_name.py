@@ -16,8 +16,7 @@ from effattack.cells.planning import attacks_of
 from effattack.cells.spec import CellSpec, code_version
 from effattack.errors import CellError, ContractError
 from effattack.inputs.source import Source, held_out
-from effattack.registry import load_victim
-from effattack.victim import Victim
+from effattack.victim import Victim, load_victim
 from effattack.victim.undisturbed import seed_global_state
 
 

@@ -59,7 +59,7 @@ def check_free(folder: Path) -> None:
     Raises:
         UsageError: naming what is in the way.
     """
-    from effattack.cells.store.files import replaceable
+    from effattack.results.files import replaceable
 
     for name in ("samples.parquet", "scores.csv", "meta.json", "report.html"):
         replaceable(folder / name)
@@ -67,8 +67,8 @@ def check_free(folder: Path) -> None:
 
 def write(evaluation: Evaluation, folder: Path, console: Console, verbose: bool) -> None:
     """Frames and report into the folder, the score table onto the terminal."""
-    from effattack.cells.store.files import writing
     from effattack.reporting import html
+    from effattack.results.files import writing
 
     with writing(folder):
         evaluation.save(folder)

@@ -101,7 +101,7 @@ def sweep_of(options: argparse.Namespace, console: Console) -> Sweep:
 
 def _default_victims(console: Console) -> tuple[str, ...]:
     """Those whose packages are there."""
-    from effattack.registry import load_victim
+    from effattack.victim import load_victim
 
     found = []
     for name in DEFAULT_VICTIMS:

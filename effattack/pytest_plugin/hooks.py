@@ -30,7 +30,7 @@ from effattack.pytest_plugin.session import (
     victim_of,
 )
 from effattack.pytest_plugin.summary import lines
-from effattack.registry import registered
+from effattack.registry import VICTIMS, entries
 from effattack.streams import encodable, shown
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         asked = marked(metafunc.definition)
     settings = metafunc.config.stash[SESSION].settings
     if "effattack_victim_name" in metafunc.fixturenames:
-        names = asked["victims"] if "victims" in asked else [*registered()]
+        names = asked["victims"] if "victims" in asked else [*entries(VICTIMS)]
         metafunc.parametrize(
             "effattack_victim_name",
             [settings.victim] if settings.victim else names or [NONE],
@@ -124,7 +124,7 @@ def effattack_victim_name(request: pytest.FixtureRequest) -> str:
 def effattack_victim(effattack_victim_name: str, pytestconfig: pytest.Config) -> Victim:
     """The victim of --effattack-victim; without that option, each registered victim in turn."""
     with users_code(pytestconfig.stash[SESSION], effattack_victim_name):
-        from effattack.registry import load_victim
+        from effattack.victim import load_victim
 
         return load_victim(effattack_victim_name)
 

@@ -14,7 +14,7 @@ import pytest
 
 from effattack.budgets import parse_eps
 from effattack.errors import UsageError, unknown_name
-from effattack.registry import registered
+from effattack.registry import VICTIMS, entries
 from effattack.results.baseline_paths import FOLDER, path_of
 from effattack.results.limits import Limit, parse_limit
 from effattack.runs.levels import LEVELS, Level, level_of
@@ -157,7 +157,7 @@ def settings_of(config: pytest.Config) -> Settings:
 
     folder = config.invocation_params.dir
     victim, level, out = single("victim"), single("level"), single("out")
-    if victim and ":" not in victim and victim not in (known := registered()):
+    if victim and ":" not in victim and victim not in (known := entries(VICTIMS)):
         raise unknown_name("victim", victim, known)
     standard = level_of(level).samples
     baselines = config.rootpath / single("baselines")

@@ -11,8 +11,8 @@ from typing import Any
 
 import pandas as pd
 
-from effattack.cells.store import writable
 from effattack.errors import UsageError
+from effattack.results.files import writable
 from effattack.results.frame import COLUMNS, LATER, SCHEMA
 from effattack.results.scores import score_table
 from effattack.results.selfchecks import Check, check_scores

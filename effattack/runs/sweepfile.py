@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from effattack.budgets import parse_eps
-from effattack.cells.store.files import regular
 from effattack.errors import UsageError, unknown_name
+from effattack.results.files import regular
 
 
 def read(path: Path, fields: Iterable[str]) -> dict[str, Any]:

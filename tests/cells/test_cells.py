@@ -65,10 +65,10 @@ def test_what_only_shows_decides_no_rows(monkeypatch: pytest.MonkeyPatch, tmp_pa
     shutil.copytree(Path(effattack.__file__).parent, copied, ignore=shutil.ignore_patterns("*.s*"))
     monkeypatch.setattr(effattack, "__file__", str(copied / "__init__.py"))
     version = code_version.__wrapped__()
-    for file in ("cli/run.py", "reporting/page.py", "terminal.py"):
+    for file in ("cli/run.py", "reporting/page.py", "cli/terminal.py"):
         (copied / file).write_text("# edited")
     assert code_version.__wrapped__() == version
-    for file in ("contract/gates.py", "models_zoo/criteria.py", "victim.py"):
+    for file in ("victim/checks/gates.py", "models_zoo/criteria.py", "runs/sweep.py"):
         (copied / file).write_text("# edited")
         assert code_version.__wrapped__() != version
         version = code_version.__wrapped__()

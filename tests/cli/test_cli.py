@@ -16,14 +16,15 @@ import pandas as pd
 import pytest
 
 import effattack.cli as commands
-from effattack import scheduling, streams
+from effattack import streams
 from effattack.budgets import parse_eps
 from effattack.cli import main
 from effattack.cli.sweep_options import DEFAULT_VICTIMS
 from effattack.errors import UsageError
-from effattack.registry import load_victim, registered
+from effattack.registry import VICTIMS, entries
 from effattack.results.scores import COLUMNS
-from effattack.victim import Victim
+from effattack.runs import scheduling
+from effattack.victim import Victim, load_victim
 
 MODULE = """
 import torch
@@ -362,7 +363,7 @@ def test_calibration_writes_its_table_and_every_trial(
 
 
 def test_the_defaults_are_registered() -> None:
-    assert set(DEFAULT_VICTIMS) <= set(registered())
+    assert set(DEFAULT_VICTIMS) <= set(entries(VICTIMS))
     for name in DEFAULT_VICTIMS[:1]:
         assert isinstance(load_victim(name), Victim)
 

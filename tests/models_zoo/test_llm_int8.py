@@ -21,7 +21,7 @@ from effattack.domains.pixels import to_grid
 from effattack.errors import UsageError
 from effattack.models_zoo.quantization import llm_int8
 from effattack.models_zoo.quantization.llm_int8 import Int8Linear, LLMInt8, OutlierColumns
-from effattack.registry import load_victim
+from effattack.victim import load_victim
 from effattack.victim.checks import INVARIANTS, Check
 
 SHAPE = (3, 16, 16)

@@ -18,9 +18,8 @@ from effattack.attacks.naming import parse_name, written
 from effattack.attacks.objectives import Goal
 from effattack.attacks.universal import UniversalAttack
 from effattack.errors import NotApplicable, UsageError
-from effattack.registry import load_victim
 from effattack.threats import Threat
-from effattack.victim import Trace, Victim
+from effattack.victim import Trace, Victim, load_victim
 from effattack.victim.digests import victim_digest
 from effattack.victim.door import blank
 from effattack.victim.undisturbed import undisturbed

@@ -13,9 +13,8 @@ from effattack.attacks.published.several import OneAtATime, Several
 from effattack.attacks.searches.projected import ProjectedGradient, cosine
 from effattack.attacks.searches.training import Steepest, Training
 from effattack.attacks.universal import UniversalAttack
-from effattack.registry import load_victim
 from effattack.threats import Threat
-from effattack.victim import Victim
+from effattack.victim import Victim, load_victim
 from effattack.victim.digests import victim_digest
 from effattack.victim.undisturbed import undisturbed
 

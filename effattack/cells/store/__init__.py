@@ -24,9 +24,9 @@ import pandas as pd
 
 from effattack.cells.spec import CellSpec
 from effattack.cells.store.claims import claimed, owners
-from effattack.cells.store.files import replaced, replaced_in_time, writable, writing
 from effattack.cells.store.journal import Journal
 from effattack.errors import UsageError
+from effattack.results.files import replaced, replaced_in_time, writable, writing
 
 __all__ = ["FORMAT", "Memory", "Shelf", "Store", "writable"]
 
