@@ -1,0 +1,90 @@
+"""Images as everybody here expects them: float, (B, C, H, W), in [0, 1], on the 8-bit grid."""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+from torch import Tensor
+
+from effattack.budgets import LEVELS
+from effattack.domains.arrays import Arrays
+from effattack.domains.base import check_dense as check_dense
+
+
+class Pixels(Arrays):
+    """Images (B, C, H, W), floats in [0, 1] on the 8-bit grid.
+
+    Args:
+        shape: (C, H, W) of one image; None where a size is free, as in ``(3, None, None)``. The
+            images of one batch have one size.
+    """
+
+    kind, noun, nouns = "pixels", "image", "images"
+    low, high, step = 0.0, 1.0, 1 / LEVELS
+    _stored = torch.uint8
+    _coarse = " for 8 bits"
+    _resize = "resize or convert them first"
+    _rescale = (
+        "undo the normalisation (it belongs inside the victim) or divide by 255"  # of 8-bit images
+    )
+
+    def __init__(self, shape: tuple[int | None, ...]) -> None:
+        self.shape = tuple(shape)
+
+    def snap(self, inputs: Tensor) -> Tensor:
+        return to_grid(inputs)
+
+    def example(self, count: int) -> Tensor:
+        """Grey images, off the grid by half a level; a free size is 32."""
+        return torch.full((count, *(32 if size is None else size for size in self.shape)), 0.5)
+
+    def levels(self, inputs: Tensor) -> Tensor:
+        return (inputs * LEVELS).round().to(torch.uint8)
+
+    def values(self, levels: Tensor, like: Tensor) -> Tensor:
+        return levels.to(like.dtype) / LEVELS
+
+    def _as_floats(self, dtype: torch.dtype) -> str:
+        if dtype == torch.uint8:
+            return "divide 8-bit images by 255"
+        return (
+            "pixels are floats in [0, 1], 8-bit ones divided by 255; token ids are no images and "
+            "cannot be scored"
+        )
+
+
+def in_float32(images: Tensor) -> Tensor:
+    """Images of any precision as attacks, budgets and results hold them; victims cast at the door.
+
+    Half precision has the levels of an image only nearly: :func:`to_grid` rounds to them.
+    """
+    return images.detach().to(torch.float32)
+
+
+def to_grid(images: Tensor) -> Tensor:
+    """The nearest images on the 8-bit grid."""
+    return (images * LEVELS).round() / LEVELS
+
+
+def fingerprints(images: Tensor) -> list[str]:
+    """A hash of each image's 8-bit levels: equal images, and only they, have equal ones."""
+    levels = (images.detach().cpu() * LEVELS).round().to(torch.uint8)
+    return [hashlib.sha256(image.numpy().tobytes()).hexdigest()[:16] for image in levels]
+
+
+def check_images(images: Tensor, input_shape: tuple[int | None, ...]) -> None:
+    """Refuse what no victim can be scored on.
+
+    Raises:
+        UsageError: naming the cause and the remedy.
+    """
+    Pixels(input_shape).check(images)
+
+
+def __getattr__(name: str) -> object:
+    if name != "check_labels":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from effattack.tasks.classes import check_labels
+
+    return check_labels
