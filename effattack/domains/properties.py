@@ -14,42 +14,42 @@ from effattack.errors import ContractError, UsageError, first_line
 Law = Callable[[Domain, Batch], bool]
 
 
+def row_by_row(domain: Domain, inputs: Batch) -> bool:
+    """join(rows of x) is x."""
+    return same(domain.join([inputs[row : row + 1] for row in range(len(inputs))]), inputs)
+
+
 def stored_and_back(domain: Domain, inputs: Batch) -> bool:
     """unpack(pack(x)) is x."""
     return same(domain.unpack(domain.pack(inputs), inputs), inputs)
 
 
 def snapped_once(domain: Domain, inputs: Batch) -> bool:
-    """What was snapped, and placed again, is snapped and placed."""
+    """snap(place(snap(x))) is snap(x)."""
     return same(domain.snap(domain.place(inputs, "cpu")), inputs)
 
 
 def told_apart(domain: Domain, inputs: Batch) -> bool:
-    """Fingerprints differ exactly where inputs do."""
+    """fingerprints(x) differ exactly where inputs do."""
     hashed = domain.fingerprints(inputs)
     other = hashed[1:] + hashed[:1]
     return [a != b for a, b in zip(hashed, other, strict=True)] == _moved(domain, inputs)
 
 
 def apart_where_different(domain: Domain, inputs: Batch) -> bool:
-    """Distances are 0 between equal inputs, and between no others."""
+    """distances(x, y) are 0 between equal inputs, and between no others."""
     apart = torch.stack([*domain.distances(inputs, _turned(domain, inputs)).values()], 1)
     to_itself = domain.distances(inputs, inputs).values()
     far = [bool((row != 0).any()) for row in apart]
     return far == _moved(domain, inputs) and not any(column.any() for column in to_itself)
 
 
-def row_by_row(domain: Domain, inputs: Batch) -> bool:
-    """The rows of a batch, one by one and joined again, are the batch."""
-    return same(domain.join([inputs[row : row + 1] for row in range(len(inputs))]), inputs)
-
-
 LAWS: tuple[Law, ...] = (
+    row_by_row,
     stored_and_back,
     snapped_once,
     told_apart,
     apart_where_different,
-    row_by_row,
 )
 
 
@@ -60,11 +60,8 @@ def check_domain(domain: Domain) -> None:
         ContractError: naming the domain and the law.
     """
     for inputs in _samples(domain):
-        for law in LAWS:
-            if not law(domain, inputs):
-                raise ContractError(
-                    f"the domain {type(domain).__name__} breaks a law: {law.__doc__}"
-                )
+        for broken in (law for law in LAWS if not law(domain, inputs)):
+            raise _broken(domain, str(broken.__doc__))
 
 
 def same(one: Batch, other: Batch) -> bool:
@@ -88,7 +85,6 @@ def _moved(domain: Domain, inputs: Batch) -> list[bool]:
 
 def _samples(domain: Domain) -> Iterator[Batch]:
     """Inputs that mean nothing, and the same half noise, as a victim is fed them."""
-    name = type(domain).__name__
     plain = domain.example(3)
     for seed in range(3):
         noisy = domain.disturbed(plain, Generator().manual_seed(seed))
@@ -96,7 +92,13 @@ def _samples(domain: Domain) -> Iterator[Batch]:
         try:
             domain.check(inputs)
         except UsageError as error:
-            raise ContractError(
-                f"the domain {name} breaks a law: it refuses its own examples ({first_line(error)})"
-            ) from error
+            raise _broken(domain, f"check(x) refuses its examples ({first_line(error)})") from error
         yield inputs
+
+
+def _broken(domain: Domain, law: str) -> ContractError:
+    name = type(domain).__name__
+    return ContractError(
+        f"{name} breaks a law of domains: {law.rstrip('.')}: correct the class, or no stored "
+        "number would mean anything"
+    )

@@ -13,33 +13,33 @@ Law = Callable[[Task, Tensor], bool]
 
 
 def itself(task: Task, outputs: Tensor) -> bool:
-    """Every answer agrees with itself."""
+    """agree(a, a) is true."""
     answers = task.answer(outputs)
     return bool(task.agree(answers, answers).all())
 
 
 def both_ways(task: Task, outputs: Tensor) -> bool:
-    """Two answers agree whichever is asked first, unless the task is not symmetric."""
+    """agree(a, b) is agree(b, a), unless the task is not symmetric."""
     one, other = task.answer(outputs), task.answer(outputs.flip(0))
     return not task.symmetric or bool((task.agree(one, other) == task.agree(other, one)).all())
 
 
 def right_agrees(task: Task, outputs: Tensor) -> bool:
-    """An answer is right where it is the label, and a right one agrees with the label."""
+    """right(a, a) is true, and right(a, b) implies agree(b, a)."""
     answers, labels = task.answer(outputs), task.answer(outputs.flip(0))
     agrees = task.agree(labels, answers) | ~task.right(answers, labels)
     return bool(task.right(answers, answers).all() and agrees.all())
 
 
 def readable(task: Task, outputs: Tensor) -> bool:
-    """Valid outputs are close to themselves, and have a text."""
+    """valid(x) and close(x, x) are true of example(), and text(answer) is a text or a number."""
     if not (task.valid(outputs).all() and task.close(outputs, outputs, 0.0).all()):
         return False
     return all(isinstance(task.text(answer), str | int) for answer in task.answer(outputs))
 
 
 def row_by_row(task: Task, outputs: Tensor) -> bool:
-    """An answer does not depend on the other rows."""
+    """answer(x) of a row does not depend on the other rows."""
     answers = task.answer(outputs)
     alone = [task.answer(outputs[row : row + 1])[0] for row in range(len(outputs))]
     return [task.text(answer) for answer in answers] == [task.text(answer) for answer in alone]
@@ -54,16 +54,20 @@ def check_task(task: Task) -> None:
     Raises:
         ContractError: naming the task and the law.
     """
-    name = type(task).__name__
     for seed in range(3):
         outputs = task.example(6, Generator().manual_seed(seed))
         try:
             task.check(task.answer(outputs), len(outputs))
         except UsageError as error:
-            raise ContractError(
-                f"the task {name} breaks a law: it refuses its own answers as labels "
-                f"({first_line(error)})"
-            ) from error
-        for law in LAWS:
-            if not law(task, outputs):
-                raise ContractError(f"the task {name} breaks a law: {law.__doc__}")
+            law = f"check(labels) takes its own answers ({first_line(error)})"
+            raise _broken(task, law) from error
+        for broken in (law for law in LAWS if not law(task, outputs)):
+            raise _broken(task, str(broken.__doc__))
+
+
+def _broken(task: Task, law: str) -> ContractError:
+    name = type(task).__name__
+    return ContractError(
+        f"{name} breaks a law of tasks: {law.rstrip('.')}: correct the class, or no agreement "
+        "would mean anything"
+    )
