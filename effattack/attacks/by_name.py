@@ -11,8 +11,9 @@ from importlib.util import find_spec
 from typing import Any
 
 from effattack.attacks.base import Attack
-from effattack.attacks.naming import check_options, parse_name
+from effattack.attacks.naming import check_options
 from effattack.errors import EffattackError, UsageError, install, unknown_name
+from effattack.registry import read_name
 from effattack.threats import Threat
 from effattack.victim import Opaque, Victim
 
@@ -85,7 +86,7 @@ def attack_class(text: str) -> type[Attack]:
     Raises:
         UsageError: naming the nearest known attack, or the options of this one.
     """
-    name, options = parse_name(text)
+    name, options = read_name(text)
     library = name.partition(".")[0]
     known = {**CONTROLS, **{cls: (module, cls) for cls, module in BUILT_IN.items()}}
     if library in _LIBRARIES and "." in name:
@@ -115,7 +116,7 @@ def build(text: str, victim: Victim, eps: float | Threat = 8 / 255, seed: int = 
         UsageError: for an unknown name or option, or a budget that is none.
         NotApplicable: if the attack cannot apply to the victim.
     """
-    cls, (name, options) = attack_class(text), parse_name(text)
+    cls, (name, options) = attack_class(text), read_name(text)
     usual: dict[str, Any] = {}
     if cls.__name__ not in _UNBUDGETED and "threat" not in options:
         usual["threat" if isinstance(eps, Threat) else "eps"] = eps

@@ -54,6 +54,7 @@ class Corruption(Attack):
     """
 
     kind: ClassVar[Kind] = "control"
+    takes = "pixels"
     label = "corruption"
 
     def __init__(
