@@ -15,6 +15,7 @@ from effattack.reporting.charts import figures
 from effattack.reporting.comparison import scatter
 from effattack.reporting.figure import Figure
 from effattack.reporting.meta import Meta
+from effattack.reporting.nouns import shared_noun
 from effattack.reporting.page import source
 from effattack.reporting.verdict import verdicts
 
@@ -50,7 +51,7 @@ def named(samples: pd.DataFrame, scores: pd.DataFrame, meta: Meta) -> Iterator[t
         stem += f"_{seen[stem]}" if seen[stem] > 1 else ""
         for figure in figures(samples, scores, verdict).figures:
             yield f"{stem}_{_plain(figure.slug)}", figure
-    if "compared" in meta and (together := scatter(found)):
+    if "compared" in meta and (together := scatter(found, shared_noun(meta))):
         yield together.slug, together
 
 
