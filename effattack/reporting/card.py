@@ -7,7 +7,7 @@ import pandas as pd
 from effattack.reporting import words
 from effattack.reporting.markdown import code, plain
 from effattack.reporting.meta import Meta, section
-from effattack.reporting.nouns import domain_of
+from effattack.reporting.nouns import Noun, domain_of, with_domains
 from effattack.reporting.stored import Description
 from effattack.reporting.tables import over_dense
 from effattack.reporting.verdict import Row, Verdict, unit_of, verdicts
@@ -19,7 +19,8 @@ ELEMENTS = {"pixels": ("pixel", "[0, 1]"), "series": ("sample", "[{low:g}, {high
 
 def card(samples: pd.DataFrame, scores: pd.DataFrame, meta: Meta) -> str:
     """One table per victim, for its model card."""
-    blocks = [_block(verdict, samples, meta) for verdict in verdicts(scores, meta)]
+    found = verdicts(with_domains(scores, meta), meta)
+    blocks = [_block(verdict, samples, meta) for verdict in found]
     return "## Robustness of efficiency\n\n" + "\n\n".join(blocks) + "\n"
 
 
@@ -40,8 +41,9 @@ def _block(verdict: Verdict, samples: pd.DataFrame, meta: Meta) -> str:
         f"{over_dense(row)} of the dense model), max {words.macs(row['max_macs'], like)}",
         "Accuracy": f"{words.percent(clean['accuracy'])} clean, "
         f"{words.percent(row['accuracy'])} attacked",
-        "Latency": _latency(timed, str(machine.get("device_name", "unknown device"))),
-        verdict.noun.many.capitalize(): f"{own['sample'].nunique()}, seeds {', '.join(map(str, meta.get('seeds', [])))}",
+        "Latency": _latency(timed, verdict.noun, str(machine.get("device_name", "unknown device"))),
+        verdict.noun.many.capitalize(): f"{own['sample'].nunique()}, "
+        f"seeds {', '.join(map(str, meta.get('seeds', [])))}",
         "Measured with": plain(" ".join(f"{k} {v}" for k, v in versions.items()))
         + (f", {code(str(meta['command']))}" if meta.get("command") else ""),
     }
@@ -60,9 +62,9 @@ def _threat(row: Row, domain: Description) -> str:
     return words.at(row) + (f", {one}s in {where}" if one else "")
 
 
-def _latency(row: Row, device: str) -> str:
+def _latency(row: Row, noun: Noun, device: str) -> str:
     """With what it was measured on."""
-    told = words.latency(row)
+    told = words.latency(row, noun.many)
     if missing(row["latency_ratio"]):
         return "not measured" if told == words.MISSING else told
     return f"{told}, {plain(device)}"

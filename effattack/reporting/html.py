@@ -16,7 +16,7 @@ from effattack.reporting.comparison import compared, scatter
 from effattack.reporting.gallery import gallery
 from effattack.reporting.latency import clock_checks, timings
 from effattack.reporting.meta import Meta, checks, limits, merged, section, skipped
-from effattack.reporting.nouns import Noun, domain_of, shared_noun
+from effattack.reporting.nouns import Noun, domain_of, shared_noun, with_domains
 from effattack.reporting.svg import Drawing
 from effattack.reporting.tables import NO_ENERGY, blocks, columns, groups, over_dense
 from effattack.reporting.terms import terms
@@ -46,6 +46,7 @@ def render(samples: pd.DataFrame, scores: pd.DataFrame, meta: Meta) -> str:
         scores: one row per victim, attack and eps, with ``kind``, ``family`` and ``samples``.
         meta: how it was made; every key may be missing, and then the report says so.
     """
+    scores = with_domains(scores, meta)
     found = verdicts(scores, meta)
     noun = shared_noun(meta, [verdict.victim for verdict in found])
     shown = columns(noun)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from effattack.decisions import from_text
 from effattack.reporting import svg
 from effattack.reporting.stored import Description
 from effattack.reporting.strips import Pair, Shown, Strips
+from effattack.results.decisions import from_text
 
 WIDTH, LEFT, PANEL, GAP, TOP = 480.0, 40.0, 84.0, 10.0, 32.0
 CHANNELS = 3
@@ -71,7 +72,7 @@ def share_read(decisions: str | None) -> float | None:
     """How much was read, by the gate that decides to read on: U units part it into U + 1 pieces.
 
     Args:
-        decisions: as stored, see :mod:`effattack.decisions`.
+        decisions: as stored, see :mod:`effattack.results.decisions`.
     """
     for name, mask in from_text(decisions or "{}").items():
         if name.rpartition(".")[2] == READING:
@@ -133,7 +134,7 @@ def _kept(line: NDArray[Any]) -> NDArray[np.intp]:
     edges = np.linspace(0, len(line), COLUMNS + 1).astype(int)
     ends = [
         (start + line[start:stop].argmin(), start + line[start:stop].argmax())
-        for start, stop in zip(edges[:-1], edges[1:], strict=True)
+        for start, stop in pairwise(edges)
     ]
     return np.unique(np.array(ends))
 

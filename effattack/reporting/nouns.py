@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+import pandas as pd
+
 from effattack.reporting.meta import Meta, section
 
 
@@ -26,6 +28,13 @@ def domain_of(meta: Meta, victim: str) -> dict[str, Any]:
     found = about.get("domain")
     found = found if isinstance(found, Mapping) else {}
     return {"kind": "pixels", "noun": IMAGE.one, "shape": shape, **found}
+
+
+def with_domains(scores: pd.DataFrame, meta: Meta) -> pd.DataFrame:
+    """The scores with the kind of each victim's inputs, which its budgets are written by."""
+    kinds = {name: domain_of(meta, name)["kind"] for name in section(meta, "victims")}
+    victims = scores.get("victim", pd.Series(dtype=str)).map(str)
+    return scores.assign(domain=victims.map(kinds).fillna("pixels"))
 
 
 def noun_of(meta: Meta, victim: str) -> Noun:

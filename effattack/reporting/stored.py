@@ -1,10 +1,10 @@
-"""Inputs as the frame stores them: what ``pack`` of each kind of domain wrote, read without torch."""
+"""Stored inputs: what ``pack`` of each kind of domain wrote, read without torch."""
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from math import prod
 from typing import Any
 
@@ -42,7 +42,7 @@ def parts(raw: bytes, count: int) -> list[bytes] | None:
     ends = [*accumulate(struct.unpack(f"<{count}q", raw[:head]), initial=head)]
     if ends[-1] != len(raw):
         return None
-    return [raw[start:stop] for start, stop in zip(ends[:-1], ends[1:], strict=True)]
+    return [raw[start:stop] for start, stop in pairwise(ends)]
 
 
 def _array(raw: bytes, shape: tuple[int | None, ...], dtype: str) -> NDArray[Any] | None:

@@ -1,4 +1,4 @@
-"""Made-up frames of victims whose inputs are no images: a series, prompts, an image with a prompt."""
+"""Made-up frames of victims whose inputs are no images: series, prompts, an image and a prompt."""
 
 from __future__ import annotations
 
@@ -73,6 +73,7 @@ def evaluated(domain: dict[str, Any], name: str = "reader") -> tuple[Any, Any, d
     rows["opened"] = [np.array([19 if a != "clean" else 7]) for a in rows.attack]
     rows["victim"] = name
     meta = frames.meta()
+    meta["data"] = "mypackage.data:heldout"
     meta["victims"] = {name: {"family": "early exit", "domain": domain}}
     meta["notes"], meta["skipped"], meta["checks"], meta["latency"] = [], [], [], {}
     return rows, frames.scores(rows), meta
@@ -82,5 +83,6 @@ def joined(*parts: tuple[Any, Any, dict[str, Any]]) -> tuple[Any, Any, dict[str,
     """Several evaluations as one."""
     rows = pd.concat([one[0] for one in parts], ignore_index=True)
     meta = dict(parts[0][2])
+    meta["data"] = "mypackage.data:heldout"
     meta["victims"] = {name: about for one in parts for name, about in one[2]["victims"].items()}
     return rows, frames.scores(rows), meta

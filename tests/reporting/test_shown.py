@@ -73,7 +73,9 @@ def test_clean_and_attacked_lines_and_where_reading_stopped() -> None:
     paths = [tag["d"] for tag in page.all("path") if tag.get("class") == "curve attacked"]
     assert len(paths) == 8, "every stored series, each once"
     assert all(str(path).count("L") == others.LENGTH - 1 for path in paths)
-    label = "series 0, clean and attacked; clean: stopped at 32 of 128; attacked: stopped at 80 of 128"
+    label = (
+        "series 0, clean and attacked; clean: stopped at 32 of 128; attacked: stopped at 80 of 128"
+    )
     assert any(tag.get("aria-label") == label for tag in page.all("svg"))
     rules = [tag for tag in page.all("line") if tag.get("class") == "stop clean"]
     drawn = {tag["x1"] for tag in rules}
@@ -127,5 +129,5 @@ def test_names_are_text_never_markup() -> None:
     meta["victims"][HOSTILE]["domain"] = {**others.SERIES, "noun": HOSTILE}
     page = Page(render(rows, scores, meta))
     assert page.text.count(HOSTILE) > 20
-    assert not [inside for inside in re.findall("<b>x", render(rows, scores, meta))]
+    assert "<b>x" not in render(rows, scores, meta)
     assert f"label {HOSTILE}, predicted" in page.text
