@@ -27,7 +27,7 @@ def domain_of(meta: Meta, victim: str) -> dict[str, Any]:
     shape = about.get("input_shape") or ()
     found = about.get("domain")
     found = found if isinstance(found, Mapping) else {}
-    return {"kind": "pixels", "noun": IMAGE.one, "shape": shape, **found}
+    return {"kind": "pixels", "noun": IMAGE.one, "nouns": IMAGE.many, "shape": shape, **found}
 
 
 def with_domains(scores: pd.DataFrame, meta: Meta) -> pd.DataFrame:
@@ -39,8 +39,8 @@ def with_domains(scores: pd.DataFrame, meta: Meta) -> pd.DataFrame:
 
 def noun_of(meta: Meta, victim: str) -> Noun:
     """What to call an input of a victim."""
-    one = str(domain_of(meta, victim)["noun"])
-    return Noun(one, one if one.endswith("s") else f"{one}s")
+    domain = domain_of(meta, victim)
+    return Noun(str(domain["noun"]), str(domain["nouns"]))
 
 
 def shared_noun(meta: Meta, victims: Iterable[str] | None = None) -> Noun:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import re
 import struct
+from typing import Any
 
 import frames
 import numpy as np
 import other_inputs as others
 import pytest
+from drawn import Drawn, batches
+from hypothesis import given
 from test_html import Page
 
+from effattack.domains import Domain, Parts, Pixels, Series
+from effattack.domains.tokens import PAD
 from effattack.reporting import card, exporting, lines, markdown, stored
 from effattack.reporting.html import render
 from effattack.reporting.nouns import INPUT, noun_of, shared_noun
@@ -61,6 +67,32 @@ def test_a_series_is_drawn_from_its_stored_values() -> None:
     raw = np.arange(6, dtype="<f4")
     found = stored.series(struct.pack("<i", 6) + raw.tobytes(), free)
     np.testing.assert_array_equal(found, raw[None])
+
+
+@given(batches())
+def test_a_report_reads_what_any_domain_packed(drawn: Drawn) -> None:
+    domain, inputs = drawn
+    described = json.loads(json.dumps(domain.describe()))
+    kind = kind_of(described)
+    if kind is None:
+        assert domain.shape[0] not in (1, 3), "only images that are neither grey nor RGB"
+        return
+    for index, raw in enumerate(domain.pack(inputs)):
+        expect_same(kind.read(raw, described), domain, inputs[index : index + 1])
+
+
+def expect_same(read: Any, domain: Domain, one: Any) -> None:
+    """What a report reads is the input: levels of images, values of series, ids of prompts."""
+    if isinstance(domain, Parts):
+        assert list(read) == list(domain.parts)
+        for name, part in domain.parts.items():
+            expect_same(read[name], part, one[name])
+    elif isinstance(domain, Pixels):
+        np.testing.assert_array_equal(read, (one[0] * 255).round().numpy())
+    elif isinstance(domain, Series):
+        np.testing.assert_allclose(read, one[0].numpy(), rtol=1e-6, atol=1e-6)
+    else:
+        assert read.tolist() == [token for token in one[0].tolist() if token != PAD]
 
 
 @pytest.mark.parametrize("raw", [b"", b"123", bytes(4 * 127)])
@@ -115,7 +147,7 @@ def test_parts_are_shown_one_by_one() -> None:
 
 
 def test_a_kind_that_nobody_can_draw_is_said() -> None:
-    domain = {"kind": "graphs", "noun": "graph", "shape": []}
+    domain = {"kind": "graphs", "noun": "graph", "nouns": "graphs", "shape": []}
     assert "Its inputs (graphs) cannot be shown." in Page(render(*others.evaluated(domain))).text
 
 
@@ -126,7 +158,7 @@ def test_names_are_text_never_markup() -> None:
         frame["family"] = HOSTILE
     rows["label"] = HOSTILE
     rows["prediction"] = HOSTILE
-    meta["victims"][HOSTILE]["domain"] = {**others.SERIES, "noun": HOSTILE}
+    meta["victims"][HOSTILE]["domain"] = {**others.SERIES, "noun": HOSTILE, "nouns": HOSTILE}
     page = Page(render(rows, scores, meta))
     assert page.text.count(HOSTILE) > 20
     assert "<b>x" not in render(rows, scores, meta)
