@@ -29,17 +29,17 @@ from tables import markdown
 from torch import Tensor
 from torch.nn import functional as F
 
-from effattack.attacks.adapters import TracedLogits
-from effattack.attacks.base import GradientAttack, undisturbed
-from effattack.attacks.search import ProjectedGradient, constant
-from effattack.data import load_data
+from effattack.attacks.base import GradientAttack
+from effattack.attacks.foreign.adapters import TracedLogits
+from effattack.attacks.objectives import Goal
+from effattack.attacks.searches.projected import ProjectedGradient, constant
+from effattack.inputs.source import load_data
 from effattack.measure.clocks import Clock, CpuTimeClock, WallClock
 from effattack.measure.environment import environment
 from effattack.measure.statistics import median_ratio
-from effattack.objectives import Goal
-from effattack.registry import load_victim
 from effattack.threats import Linf
-from effattack.victim import Trace, Victim
+from effattack.victim import Trace, Victim, load_victim
+from effattack.victim.undisturbed import undisturbed
 
 EPS, STEP = 8 / 255, 2 / 255
 

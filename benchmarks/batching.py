@@ -16,10 +16,10 @@ import pandas as pd
 import torch
 
 from effattack.attacks import build
-from effattack.data import load_data, subset
+from effattack.inputs.source import load_data, subset
 from effattack.measure.batching import batch_curve
 from effattack.measure.clocks import clock_named
-from effattack.registry import load_victim
+from effattack.victim import load_victim
 
 VICTIMS = ("digits_vit_ats", "digits_tinysaver_cascade", "digits_vit_llm_int8")
 SHOWN = ["victim", "attacked", "seconds", "latency_ratio", "latency_low", "latency_high"]

@@ -21,10 +21,10 @@ import pandas as pd
 import torch
 from torch import Generator, Tensor
 
-from effattack.contract import check_seen
-from effattack.measure.macs import MacsCounter
-from effattack.registry import load_victim, registered
-from effattack.victim import Victim, audit
+from effattack.counting.macs import MacsCounter
+from effattack.registry import VICTIMS, entries
+from effattack.victim import Victim, audit, load_victim
+from effattack.victim.checks import check_seen
 
 
 def main() -> int:
@@ -34,7 +34,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, metavar="FILE.csv")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    rows = [costs(load_victim(name), options.rounds) for name in options.victim or registered()]
+    rows = [costs(load_victim(name), options.rounds) for name in options.victim or entries(VICTIMS)]
     frame = pd.DataFrame(rows)
     print(frame.to_string(index=False, float_format=lambda v: f"{v:.3g}"), flush=True)
     if options.out:

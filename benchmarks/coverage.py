@@ -18,7 +18,7 @@ from collections.abc import Callable
 import numpy as np
 
 from effattack.measure.statistics import Floats, Interval
-from effattack.resampling import compared, interval, savings, savings_retained
+from effattack.results.resampling import compared, interval, savings, savings_retained
 
 INPUTS = (6, 10, 20, 60, 200)
 MOVING = (0, 0.02, 0.2, 0.5, 0.98, 1)

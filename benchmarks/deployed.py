@@ -26,10 +26,10 @@ import torch
 from deployed_victims import Subject, digits_victims, patterns, token_victims
 from torch import Tensor
 
+from effattack.counting.macs import MacsCounter
 from effattack.measure.clocks import Clock, CpuTimeClock, WallClock, deployed
 from effattack.measure.environment import environment
 from effattack.measure.latency import quadruple
-from effattack.measure.macs import MacsCounter
 
 TARGET = 0.8
 """Time saved over MACs saved."""

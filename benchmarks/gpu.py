@@ -30,6 +30,7 @@ from tables import markdown
 from torch import Tensor
 
 from effattack.attacks import build
+from effattack.counting.macs import count_macs
 from effattack.errors import EffattackError, MeasurementError
 from effattack.measure.clocks import deployed
 from effattack.measure.counters import Counter, available_counters, why_empty
@@ -37,7 +38,6 @@ from effattack.measure.doctor import why_no_cuda
 from effattack.measure.energy import energy_controls
 from effattack.measure.environment import device_name, environment
 from effattack.measure.latency import time_pairs
-from effattack.measure.macs import count_macs
 from effattack.measure.statistics import NOTHING, Interval, median_ratio
 from effattack.victim import Victim
 

@@ -22,8 +22,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 import effattack
+from effattack.domains.pixels import to_grid
 from effattack.errors import EffattackError, UsageError
-from effattack.images import to_grid
 from effattack.measure.environment import environment
 from effattack.models_zoo.preprocessing import Preprocess
 

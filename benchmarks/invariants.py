@@ -19,11 +19,11 @@ from pathlib import Path
 
 import torch
 
-from effattack.attacks.base import undisturbed
-from effattack.cli.what import DEFAULT_VICTIMS
-from effattack.data import load_data, subset
-from effattack.registry import load_victim
-from effattack.selfchecks import CHECKED, check_victim
+from effattack.cli.sweep_options import DEFAULT_VICTIMS
+from effattack.inputs.source import load_data, subset
+from effattack.results.selfchecks import CHECKED, check_victim
+from effattack.victim import load_victim
+from effattack.victim.undisturbed import undisturbed
 
 SCORED = 200
 """Images of a default run."""

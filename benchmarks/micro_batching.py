@@ -28,7 +28,7 @@ from torch import Tensor
 from effattack.budgets import LEVELS
 from effattack.measure.clocks import deployed
 from effattack.measure.serving import Server
-from effattack.registry import load_victim
+from effattack.victim import load_victim
 
 HOST = "127.0.0.1"
 NUMBER = struct.Struct("<I")

@@ -31,8 +31,7 @@ from effattack.attacks import (
     UniversalSlowdown,
 )
 from effattack.models_zoo.digits import digits
-from effattack.registry import load_victim
-from effattack.victim import Victim
+from effattack.victim import Victim, load_victim
 
 STEPS, EPOCHS, BATCH = 20, 8, 10
 DIGITS = {"ATS": "digits_vit_ats", "AdaViT": "digits_vit_adavit", "A-ViT": "digits_vit_avit"}

@@ -25,12 +25,12 @@ from micro_batching import load, running
 from tables import markdown
 
 from effattack.attacks import build
-from effattack.data import load_data, subset
 from effattack.errors import EffattackError, MeasurementError
+from effattack.inputs.source import load_data, subset
 from effattack.measure.batching import drawn_from
 from effattack.measure.environment import environment
 from effattack.measure.serving import Server, operator_table, simulate, summary
-from effattack.registry import load_victim
+from effattack.victim import load_victim
 
 UTILISATIONS = (0.3, 0.5, 0.7)
 SHARES = (0.0, 0.5)

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from effattack import Trace, Victim
-from effattack.sweep import Sweep
+from effattack.runs.sweep import Sweep
 
 SHAPE = (3, 64, 64)
 COUNTS = (1_000, 50_000)

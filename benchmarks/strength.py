@@ -28,17 +28,16 @@ from tables import markdown
 from torch import Tensor
 
 from effattack.attacks import Slowdown, attack_class, build, eps50, names
-from effattack.attacks.base import undisturbed
 from effattack.attacks.naming import parse_name, written
+from effattack.attacks.objectives import Step
 from effattack.budgets import budget_text, parse_eps, size_text
-from effattack.data import load_data, subset
-from effattack.executors.workers import Workers
-from effattack.objectives import Step
-from effattack.plans import Plan
-from effattack.registry import load_victim
-from effattack.store import Store
-from effattack.sweep import Sweep
-from effattack.victim import Victim
+from effattack.cells.plan import Plan
+from effattack.cells.store import Store
+from effattack.inputs.source import load_data, subset
+from effattack.runs.executors.workers import Workers
+from effattack.runs.sweep import Sweep
+from effattack.victim import Victim, load_victim
+from effattack.victim.undisturbed import undisturbed
 
 LEFT_OUT = {"clean", "noise", "uniform", "LatencyQuery", "MinimalBudget"}
 """Controls, which stand in every table anyway; timing, which needs an idle machine; and what has

@@ -19,15 +19,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from effattack.execution import Outcome
-from effattack.executors import Executor
-from effattack.executors.in_process import InProcess
-from effattack.executors.ray import Ray
-from effattack.executors.workers import Workers
-from effattack.plans import Cell
-from effattack.scheduling import outcomes
-from effattack.store import Store
-from effattack.sweep import Sweep
+from effattack.cells.performing import Outcome
+from effattack.cells.plan import Cell
+from effattack.cells.store import Store
+from effattack.runs.executors import Executor
+from effattack.runs.executors.in_process import InProcess
+from effattack.runs.executors.ray import Ray
+from effattack.runs.executors.workers import Workers
+from effattack.runs.scheduling import outcomes
+from effattack.runs.sweep import Sweep
 
 SWEEP = Sweep(
     victims=("digits_cnn_early_exit",),

@@ -1,38 +1,29 @@
 """effattack: how much of an efficient model's savings can an attacker take back?
 
 The names below load on first use (PEP 562), so that importing the package, and with it the
-pytest plugin, does not import torch.
+pytest plugin, does not import torch; ``__init__.pyi`` tells them to type checkers.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from effattack.evaluation import Evaluation as Evaluation
-    from effattack.evaluation import evaluate as evaluate
-    from effattack.measure.outside import outside as outside
-    from effattack.victim import Audit as Audit
-    from effattack.victim import Gate as Gate
-    from effattack.victim import Opaque as Opaque
-    from effattack.victim import Trace as Trace
-    from effattack.victim import Victim as Victim
-    from effattack.victim import audit as audit
+from effattack.moved import forward
 
 __version__ = "0.1.0"
 
 _HOME = {
     "Audit": "victim",
-    "Evaluation": "evaluation",
+    "Evaluation": "results.evaluation",
     "Gate": "victim",
     "Opaque": "victim",
     "Trace": "victim",
     "Victim": "victim",
     "audit": "victim",
-    "evaluate": "evaluation",
-    "outside": "measure.outside",
+    "evaluate": "runs.evaluate",
+    "outside": "counting.outside",
 }
+forward()
 __all__ = [*_HOME, "__version__"]
 
 

@@ -100,7 +100,7 @@ def unknown_operator(name: str) -> UnknownOperator:
     """The error for an operator in no table of the MACs counter."""
     return UnknownOperator(
         f"the MACs counter has no cost for operator {name}: teach it one with "
-        f"effattack.measure.macs.register({name!r}, formula), or formula=None if it "
+        f"effattack.counting.macs.register({name!r}, formula), or formula=None if it "
         "multiplies no matrices"
     )
 

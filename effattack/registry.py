@@ -1,58 +1,61 @@
-"""Victims by name: entry points of the group ``effattack.victims``, or ``module:factory``.
+"""Things by name: entry points of a group, or ``module:factory``.
 
-Names need no torch; a victim does, once it is loaded. Nothing of the current folder is imported
-before a module of it is asked for.
+Names need no torch; what they stand for may, once it is loaded. Nothing of the current folder is
+imported before a module of it is asked for.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from importlib import import_module
 from importlib.machinery import PathFinder
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import module_from_spec
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from effattack.borders import blaming, staying
 from effattack.errors import UsageError, unknown_name
+from effattack.moved import END
 
-if TYPE_CHECKING:
-    from effattack.victim import Victim
-
-GROUP = "effattack.victims"
-
-
-def registered() -> dict[str, EntryPoint]:
-    """Every registered victim: name -> entry point."""
-    return {entry.name: entry for entry in entry_points(group=GROUP)}
+VICTIMS = "effattack.victims"
+"""A group of entry points, as ``effattack.attacks`` and others are."""
 
 
-def load_victim(name: str) -> Victim:
-    """The victim of a registered name, or what the factory at ``package.module:factory`` returns.
+def entries(group: str) -> dict[str, EntryPoint]:
+    """Everything registered in a group: name -> entry point."""
+    return {entry.name: entry for entry in entry_points(group=group)}
+
+
+def named(group: str, text: str) -> Any:
+    """What a registered name stands for, or what stands at ``package.module:name``.
 
     Raises:
-        UsageError: if the name is unknown, the path does not import, or no Victim comes back.
+        UsageError: if the name is unknown, or the path does not import.
+        ExitError: if what is imported would end the process.
     """
-    from effattack.victim import Victim
+    if ":" in text:
+        return import_factory(text)
+    known = entries(group)
+    if text not in known:
+        kind = group.rpartition(".")[2].removesuffix("s")
+        raise unknown_name(kind, text, known)
+    with staying(text):
+        return known[text].load()
 
-    if ":" in name:
-        factory = import_factory(name)
-    else:
-        known = registered()
-        if name not in known:
-            raise unknown_name("victim", name, known)
-        with staying(name):
-            factory = known[name].load()
-    victim = call(factory, name)
-    if not isinstance(victim, Victim):
-        raise UsageError(
-            f"{name} returned {type(victim).__name__}, not an effattack.Victim: wrap a model that "
-            "cannot be opened as effattack.Opaque(model, input_shape), or use one of the wrappers "
-            "in effattack.models_zoo"
-        )
-    return victim
+
+def __getattr__(name: str) -> object:
+    if name != "load_victim":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    warnings.warn(
+        "effattack.registry.load_victim is now effattack.victim.load_victim; the old path ends "
+        f"with version {END}",
+        DeprecationWarning,
+        stacklevel=2,
+    )
+    return import_module("effattack.victim").load_victim
 
 
 def import_factory(path: str) -> Callable[[], Any]:

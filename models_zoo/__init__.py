@@ -23,7 +23,7 @@ from effattack.models_zoo.token_sparsification.avit import AViT
 from effattack.models_zoo.token_sparsification.dynamicvit import DynamicViT
 from effattack.models_zoo.token_sparsification.evit import EViT
 from effattack.models_zoo.token_sparsification.tome import ToMe
-from effattack.registry import load_victim as load
+from effattack.victim import load_victim as load
 
 __all__ = [
     "ATS",

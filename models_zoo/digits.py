@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from effattack.images import to_grid
+from effattack.domains.pixels import to_grid
 
 SHAPE = (3, 32, 32)
 CLASSES = 10

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from effattack._pytest_judge import compared, hold_baseline, hold_limits
-from effattack._pytest_session import SESSION, in_words
-from effattack._pytest_summary import LEFT, SEVERITY
-from effattack.limits import TIMED, Limit
+from effattack.pytest_plugin.judge import compared, hold_baseline, hold_limits
+from effattack.pytest_plugin.session import SESSION, in_words
+from effattack.pytest_plugin.summary import LEFT, SEVERITY
+from effattack.results.limits import TIMED, Limit
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from effattack.evaluation import Evaluation
+    from effattack.results.evaluation import Evaluation
     from effattack.victim import Trace, Victim
 
 IMAGES = 16
@@ -53,13 +53,13 @@ class Suite:
     def test_it_keeps_the_contract(
         self, effattack_victim: Victim, effattack_data: tuple[Tensor, Tensor]
     ) -> None:
-        """What must hold before any number means anything: :mod:`effattack.contract`.
+        """What must hold before any number means anything: :mod:`effattack.victim.checks`.
 
         Both paths agree, no image depends on its batch, declared MACs are the executed ones,
         margins tell decisions, gradients reach the pixels.
         """
-        from effattack.contract import INVARIANTS
         from effattack.errors import ContractError
+        from effattack.victim.checks import INVARIANTS
 
         broken = []
         for check in INVARIANTS:
@@ -134,8 +134,8 @@ def attacked(effattack_victim: Victim, effattack_evaluation: Evaluation) -> dict
     import numpy as np
     import torch
 
-    from effattack.attacks.base import undisturbed
     from effattack.budgets import LEVELS
+    from effattack.victim.undisturbed import undisturbed
 
     victim, found = effattack_victim, {}
     kept = effattack_evaluation.samples.dropna(subset=["image"])

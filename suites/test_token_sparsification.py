@@ -14,7 +14,7 @@ import pytest
 from effattack.suites.shared import Suite, attacked, pytest_generate_tests
 
 if TYPE_CHECKING:
-    from effattack.evaluation import Evaluation
+    from effattack.results.evaluation import Evaluation
     from effattack.victim import Trace, Victim
 
 __all__ = ["attacked", "pytest_generate_tests"]

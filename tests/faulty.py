@@ -14,7 +14,7 @@ from torch import Tensor
 from toys import LinearSaver, grey_images
 
 from effattack.budgets import LEVELS
-from effattack.sweep import Sweep
+from effattack.runs.sweep import Sweep
 from effattack.victim import Trace
 
 needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="pip install '.[ray]'")

@@ -13,11 +13,6 @@ from collections.abc import Callable
 import pandas as pd
 import pytest
 
-import effattack.cli
-import effattack.contract
-import effattack.evaluation
-import effattack.reporting.html  # noqa: F401
-
 # pytester unloads what an in-process run was the first to import; torch and others do not stand
 # being imported twice. So everything heavy is imported here.
 pd.DataFrame().to_parquet(io.BytesIO())

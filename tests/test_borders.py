@@ -16,10 +16,11 @@ import effattack
 from effattack.borders import staying
 from effattack.cli import main
 from effattack.errors import CellError, ExitError
-from effattack.evaluation import evaluate
-from effattack.executors.workers import Workers
-from effattack.registry import import_factory, load_victim
-from effattack.sweep import Sweep
+from effattack.registry import import_factory
+from effattack.runs.evaluate import evaluate
+from effattack.runs.executors.workers import Workers
+from effattack.runs.sweep import Sweep
+from effattack.victim import load_victim
 
 ENDINGS = {
     "sys.exit(0)": "called sys.exit(0)",

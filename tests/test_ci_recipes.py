@@ -18,8 +18,8 @@ from xml.etree import ElementTree
 import pytest
 from projects import QUICK
 
+from effattack.cells.by_name import made
 from effattack.cli import main
-from effattack.named import made
 
 yaml = pytest.importorskip("yaml")
 

@@ -13,15 +13,15 @@ import torch
 from toys import LinearSaver, grey_images
 
 import effattack
-from effattack import execution
-from effattack.assembly import COLUMNS
 from effattack.attacks import Attack, DeepSloth, Slowdown
+from effattack.cells.spec import performing as execution
 from effattack.errors import AuditError, UsageError
-from effattack.evaluation import Evaluation
 from effattack.measure import latency
 from effattack.measure.clocks import WallClock
 from effattack.measure.statistics import Interval
-from effattack.scores import COLUMNS as SCORES
+from effattack.results.evaluation import Evaluation
+from effattack.results.frame import COLUMNS
+from effattack.results.scores import COLUMNS as SCORES
 from effattack.victim import Opaque, Trace, Victim
 
 COUNT = 12

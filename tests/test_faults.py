@@ -22,14 +22,14 @@ import pandas as pd
 import pytest
 from faulty import BAD, TOY, needs_ray
 
+from effattack.cells.store import Store
 from effattack.errors import CellError
-from effattack.evaluation import Evaluation
-from effattack.executors import Executor
-from effattack.executors.cluster import RETRIES, surroundings
-from effattack.executors.ray import Ray
-from effattack.executors.workers import ATTEMPTS, Workers
-from effattack.store import Store
-from effattack.sweep import complete
+from effattack.results.evaluation import Evaluation
+from effattack.runs.executors import Executor
+from effattack.runs.executors.cluster import RETRIES, surroundings
+from effattack.runs.executors.ray import Ray
+from effattack.runs.executors.workers import ATTEMPTS, WORKER, Workers
+from effattack.runs.sweep import complete
 
 FULL = os.environ.get("EFFATTACK_FULL_FAULTS") == "1"
 KILLS = 20 if FULL else 2
@@ -39,8 +39,8 @@ PATIENCE = 300.0
 DRIVER = """
 import sys
 from faulty import TOY
-from effattack.executors.in_process import InProcess
-from effattack.executors.ray import Ray
+from effattack.runs.executors.in_process import InProcess
+from effattack.runs.executors.ray import Ray
 
 out, *address = sys.argv[1:]
 TOY.run(out, Ray(*address) if address else InProcess())
@@ -83,7 +83,7 @@ def test_workers_killed_again_and_again(tmp_path: Path, undisturbed: pd.DataFram
     killed = 0
     while killed < KILLS:  # in fresh stores: cells are shorter than the start of a worker
         out, most = tmp_path / str(killed), min(KILLS - killed, ATTEMPTS - 1)
-        found, count = while_workers_are_killed(out, Workers(2), "effattack.executors.worker", most)
+        found, count = while_workers_are_killed(out, Workers(2), WORKER, most)
         assert same(found.samples, undisturbed)
         assert count
         killed += count

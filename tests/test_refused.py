@@ -17,11 +17,11 @@ from toys import LinearSaver, grey_images
 
 from effattack import evaluate, selfchecks
 from effattack.attacks.base import Attack
+from effattack.cells.store import Store
 from effattack.cli import main
 from effattack.errors import CellError, ContractError
-from effattack.executors.workers import Workers
-from effattack.store import Store
-from effattack.sweep import complete
+from effattack.runs.executors.workers import Workers
+from effattack.runs.sweep import complete
 from effattack.victim import Gate, Trace, Victim
 
 SMALL = replace(TOY, samples=6, slice=3)

@@ -18,7 +18,7 @@ import pytest
 import effattack
 from effattack import streams
 from effattack.cli import main
-from effattack.terminal import PLAIN, Screen
+from effattack.cli.terminal import PLAIN, Screen
 
 ROOT = Path(effattack.__file__).parents[1]
 SOURCES = [
@@ -106,7 +106,7 @@ def test_a_victims_message_and_its_traceback_are_shown(
 
 
 def test_a_reader_that_leaves_does_not_change_the_exit_code() -> None:
-    code = "import sys; from effattack.terminal import Screen; s = Screen(); s.print('x')"
+    code = "import sys; from effattack.cli.terminal import Screen; s = Screen(); s.print('x')"
     code += "; s.print('y'); sys.exit(7)"
     reading, writing = os.pipe()
     os.close(reading)

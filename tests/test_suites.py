@@ -9,9 +9,9 @@ from importlib import import_module
 import pytest
 from projects import BUILD, DATA, OTHERS, SUITES, Run, project, section
 
-from effattack.baselines import Baseline
-from effattack.levels import LEVELS
-from effattack.registry import registered
+from effattack.registry import VICTIMS, entries
+from effattack.results.baselines import Baseline
+from effattack.runs.levels import LEVELS
 from effattack.suites import shared
 
 FAMILIES = (
@@ -22,7 +22,7 @@ FAMILIES = (
     "test_quantized",
     "test_token_sparsification",
 )
-DIGITS = {name for name in registered() if name.startswith("digits_")}
+DIGITS = {name for name in entries(VICTIMS) if name.startswith("digits_")}
 """Registered victims whose data are part of the package; CIFAR-10 is the user's to bring."""
 
 

@@ -28,22 +28,22 @@ from effattack.attacks import (
     build,
 )
 from effattack.attacks.base import Attack
+from effattack.attacks.objectives import Goal
 from effattack.budgets import LEVELS
-from effattack.contract import beside_noise
+from effattack.counting.macs import count_macs
+from effattack.domains.pixels import fingerprints
 from effattack.errors import AuditError, ContractError, MeasurementError
-from effattack.images import fingerprints
-from effattack.measure.macs import count_macs
 from effattack.models_zoo import load
 from effattack.models_zoo.defences import digits as defended
 from effattack.models_zoo.digits import digits
 from effattack.models_zoo.networks import small_vit
 from effattack.models_zoo.recipes import early_exit as recipes
 from effattack.models_zoo.token_sparsification.ats import ATS
-from effattack.objectives import Goal
-from effattack.scores import attack_success, score_table
-from effattack.selfchecks import check_scores
+from effattack.results.scores import attack_success, score_table
+from effattack.results.selfchecks import check_scores
 from effattack.threats import Box, Linf
 from effattack.victim import Trace, Victim, audit
+from effattack.victim.checks import beside_noise
 
 TESTS = Path(__file__).parent
 TRAPS = {

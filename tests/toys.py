@@ -11,8 +11,7 @@ from torch import Generator, Tensor, nn
 
 from effattack.budgets import LEVELS
 from effattack.errors import UsageError
-from effattack.registry import load_victim
-from effattack.victim import Gate, Trace, Victim
+from effattack.victim import Gate, Trace, Victim, load_victim
 
 SHAPE = (1, 4, 4)
 

@@ -7,26 +7,24 @@ look). A published attack is a short class that names the three and its paper's 
 from __future__ import annotations
 
 import inspect
-import random
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, Self
 
-import numpy as np
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 
-from effattack.attacks.libraries import telling
+from effattack.attacks.foreign.libraries import telling
 from effattack.attacks.naming import options_given, options_known, written
-from effattack.attacks.search import ProjectedGradient
+from effattack.attacks.objectives import BatchGoal, Callback, Objective, unwatched
+from effattack.attacks.searches.projected import ProjectedGradient
 from effattack.budgets import size_text
+from effattack.domains.pixels import check_images, check_labels, in_float32, to_grid
 from effattack.errors import NotApplicable, UsageError
-from effattack.images import check_images, check_labels, in_float32, to_grid
-from effattack.objectives import BatchGoal, Callback, Objective, unwatched
 from effattack.threats import Box, Linf, Threat, parse_threat
-from effattack.twins import quantized
-from effattack.victim import Opaque, Trace, Victim
+from effattack.victim import Opaque, Victim
+from effattack.victim.twins import quantized
+from effattack.victim.undisturbed import glance, seed_global_state, undisturbed
 
 Kind = Literal["compute", "accuracy", "control"]
 
@@ -205,14 +203,6 @@ def check_objective(objective: Objective, victim: Victim) -> None:
         raise NotApplicable(f"{error}; {rest}") from error
 
 
-def glance(victim: Victim) -> Trace:
-    """The trace of one grey image, without gradients: what a victim shows."""
-    shape = (1, *victim.input_shape)
-    grey = torch.full(shape, 0.5, device=victim.device)
-    with undisturbed(victim), torch.no_grad():
-        return victim.trace(grey)
-
-
 def without_gradient(victim: Victim) -> str | None:
     """Why no gradient attack can apply: kernels that have none; else None.
 
@@ -237,66 +227,3 @@ def instead(victim: Victim, kind: Kind) -> str:
     if isinstance(victim, Opaque):
         return "QueryAttack and LatencyQuery apply"
     return "Slowdown, AutoSlow and QueryAttack apply"
-
-
-@contextmanager
-def undisturbed(victim: nn.Module) -> Iterator[None]:
-    """Run with the victim in eval mode and its parameters frozen; then put everything back.
-
-    Restores training mode, ``requires_grad`` and gradients of every parameter, and the global
-    random state of Python, NumPy and torch; also after an exception. Gradients are enabled inside,
-    whether the caller runs under ``no_grad``, ``inference_mode`` or neither.
-    """
-    modes = {m: m.training for m in victim.modules() if hasattr(m, "training")}
-    made_in_inference_mode = _normal_tensors(victim)
-    parameters = [(p, p.requires_grad, p.grad) for p in victim.parameters()]
-    python, legacy = random.getstate(), np.random.get_state()
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
-    try:
-        victim.eval()
-        for parameter, _, _ in parameters:
-            if parameter.requires_grad:
-                parameter.requires_grad_(False)
-        with (
-            torch.random.fork_rng(devices=devices),
-            torch.inference_mode(False),
-            torch.enable_grad(),
-        ):
-            yield
-    finally:
-        for module, training in modes.items():
-            module.training = training
-        for parameter, required, grad in parameters:
-            if parameter.requires_grad != required:
-                parameter.requires_grad_(required)
-            parameter.grad = grad
-        for held, name, tensor in made_in_inference_mode:
-            held[name] = tensor
-        random.setstate(python)
-        np.random.set_state(legacy)
-
-
-def _normal_tensors(victim: nn.Module) -> list[tuple[dict[str, Any], str, Tensor]]:
-    """Put copies in place of weights made under inference mode, which gradients cannot pass.
-
-    Returns what stood where.
-    """
-    replaced = []
-    for module in victim.modules():
-        for held in (module._parameters, module._buffers):
-            for name, tensor in held.items():
-                if tensor is not None and tensor.is_inference():
-                    replaced.append((held, name, tensor))
-    with torch.inference_mode(False):
-        for held, name, tensor in replaced:
-            plain = tensor.clone()
-            frozen = isinstance(tensor, nn.Parameter)
-            held[name] = nn.Parameter(plain, requires_grad=False) if frozen else plain
-    return replaced
-
-
-def seed_global_state(seed: int) -> None:
-    """Seed what foreign code may draw from: the global generators of Python, NumPy and torch."""
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)

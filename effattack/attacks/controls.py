@@ -8,8 +8,8 @@ import torch
 from torch import Generator, Tensor
 
 from effattack.attacks.base import Attack, Kind, budget
-from effattack.images import to_grid
-from effattack.objectives import Goal
+from effattack.attacks.objectives import Goal
+from effattack.domains.pixels import to_grid
 from effattack.threats import Box, Nothing, Threat
 from effattack.victim import Victim
 

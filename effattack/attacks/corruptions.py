@@ -17,10 +17,10 @@ from torch import Generator, Tensor
 from torchvision.transforms.functional import gaussian_blur
 
 from effattack.attacks.base import Attack, Kind
+from effattack.attacks.objectives import Goal
 from effattack.budgets import LEVELS
+from effattack.domains.pixels import to_grid
 from effattack.errors import NotApplicable, UsageError, unknown_name
-from effattack.images import to_grid
-from effattack.objectives import Goal
 from effattack.threats import Box
 from effattack.victim import Victim
 

@@ -8,14 +8,15 @@ from typing import Self
 import torch
 from torch import Generator, Tensor
 
-from effattack.attacks.base import Attack, check_objective, seed_global_state, undisturbed
-from effattack.attacks.search import input_gradient
-from effattack.attacks.training import Training
+from effattack.attacks.base import Attack, check_objective
+from effattack.attacks.objectives import Callback, Goal, Objective, Step, unwatched
+from effattack.attacks.searches.projected import input_gradient
+from effattack.attacks.searches.training import Training
+from effattack.domains.pixels import check_images, check_labels, fingerprints
 from effattack.errors import UsageError
-from effattack.images import check_images, check_labels, fingerprints
-from effattack.objectives import Callback, Goal, Objective, Step, unwatched
 from effattack.threats import Threat
 from effattack.victim import Victim
+from effattack.victim.undisturbed import seed_global_state, undisturbed
 
 
 class UniversalAttack(Attack):

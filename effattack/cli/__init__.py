@@ -27,8 +27,8 @@ from effattack.cli import (
     scoreboard,
     summary,
 )
+from effattack.cli.terminal import PLAIN, Screen
 from effattack.errors import EffattackError, FactoryError, MeasurementError
-from effattack.terminal import PLAIN, Screen
 
 COMMANDS = {
     "run": run,
@@ -125,7 +125,7 @@ def _add_commands(parser: argparse.ArgumentParser) -> dict[str, argparse.Argumen
         for action in found[name]._actions:
             if action.nargs != 0:
                 action.type = _filled(action.type or str)
-        found[name].set_defaults(handler=command.run, resumes=command is run)
+        found[name].set_defaults(handler=command.run, resumes=command is run, parsers=parsers)
     return found
 
 

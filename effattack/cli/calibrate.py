@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from effattack.terminal import PLAIN, progress_bar
+from effattack.cli.terminal import PLAIN, progress_bar
 
 if TYPE_CHECKING:
     from effattack.measure.calibration import Power, Trial
@@ -47,14 +47,14 @@ def arguments(calibrate: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
-    from effattack.data import load_data, subset
-    from effattack.executors import check_local
+    from effattack.inputs.source import load_data, subset
     from effattack.measure.calibration import calibrate, power_table
     from effattack.measure.clocks import clock_named
     from effattack.measure.environment import environment
     from effattack.measure.load import competing
-    from effattack.registry import load_victim
-    from effattack.store.files import replaceable, writable
+    from effattack.results.files import replaceable, writable
+    from effattack.runs.executors import check_local
+    from effattack.victim import load_victim
 
     check_local(options.device)
     device = options.device

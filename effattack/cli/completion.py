@@ -6,7 +6,7 @@ import argparse
 
 from rich.console import Console
 
-from effattack.registry import registered
+from effattack.registry import VICTIMS, entries
 
 HELP = "a script that completes commands, options and victims in your shell"
 EXAMPLES = """examples:
@@ -52,9 +52,7 @@ def arguments(completion: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
-    from effattack.cli import parsers
-
-    print(_words(parsers()) + _SHELLS[options.shell], end="")
+    print(_words(options.parsers()) + _SHELLS[options.shell], end="")
     return 0
 
 
@@ -75,7 +73,7 @@ def _words(commands: dict[str, argparse.ArgumentParser]) -> str:
                 values["|".join(action.option_strings)] = known
             elif known:
                 words[rf"{name}\ *"] = known
-    values["--victim"] = sorted(registered())
+    values["--victim"] = sorted(entries(VICTIMS))
     files = [option for option, known in values.items() if not known]
     values = {option: known for option, known in values.items() if known} | {"|".join(files): []}
     return _WORDS.format(commands=" ".join(commands), values=_cases(values), words=_cases(words))

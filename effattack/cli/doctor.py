@@ -6,7 +6,7 @@ import argparse
 
 from rich.console import Console
 
-from effattack.terminal import PLAIN
+from effattack.cli.terminal import PLAIN
 
 HELP = "what can be measured on this machine"
 EXAMPLES = """examples:

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from effattack.baseline_paths import FOLDER, path_of
-from effattack.baselines import Baseline
 from effattack.cli import output
+from effattack.cli.terminal import PLAIN
 from effattack.errors import MeasurementError
-from effattack.limits import Limit, judge, parse_limit, results
-from effattack.terminal import PLAIN
+from effattack.results.baseline_paths import FOLDER, path_of
+from effattack.results.baselines import Baseline
+from effattack.results.limits import Limit, judge, parse_limit, results
 
 if TYPE_CHECKING:
-    from effattack.evaluation import Evaluation
+    from effattack.results.evaluation import Evaluation
 
 
 def arguments(run: argparse.ArgumentParser) -> None:
@@ -66,7 +66,7 @@ class Judge:
 
     def judge(self, evaluation: Evaluation, options: argparse.Namespace, console: Console) -> int:
         """Say how the scores stand, and save them; returns the exit code."""
-        from effattack.changes import Comparison, compare
+        from effattack.results.changes import Comparison, compare
 
         page = options.out / "report.html"
         try:

@@ -6,7 +6,7 @@ import argparse
 
 from rich.console import Console
 
-from effattack.terminal import PLAIN
+from effattack.cli.terminal import PLAIN
 
 HELP = "what can be named"
 EXAMPLES = """examples:
@@ -21,9 +21,9 @@ def arguments(listing: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, console: Console) -> int:
     if options.what == "victims":
-        from effattack.registry import registered
+        from effattack.registry import VICTIMS, entries
 
-        rows = {name: entry.value for name, entry in sorted(registered().items())}
+        rows = {name: entry.value for name, entry in sorted(entries(VICTIMS).items())}
     else:
         from effattack.attacks import attack_class, names
 

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, TextIO
 from rich.console import Console
 
 from effattack import streams
-from effattack.terminal import PLAIN, Screen
+from effattack.cli.terminal import PLAIN, Screen
 
 if TYPE_CHECKING:
-    from effattack.changes import Change
-    from effattack.evaluation import Evaluation
-    from effattack.limits import Verdict
+    from effattack.results.changes import Change
+    from effattack.results.evaluation import Evaluation
+    from effattack.results.limits import Verdict
 
 SCHEMA = 1
 """Of ``--json``; raised when its fields change meaning."""
@@ -50,7 +50,7 @@ def print_json(
     regressions: Iterable[Change] = (),
 ) -> None:
     """One object: scores, self-checks, what was skipped, limits, regressions, the report."""
-    from effattack.caveats import caveats
+    from effattack.results.caveats import caveats
 
     _, scores, meta = evaluation.report()
     beside = [

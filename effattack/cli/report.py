@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from effattack.cli import output
+from effattack.cli.terminal import PLAIN, print_scores
 from effattack.errors import UsageError
-from effattack.terminal import PLAIN, print_scores
 
 if TYPE_CHECKING:
-    from effattack.evaluation import Evaluation
+    from effattack.results.evaluation import Evaluation
 
 HELP = "make the report again from stored frames, or compare several"
 EXAMPLES = """examples:
@@ -59,7 +59,7 @@ def check_free(folder: Path) -> None:
     Raises:
         UsageError: naming what is in the way.
     """
-    from effattack.store.files import replaceable
+    from effattack.results.files import replaceable
 
     for name in ("samples.parquet", "scores.csv", "meta.json", "report.html"):
         replaceable(folder / name)
@@ -68,7 +68,7 @@ def check_free(folder: Path) -> None:
 def write(evaluation: Evaluation, folder: Path, console: Console, verbose: bool) -> None:
     """Frames and report into the folder, the score table onto the terminal."""
     from effattack.reporting import html
-    from effattack.store.files import writing
+    from effattack.results.files import writing
 
     with writing(folder):
         evaluation.save(folder)

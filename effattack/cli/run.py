@@ -9,10 +9,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from effattack.cli import judging, output, what, where
+from effattack.cli import executor_options, judging, output, sweep_options
 from effattack.cli.report import check_free, write
+from effattack.cli.terminal import PLAIN, progress_bar
 from effattack.streams import shown
-from effattack.terminal import PLAIN, progress_bar
 
 HELP = "score victims under attacks and write a report"
 EXAMPLES = """examples:
@@ -27,8 +27,8 @@ EXAMPLES = """examples:
 
 
 def arguments(run: argparse.ArgumentParser) -> None:
-    what.arguments(run)
-    where.arguments(run)
+    sweep_options.arguments(run)
+    executor_options.arguments(run)
     judging.arguments(run)
     run.add_argument("--out", type=Path, default=Path("effattack-report"), metavar="DIR")
     run.add_argument("--dry-run", action="store_true", help="show what would be run")
@@ -38,14 +38,15 @@ def arguments(run: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
-    from effattack.overview import overview
-    from effattack.scheduling import discard_damaged, finished
-    from effattack.store import Store
-    from effattack.sweep import complete, failed
+    from effattack.cells.store import Store
+    from effattack.runs.overview import overview
+    from effattack.runs.scheduling import discard_damaged, finished
+    from effattack.runs.sweep import complete, failed
 
     judge = judging.Judge.of(options)
     bar = progress_bar(console)
-    sweep, executor = what.sweep_of(options, console), where.executor_of(options, bar.step)
+    sweep = sweep_options.sweep_of(options, console)
+    executor = executor_options.executor_of(options, bar.step)
     executor.check(sweep.device, sweep.timed > 0)
     store = Store(options.out / "cells")
     check_free(options.out)

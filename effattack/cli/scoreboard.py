@@ -8,8 +8,8 @@ from pathlib import Path
 from rich.console import Console
 
 from effattack.budgets import parse_eps
+from effattack.cli.terminal import PLAIN
 from effattack.errors import UsageError
-from effattack.terminal import PLAIN
 
 HELP = "rank victims on one page, from published scores"
 EXAMPLES = """examples:

@@ -16,11 +16,11 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from effattack.counting.macs import count_macs
 from effattack.errors import UsageError
 from effattack.measure.clocks import Clock, deployed
 from effattack.measure.guards import expect_deterministic, expect_own_device, fitting
 from effattack.measure.latency import time_abba, warm_up
-from effattack.measure.macs import count_macs
 from effattack.measure.statistics import median_ratio
 from effattack.victim import Victim
 

@@ -19,10 +19,10 @@ from typing import Any, NamedTuple
 import pandas as pd
 from torch import Tensor
 
+from effattack.counting.macs import count_macs
 from effattack.errors import UsageError
 from effattack.measure.clocks import deployed, synchronize
 from effattack.measure.counters import Counter
-from effattack.measure.macs import count_macs
 from effattack.measure.statistics import NOTHING, Interval, median_ratio
 from effattack.victim import Victim
 

@@ -1,6 +1,6 @@
 """Intervals for what is compared: paired ratios and proportions.
 
-Shares of work have theirs in :mod:`effattack.resampling`. Images are the units of all of them:
+Shares of work have theirs in ``results.resampling``. Images are the units of all of them:
 repeats and seeds of one image are pooled before, because they are no new evidence about images. A
 ratio is judged by the bounds of its interval, never by the point estimate.
 """

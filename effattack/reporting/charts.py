@@ -22,7 +22,7 @@ from effattack.reporting.verdict import (
     unit_of,
 )
 from effattack.reporting.words import missing
-from effattack.union import UNION
+from effattack.results.union import UNION
 
 
 class Figures(NamedTuple):

@@ -9,7 +9,7 @@ from effattack.reporting import axes, words
 from effattack.reporting.figure import Figure, Key
 from effattack.reporting.verdict import Row, Verdict, series, unit_of
 from effattack.reporting.words import missing
-from effattack.union import UNION
+from effattack.results.union import UNION
 
 PERCENTS = [(quarter / 4, f"{25 * quarter}{words.NBSP}%") for quarter in range(5)]
 

@@ -7,10 +7,10 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
-from effattack.decisions import from_text
 from effattack.reporting import axes, svg, words
 from effattack.reporting.figure import Figure, Key
 from effattack.reporting.verdict import Verdict, samples_of, series
+from effattack.results.decisions import from_text
 
 SEQUENTIAL = ("early exit", "cascade")
 """Families whose gates come one behind the other: the depth of an image says it all."""

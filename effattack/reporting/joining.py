@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from effattack.errors import UsageError
-from effattack.evaluation import Evaluation
 from effattack.reporting import words
 from effattack.reporting.meta import section
+from effattack.results.evaluation import Evaluation
 
 
 def loaded(folders: Sequence[Path]) -> Evaluation:

@@ -13,7 +13,7 @@ from effattack.reporting.meta import Meta, section
 from effattack.reporting.svg import Drawing
 from effattack.reporting.verdict import Row, rows_of
 from effattack.reporting.words import missing
-from effattack.unmeasured import no_latency
+from effattack.results.unmeasured import no_latency
 
 
 class Timing(NamedTuple):

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from effattack.decisions import from_text
+from effattack.results.decisions import from_text
 
 FADE = np.array([74, 120, 168], dtype=float)
 """Colour of a dropped patch: one that neither black nor white images have."""
@@ -27,7 +27,7 @@ def token_map(pixels: NDArray[np.uint8], decisions: str | None) -> TokenMap | No
 
     Args:
         pixels: (C, H, W) levels.
-        decisions: as stored, see :mod:`effattack.decisions`.
+        decisions: as stored, see :mod:`effattack.results.decisions`.
     """
     gates = {
         name: mask

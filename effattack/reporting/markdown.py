@@ -23,7 +23,7 @@ from effattack.reporting.verdict import (
     verdicts,
 )
 from effattack.reporting.words import missing
-from effattack.union import UNION
+from effattack.results.union import UNION
 
 HEADLINE = (
     "Victim",

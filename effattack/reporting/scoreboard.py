@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from effattack.assembly import SCHEMA
 from effattack.budgets import budget_text
 from effattack.errors import UsageError
 from effattack.reporting import page, words
@@ -18,6 +17,7 @@ from effattack.reporting.meta import Meta
 from effattack.reporting.tables import over_dense
 from effattack.reporting.verdict import Row, Verdict, rows_of, unit_of, verdicts
 from effattack.reporting.words import missing
+from effattack.results.frame import SCHEMA
 
 NEEDED = {
     "victim",

@@ -11,7 +11,7 @@ from effattack.reporting import words
 from effattack.reporting.meta import Meta
 from effattack.reporting.verdict import KINDS, Row, Verdict, rows_of, same_cell, tag, unit_of
 from effattack.reporting.words import missing
-from effattack.unmeasured import NOT_TIMED, NOTHING_SAVED, WIDEST
+from effattack.results.unmeasured import NOT_TIMED, NOTHING_SAVED, WIDEST
 
 OVER_CLEAN = f"/{words.NBSP}clean"
 OVER_DENSE = f"/{words.NBSP}dense"

@@ -10,12 +10,12 @@ from typing import Any
 
 import pandas as pd
 
-from effattack.caveats import caveats
-from effattack.limits import ATTACKS, saves_nothing, unmeasured_because
 from effattack.reporting.meta import Meta, checks, section, skipped
 from effattack.reporting.words import SLACK, at, missing, percent
-from effattack.union import UNION
-from effattack.unmeasured import UNKNOWN_MAX, no_savings
+from effattack.results.caveats import caveats
+from effattack.results.limits import ATTACKS, saves_nothing, unmeasured_because
+from effattack.results.union import UNION
+from effattack.results.unmeasured import UNKNOWN_MAX, no_savings
 
 Row = dict[str, Any]
 """One row of the scores, by column."""

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from effattack.budgets import budget_text
-from effattack.unmeasured import NOT_TIMED, no_latency
+from effattack.results.unmeasured import NOT_TIMED, no_latency
 
 MISSING = "–"
 CHEAPER = "cheaper than clean"

@@ -8,8 +8,8 @@ import torch
 from torch import Generator, Tensor
 
 from effattack.budgets import LEVELS
+from effattack.domains.pixels import to_grid
 from effattack.errors import MeasurementError
-from effattack.images import to_grid
 
 SLACK = 1e-6
 """What float32 rounding may add to a distance, relative to the budget."""

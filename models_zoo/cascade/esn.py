@@ -15,13 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from effattack.door import blank
+from effattack.counting.macs import count_macs
 from effattack.errors import UsageError
-from effattack.measure.macs import count_macs
 from effattack.models_zoo.cascade.exit_sequence import ExitSequence
 from effattack.models_zoo.criteria import Criterion, as_criterion
 from effattack.models_zoo.exits import criterion_trace
 from effattack.victim import Trace, Victim
+from effattack.victim.door import blank
 
 
 class ESN(Victim):

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from effattack.measure.macs import linear_macs
+from effattack.counting.macs import linear_macs
 
 
 class ExitSequence(nn.Module):

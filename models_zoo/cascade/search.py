@@ -15,8 +15,8 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from effattack.counting.macs import count_macs
 from effattack.errors import UsageError, unknown_name
-from effattack.measure.macs import count_macs
 from effattack.models_zoo.cascade.cascade import TinySaver, saver_threshold
 from effattack.models_zoo.criteria import Confidence
 

@@ -14,12 +14,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from effattack.attacks.base import undisturbed
 from effattack.errors import UsageError, unknown_name
 from effattack.models_zoo.token_sparsification.ats import ATS
 from effattack.models_zoo.token_sparsification.avit import AViT
 from effattack.models_zoo.token_sparsification.avit_policy import Halted
 from effattack.victim import Gate, Victim
+from effattack.victim.undisturbed import undisturbed
 
 Order = Literal["confidence", "random"]
 ORDERS: tuple[Order, ...] = ("confidence", "random")

@@ -15,13 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from effattack.door import blank, example_of
+from effattack.counting.macs import count_macs
 from effattack.errors import UsageError
-from effattack.measure.macs import count_macs
 from effattack.models_zoo.criteria import Criterion, as_criterion
 from effattack.models_zoo.exits import criterion_trace
 from effattack.models_zoo.official import load_official
-from effattack.victim import Trace, Victim, set_mode
+from effattack.victim import Trace, Victim
+from effattack.victim.contract import set_mode
+from effattack.victim.door import blank, example_of
 
 
 class EarlyExit(Victim):

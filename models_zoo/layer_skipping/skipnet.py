@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from effattack.door import blank
+from effattack.counting.macs import count_macs
 from effattack.errors import UsageError
-from effattack.measure.macs import count_macs
 from effattack.models_zoo.margins import bounded, log_odds
 from effattack.victim import Gate, Trace, Victim
+from effattack.victim.door import blank
 
 Memory = tuple[Tensor, Tensor] | None
 """Hidden and cell state (B, width) that recurrent gates hand on."""

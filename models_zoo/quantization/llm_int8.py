@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from effattack.counting.macs import register
 from effattack.errors import ContractError, UsageError, unknown_name
-from effattack.measure.macs import register
 from effattack.models_zoo.margins import bounded_margin
 from effattack.models_zoo.quantization.probing import bit_operations, observed, probe, replaced
 from effattack.models_zoo.quantization.quantized import optional

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from effattack.counting.macs import count_macs
 from effattack.errors import UsageError
-from effattack.measure.macs import count_macs
 from effattack.victim import Trace, Victim
 
 Kinds = tuple[type[nn.Module], ...]

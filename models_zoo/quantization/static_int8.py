@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from effattack.counting.macs import MacsCounter, register
+from effattack.domains.pixels import check_images
 from effattack.errors import UsageError, first_line
-from effattack.images import check_images
-from effattack.measure.macs import MacsCounter, register
 from effattack.models_zoo.quantization.probing import ConstantVictim, bit_operations, probe
 from effattack.models_zoo.quantization.quantized import optional
 

@@ -12,7 +12,7 @@ from itertools import count
 import torch
 from torch import Tensor
 
-from effattack.attacks.slowdown import UniversalSlowdown
+from effattack.attacks.house.slowdown import UniversalSlowdown
 from effattack.models_zoo.digits import digits
 from effattack.models_zoo.embedded import digits_vit, digits_vit_avit
 from effattack.models_zoo.files import WEIGHTS, load_weights, save_weights

@@ -22,8 +22,8 @@ from timm.models.vision_transformer import Attention, Block
 from torch import Tensor
 from torch.nn import functional as F
 
+from effattack.counting.macs import register
 from effattack.errors import UsageError
-from effattack.measure.macs import register
 
 
 class Bucket(NamedTuple):

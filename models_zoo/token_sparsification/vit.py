@@ -16,8 +16,8 @@ from timm.layers import PatchEmbed
 from timm.models.vision_transformer import Attention, Block, VisionTransformer
 from torch import Tensor, nn
 
+from effattack.counting.macs import linear_macs
 from effattack.errors import UsageError
-from effattack.measure.macs import linear_macs
 from effattack.models_zoo.official import vit_from_official
 from effattack.victim import Victim
 

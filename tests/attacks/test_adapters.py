@@ -15,8 +15,8 @@ from toys import LinearSaver, grey_images
 from effattack.attacks import Foolbox, Torchattacks, build, libraries
 from effattack.attacks.base import Attack
 from effattack.budgets import LEVELS
+from effattack.domains.pixels import to_grid
 from effattack.errors import UsageError
-from effattack.images import to_grid
 from effattack.victim import Victim
 
 foolbox = pytest.importorskip("foolbox")

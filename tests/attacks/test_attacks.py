@@ -29,16 +29,16 @@ from effattack.attacks import (
     names,
 )
 from effattack.attacks import build as built
-from effattack.attacks.base import undisturbed
-from effattack.attacks.penalised import PenalisedAttack
+from effattack.attacks.searches.penalised import PenalisedAttack
 from effattack.attacks.universal import UniversalAttack
 from effattack.budgets import LEVELS
+from effattack.domains.pixels import to_grid
 from effattack.errors import GradientError, NotApplicable, UsageError
-from effattack.images import to_grid
 from effattack.models_zoo.criteria import Confidence
 from effattack.models_zoo.early_exit.early_exit import EarlyExit
 from effattack.models_zoo.margins import log_odds
 from effattack.victim import Opaque, Trace, Victim
+from effattack.victim.undisturbed import undisturbed
 
 
 def applies(name: str) -> bool:

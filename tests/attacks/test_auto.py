@@ -10,13 +10,13 @@ from torch import Tensor, nn
 from toys import LinearSaver, embedded, grey_images
 
 from effattack.attacks import AutoSlow, DeepSloth, Slowdown, auto, search
-from effattack.attacks.search import Best, ProjectedGradient, constant, input_gradient
+from effattack.attacks.objectives import AlsoAnswer, BatchGoal, MarginHinge, Step, UniformExits
+from effattack.attacks.searches.projected import Best, ProjectedGradient, constant, input_gradient
 from effattack.errors import NotApplicable
 from effattack.models_zoo.criteria import Criterion
 from effattack.models_zoo.digits import digits
 from effattack.models_zoo.early_exit.early_exit import EarlyExit
 from effattack.models_zoo.margins import bounded, confidence_log_odds, spread
-from effattack.objectives import AlsoAnswer, BatchGoal, MarginHinge, Step, UniformExits
 from effattack.threats import Linf
 from effattack.victim import Opaque, Trace, Victim
 

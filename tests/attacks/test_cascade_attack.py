@@ -8,9 +8,7 @@ from torch import Tensor
 from toys import LinearSaver, embedded, grey_images
 
 from effattack.attacks import CascadeAttack
-from effattack.attacks.cascade import DefeatSavers
-from effattack.errors import NotApplicable, UsageError
-from effattack.objectives import (
+from effattack.attacks.objectives import (
     AlsoAnswer,
     Answer,
     Goal,
@@ -18,6 +16,8 @@ from effattack.objectives import (
     prediction_leads,
     prediction_trails,
 )
+from effattack.attacks.published.cascade import DefeatSavers
+from effattack.errors import NotApplicable, UsageError
 from effattack.victim import Gate, Trace, Victim
 
 

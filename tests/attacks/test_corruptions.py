@@ -12,8 +12,8 @@ from toys import LinearSaver, grey_images, noise_images
 from effattack import evaluate
 from effattack.attacks import Corruption, build
 from effattack.attacks.corruptions import STRENGTHS
+from effattack.domains.pixels import to_grid
 from effattack.errors import NotApplicable, UsageError
-from effattack.images import to_grid
 from effattack.victim import Opaque, Victim
 
 every_kind = pytest.mark.parametrize("kind", list(STRENGTHS))

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from effattack.attacks import PGDAvg, PGDMax, build
+from effattack.attacks.objectives import Step
 from effattack.errors import NotApplicable
-from effattack.objectives import Step
 from effattack.victim import Victim
 
 

@@ -13,14 +13,14 @@ from toys import LinearSaver, embedded, grey_images
 
 from effattack.attacks import ILFO, Attack, GradAuto, GradMDM, build
 from effattack.attacks.base import Attack as AnyAttack
-from effattack.attacks.gradauto import SplitGates
-from effattack.attacks.gradmdm import PowerLosses, power_norm
-from effattack.attacks.ilfo import DesiredStates
-from effattack.attacks.merging import merged, reached_shares
-from effattack.attacks.penalised import Penalised
+from effattack.attacks.objectives import Goal
+from effattack.attacks.published.gradauto import SplitGates
+from effattack.attacks.published.gradmdm import PowerLosses, power_norm
+from effattack.attacks.published.ilfo import DesiredStates
+from effattack.attacks.searches.merging import merged, reached_shares
+from effattack.attacks.searches.penalised import Penalised
 from effattack.errors import NotApplicable, UsageError
 from effattack.models_zoo.layer_skipping.skipnet import PooledGate, SigmoidGate, SkipNet
-from effattack.objectives import Goal
 from effattack.threats import Box, Linf, Patch
 from effattack.victim import Gate, Opaque, Trace, Victim
 

@@ -6,7 +6,7 @@ import torch
 from toys import LinearSaver, grey_images
 
 from effattack.attacks import SlowAndWrong, Slowdown
-from effattack.objectives import AlsoAnswer, Goal, MarginHinge, label_trails
+from effattack.attacks.objectives import AlsoAnswer, Goal, MarginHinge, label_trails
 
 
 def test_whatever_does_more_work_is_also_wrong() -> None:

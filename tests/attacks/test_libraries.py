@@ -13,9 +13,9 @@ from torch import nn
 from toys import LinearSaver, grey_images
 
 from effattack.attacks import Foolbox, Torchattacks, build
-from effattack.attacks.adapters import LibraryAttack
+from effattack.attacks.foreign.adapters import LibraryAttack
+from effattack.domains.pixels import to_grid
 from effattack.errors import NotApplicable, UsageError
-from effattack.images import to_grid
 from effattack.models_zoo.early_exit.early_exit import EarlyExit
 from effattack.victim import Victim
 

@@ -11,7 +11,7 @@ from torch import nn
 from toys import LinearSaver, grey_images
 
 from effattack.attacks import MinimalBudget, build, eps50
-from effattack.attacks.ladder import ladder
+from effattack.attacks.smallest.ladder import ladder
 from effattack.errors import NotApplicable, UsageError
 from effattack.threats import L1, L2, Box, Linf, Patch, Pixels
 from effattack.victim import Opaque

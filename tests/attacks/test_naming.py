@@ -11,8 +11,8 @@ from toys import LinearSaver, grey_images
 
 import effattack
 from effattack.attacks import Attack, QueryAttack, Slowdown, attack_class, build
+from effattack.attacks.objectives import Step
 from effattack.errors import UsageError
-from effattack.objectives import Step
 from effattack.threats import L2, Patch
 
 

@@ -22,12 +22,12 @@ from effattack.attacks import (
     UniversalQuantAttack,
     build,
 )
-from effattack.digests import attack_digest
+from effattack.attacks.objectives import Step
 from effattack.errors import NotApplicable, UsageError
 from effattack.models_zoo.digits import digits
 from effattack.models_zoo.quantization.llm_int8 import LLMInt8
-from effattack.objectives import Step
 from effattack.victim import Trace, Victim
+from effattack.victim.digests import attack_digest
 
 MECHANISMS = ["digits_vit_ats", "digits_vit_avit", "digits_vit_adavit"]
 SHAPE = (3, 16, 16)

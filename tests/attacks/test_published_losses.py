@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from toys import LinearSaver
 
-from effattack.attacks.desparsify_losses import late_halting, open_policies
-from effattack.attacks.quantattack_losses import NearOutliers
-from effattack.attacks.search import cosine_restarts
-from effattack.attacks.slowformer_losses import (
+from effattack.attacks.objectives import Goal, UniformSignificance, WeightedSignificance
+from effattack.attacks.published.desparsify_losses import late_halting, open_policies
+from effattack.attacks.published.quantattack_losses import NearOutliers
+from effattack.attacks.published.slowformer_losses import (
     PUBLISHED_WEIGHTS,
     FlatAttention,
     PaddedFlatAttention,
@@ -24,8 +24,8 @@ from effattack.attacks.slowformer_losses import (
     long_ponder_near_prior,
     slowformer_loss,
 )
+from effattack.attacks.searches.projected import cosine_restarts
 from effattack.errors import UsageError
-from effattack.objectives import Goal, UniformSignificance, WeightedSignificance
 from effattack.victim import Gate, Trace
 
 

@@ -15,11 +15,12 @@ from toys import LinearSaver, grey_images
 
 from effattack.attacks import CascadeAttack, DeepSloth, SlowAndWrong, Slowdown, search
 from effattack.attacks.base import GradientAttack
-from effattack.attacks.search import ProjectedGradient, constant, cosine, on_knife_edge
+from effattack.attacks.objectives import Goal, MarginHinge
+from effattack.attacks.searches.projected import ProjectedGradient, constant, cosine
 from effattack.errors import GradientError, UsageError
-from effattack.objectives import Goal, MarginHinge
 from effattack.threats import Linf
 from effattack.victim import Gate, Trace, Victim
+from effattack.victim.rounding import on_knife_edge
 
 
 def opened(victim: Victim, images: Tensor) -> Tensor:

@@ -9,11 +9,16 @@ from torch import Generator, Tensor, nn
 from toys import LinearSaver, grey_images
 
 from effattack.attacks import Attack, EvolvedSponge, Noise, Sponge
-from effattack.attacks.activations import Activations, activation_modules, density, total_norm
-from effattack.attacks.evolution import Evolution
-from effattack.attacks.sponge import ActivationNorm, ZeroSkippingMacs
+from effattack.attacks.objectives import Goal
+from effattack.attacks.published.sponge import ActivationNorm, ZeroSkippingMacs
+from effattack.attacks.searches.activations import (
+    Activations,
+    activation_modules,
+    density,
+    total_norm,
+)
+from effattack.attacks.searches.evolution import Evolution
 from effattack.errors import NotApplicable, UsageError
-from effattack.objectives import Goal
 from effattack.threats import Box
 from effattack.victim import Opaque, Trace, Victim
 

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from toys import LinearSaver, grey_images
 
 from effattack.attacks import Transfer, build
-from effattack.digests import attack_digest
 from effattack.errors import NotApplicable, UsageError
 from effattack.models_zoo.quantization.pruned import Pruned
 from effattack.victim import Victim
+from effattack.victim.digests import attack_digest
 
 
 def plain() -> nn.Module:

@@ -9,14 +9,14 @@ from toys import LinearSaver, grey_images
 
 import effattack
 from effattack.attacks import UniversalSlowdown, build
-from effattack.attacks.search import constant, cosine
-from effattack.attacks.training import Adam, Steepest, Training
-from effattack.data import held_out
-from effattack.digests import attack_digest
+from effattack.attacks.objectives import Step
+from effattack.attacks.searches.projected import constant, cosine
+from effattack.attacks.searches.training import Adam, Steepest, Training
 from effattack.errors import GradientError, UsageError
-from effattack.objectives import Step
+from effattack.inputs.source import held_out
 from effattack.threats import L2, Linf
 from effattack.victim import Trace
+from effattack.victim.digests import attack_digest
 
 
 def macs(victim: LinearSaver, images: Tensor) -> float:

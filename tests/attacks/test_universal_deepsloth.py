@@ -7,8 +7,8 @@ import torch
 from toys import LinearSaver, grey_images
 
 from effattack.attacks import UniversalDeepSloth
+from effattack.attacks.objectives import Goal, UniformExits
 from effattack.errors import NotApplicable, UsageError
-from effattack.objectives import Goal, UniformExits
 from effattack.victim import Victim
 
 

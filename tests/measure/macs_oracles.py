@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from effattack.measure.macs import MacsCounter
+from effattack.counting.macs import MacsCounter
 
 
 def attention_macs(batch: int, queries: int, keys: int, width: int) -> int:

@@ -12,15 +12,15 @@ from toys import LinearSaver, grey_images
 
 from effattack import evaluate, execution
 from effattack.attacks import Slowdown, build
-from effattack.baselines import Baseline
-from effattack.changes import compare
 from effattack.cli import main
 from effattack.errors import UsageError
-from effattack.evaluation import Evaluation
-from effattack.executors import tickets
 from effattack.measure import latency
 from effattack.measure.statistics import Interval
-from effattack.sweep import Sweep
+from effattack.results.baselines import Baseline
+from effattack.results.changes import compare
+from effattack.results.evaluation import Evaluation
+from effattack.runs.executors import tickets
+from effattack.runs.sweep import Sweep
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from toys import LinearSaver, grey_images
 
+from effattack.counting.macs import count_macs
 from effattack.errors import UsageError
 from effattack.measure.batching import batch_curve, drawn_from, time_batches
-from effattack.measure.macs import count_macs
 from effattack.victim import Victim
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from effattack.measure.macs import MacsCounter
-from effattack.measure.modelled import DRAM_BYTE, FLOAT32_MAC, INT8_MAC, modelled_joules
+from effattack.counting.joules import DRAM_BYTE, FLOAT32_MAC, INT8_MAC, modelled_joules
+from effattack.counting.macs import MacsCounter
 
 
 def test_a_float_layer_by_hand() -> None:

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from effattack import audit
-from effattack.contract import INVARIANTS, Check
 from effattack.errors import UsageError
 from effattack.models_zoo.cascade.cascade import Cascade, TinySaver
 from effattack.models_zoo.criteria import Confidence, Criterion, Entropy, Margin, Patience
@@ -21,6 +20,7 @@ from effattack.models_zoo.early_exit.early_exit import EarlyExit
 from effattack.models_zoo.exits import first_exit
 from effattack.models_zoo.margins import disagreement, log_entropy
 from effattack.models_zoo.networks import convolution, pooled_head
+from effattack.victim.checks import INVARIANTS, Check
 
 THRESHOLDED = {"confidence": Confidence, "entropy": Entropy, "margin": Margin}
 EVERY: list[Criterion] = [Confidence(0.5), Entropy(1.0), Margin(0.3), Patience(1), Patience(2)]

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from toys import noise_images
 
 from effattack.attacks import Slowdown
-from effattack.contract import INVARIANTS, Check
 from effattack.errors import UsageError
 from effattack.models_zoo.criteria import Confidence
 from effattack.models_zoo.defences import digits as defended
@@ -28,6 +27,7 @@ from effattack.models_zoo.recipes.defences import PatchPool
 from effattack.models_zoo.token_sparsification.ats import ATS
 from effattack.models_zoo.token_sparsification.avit import AViT
 from effattack.victim import Victim
+from effattack.victim.checks import INVARIANTS, Check
 
 SHAPE = (3, 16, 16)
 

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from effattack import audit
-from effattack.contract import INVARIANTS, Check
 from effattack.errors import UsageError
 from effattack.models_zoo.cascade.esn import ESN
 from effattack.models_zoo.cascade.exit_sequence import ExitSequence
 from effattack.models_zoo.criteria import Patience
 from effattack.models_zoo.networks import convolution, pooled_head
+from effattack.victim.checks import INVARIANTS, Check
 
 SHAPE = (3, 8, 8)
 WIDTH, CLASSES = 16, 5

@@ -12,10 +12,10 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from effattack import audit
-from effattack.contract import INVARIANTS, Check
 from effattack.errors import UsageError
 from effattack.models_zoo.criteria import Confidence, Criterion, Entropy, Margin, Patience
 from effattack.models_zoo.early_exit.exit_vit import ExitViT
+from effattack.victim.checks import INVARIANTS, Check
 
 WIDTH, TOKENS, CLASSES = 32, 17, 5
 

@@ -15,14 +15,14 @@ from torch import Tensor, nn
 from toys import import_or_skip
 
 from effattack import audit
-from effattack.attacks.slowdown import Slowdown
-from effattack.contract import INVARIANTS, Check
+from effattack.attacks.house.slowdown import Slowdown
+from effattack.counting.macs import count_macs
+from effattack.domains.pixels import to_grid
 from effattack.errors import UsageError
-from effattack.images import to_grid
-from effattack.measure.macs import count_macs
 from effattack.models_zoo.quantization import llm_int8
 from effattack.models_zoo.quantization.llm_int8 import Int8Linear, LLMInt8, OutlierColumns
-from effattack.registry import load_victim
+from effattack.victim import load_victim
+from effattack.victim.checks import INVARIANTS, Check
 
 SHAPE = (3, 16, 16)
 WIDTH, TOKENS, CLASSES = 32, 17, 5

@@ -13,12 +13,12 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from effattack import audit
-from effattack.contract import INVARIANTS, Check
 from effattack.errors import UsageError
 from effattack.models_zoo.networks import small_vit
 from effattack.models_zoo.token_sparsification.adavit import AdaViT
 from effattack.models_zoo.token_sparsification.adavit_policy import Choice
 from effattack.victim import Trace
+from effattack.victim.checks import INVARIANTS, Check
 
 FACTS, VECTORS, WEIGHTS = golden("adavit")
 IMAGES = VECTORS["input"]

@@ -10,11 +10,11 @@ from parity import golden, relative
 from torch import Tensor
 
 from effattack import audit
-from effattack.contract import INVARIANTS, Check
 from effattack.errors import UsageError
 from effattack.models_zoo.networks import small_vit
 from effattack.models_zoo.token_sparsification.avit import AViT
 from effattack.models_zoo.token_sparsification.avit_policy import AdaptiveHalting, Halted
+from effattack.victim.checks import INVARIANTS, Check
 
 FACTS, VECTORS, WEIGHTS = golden("avit")
 IMAGES = VECTORS["input"]

@@ -13,9 +13,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from effattack import audit
-from effattack.contract import INVARIANTS, Check
 from effattack.errors import UsageError
 from effattack.models_zoo.early_exit.msdnet import MSDNet
+from effattack.victim.checks import INVARIANTS, Check
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 FACTS = json.loads((GOLDEN / "msdnet.json").read_text())["from_official"]

@@ -13,10 +13,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from effattack import audit
-from effattack.contract import INVARIANTS, Check
 from effattack.errors import UsageError
 from effattack.models_zoo.criteria import Patience
 from effattack.models_zoo.early_exit.sdn import SDN
+from effattack.victim.checks import INVARIANTS, Check
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 FORMS = ("sdn_resnet", "sdn_vgg")

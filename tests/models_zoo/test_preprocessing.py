@@ -10,8 +10,8 @@ from PIL import Image
 from timm.data import create_transform, resolve_model_data_config
 from torch import nn
 
+from effattack.counting.macs import count_macs
 from effattack.errors import UsageError
-from effattack.measure.macs import count_macs
 from effattack.models_zoo import Preprocess, preprocessed
 
 PHOTO = torch.randint(0, 256, (3, 90, 120), generator=torch.Generator().manual_seed(0)) / 255

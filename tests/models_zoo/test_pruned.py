@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from effattack import audit
-from effattack.contract import INVARIANTS, Check
 from effattack.errors import UsageError
 from effattack.models_zoo.networks import convolution, pooled_head
 from effattack.models_zoo.quantization.pruned import Pruned
+from effattack.victim.checks import INVARIANTS, Check
 
 SHAPE = (3, 8, 8)
 MACS = 64 * 27 * 8 + 16 * 72 * 12 + 12 * 5

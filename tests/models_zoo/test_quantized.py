@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from toys import import_or_skip
 
 from effattack import audit
-from effattack.contract import INVARIANTS, Check
 from effattack.errors import UsageError
 from effattack.models_zoo.quantization import quantized
 from effattack.models_zoo.quantization.quantized import SCHEMES, Quantized, Scheme
+from effattack.victim.checks import INVARIANTS, Check
 
 SHAPE = (3, 16, 16)
 WIDTH, TOKENS, CLASSES = 32, 17, 5

@@ -14,8 +14,8 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from effattack.counting.macs import COSTS, count_macs
 from effattack.errors import UsageError
-from effattack.measure.macs import COSTS, count_macs
 from effattack.models_zoo.token_sparsification import ragged
 from effattack.models_zoo.token_sparsification.adavit import AdaViT
 from effattack.models_zoo.token_sparsification.ats import ATS

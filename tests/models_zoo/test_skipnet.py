@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from effattack import audit
-from effattack.contract import INVARIANTS, Check
 from effattack.errors import UsageError
 from effattack.models_zoo.layer_skipping.skipnet import (
     GateCell,
@@ -20,6 +19,7 @@ from effattack.models_zoo.layer_skipping.skipnet import (
     SkipNet,
 )
 from effattack.models_zoo.networks import convolution, pooled_head
+from effattack.victim.checks import INVARIANTS, Check
 
 SHAPE = (3, 8, 8)
 CONVOLUTION = 8 * 8 * 9 * 8 * 8

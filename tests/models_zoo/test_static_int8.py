@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from toys import import_or_skip
 
 from effattack import audit
-from effattack.contract import INVARIANTS, Check
-from effattack.digests import victim_digest
+from effattack.counting.macs import MacsCounter, count_macs
 from effattack.errors import UsageError
-from effattack.measure.macs import MacsCounter, count_macs
 from effattack.models_zoo.networks import Residual, convolution, pooled_head
 from effattack.models_zoo.quantization.static_int8 import StaticInt8, calibrated
+from effattack.victim.checks import INVARIANTS, Check
+from effattack.victim.digests import victim_digest
 
 SHAPE = (3, 8, 8)
 GROUPED = 64 * 8 * 4 * 9

@@ -15,7 +15,6 @@ from timm.models.vision_transformer import ParallelScalingBlock, VisionTransform
 from torch import Tensor, nn
 
 from effattack import audit
-from effattack.contract import INVARIANTS, Check
 from effattack.errors import UsageError
 from effattack.models_zoo.token_sparsification.adavit import AdaViT
 from effattack.models_zoo.token_sparsification.ats import ATS
@@ -25,6 +24,7 @@ from effattack.models_zoo.token_sparsification.dynamicvit_policy import Threshol
 from effattack.models_zoo.token_sparsification.evit import FUSED, EViT
 from effattack.models_zoo.token_sparsification.tome import ToMe
 from effattack.models_zoo.token_sparsification.vit import ViTVictim
+from effattack.victim.checks import INVARIANTS, Check
 
 WIDTH, DEPTH, PATCHES = 64, 4, 64
 STEM_AND_HEAD = 3 * 4 * 4 * WIDTH * PATCHES + WIDTH * 10

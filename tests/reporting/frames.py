@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from effattack.assembly import COLUMNS
-from effattack.decisions import opened, to_text
-from effattack.scores import score_table
+from effattack.results.decisions import opened, to_text
+from effattack.results.frame import COLUMNS
+from effattack.results.scores import score_table
 
 EPS = 8 / 255
 SHAPE = (3, 32, 32)

@@ -11,11 +11,11 @@ import pytest
 from test_html import Page
 
 from effattack.cli import main
-from effattack.evaluation import Evaluation
 from effattack.reporting.comparison import compared, difference
 from effattack.reporting.html import render
 from effattack.reporting.joining import joined
 from effattack.reporting.verdict import Verdict, verdicts
+from effattack.results.evaluation import Evaluation
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ import pytest
 from test_html import HOSTILE, Page
 
 from effattack.cli import main
-from effattack.evaluation import Evaluation
 from effattack.reporting.scoreboard import CLAIMS
+from effattack.results.evaluation import Evaluation
 
 ROOT = Path(__file__).parents[2]
 

@@ -11,14 +11,14 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from effattack._pytest_summary import _row, worst
-from effattack.evaluation import Evaluation
+from effattack.cli.terminal import print_scores
+from effattack.pytest_plugin.summary import _row, worst
 from effattack.reporting import words
 from effattack.reporting.card import card
 from effattack.reporting.html import render
 from effattack.reporting.latency import timings
 from effattack.reporting.markdown import summary
-from effattack.terminal import print_scores
+from effattack.results.evaluation import Evaluation
 
 VICTIM = "digits_vit_ats"
 NB = words.NBSP

@@ -1,0 +1,11 @@
+from effattack.counting.outside import outside as outside
+from effattack.results.evaluation import Evaluation as Evaluation
+from effattack.runs.evaluate import evaluate as evaluate
+from effattack.victim import Audit as Audit
+from effattack.victim import Gate as Gate
+from effattack.victim import Opaque as Opaque
+from effattack.victim import Trace as Trace
+from effattack.victim import Victim as Victim
+from effattack.victim import audit as audit
+
+__version__: str

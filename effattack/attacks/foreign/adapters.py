@@ -1,0 +1,128 @@
+"""What the adapters of torchattacks and foolbox share.
+
+The libraries attack ``trace(images).logits``, which has a gradient where an int8 forward has none.
+They are not trusted beyond that: what they return is put back into the budget and onto the 8-bit
+grid towards the clean image, NaN means "not attacked", random state, mode and gradients of the
+victim are restored, and success is what scoring finds, image by image, not what they report.
+"""
+
+from __future__ import annotations
+
+import inspect
+from abc import abstractmethod
+from typing import Any, ClassVar
+
+import torch
+from torch import Generator, Tensor, nn
+
+from effattack.attacks.base import Attack, Kind, budget, without_gradient
+from effattack.attacks.objectives import Goal
+from effattack.errors import NotApplicable, UsageError, unknown_name
+from effattack.threats import Threat
+from effattack.victim import Victim
+
+UNTOLD = 10
+"""A guess of the gradients of attacks that take no number of steps."""
+
+
+class TracedLogits(nn.Module):
+    """The victim as these libraries expect a model: images -> logits, with a gradient."""
+
+    def __init__(self, victim: Victim) -> None:
+        super().__init__()
+        self.victim = victim
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.victim.trace(images).logits
+
+
+class LibraryAttack(Attack):
+    """One attack of another library, by its class name there.
+
+    What the library knows of its budget is passed on; whatever it returns is projected on the
+    threat. Attacks that look for the smallest change are cut down to the budget.
+
+    Args:
+        victim: any victim whose trace has a gradient.
+        attack: class name in the library, such as ``"PGD"``.
+        eps: l-inf budget in [0, 1] pixels, for attacks of that kind.
+        threat: the budget of the others: ``"l2:1.0"``, ``"pixels:20"``, ...
+        seed: global random state of torch, NumPy and Python while it runs; restored afterwards.
+        options: passed on to the attack's constructor.
+
+    Raises:
+        UsageError: if the library is not installed, has no such attack, it takes no such option, or
+            it cannot use such a budget.
+        NotApplicable: if it takes images or classes for granted that the victim does not have.
+    """
+
+    kind: ClassVar[Kind] = "accuracy"
+    library: ClassVar[str]
+
+    def __init__(
+        self,
+        victim: Victim,
+        attack: str,
+        eps: float = 8 / 255,
+        *,
+        threat: Threat | str | None = None,
+        seed: int = 0,
+        **options: Any,
+    ) -> None:
+        self.attack = attack
+        self.options = options
+        known = self.known()
+        if attack not in known:
+            raise unknown_name(f"{self.library} attack", attack, known)
+        self.cls, usable = known[attack]
+        super().__init__(victim, budget(eps, threat), seed=seed)
+        name = self.threat.name.partition("@")[0]
+        if name not in usable:
+            raise UsageError(
+                f"{self.label} cannot use the budget {self.threat}: write {self.label}(threat="
+                f"{' or '.join(repr(_EXAMPLES[kind]) for kind in usable)})"
+            )
+
+        if reason := self.unfit():
+            raise NotApplicable(f"{self.label} {reason}: use another attack of the library")
+        if reason := without_gradient(victim):
+            raise NotApplicable(f"{reason}: {self.label} cannot attack it; QueryAttack applies")
+
+    def unfit(self) -> str | None:
+        """What of the victim the library's attack cannot take; None if it can."""
+        return None
+
+    @property
+    def gradients(self) -> int:
+        usual = getattr(inspect.signature(self.cls).parameters.get("steps"), "default", None)
+        return self.options.get("steps", usual if isinstance(usual, int) else UNTOLD)
+
+    @property
+    def label(self) -> str:
+        return f"{self.library}.{self.attack}"
+
+    def run(self, clean: Tensor, goal: Goal, generator: Generator) -> Tensor:
+        model = TracedLogits(self.victim).eval()
+        given, labels = clean.clone(), goal.labels.clone()  # a library may write into them
+        found = self.perturb(model, given, labels).detach().to(clean)
+        broken = ~torch.isfinite(found).flatten(1).all(1)
+        found = torch.where(broken.view(-1, *[1] * (clean.dim() - 1)), clean, found)
+        return self.threat.on_grid(self.threat.project(found, clean), clean)
+
+    @classmethod
+    @abstractmethod
+    def known(cls) -> dict[str, tuple[Any, tuple[str, ...]]]:
+        """The attacks of the library that work here: name -> class, and the budgets it can use."""
+
+    @abstractmethod
+    def perturb(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        """Run the library's attack."""
+
+
+_EXAMPLES = {
+    "linf": "linf:8/255",
+    "l2": "l2:1.0",
+    "l1": "l1:10",
+    "pixels": "pixels:20",
+    "box": "box",
+}

@@ -1,0 +1,63 @@
+"""The query attack: no gradients, only what a service shows, its work and its answer."""
+
+from __future__ import annotations
+
+from torch import Generator, Tensor
+
+from effattack.attacks.base import Attack, budget
+from effattack.attacks.objectives import BatchGoal
+from effattack.attacks.searches.projected import Best
+from effattack.attacks.searches.squares import RandomSearch, Squares
+from effattack.errors import UsageError
+from effattack.threats import Threat
+from effattack.victim import Victim
+
+
+class QueryAttack(Attack):
+    """Random search over squares, with executed MACs as the oracle and confidence as tie-break.
+
+    The search of Andriushchenko et al., "Square Attack", ECCV 2020 (arXiv 1912.00049), on another
+    oracle; see :mod:`effattack.attacks.searches.squares`.
+
+    Works on every victim whose MACs can move, on :class:`effattack.Opaque` too. A success beyond
+    the gradient attacks' says that the gates mask their gradients.
+
+    Args:
+        victim: any victim that is not constant.
+        eps: l-inf budget in [0, 1] pixels.
+        threat: another budget, in place of ``eps``.
+        queries: forward passes per image.
+        first_square: share of the image that the first squares cover (paper: 0.05 to 0.8).
+        seed: of the search.
+
+    Raises:
+        NotApplicable: for a constant victim.
+        UsageError: for fewer than one query.
+    """
+
+    def __init__(
+        self,
+        victim: Victim,
+        eps: float = 8 / 255,
+        *,
+        threat: Threat | str | None = None,
+        queries: int = 200,
+        first_square: float = 0.3,
+        seed: int = 0,
+    ) -> None:
+        if queries < 1:
+            raise UsageError(f"queries = {queries}: the search needs at least one")
+        self.search = RandomSearch(queries, Squares(first_square))
+        super().__init__(victim, budget(eps, threat), seed=seed)
+
+    @classmethod
+    def why_not(cls, victim: Victim) -> str | None:
+        if victim.constant:
+            return f"QueryAttack needs MACs that can move; those of {victim.name} are constant"
+        return None
+
+    def run(self, clean: Tensor, goal: BatchGoal, generator: Generator) -> Tensor:
+        threat = self.threat.placed(clean, generator)
+        best = Best.of(clean, goal)
+        self.search.climb(best, clean, threat, goal, generator)
+        return best.images

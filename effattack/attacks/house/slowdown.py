@@ -1,0 +1,117 @@
+"""The house attack: push all gates at once, by the work that each makes possible."""
+
+from __future__ import annotations
+
+from effattack.attacks.base import GradientAttack, budget
+from effattack.attacks.objectives import AlsoAnswer, MarginHinge, Objective, prediction_leads
+from effattack.attacks.searches.projected import Acceptance, ProjectedGradient, cosine, kept
+from effattack.attacks.searches.training import Steepest, Training
+from effattack.attacks.universal import UniversalAttack
+from effattack.threats import Threat
+from effattack.victim import Victim
+
+
+def house_objective(kappa: float, keep_prediction: bool) -> Objective:
+    """Margin hinge; with one for the prediction, if that is to stay."""
+    hinge = MarginHinge(kappa)
+    return AlsoAnswer(hinge, prediction_leads) if keep_prediction else hinge
+
+
+def house_search(
+    steps: int,
+    first: float = 1.0,
+    *,
+    restarts: int = 1,
+    accept: Acceptance | None = None,
+    ask: Acceptance | None = None,
+) -> ProjectedGradient:
+    """Projected gradient with momentum, its steps falling along a cosine from ``first`` of ε."""
+    return ProjectedGradient(
+        steps, cosine(first), restarts=restarts, momentum=0.75, accept=accept, ask=ask
+    )
+
+
+class Slowdown(GradientAttack):
+    """Margin hinge, weighted by cost-to-go, under projected gradient with momentum.
+
+    Works on every victim with gates. With ``keep_prediction`` the objective gains the lead of
+    the clean prediction up to 0.05, and only iterates that keep it are accepted: on the returned
+    images the agreement is 100 %.
+
+    Args:
+        victim: any victim with gates.
+        eps: l-inf budget in [0, 1] pixels.
+        threat: another budget in place of ``eps``: ``L2(1.0)``, ``Patch(16)`` or their text form.
+        steps: gradient evaluations per restart.
+        kappa: κ of the hinge, in units of the margins.
+        keep_prediction: slow but unnoticed.
+        restarts: independent runs.
+        seed: of the random start.
+
+    Raises:
+        NotApplicable: for a victim without gates.
+    """
+
+    def __init__(
+        self,
+        victim: Victim,
+        eps: float = 8 / 255,
+        *,
+        threat: Threat | str | None = None,
+        steps: int = 50,
+        kappa: float = 0.05,
+        keep_prediction: bool = False,
+        restarts: int = 1,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(
+            victim,
+            budget(eps, threat),
+            house_objective(kappa, keep_prediction),
+            house_search(steps, restarts=restarts, accept=kept if keep_prediction else None),
+            seed,
+        )
+
+
+class UniversalSlowdown(UniversalAttack):
+    """``Slowdown``'s objective, for one perturbation of all images or one per class.
+
+    Fitted beforehand.
+
+    Args:
+        victim: any victim with gates.
+        eps: l-inf budget in [0, 1] pixels.
+        threat: another budget in place of ``eps``: a ball, or a patch such as ``"patch:16"``.
+        epochs: passes over the images that it is fitted on.
+        batch: images of one step.
+        per_class: one perturbation per class, chosen by the label.
+        kappa: κ of the hinge, in units of the margins.
+        keep_prediction: charge for changed predictions; unlike ``Slowdown``, it does not exclude
+            them.
+        seed: of the start, the order of the batches and the places of a patch.
+
+    Raises:
+        NotApplicable: for a victim without gates.
+    """
+
+    def __init__(
+        self,
+        victim: Victim,
+        eps: float = 8 / 255,
+        *,
+        threat: Threat | str | None = None,
+        epochs: int = 20,
+        batch: int = 32,
+        per_class: bool = False,
+        kappa: float = 0.05,
+        keep_prediction: bool = False,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(
+            victim,
+            budget(eps, threat),
+            house_objective(kappa, keep_prediction),
+            Training(epochs, batch, Steepest(cosine(0.25))),
+            seed,
+            per_class=per_class,
+        )

@@ -1,0 +1,1 @@
+"""Published attacks, each with its paper's loss and hyper-parameters."""

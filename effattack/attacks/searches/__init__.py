@@ -1,0 +1,1 @@
+"""How to look: from the clean inputs to the best ones found."""

@@ -1,0 +1,1 @@
+"""The smallest budget that does."""

@@ -1,0 +1,115 @@
+"""Materials of a cell by name: what any process, here or on another machine, can make them from."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, replace
+from functools import cache, lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from effattack.attacks.base import Attack
+from effattack.cells.held import Held
+from effattack.cells.planning import attacks_of
+from effattack.cells.spec import CellSpec, code_version
+from effattack.errors import CellError, ContractError
+from effattack.inputs.source import Source, held_out
+from effattack.victim import Victim, load_victim
+from effattack.victim.undisturbed import seed_global_state
+
+
+@dataclass(frozen=True)
+class Named:
+    """Names of a victim, of attacks and of data.
+
+    Attributes:
+        victim: registered name, or ``module:factory``.
+        attacks: names, as the user gave them.
+        budgets: l-inf radii of attacks whose name tells none.
+        seeds: of each.
+        data: where the images are.
+        fit: what universal attacks learn from; None: those of ``data`` that are not scored.
+        device: of the victim.
+        refused: why the contract forbids to go on, as seen while it was planned.
+    """
+
+    victim: str
+    attacks: tuple[str, ...]
+    budgets: tuple[float, ...]
+    seeds: tuple[int, ...]
+    data: Source
+    fit: Source | None
+    device: str
+    refused: str = ""
+
+    def made_attacks(self, victim: Victim) -> tuple[list[Attack], list[dict[str, str]]]:
+        """Its attacks on a victim, and those that cannot apply."""
+        return attacks_of(victim, self.attacks, self.budgets, self.seeds, cache(self._fitting))
+
+    def _fitting(self) -> tuple[Tensor, Tensor] | None:
+        if self.fit is not None:
+            return self.fit.open().whole()
+        if self.data.samples is None:
+            return None
+        return held_out(*replace(self.data, samples=None).open().whole(), self.data.samples)
+
+    def open(self, spec: CellSpec) -> Held:
+        """What it names, made in this process or kept from the cell before.
+
+        Raises:
+            CellError: if it is not what the cell was planned with.
+            ContractError: if the victim was refused.
+        """
+        if self.refused:
+            raise ContractError(self.refused)
+        held = made(self)
+        found = {
+            "code": code_version(),
+            "torch": torch.__version__,
+            "victim_digest": held.digest,
+            "data_digest": held.slice(spec.first, spec.last).digest,
+        }
+        for key, value in found.items():
+            if value != getattr(spec, key):
+                raise CellError(
+                    f"{_WORDS[key]} here ({value}) from when the cell was planned "
+                    f"({getattr(spec, key)}): {_REMEDIES[key]}"
+                )
+        if spec.work != "contract" and spec.settings not in held.attacks:
+            raise CellError(f"{spec.settings} cannot be made again by name: {_REMEDIES['code']}")
+        return held
+
+
+def fresh(name: str) -> Victim:
+    """The victim of a name; a factory that draws weights draws the same ones in every process."""
+    python, legacy = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=()):
+            seed_global_state(0)
+            return load_victim(name)
+    finally:
+        random.setstate(python)
+        np.random.set_state(legacy)
+
+
+@lru_cache(maxsize=2)
+def made(named: Named) -> Held:
+    """What the names stand for, made in this process."""
+    victim = fresh(named.victim).to(named.device)
+    return Held(victim, named.made_attacks(victim)[0], named.data.open())
+
+
+_WORDS = {
+    "code": "the code of effattack differs",
+    "torch": "torch differs",
+    "victim_digest": "the victim differs",
+    "data_digest": "the images differ",
+}
+_REMEDIES = {
+    "code": "install the same effattack on every node",
+    "torch": "install the same torch on every node",
+    "victim_digest": "its factory must give the same weights, settings and code each time",
+    "data_digest": "the data must come in the same order each time: do not shuffle or augment",
+}

@@ -1,0 +1,197 @@
+"""What is drawn on the terminal: progress with the time left, the score table, the self-checks."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.segment import Segment
+from rich.table import Table
+from rich.text import Text
+
+from effattack.budgets import at_budget, budget_text
+from effattack.reporting import words
+from effattack.results.limits import unmeasured_because
+from effattack.streams import shown
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from effattack.attacks.objectives import Step
+    from effattack.cells.spec import CellSpec
+    from effattack.results.evaluation import Evaluation
+
+
+PLAIN: dict[str, Any] = {"markup": False, "highlight": False, "soft_wrap": True}
+"""How a sentence is printed: as it is, on one line."""
+
+
+class Screen(Console):
+    """A console that writes control characters out, and goes on when nobody reads any more."""
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=shown(segment.text))
+
+    def on_broken_pipe(self) -> None:
+        """The exit code is still that of the scores."""
+        self.quiet = True
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, self.file.fileno())
+        os.close(nothing)
+
+
+def progress_bar(console: Console) -> Log:
+    """A bar on a terminal; in a log, a line per piece of work."""
+    return Bar(console) if console.is_terminal else Log(console)
+
+
+class Log:
+    """A line per finished piece of work, with the time left; single steps are not told."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+
+    @contextmanager
+    def of(self, total: float) -> Iterator[None]:
+        """While so much work is done."""
+        self.total, self.done, self.started = total, 0.0, time.monotonic()
+        yield
+
+    def advance(self, description: str, work: float) -> None:
+        """So much work, so described, is finished."""
+        self.done += work
+        left = (time.monotonic() - self.started) * (self.total / self.done - 1)
+        self.console.print(
+            f"{self.done / self.total:4.0%}  {left:4.0f} s left  {description}", **PLAIN
+        )
+
+    def step(self, spec: CellSpec, step: Step) -> None:
+        """An attack took a step."""
+
+
+class Bar(Log):
+    """What is done, what is left, and the step of the attack that runs."""
+
+    @contextmanager
+    def of(self, total: float) -> Iterator[None]:
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f} %"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+        )
+        self.progress = Progress(*columns, console=self.console, speed_estimate_period=120)
+        self.task = self.progress.add_task("starting", total=total)
+        with self.progress:
+            yield
+
+    def advance(self, description: str, work: float) -> None:
+        self.progress.update(self.task, description=description, advance=work)
+
+    def step(self, spec: CellSpec, step: Step) -> None:
+        run = f"run {step.restart + 1}, " if step.restart else ""
+        told = f"{spec.victim}: {spec.attack}, {run}step {step.step} of {step.steps}"
+        self.progress.update(self.task, description=told)
+
+
+def print_scores(evaluation: Evaluation, console: Console, verbose: bool) -> None:
+    """A score table per victim and its verdict, what was skipped, and the checks that failed.
+
+    Args:
+        evaluation: the scores.
+        console: where to.
+        verbose: say why each attack was skipped; else a line per victim names them.
+    """
+    table = evaluation.scores()
+    for victim, rows in table.groupby("victim", sort=False):
+        console.print(_table(str(victim), rows))
+        for line in _verdict(rows, evaluation.meta):
+            console.print(line, **PLAIN)
+        for row in rows[rows.latency_ratio.isna() & rows.latency_low.notna()].to_dict("records"):
+            why = f"latency under {row['attack']}: {words.latency(row)}"
+            console.print(why, style="dim", **PLAIN)
+        console.print()
+    for line in _skipped(evaluation.meta.get("skipped", []), verbose):
+        console.print(line, style="dim", **PLAIN)
+    for note in evaluation.meta.get("notes", []):
+        console.print(f"note: {note}", **PLAIN)
+    checks = evaluation.checks()
+    failed = [check for check in checks if check.passed is False]
+    passed = sum(check.passed is True for check in checks)
+    console.print(f"self-checks: {passed} passed, {len(failed)} failed")
+    for check in failed:
+        text = f"  {check.victim}: {check.check}: {check.message}"
+        console.print(text, style="yellow", **PLAIN)
+
+
+def _skipped(skipped: Sequence[Mapping[str, str]], verbose: bool) -> Iterator[str]:
+    """What was skipped: each attack with its reason, or all of a victim on one line."""
+    if verbose:
+        yield from (f"skipped {skip['attack']}: {skip['reason']}" for skip in skipped)
+        return
+    victims: dict[str, list[str]] = {}
+    for skip in skipped:
+        victims.setdefault(skip["victim"], []).append(skip["attack"] or "the self-checks")
+    for victim, attacks in victims.items():
+        names = ", ".join(dict.fromkeys(attacks))
+        yield f"skipped on {victim}: {names} (--verbose and the report say why)"
+
+
+def _table(victim: str, rows: pd.DataFrame) -> Table:
+    first = rows.iloc[0]
+    work = f"clean {words.macs(first.clean_macs)}, max {words.macs(first.max_macs)} per image"
+    title = Text(f"{victim}: {work}{', constant' if first.constant else ''}")
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
+    table.add_column("attack", overflow="fold", min_width=16)  # words give way, numbers do not
+    for header in ("eps", "acc.", "agree", "MACs"):
+        table.add_column(header, justify="right", no_wrap=True)
+    table.add_column("retained", justify="right", max_width=10)
+    table.add_column("latency", justify="right", no_wrap=True)
+    for row in rows.itertuples():
+        table.add_row(
+            Text(row.attack),
+            "" if row.threat in ("none", "box") else budget_text(row.threat, row.eps),
+            f"{row.accuracy:.0%}",
+            f"{row.agreement:.0%}",
+            words.ratio(row.macs_ratio),
+            words.retained(row.savings_retained),
+            _latency(row),
+        )
+    return table
+
+
+def _verdict(rows: pd.DataFrame, meta: dict[str, Any]) -> Iterator[str]:
+    """What the unions say, each with its interval, and what a reader must know beside them."""
+    from effattack.results.caveats import caveats
+    from effattack.results.union import UNION
+
+    if unmeasured := unmeasured_because(rows):
+        yield f"could not be measured: {unmeasured}"
+        return
+    if rows.constant.all():
+        yield "constant: its MACs cannot depend on the input, so there is nothing to take back"
+        return
+    for row in rows[rows.kind == UNION].itertuples():
+        said = f"{words.ratio(row.macs_ratio)} MACs"
+        if not words.missing(row.savings_retained):
+            span = words.span(row.savings_retained_low, row.savings_retained_high)
+            said = f"{words.percent(row.savings_retained)} retained" + f" ({span})" * bool(span)
+        found = row.found_by or "nothing cost more than the clean image"
+        yield f"verdict at {at_budget(row.threat, row.eps)}: {said}; {found}"
+    yield from (f"but: {told}" for told in caveats(rows, meta))
+
+
+def _latency(row: Any) -> str:
+    """In brief: why it was not measured stands under the table."""
+    told = words.latency(row._asdict())
+    return told.partition(":")[0]

@@ -1,0 +1,1 @@
+"""What is executed: MACs by dispatch, elementwise work, modelled joules; knows no victim."""

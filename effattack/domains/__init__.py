@@ -1,0 +1,1 @@
+"""What inputs are: how they are checked, rounded, compared, told apart and stored."""

@@ -1,0 +1,169 @@
+"""Inputs and labels from a path or a factory, in the form that their domain checks."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from effattack.domains.pixels import check_images, check_labels, fingerprints
+from effattack.errors import UsageError
+from effattack.inputs.arrays import as_tensors
+from effattack.inputs.npz import open_npz
+from effattack.inputs.readers import Arrays, Data, Folder, Spread, of_loader
+from effattack.registry import call, import_factory
+from effattack.victim import Victim
+
+
+@dataclass(frozen=True)
+class Source:
+    """Names data, so that any process can open them.
+
+    Attributes:
+        name: a folder with one sub-folder of images per class (in the order of
+            :func:`.folders.listing`), an ``.npz`` file with ``images`` and ``labels``, or
+            ``module:factory`` of a callable that returns both, a data set, or a loader that does
+            not shuffle.
+        shape: (C, H, W) of one image.
+        samples: how many, evenly spread over their order; None: all.
+        leave_out: unreadable files of a folder, to be passed over.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    samples: int | None = None
+    leave_out: tuple[str, ...] = ()
+
+    def open(self) -> Data:
+        """The data; nothing but a factory's own work is done yet.
+
+        Raises:
+            UsageError: naming the cause and the remedy.
+        """
+        if self.samples is not None and self.samples < 1:
+            raise UsageError(f"--samples {self.samples}: score at least one image")
+        data = self._open()
+        return data if self.samples is None else Spread(data, self.samples)
+
+    def _open(self) -> Data:
+        path = Path(self.name)
+        if os.path.isdir(path):
+            return Folder(path, self.shape, self.leave_out)
+        if path.suffix == ".npz":
+            return Arrays(*open_npz(path))
+        if ":" not in self.name:
+            raise UsageError(
+                f"data {self.name!r}: no such folder or .npz file; a callable is named "
+                "module:factory"
+            )
+        found = call(import_factory(self.name), self.name)
+        if isinstance(found, tuple | list) and len(found) == 2:
+            return Arrays(*as_tensors(found[0], found[1], self.name))
+        readable = hasattr(found, "__iter__") or hasattr(found, "__getitem__")
+        if not readable or isinstance(found, Mapping | str | bytes | Tensor | np.ndarray):
+            raise UsageError(
+                f"{self.name} must return images and labels, a data set or a loader, not "
+                f"{type(found).__name__}"
+            )
+        return of_loader(found)
+
+    def without_bad(self) -> Source:
+        """The same, the unreadable images of a folder left out; reads every file of it."""
+        if not os.path.isdir(self.name):
+            return self
+        return replace(self, leave_out=tuple(Folder(Path(self.name), self.shape).unreadable()))
+
+
+def source_of(name: str | None, victim: Victim, samples: int | None = None) -> Source:
+    """The data of that name, for a victim; its own where no name is given.
+
+    Raises:
+        UsageError: if neither is there.
+    """
+    name = name or victim.data
+    if name is None:
+        raise UsageError(
+            f"{victim.name} brings no data of its own: give --data an image folder by class, an "
+            ".npz with images and labels, or module:factory"
+        )
+    if os.path.exists(name):  # other processes may run in other folders
+        name = str(Path(name).absolute())
+    return Source(name, tuple(victim.input_shape), samples)
+
+
+def slices(data: Data, size: int) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """Index of the first image, images and labels of each slice."""
+    first = 0
+    while True:
+        images, labels = data.read(first, first + size)
+        if first and not len(images):
+            return
+        yield first, images, labels
+        first += len(images)
+        if len(images) < size:
+            return
+
+
+def load_data(source: str | None, victim: Victim) -> tuple[Tensor, Tensor]:
+    """All images (B, *input_shape) and labels (B,) of a :class:`Source`, for a victim.
+
+    Args:
+        source: see :class:`Source`. None: the victim's own data.
+        victim: whose input shape and classes the data must fit.
+
+    Raises:
+        UsageError: naming the cause and the remedy.
+    """
+    data = source_of(source, victim).open()
+    for remark in data.remarks(victim.num_classes):
+        warnings.warn(f"{victim.name}: {remark}", stacklevel=2)
+    return checked(data, victim)
+
+
+def checked(data: Data, victim: Victim) -> tuple[Tensor, Tensor]:
+    """All images and labels of these data, if they fit the victim.
+
+    Raises:
+        UsageError: naming the cause and the remedy.
+    """
+    images, labels = data.whole()
+    check_images(images, victim.input_shape)
+    check_labels(labels, len(images), victim.num_classes)
+    return images, labels
+
+
+def subset(images: Tensor, labels: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """``count`` of the images, evenly spread over their order; all of them if there are fewer.
+
+    Raises:
+        UsageError: for a count below 1.
+    """
+    if count < 1:
+        raise UsageError(f"--samples {count}: score at least one image")
+    if count >= len(images):
+        return images, labels
+    rows = torch.arange(count) * len(images) // count
+    return images[rows], labels[rows]
+
+
+def held_out(images: Tensor, labels: Tensor, count: int) -> tuple[Tensor, Tensor] | None:
+    """What universal attacks learn from when no data is given for it: images not in ``subset``.
+
+    As many as are scored, evenly spread over the rest; none equal to a scored one. None where
+    nothing is left.
+    """
+    if count >= len(images):
+        return None
+    scored = torch.zeros(len(images), dtype=torch.bool)
+    scored[torch.arange(count) * len(images) // count] = True
+    seen = set(fingerprints(images[scored]))
+    others = (~scored).nonzero()[:, 0]
+    new = [key not in seen for key in fingerprints(images[others])]
+    rest = others[torch.tensor(new)]
+    return subset(images[rest], labels[rest], count) if len(rest) else None

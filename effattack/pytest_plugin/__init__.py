@@ -1,0 +1,1 @@
+"""The pytest plugin; nothing here needs torch when pytest starts."""

@@ -1,0 +1,193 @@
+"""The options of the pytest plugin, each with a twin in the ini file: ``--effattack-eps`` and
+``effattack_eps``. The command line wins.
+
+Imports neither torch nor pandas, as the plugin must not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import pytest
+
+from effattack.budgets import parse_eps
+from effattack.errors import UsageError, unknown_name
+from effattack.registry import VICTIMS, entries
+from effattack.results.baseline_paths import FOLDER, path_of
+from effattack.results.limits import Limit, parse_limit
+from effattack.runs.levels import LEVELS, Level, level_of
+
+
+class Option(NamedTuple):
+    """An option without its prefix, and what it takes."""
+
+    name: str
+    metavar: str
+    help: str
+    default: str | None = None
+    repeatable: bool = False
+
+
+OPTIONS = (
+    Option(
+        "victim",
+        "NAME|MODULE:FACTORY",
+        "what to score: a registered name, or a callable that returns an effattack.Victim "
+        "(default: every registered victim)",
+    ),
+    Option(
+        "data",
+        "PATH|MODULE:FACTORY",
+        "image folder by class, .npz with images and labels, or a callable that returns both",
+    ),
+    Option(
+        "fit-data",
+        "PATH|MODULE:FACTORY",
+        "what universal attacks learn from (default: images of the data that are not scored)",
+    ),
+    Option(
+        "level",
+        "|".join(LEVELS),
+        "how thorough effattack.suites are: images, attacks and seeds (quick)",
+        default="quick",
+    ),
+    Option("attack", "NAME", "attack to run, repeatable (default: the level's)", repeatable=True),
+    Option("eps", "EPS", "l-inf budget of pixels in [0, 1] (8/255)", default="8/255"),
+    Option("samples", "N", "images to score (default: the level's)"),
+    Option("batch-size", "N", "images per timed call: your deployment's (1)", default="1"),
+    Option(
+        "fail-below",
+        "SCORE=VALUE",
+        "limit on the worst inside the budget, on a score where less is worse; repeatable",
+        repeatable=True,
+    ),
+    Option(
+        "fail-above",
+        "SCORE=VALUE",
+        "limit on the worst inside the budget, on a score where more is worse; repeatable",
+        repeatable=True,
+    ),
+    Option("save", "NAME", "save what was scored as a baseline of that name"),
+    Option("compare", "NAME", "fail what got worse since the baseline of that name"),
+    Option("baselines", "DIR", f"folder of baselines ({FOLDER}/)", default=FOLDER),
+    Option(
+        "out",
+        "DIR",
+        "keep finished cells here (the same command resumes), and write frames and a report",
+    ),
+)
+
+
+def add_options(parser: pytest.Parser) -> None:
+    """Tell pytest of every option and its twin."""
+    group = parser.getgroup("effattack", "how much of a model's savings an attacker takes back")
+    for option in OPTIONS:
+        group.addoption(
+            f"--effattack-{option.name}",
+            action="append" if option.repeatable else "store",
+            metavar=option.metavar,
+            help=option.help.replace("%", "%%"),
+        )
+        kind: Literal["linelist", "string"] = "linelist" if option.repeatable else "string"
+        parser.addini(
+            f"effattack_{option.name.replace('-', '_')}",
+            f"--effattack-{option.name}, unless the command line gives it",
+            type=kind,
+            default=option.default,
+        )
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The options, read and checked."""
+
+    victim: str
+    """What the user wants scored; empty for the registered victims."""
+    data: str
+    fit_data: str
+    level: str
+    attacks: list[str]
+    eps: float
+    samples: int
+    batch_size: int
+    limits: list[Limit]
+    save: Path | None
+    """Where the baseline goes."""
+    compare: Path | None
+    """The baseline to compare with."""
+    out: Path | None
+
+    @property
+    def thoroughness(self) -> Level:
+        """What the level says."""
+        return LEVELS[self.level]
+
+    @property
+    def scores_the_registered(self) -> bool:
+        """Whether the registered victims are scored on the level's images, and nothing else is."""
+        others = self.victim or self.data
+        return not others and self.samples == self.thoroughness.samples
+
+
+def settings_of(config: pytest.Config) -> Settings:
+    """The settings that command line and ini file describe.
+
+    Raises:
+        UsageError: for an option with a value that it cannot have.
+    """
+
+    def several(name: str) -> list[str]:
+        found = config.getoption(f"--effattack-{name}")
+        if found is None:
+            found = config.getini(f"effattack_{name.replace('-', '_')}")
+        values = [found] if isinstance(found, str) else found
+        if values is None:
+            return []
+        if not values or not all(value.strip() for value in values):
+            raise UsageError(
+                f"--effattack-{name} is empty, as an unset variable leaves it: give a value, or "
+                "leave it out"
+            )
+        return list(values)
+
+    def single(name: str) -> str:
+        return "".join(several(name))
+
+    folder = config.invocation_params.dir
+    victim, level, out = single("victim"), single("level"), single("out")
+    if victim and ":" not in victim and victim not in (known := entries(VICTIMS)):
+        raise unknown_name("victim", victim, known)
+    standard = level_of(level).samples
+    baselines = config.rootpath / single("baselines")
+    save, compare = (
+        path_of(name, baselines) if name else None for name in (single("save"), single("compare"))
+    )
+    if compare and compare != save:
+        from effattack.results.baselines import Baseline
+
+        Baseline.load(compare)  # a file that cannot be used is told before any test runs
+    return Settings(
+        victim=victim,
+        data=single("data"),
+        fit_data=single("fit-data"),
+        level=level,
+        attacks=several("attack"),
+        eps=parse_eps(single("eps")),
+        samples=_count("samples", single("samples")) if single("samples") else standard,
+        batch_size=_count("batch-size", single("batch-size")),
+        limits=[
+            *(parse_limit(text, fail_below=True) for text in several("fail-below")),
+            *(parse_limit(text, fail_below=False) for text in several("fail-above")),
+        ],
+        save=save,
+        compare=compare,
+        out=folder / out if out else None,
+    )
+
+
+def _count(name: str, text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise UsageError(f"--effattack-{name} {text!r}: give a whole number, 1 or more")
+    return int(text)

@@ -1,0 +1,159 @@
+"""What the pytest plugin says of each victim: the worst found on it, and how its tests stand.
+
+Facts travel as ``user_properties`` of the tests: through xdist to the terminal of the controller,
+and into JUnit files. No model and no torch are needed to print them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from math import isnan
+from typing import TYPE_CHECKING, Any
+
+from effattack.budgets import budget_text
+from effattack.results.limits import ATTACKS
+
+if TYPE_CHECKING:
+    from effattack.results.evaluation import Evaluation
+
+PREFIX = "effattack."
+TROUBLE = "trouble"
+"""The fact that something could not be used: said once, however many tests need it."""
+LEFT = "left"
+"""The fact that a suite left a victim to another suite; red where no other one took it."""
+SEVERITY = ("scored, not judged", "passed", "could not measure", "failed")
+"""How verdicts begin; the last of those that apply counts."""
+HEADER = (
+    "victim",
+    "savings retained",
+    "worst found",
+    "MACs clean → attacked",
+    "latency",
+    "verdict",
+)
+
+PHASES = ("", "collect", "setup", "call", "teardown")
+"""Of a test, in order: the last report knows most."""
+
+NOTES = ("note", "data", "skipped", "caveats")
+"""Facts that are told under the table, each once."""
+
+Properties = list[tuple[str, Any]]
+Facts = dict[str, Any]
+"""Of one victim: plain numbers and strings, which any process can send."""
+
+
+def worst(evaluation: Evaluation) -> dict[str, Facts]:
+    """Victim -> its worst union, with the slowest compute attack; without any, the clean images."""
+    from effattack.results.caveats import caveats
+
+    found, table = {}, evaluation.scores()
+    for victim, rows in table.groupby("victim", sort=False):
+        unions, attacks = rows[rows.kind == "union"], rows[rows.inside & rows.kind.isin(ATTACKS)]
+        row = unions.sort_values("macs_ratio").iloc[-1] if len(unions) else rows.iloc[0]
+        names, slowest = [row.found_by.partition(" found ")[0]], row
+        if len(attacks) and not row.constant:
+            names.append(attacks.sort_values("macs_ratio", kind="stable").iloc[-1].attack)
+            compute = attacks[attacks.kind == "compute"]
+            timed = compute.dropna(subset=["latency_low"])
+            timed = timed.sort_values("latency_ratio", na_position="first")
+            slowest = timed.iloc[-1] if len(timed) else row
+        found[str(victim)] = {
+            "savings_retained": float(row.savings_retained),
+            "attack": next(filter(None, names), ""),
+            "budget": budget_text(row.threat, float(row.eps)),
+            "clean_macs": float(row.clean_macs),
+            "macs": float(row.macs),
+            "max_macs": float(row.max_macs),
+            "latency_ratio": float(slowest.latency_ratio),
+            "latency_low": float(slowest.latency_low),
+            "latency_high": float(slowest.latency_high),
+            "clock": str(slowest.clock or ""),
+            "caveats": "\n".join(f"{victim}: {told}" for told in caveats(rows, evaluation.meta)),
+        }
+    return found
+
+
+def damage(facts: Facts) -> float:
+    """Attacked over clean MACs; less than any of them where nothing was scored."""
+    return facts["macs"] / facts["clean_macs"] if "macs" in facts else -1.0
+
+
+def by_victim(properties: Properties) -> dict[str, Facts]:
+    """The facts among the properties of a test."""
+    found: dict[str, Facts] = {}
+    for name, value in properties:
+        if name.startswith(PREFIX):
+            victim, _, key = name.removeprefix(PREFIX).rpartition(".")
+            found.setdefault(victim, {})[key] = value
+    return found
+
+
+def lines(reports: Iterable[Any]) -> list[tuple[str, bool]]:
+    """One line per scored victim, per trouble and per note, and whether it is bad news."""
+    scores: dict[str, Facts] = {}
+    verdicts: dict[str, dict[str, None]] = {}
+    notes: dict[str, None] = {}
+    troubles: dict[str, None] = {}
+    for test, properties, failed in _tests(reports):
+        for victim, facts in by_victim(properties).items():
+            troubles[facts.get(TROUBLE, "")] = None
+            verdict = facts.get("verdict", SEVERITY[0])
+            for key in NOTES:
+                notes |= dict.fromkeys(str(facts.get(key, "")).split("\n"))
+            if failed and _severity(verdict) < SEVERITY.index("could not measure"):
+                verdict = f"failed: {test}"
+            verdicts.setdefault(victim, {})[verdict] = None
+            if damage(facts) > damage(scores.get(victim, {})):
+                scores[victim] = facts
+    rows = [_row(victim, facts, list(verdicts[victim])) for victim, facts in scores.items()]
+    table = [HEADER, *rows] if rows else []
+    widths = [max(len(row[k]) for row in table) for k in range(5)] if rows else []
+    told = [
+        ("  ".join([*map(str.ljust, row, widths), row[-1]]), row[-1].startswith(SEVERITY[2:]))
+        for row in table
+    ]
+    told += [(trouble, True) for trouble in troubles if trouble]
+    return told + [(note, False) for note in notes if rows and note]
+
+
+def _tests(reports: Iterable[Any]) -> Iterator[tuple[str, Properties, bool]]:
+    """Each test by its short name, its last properties, and whether any phase of it failed."""
+    properties: dict[str, Properties] = {}
+    failed = set()
+    for report in sorted(reports, key=_phase):
+        if test := getattr(report, "nodeid", "").rpartition("/")[2]:
+            properties[test] = getattr(report, "user_properties", None) or properties.get(test, [])
+            if getattr(report, "failed", False):
+                failed.add(test)
+    for test, own in properties.items():
+        yield test, own, test in failed
+
+
+def _phase(report: Any) -> int:
+    """Of a test whose worker crashed, xdist reports the phase ``???``, and no properties."""
+    when = getattr(report, "when", "")
+    return PHASES.index(when) if when in PHASES else len(PHASES)
+
+
+def _severity(verdict: str) -> int:
+    return next(rank for rank, start in enumerate(SEVERITY) if verdict.startswith(start))
+
+
+def _row(victim: str, facts: Facts, verdicts: list[str]) -> tuple[str, ...]:
+    from effattack.reporting import words
+
+    savings = facts["savings_retained"]
+    nothing = "unknown" if isnan(facts["max_macs"]) else "nothing was saved"
+    latency = words.latency(facts) if facts["attack"] else words.MISSING
+    clock = "" if isnan(facts["latency_ratio"]) else f" {facts['clock']}"
+    most = max(map(_severity, verdicts))
+    said = [verdict for verdict in verdicts if _severity(verdict) == most]
+    return (
+        victim,
+        nothing if isnan(savings) else words.retained(savings),
+        f"{facts['attack']} at {facts['budget']}" if facts["attack"] else "none applied",
+        f"{facts['clean_macs']:,.0f} → {facts['macs']:,.0f}",
+        "not measured" if latency == words.MISSING else f"{latency}{clock}",
+        said[0] + (f" (and {len(said) - 1} more)" if len(said) > 1 else ""),
+    )

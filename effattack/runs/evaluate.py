@@ -1,0 +1,89 @@
+"""victim x data x attacks -> Evaluation.
+
+``plan`` lists the cells, ``execute`` runs or resumes them, ``assembled`` joins their rows, and
+``evaluate`` does all three.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from effattack.attacks import Attack
+from effattack.borders import staying
+from effattack.cells.performing import Outcome
+from effattack.cells.planning import plan
+from effattack.cells.store import Memory, Store
+from effattack.results.evaluation import Evaluation
+from effattack.runs.executors.in_process import InProcess
+from effattack.runs.joining import assembled
+from effattack.runs.scheduling import Progress, discard_damaged, execute
+from effattack.victim import Victim
+
+
+def evaluate(
+    victim: Victim,
+    images: Tensor,
+    labels: Tensor,
+    attacks: Sequence[Attack | str],
+    *,
+    eps: float = 8 / 255,
+    seeds: Sequence[int] = (0,),
+    timed: int = 16,
+    batch_size: int = 1,
+    seconds: float = 0.0,
+    energy: bool = False,
+    fit: tuple[Tensor, Tensor] | None = None,
+    out: str | Path | None = None,
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Score a victim under attacks, beside the controls ``clean``, ``noise`` and ``uniform``.
+
+    Args:
+        victim: used in eval mode; its own mode is restored.
+        images: (B, *input_shape) float in [0, 1]; rounded to the 8-bit grid, with a note.
+        labels: (B,) class indices.
+        attacks: attack objects made for this victim, or names (``"Slowdown"``,
+            ``"Slowdown(threat='l2:1.0')"``; once per seed). Names that cannot apply are skipped,
+            with the reason in ``meta``.
+        eps: l-inf budget of attacks given by name, where the name tells no threat.
+        seeds: of attacks given by name, and of the controls.
+        timed: calls whose latency is measured, clean and attacked; 0 measures none.
+        batch_size: images per timed call: 1, or the deployment's. All else is scored image by
+            image.
+        seconds: of timing per attack, at least; three passes over the images in any case.
+        energy: also meter their energy, where a counter is reachable; 30 s per attack.
+        fit: images and labels that unfitted universal attacks learn from; none may be scored.
+        out: folder of finished cells; the same call with the same folder resumes.
+        progress: called after each cell.
+
+    Raises:
+        UsageError: for input that cannot be scored.
+        ContractError: if the victim breaks the contract: before any attack, or in a scored row.
+        MeasurementError: if anything else cannot be measured.
+    """
+    with staying("the victim, or its data,"):
+        planned = plan(
+            victim,
+            images,
+            labels,
+            attacks,
+            eps=eps,
+            seeds=seeds,
+            timed=timed,
+            batch_size=batch_size,
+            seconds=seconds,
+            energy=energy,
+            fit=fit,
+        )
+    shelf, executor = Memory() if out is None else Store(Path(out) / "cells"), InProcess()
+    discard_damaged([planned], shelf, executor)
+    place = execute([planned], shelf, executor, _raise, progress)
+    return Evaluation(*assembled(planned, shelf, place, {}))
+
+
+def _raise(outcome: Outcome) -> None:
+    assert outcome.error is not None
+    raise outcome.error

@@ -1,0 +1,254 @@
+"""A sweep: victims x attacks x budgets x seeds over data, on any executor.
+
+    sweep = Sweep(victims=("digits_vit_ats",), attacks=("Slowdown",), seeds=(0, 1, 2))
+    result = sweep.run("study", Workers())
+
+It holds names only. What a name means (weights, data, code) is looked at when the sweep is planned,
+and again by every process that runs a cell.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
+
+from effattack.attacks import UniversalAttack, attack_class, defaults
+from effattack.borders import staying
+from effattack.budgets import check_eps
+from effattack.cells.by_name import Named, fresh
+from effattack.cells.held import Held
+from effattack.cells.performing import Outcome, described
+from effattack.cells.plan import Plan, check_timing
+from effattack.cells.planning import SLICE, listed, refused
+from effattack.cells.store import Store
+from effattack.errors import CellError, ContractError, UsageError, expect_least, expect_seed
+from effattack.inputs.readers import Stream
+from effattack.inputs.source import Source, source_of
+from effattack.results.evaluation import Evaluation
+from effattack.runs.deadline import within
+from effattack.runs.executors import Executor
+from effattack.runs.executors.in_process import InProcess
+from effattack.runs.joining import assembled
+from effattack.runs.scheduling import Progress, execute
+from effattack.runs.sweepfile import read
+from effattack.victim.checks import check_declared
+
+MOST = 1_000_000
+"""Cells of a sweep: beyond them, listing alone takes longer than anybody waits."""
+TOLD = 3
+"""Reasons why cells failed that an error names, at most."""
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What to score; the fields are the keys of a sweep file.
+
+    Attributes:
+        victims: registered names, or ``module:factory``.
+        attacks: names, as ``effattack list attacks`` shows them; empty: all that apply by default.
+        budgets: l-inf radii in [0, 1] pixels; in a file also ``"8/255"``.
+        seeds: of each attack.
+        data: folder by class, ``.npz``, or ``module:factory``; None: the victims' own.
+        fit: what universal attacks learn from; None: those of the data that are not scored.
+        samples: images, evenly spread over the data; None: all.
+        slice: images per cell: what an interruption can lose.
+        timed: calls whose latency is measured; 0: none.
+        batch_size: images per timed call.
+        seconds: of timing per attack, at least; three passes over the images in any case.
+        energy: also meter their energy.
+        device: ``"cpu"`` or ``"cuda"``.
+        skip_bad: pass over images of a folder that cannot be read, and count them.
+
+    Raises:
+        UsageError: for an empty matrix, one in which two cells are the same, or one of more than
+            a million cells.
+    """
+
+    victims: tuple[str, ...]
+    attacks: tuple[str, ...] = ()
+    budgets: tuple[float, ...] = (8 / 255,)
+    seeds: tuple[int, ...] = (0,)
+    data: str | None = None
+    fit: str | None = None
+    samples: int | None = None
+    slice: int = SLICE
+    timed: int = 16
+    batch_size: int = 1
+    seconds: float = 0.0
+    energy: bool = False
+    device: str = "cpu"
+    skip_bad: bool = False
+
+    def __post_init__(self) -> None:
+        for axis in ("victims", "budgets", "seeds"):
+            if not getattr(self, axis):
+                raise UsageError(f"{axis} is empty, and so is the matrix: name at least one")
+        for axis in ("victims", "attacks", "budgets", "seeds"):
+            value, times = next(iter(Counter(getattr(self, axis)).most_common(1)), ("", 1))
+            if times > 1:
+                raise UsageError(f"{axis} names {value!r} twice: two cells would have one identity")
+        for key in ("victims", "attacks", "data", "fit", "device"):
+            _expect_filled(key, getattr(self, key))
+        expect_least("slice", self.slice, 1)
+        _expect_listable(self._cells(len(self.attacks), 1) * len(self.victims))
+        for seed in self.seeds:
+            expect_seed(seed)
+        check_timing(self.timed, self.batch_size, self.seconds)
+        if self.device not in ("cpu", "cuda"):
+            raise UsageError(f"device = {self.device!r}: it is 'cpu' or 'cuda'")
+        for name in self.attacks:
+            attack_class(name)
+        for eps in self.budgets:
+            check_eps(eps)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Sweep:
+        """Read a sweep file.
+
+        Raises:
+            UsageError: naming line and remedy.
+        """
+        return cls(**read(Path(path), cls.__dataclass_fields__))
+
+    def plan(self, timeout: float | None = None) -> list[Plan]:
+        """All cells, checked but not run; loads each victim once and goes through its data.
+
+        Args:
+            timeout: seconds after which it is given up; None: never.
+
+        Raises:
+            ContractError: if what every victim says of itself breaks the contract; one that stands
+                beside others is planned to be refused.
+            UsageError: for victims, attacks or data that cannot be used.
+            MeasurementError: if it takes longer than the timeout.
+        """
+        plans: list[Plan] = []
+        with within(timeout, "planning (loading victims, reading data)"):
+            for name in self.victims:
+                with staying(f"{name}, or its data,"):
+                    plans.append(self._plan(name, sum(len(plan.cells) for plan in plans)))
+        if all(plan.refused for plan in plans):
+            raise ContractError("; ".join(plan.refused for plan in plans))
+        names = [plan.about.name for plan in plans]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise UsageError(
+                f"two victims are called {twice.pop()!r}: two cells would have one identity; give "
+                "them different names"
+            )
+        return plans
+
+    def run(
+        self,
+        out: str | Path,
+        executor: Executor | None = None,
+        progress: Progress | None = None,
+    ) -> Evaluation:
+        """Run what is not finished yet; the same call with the same folder resumes.
+
+        Args:
+            out: folder of results; finished cells are in ``cells`` below it.
+            executor: :class:`~effattack.runs.executors.in_process.InProcess` by default.
+            progress: called after each cell.
+
+        Raises:
+            CellError: if cells failed; all others are finished.
+            UsageError: for a sweep or a store that cannot be used.
+        """
+        executor = executor or InProcess()
+        executor.check(self.device, self.timed > 0)
+        store = Store(Path(out) / "cells")
+        evaluation, failures = complete(self.plan(executor.timeout), store, executor, progress)
+        if failures:
+            raise failed(failures)
+        return evaluation
+
+    def _cells(self, attacks: int, slices: int) -> int:
+        """Of a victim: its controls are one, one per seed, and one per seed and budget."""
+        variants = 1 + len(self.seeds) + (1 + attacks) * len(self.seeds) * len(self.budgets)
+        return variants * slices
+
+    def _plan(self, name: str, listed_before: int) -> Plan:
+        victim = fresh(name)
+        device = "cuda:0" if self.device == "cuda" else "cpu"
+        try:
+            said = check_declared(victim)
+        except ContractError as error:
+            none = Source("", ())
+            named = Named(name, (), (), (), none, None, self.device, refused=str(error))
+            return refused(victim, named, device, str(error))
+        attacks = self.attacks or tuple(defaults(victim))
+        source = source_of(self.data, victim, self.samples)
+        fit = None if self.fit is None else source_of(self.fit, victim)
+        if self.skip_bad:
+            source, fit = source.without_bad(), fit and fit.without_bad()
+        data = source.open()
+        if not isinstance(data, Stream):
+            cells = self._cells(len(attacks), ceil(len(data) / self.slice))
+            _expect_listable(listed_before + cells)
+        named = Named(name, attacks, self.budgets, self.seeds, source, fit, self.device)
+        ready, skipped = named.made_attacks(victim)
+        notes = said + [f"{victim.name}: {remark}" for remark in data.remarks(victim.num_classes)]
+        if fit is not None and any(isinstance(a, UniversalAttack) for a in ready):
+            told = fit.open().remarks(victim.num_classes)
+            notes += [f"{victim.name}: fitted on: {remark}" for remark in told]
+        return listed(
+            Held(victim, ready, data),
+            named,
+            skipped=skipped,
+            notes=notes,
+            size=self.slice,
+            timed=self.timed,
+            batch_size=self.batch_size,
+            seconds=self.seconds,
+            energy=self.energy,
+            device=device,
+            threads=1,
+        )
+
+
+def complete(
+    plans: Sequence[Plan], store: Store, executor: Executor, progress: Progress | None = None
+) -> tuple[Evaluation, list[str]]:
+    """Run what is not finished; the evaluation of all that is, and why cells failed.
+
+    Raises:
+        CellError: if nothing could be finished.
+    """
+    failures: dict[str, str] = {}
+
+    def note(outcome: Outcome) -> None:
+        assert outcome.error is not None
+        failures[outcome.cell.spec.key] = described(outcome.error)
+
+    place = execute(plans, store, executor, note, progress)
+    parts = [Evaluation(*assembled(plan, store, place, failures)) for plan in plans]
+    if not any(len(part.samples) for part in parts):
+        raise failed(list(failures.values()))
+    return Evaluation.concat(parts), list(failures.values())
+
+
+def failed(reasons: Sequence[str]) -> CellError:
+    """What to say when cells failed."""
+    told = [*dict.fromkeys(reasons)]
+    more = f"; for {len(told) - TOLD} other reasons" * (len(told) > TOLD)
+    return CellError(
+        f"{len(reasons)} cells failed, because: {'; '.join(told[:TOLD])}{more}; all that did not "
+        "wait for them is finished, and the same command tries these again"
+    )
+
+
+def _expect_filled(key: str, value: str | tuple[str, ...] | None) -> None:
+    texts = value if isinstance(value, tuple) else (value,)
+    if any(text is not None and not str(text).strip() for text in texts):
+        raise UsageError(f"{key} is empty, as an unset variable leaves it: name one")
+
+
+def _expect_listable(cells: int) -> None:
+    if cells > MOST:
+        raise UsageError(
+            f"the sweep asks for {cells:,} cells, and {MOST:,} are the most: take larger slices, "
+            "or fewer budgets and seeds"
+        )

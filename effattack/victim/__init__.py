@@ -1,0 +1,19 @@
+"""The contract between a victim and everything else."""
+
+from effattack.victim.audit import Audit, audit, in_float64
+from effattack.victim.by_name import load_victim
+from effattack.victim.contract import Gate, Trace, Victim
+from effattack.victim.opaque import Opaque
+from effattack.victim.rounding import margin_slack
+
+__all__ = [
+    "Audit",
+    "Gate",
+    "Opaque",
+    "Trace",
+    "Victim",
+    "audit",
+    "in_float64",
+    "load_victim",
+    "margin_slack",
+]

@@ -1,0 +1,78 @@
+"""Gates are well formed, and their margins tell the decisions."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from effattack.errors import ContractError
+from effattack.victim import Gate, Victim
+from effattack.victim.checks.blame import first_of
+from effattack.victim.undisturbed import undisturbed
+
+MARGIN_BOUND = 1.0
+"""Margins are in units of decisions: none exceeds this where attacks push it."""
+
+
+def check_gates(victim: Victim, images: Tensor) -> list[str]:
+    """Gates are well formed, and their margins tell the decisions.
+
+    Shapes and dtypes agree, names are unique, costs positive; margins are finite, and within
+    ``MARGIN_BOUND`` where reached (of stages in a row: everywhere); active implies reached; and,
+    except for proxies, margin > 0 equals active wherever reached.
+    """
+    with undisturbed(victim), torch.no_grad():
+        trace = victim.trace(images)
+    gates, in_a_row = trace.gates, trace.stage_logits is not None
+    names = [gate.name for gate in gates]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ContractError(f"{victim.name}: gates {twice} share names: number them")
+    for gate in gates:
+        _check_form(victim, gate, len(images))
+        wrong = (gate.margin > 0) != gate.active
+        size = gate.margin.abs().nan_to_num(nan=math.inf)
+        rules = {
+            "its margin is NaN or infinite: it must be finite even where not reached": size.isinf(),
+            f"its margin exceeds {MARGIN_BOUND:g} by {(size - MARGIN_BOUND).max():.3g}: bound it, "
+            "as m / (1 + |m|) or by clipping": (gate.reached | in_a_row) & (size > MARGIN_BOUND),
+            "it is active, but was not reached: active includes upstream decisions": gate.active
+            & ~gate.reached,
+            f"its margin is up to {(size * wrong).max():.3g} on the wrong side of its decision: "
+            "margin > 0 must equal active, or declare proxy=True": gate.reached
+            & wrong
+            & (not gate.proxy),
+        }
+        for complaint, broken in rules.items():
+            if broken.any():
+                raise ContractError(
+                    f"{victim.name}: gate {gate.name}: image {first_of(broken)}: {complaint}"
+                )
+    return []
+
+
+def _check_form(victim: Victim, gate: Gate, images: int) -> None:
+    shape = tuple(gate.margin.shape)
+    problems = {
+        "it has no name": not gate.name,
+        f"margin is {shape} {gate.margin.dtype}, expected floats, (B,) or (B, units)": len(shape)
+        not in (1, 2)
+        or shape[0] != images
+        or not gate.margin.is_floating_point(),
+        f"active {tuple(gate.active.shape)} {gate.active.dtype} and reached "
+        f"{tuple(gate.reached.shape)} {gate.reached.dtype} must be bool and {shape} as margin": any(
+            flag.dtype != torch.bool or tuple(flag.shape) != shape
+            for flag in (gate.active, gate.reached)
+        ),
+        f"cost = {gate.cost} must be positive and finite: the MACs that opening one unit makes "
+        "possible": not _positive(gate.cost),
+    }
+    for problem, present in problems.items():
+        if present:
+            raise ContractError(f"{victim.name}: gate {gate.name!r}: {problem}")
+
+
+def _positive(cost: Tensor | float) -> bool:
+    costs = torch.as_tensor(cost, dtype=torch.float64)
+    return bool(((costs > 0) & torch.isfinite(costs)).all())

@@ -1,0 +1,132 @@
+"""Gradients reach the pixels from everything that attacks go through."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Generator, Tensor
+
+from effattack.budgets import LEVELS
+from effattack.errors import GradientError
+from effattack.victim import Opaque, Trace, Victim
+from effattack.victim.checks.blame import first_of, per_image
+from effattack.victim.door import in_words
+from effattack.victim.twins import quantized
+from effattack.victim.undisturbed import undisturbed
+
+EXCESS = 3.0
+"""How many times more a value may move than its gradient tells: 0.3 is the most in the zoo."""
+
+
+def check_gradients(victim: Victim, images: Tensor) -> list[str]:
+    """Invariant 4: gradients reach the pixels from the logits and from every gate.
+
+    And they are those of the values: where every pixel changes by one grey level, up or down at
+    random, a value moves by no more than ``EXCESS`` times the most that its gradient allows such a
+    change. A value that was detached and given another gradient does; a straight-through estimator
+    does not.
+
+    Returns:
+        one warning for each of them whose gradient is zero over the whole batch. (An ``Opaque``
+        model or quantized weights without a gradient are one, too: query attacks need none.)
+
+    Raises:
+        GradientError: a ContractError, where the gradient is missing, NaN, infinite or another's.
+    """
+    warnings = []
+    with undisturbed(victim):
+        pixels = images.detach().clone().requires_grad_()
+        sources = _sources(victim.trace(pixels))
+        moved = _moved(victim, images)
+        for source, change in zip(sources, moved, strict=True):
+            with in_words(f"{victim.name}: trace"):
+                gradient = source.gradient(pixels)
+            if gradient is None and (isinstance(victim, Opaque) or quantized(victim)):
+                warnings.append(f"{victim.name}: no gradient: only query attacks apply")
+            elif gradient is None:
+                raise GradientError(
+                    f"{victim.name}: no gradient from {source.name} reaches the pixels: compute it "
+                    "in trace() without detach, no_grad or integer kernels (quantized layers need "
+                    "a straight-through estimator)"
+                )
+            elif not torch.isfinite(gradient).all():
+                index = first_of(~torch.isfinite(gradient))
+                raise GradientError(
+                    f"{victim.name}: image {index}: the gradient from {source.name} is NaN or "
+                    "infinite: look for 0 * log 0, a norm at 0 or a division by 0 in trace()"
+                )
+            elif untold := source.untold(gradient, change):
+                raise GradientError(f"{victim.name}: {untold}")
+            elif source.reached.any() and not gradient.any():
+                warnings.append(
+                    f"{victim.name}: the gradient from {source.name} is zero over all "
+                    f"{len(images)} images: attacks through it are blind; bound margins without "
+                    "saturating them"
+                )
+    return warnings
+
+
+class _Source(NamedTuple):
+    """What attacks take gradients of."""
+
+    name: str
+    values: Tensor
+    """(B, ...) floats."""
+    reached: Tensor
+    """Same shape, bool."""
+    eps: float
+    """Of the precision that they were computed in."""
+
+    @property
+    def weights(self) -> Tensor:
+        """Of a mean over the reached values, at random: a plain one may be constant (Σ s = 1)."""
+        generator = Generator().manual_seed(0)
+        drawn = 0.5 + torch.rand(self.values.shape, generator=generator).to(self.values)
+        return (
+            drawn
+            * self.reached
+            / per_image(self.reached).sum(1).clamp_min(1).view(-1, *[1] * (self.values.dim() - 1))
+        )
+
+    def gradient(self, pixels: Tensor) -> Tensor | None:
+        """Of that mean."""
+        if not self.values.requires_grad:
+            return None
+        mixture = (self.values * self.weights).sum()
+        return torch.autograd.grad(mixture, pixels, retain_graph=True, allow_unused=True)[0]
+
+    def untold(self, gradient: Tensor, change: Tensor) -> str:
+        """What most images moved by, and their gradient does not tell of; empty if it does."""
+        seen = per_image(self.reached).any(1)
+        moved = per_image(change * self.weights).sum(1).abs()
+        told = per_image(gradient).abs().sum(1) / LEVELS
+        rounding = 100 * self.eps * per_image(self.values).abs().amax(1)
+        hidden = seen & (moved > EXCESS * told + rounding)
+        if 2 * hidden.sum() <= seen.sum():
+            return ""
+        index = first_of(hidden)
+        return (
+            f"image {index}: {self.name} moved by {moved[index]:.2g} when each pixel changed by a "
+            f"grey level, of which its gradient allows {told[index]:.2g} at most: it is not the "
+            "gradient of this value; compute both in trace() without detach or no_grad"
+        )
+
+
+def _sources(trace: Trace) -> list[_Source]:
+    everything = torch.ones_like(trace.logits, dtype=torch.bool)
+    eps = torch.finfo(trace.dtype or trace.logits.dtype).eps
+    gates = [_Source(f"gate {g.name}", g.margin, g.reached, eps) for g in trace.gates]
+    return [_Source("the logits", trace.logits, everything, eps), *gates]
+
+
+def _moved(victim: Victim, images: Tensor) -> list[Tensor]:
+    """Of each source, half of what it moves by between two images that lie around each image."""
+    generator = Generator().manual_seed(0)
+    signs = torch.randint(0, 2, images.shape, generator=generator).to(images) * 2 - 1
+    with torch.no_grad():
+        above, below = (
+            _sources(victim.trace((images + level * signs / LEVELS).clamp(0, 1)))
+            for level in (1, -1)
+        )
+    return [(a.values - b.values) / 2 for a, b in zip(above, below, strict=True)]

@@ -1,0 +1,28 @@
+"""Decisions within rounding of their threshold, which the two paths may take differently."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from effattack.victim.contract import Trace
+
+
+def margin_slack(dtype: torch.dtype | None) -> float:
+    """Decisions closer to their threshold than this may differ between paths in a precision."""
+    return 1e-5 if dtype is None else {torch.float16: 0.01, torch.bfloat16: 0.05}.get(dtype, 1e-5)
+
+
+def on_knife_edge(trace: Trace) -> Tensor:
+    """(B,) bool: some decision lies so near its threshold that rounding could flip it."""
+    near = torch.zeros(len(trace.logits), dtype=torch.bool, device=trace.logits.device)
+    for gate in trace.gates:
+        if not gate.proxy:
+            close = gate.reached & (gate.margin.detach().abs() <= margin_slack(trace.dtype))
+            near |= close.flatten(1).any(1) if close.dim() > 1 else close
+    return near
+
+
+def safe_macs(trace: Trace) -> Tensor:
+    """(B,) MACs; half a MAC less where a decision is not safe from rounding."""
+    return trace.macs - 0.5 * on_knife_edge(trace)

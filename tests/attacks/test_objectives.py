@@ -1,0 +1,195 @@
+"""Objectives against values worked out by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+from toys import LinearSaver, grey_images
+
+from effattack.attacks.objectives import (
+    Goal,
+    KeepPrediction,
+    MarginHinge,
+    Objective,
+    UniformExits,
+    UniformSignificance,
+    require_gates,
+)
+from effattack.errors import NotApplicable
+from effattack.victim import Gate, Opaque, Trace
+
+
+def a_trace(
+    gates: tuple[Gate, ...] = (),
+    logits: Tensor | None = None,
+    stage_logits: Tensor | None = None,
+    **aux: Tensor,
+) -> Trace:
+    logits = torch.zeros(2, 3) if logits is None else logits
+    macs = torch.ones(len(logits), dtype=torch.float64)
+    return Trace(logits=logits, gates=gates, macs=macs, stage_logits=stage_logits, aux=aux)
+
+
+def a_gate(margin: Tensor, reached: Tensor | None = None, cost: float | Tensor = 1.0) -> Gate:
+    reached = torch.ones_like(margin, dtype=torch.bool) if reached is None else reached
+    return Gate("g", margin, (margin > 0) & reached, reached, cost)
+
+
+@pytest.fixture
+def goal() -> Goal:
+    """Of a victim whose max is 176 MACs; both images were of class 1."""
+    return Goal(LinearSaver(), torch.tensor([[0.0, 1.0]] * 2), torch.tensor([1, 1]))
+
+
+# Σ cost · min(margin, κ) over reached gates, over max MACs
+
+
+def test_hinge_adds_up_reached_gates(goal: Goal) -> None:
+    exit_gate = a_gate(torch.tensor([-0.5, 0.9]), cost=88.0)
+    tokens = a_gate(
+        torch.tensor([[-0.25, 0.01], [0.5, -1.0]]),
+        reached=torch.tensor([[True, True], [True, False]]),
+        cost=17.6,
+    )
+    found = MarginHinge(kappa=0.05)(a_trace((exit_gate, tokens)), goal)
+    expected = [
+        0.5 * -0.5 + 0.1 * (-0.25 + 0.01),
+        0.5 * 0.05 + 0.1 * 0.05,
+    ]
+    torch.testing.assert_close(found, torch.tensor(expected))
+
+
+def test_hinge_takes_a_cost_per_unit(goal: Goal) -> None:
+    gate = a_gate(torch.tensor([[-1.0, -1.0], [0.0, -1.0]]), cost=torch.tensor([176.0, 17.6]))
+    found = MarginHinge()(a_trace((gate,)), goal)
+    torch.testing.assert_close(found, torch.tensor([-1.1, -0.1]))
+
+
+def test_hinge_stops_pushing_open_gates(goal: Goal) -> None:
+    margin = torch.tensor([0.04, 0.06], requires_grad=True)
+    MarginHinge(kappa=0.05)(a_trace((a_gate(margin),)), goal).sum().backward()
+    assert margin.grad is not None
+    assert (margin.grad != 0).tolist() == [True, False]
+
+
+def test_hinge_ignores_what_was_not_reached(goal: Goal) -> None:
+    margin = torch.tensor([-0.5, -0.5], requires_grad=True)
+    gate = a_gate(margin, reached=torch.tensor([True, False]), cost=176.0)
+    value = MarginHinge()(a_trace((gate,)), goal)
+    assert value.tolist() == [-0.5, 0.0]
+    value.sum().backward()
+    assert margin.grad is not None
+    assert margin.grad.tolist() == [1.0, 0.0]
+
+
+def test_of_stages_in_a_row_the_hinge_pushes_all(goal: Goal) -> None:
+    margin = torch.tensor([-0.5, -0.25], requires_grad=True)
+    gate = a_gate(margin, reached=torch.tensor([True, False]), cost=176.0)
+    value = MarginHinge()(a_trace((gate,), stage_logits=torch.zeros(2, 2, 3)), goal)
+    assert value.tolist() == [-0.5, -0.25], "the next stage has answered, too"
+    value.sum().backward()
+    assert margin.grad is not None
+    assert margin.grad.tolist() == [1.0, 1.0]
+
+
+def test_gates_without_a_max_cannot_be_weighed() -> None:
+    victim = LinearSaver()
+    victim.max_macs = math.nan
+    with pytest.raises(NotApplicable, match="declare the structural worst case"):
+        MarginHinge().check(victim.trace(grey_images(1)), victim)
+
+
+# − Σ over internal stages of CE(uniform, softmax)
+
+
+def test_uniform_exits_is_best_at_uniform(goal: Goal) -> None:
+    sure = torch.tensor([10.0, 0.0, 0.0])
+    stages = torch.stack([torch.zeros(3, 3), torch.stack([sure, sure, torch.zeros(3)])])
+    stages[:, 2] = torch.tensor([1e6, 0.0, -1e6])  # the last stage does not count
+    found = UniformExits()(a_trace(stage_logits=stages), goal)
+    log_z = math.log(math.exp(10) + 2)
+    expected = [-2 * math.log(3), 2 * (10 / 3 - log_z)]
+    torch.testing.assert_close(found, torch.tensor(expected))
+
+
+def test_uniform_exits_needs_stages() -> None:
+    with pytest.raises(NotApplicable, match="toy has no internal classifiers"):
+        UniformExits().check(a_trace(), LinearSaver())
+
+
+# − mean over blocks of KL(S ‖ uniform over live tokens)
+
+
+def significance_trace(scores: Tensor, live: Tensor) -> Trace:
+    """Scores and live (B, blocks, n)."""
+    gates = tuple(
+        a_gate(s, reached) for s, reached in zip(scores.unbind(1), live.unbind(1), strict=True)
+    )
+    return a_trace(gates, significance=scores)
+
+
+def test_significance_closed_form(goal: Goal) -> None:
+    uniform, peak, pair = [0.25] * 4, [1.0, 0, 0, 0], [0.5, 0.5, 0, 0]
+    everything, half = [True] * 4, [True, True, False, False]
+    scores = torch.tensor([[uniform, pair], [peak, pair]])
+    live = torch.tensor([[everything, half], [everything, everything]])
+    found = UniformSignificance()(significance_trace(scores, live), goal)
+    expected = [0.0, -(math.log(4) + math.log(2)) / 2]
+    torch.testing.assert_close(found, torch.tensor(expected), atol=1e-6, rtol=1e-6)
+
+
+def test_significance_has_a_gradient_beside_dropped_tokens(goal: Goal) -> None:
+    logits = torch.tensor([[[0.3, -0.2, 0.1, 0.0]]], requires_grad=True)
+    live = torch.tensor([[[True, True, True, False]]])
+    scores = logits.masked_fill(~live, -torch.inf).softmax(2)
+    UniformSignificance()(significance_trace(scores, live), goal).sum().backward()
+    assert logits.grad is not None
+    assert torch.isfinite(logits.grad).all()
+    assert logits.grad[0, 0, 0] < 0 < logits.grad[0, 0, 1], "towards uniform"
+
+
+def test_significance_needs_significance() -> None:
+    with pytest.raises(NotApplicable, match="shows no token significance"):
+        UniformSignificance().check(a_trace(), LinearSaver())
+
+
+# keeping the prediction
+
+
+def test_keep_prediction_subtracts_cross_entropy(goal: Goal) -> None:
+    logits = torch.tensor([[0.0, 0.0, 0.0], [0.0, 5.0, 0.0]])
+    gate = a_gate(torch.tensor([-0.5, 0.5]), cost=176.0)
+    found = KeepPrediction(MarginHinge(), weight=0.1)(a_trace((gate,), logits), goal)
+    second = math.log(2 + math.exp(5)) - 5
+    expected = [-0.5 - 0.1 * math.log(3), 0.05 - 0.1 * second]
+    torch.testing.assert_close(found, torch.tensor(expected))
+
+
+@pytest.mark.parametrize("slow", [MarginHinge(), UniformExits(), UniformSignificance()])
+def test_keep_prediction_needs_what_its_part_needs(slow: Objective) -> None:
+    with pytest.raises(NotApplicable):
+        KeepPrediction(slow, weight=1).check(a_trace(), LinearSaver())
+
+
+# who can be attacked
+
+
+def test_victims_without_gates_are_refused() -> None:
+    victim = Opaque(LinearSaver(), (1, 4, 4))
+    with pytest.raises(NotApplicable, match="cannot be opened"):
+        MarginHinge().check(victim.trace(grey_images(1)), victim)
+    victim.constant = True
+    with pytest.raises(NotApplicable, match=r"its MACs are constant.*do not apply"):
+        require_gates(a_trace(), victim)
+
+
+def test_goal_of_some_images(goal: Goal) -> None:
+    logits, labels = torch.eye(8)[[4, 5, 6]], torch.tensor([1, 2, 3])
+    some = Goal(goal.victim, logits, labels, print).rows(torch.tensor([2, 0]))
+    assert some.prediction.tolist() == [6, 4]
+    assert some.labels.tolist() == [3, 1]
+    assert some.callback is print
+    assert some.victim is goal.victim
