@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from effattack.errors import UsageError
-from effattack.measure.macs import linear_macs
+from effattack.counting.macs import linear_macs
 from effattack.models_zoo.margins import bounded
 from effattack.models_zoo.token_sparsification.ragged import (
     Layout,
