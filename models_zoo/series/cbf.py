@@ -19,13 +19,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from effattack.domains.series import Series
+
 CLASSES = ("cylinder", "bell", "funnel")
 LENGTH = 128
-LOW, HIGH = -16.0, 16.0
-STEP = 2.0**-7
-"""What a sensor of 12 bits over that range resolves."""
-DEVIATION = 2.705
-"""Of all values of the training series; ``linf:.1sd`` is a tenth of it."""
+DOMAIN = Series(channels=1, length=LENGTH, low=-16, high=16, step=2**-7, deviation=2.705)
+"""What a sensor of 12 bits resolves; the deviation is that of all training values."""
 _SPLITS = {"train": (0, 6000), "heldout": (1, 600), "test": (2, 300)}
 """Seed and number of series of each split."""
 
@@ -45,8 +44,8 @@ def cylinder_bell_funnel(count: int, seed: int) -> tuple[Tensor, Tensor]:
     shapes = np.stack([np.ones_like(elapsed, dtype=float), elapsed / width, 1 - elapsed / width])
     shape = shapes[labels, np.arange(count)]
     exact = height * shape * ((elapsed >= 0) & (elapsed <= width)) + noise
-    rounded = np.round(exact.clip(LOW, HIGH) / STEP) * STEP
-    return torch.from_numpy(rounded).float()[:, None], torch.from_numpy(labels)
+    series = DOMAIN.snap(torch.from_numpy(exact)[:, None])
+    return series.float(), torch.from_numpy(labels)
 
 
 @cache

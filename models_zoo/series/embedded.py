@@ -15,7 +15,7 @@ from effattack.models_zoo.series.networks import exit_stages
 from effattack.models_zoo.series.readers import GRUReader
 
 DATA = "effattack.models_zoo.series.cbf:scored_series"
-SCALE = {"mean": [2.0], "std": [cbf.DEVIATION]}
+SCALE = {"mean": [2.0], "std": [cbf.DOMAIN.deviation]}
 CLASSES = len(cbf.CLASSES)
 
 

@@ -18,8 +18,8 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from effattack.errors import UsageError
 from effattack.counting.macs import linear_macs
+from effattack.errors import UsageError
 from effattack.models_zoo.margins import bounded
 from effattack.models_zoo.token_sparsification.ragged import (
     Layout,
