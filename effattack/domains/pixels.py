@@ -9,7 +9,6 @@ from torch import Tensor
 
 from effattack.budgets import LEVELS
 from effattack.domains.arrays import Arrays
-from effattack.domains.base import check_dense as check_dense
 
 
 class Pixels(Arrays):
@@ -80,11 +79,3 @@ def check_images(images: Tensor, input_shape: tuple[int | None, ...]) -> None:
         UsageError: naming the cause and the remedy.
     """
     Pixels(input_shape).check(images)
-
-
-def __getattr__(name: str) -> object:
-    if name != "check_labels":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from effattack.tasks.classes import check_labels
-
-    return check_labels
