@@ -48,6 +48,8 @@ class Attack(ABC):
     """
 
     kind: ClassVar[Kind] = "compute"
+    budgeted: ClassVar[bool] = True
+    """Whether it is made with a budget that the caller chooses."""
     takes: ClassVar[str] = "arrays"
     """What it changes: ``"any"`` inputs, ``"arrays"``, or those of one kind of domain."""
     __signature__: ClassVar[inspect.Signature]
@@ -94,9 +96,13 @@ class Attack(ABC):
     @property
     def name(self) -> str:
         """How tables and the command line call this attack: ``Slowdown(keep_prediction=True)``."""
+        return f"{self.label}({written(self.told)})" if self.told else self.label
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """The options that differ from their default."""
         usual = options_known(type(self))
-        told = {k: v for k, v in self.settings.items() if k not in usual or v != usual[k]}
-        return f"{self.label}({written(told)})" if told else self.label
+        return {k: v for k, v in self.settings.items() if k not in usual or v != usual[k]}
 
     @classmethod
     def why_not(cls, victim: Victim) -> str | None:
