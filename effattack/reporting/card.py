@@ -7,7 +7,7 @@ import pandas as pd
 from effattack.reporting import words
 from effattack.reporting.markdown import code, plain
 from effattack.reporting.meta import Meta, section
-from effattack.reporting.tables import over_dense
+from effattack.reporting.tables import flat, headlines, over_dense
 from effattack.reporting.verdict import Row, Verdict, unit_of, verdicts
 from effattack.reporting.words import missing
 
@@ -35,6 +35,7 @@ def _block(verdict: Verdict, samples: pd.DataFrame, meta: Meta) -> str:
         f"{over_dense(row)} of the dense model), max {words.macs(row['max_macs'], like)}",
         "Accuracy": f"{words.percent(clean['accuracy'])} clean, "
         f"{words.percent(row['accuracy'])} attacked",
+        **{score.flat: plain(flat(score, row)) for score in headlines()},
         "Latency": _latency(timed, str(machine.get("device_name", "unknown device"))),
         "Images": f"{own['sample'].nunique()}, seeds {', '.join(map(str, meta.get('seeds', [])))}",
         "Measured with": plain(" ".join(f"{k} {v}" for k, v in versions.items()))

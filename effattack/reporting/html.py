@@ -17,9 +17,10 @@ from effattack.reporting.gallery import gallery
 from effattack.reporting.latency import clock_checks, timings
 from effattack.reporting.meta import Meta, checks, limits, merged, section, skipped
 from effattack.reporting.svg import Drawing
-from effattack.reporting.tables import COLUMNS, NO_ENERGY, blocks, groups, over_dense
+from effattack.reporting.tables import blocks, columns, groups, over_dense
 from effattack.reporting.verdict import Row, Verdict, alarms, unit_of, verdicts
 from effattack.reporting.words import missing
+from effattack.results.unmeasured import NO_ENERGY
 
 JUMPS = (
     ("comparison", "Side by side"),
@@ -45,13 +46,14 @@ def render(samples: pd.DataFrame, scores: pd.DataFrame, meta: Meta) -> str:
         meta: how it was made; every key may be missing, and then the report says so.
     """
     found = verdicts(scores, meta)
+    drawn = columns()
     table, reasons = blocks(scores, found, meta)
     scored = [verdict for verdict in found if verdict.shown]
     return page.render(
         "report.html",
         comparison=compared(found) if "compared" in meta else [],
         scatter=scatter(found) if "compared" in meta else None,
-        glossary=words.GLOSSARY,
+        glossary=words.glossary(),
         limits=limits(meta),
         jumps=JUMPS if "compared" in meta else JUMPS[1:],
         alarms=alarms(scores, meta),
@@ -61,8 +63,8 @@ def render(samples: pd.DataFrame, scores: pd.DataFrame, meta: Meta) -> str:
         track=_track,
         unit_of=unit_of,
         over_dense=over_dense,
-        columns=COLUMNS,
-        groups=groups(),
+        columns=drawn,
+        groups=groups(drawn),
         blocks=table,
         reasons=reasons,
         figures=[figures(samples, scores, verdict) for verdict in scored],

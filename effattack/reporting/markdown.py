@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 
 import pandas as pd
 
@@ -11,7 +12,7 @@ from effattack.reporting import words
 from effattack.reporting.comparison import Compared, compared
 from effattack.reporting.latency import fired
 from effattack.reporting.meta import Meta, section
-from effattack.reporting.tables import NO_ENERGY, over_dense
+from effattack.reporting.tables import flat, headlines, over_dense, shown
 from effattack.reporting.verdict import (
     KINDS,
     Row,
@@ -23,7 +24,9 @@ from effattack.reporting.verdict import (
     verdicts,
 )
 from effattack.reporting.words import missing
+from effattack.results.score import Score
 from effattack.results.union import UNION
+from effattack.results.unmeasured import NO_ENERGY
 
 HEADLINE = (
     "Victim",
@@ -39,25 +42,11 @@ HEADLINE = (
 )
 AGAINST = ("Against the first, in points", "Which means")
 """Of a comparison, behind the savings retained."""
-ALL = (
-    "Victim",
-    "Attack",
-    "Kind",
-    "ε",
-    "Savings retained",
-    "Attack success",
-    "MACs",
-    "/ clean",
-    "/ dense",
-    "Accuracy",
-    "Agreement",
-    "Latency",
-    "Clock",
-    "Energy",
-)
+ALL = ("Victim", "Attack", "Kind", "ε")
+"""Of every row, before its scores."""
 MOST = 60_000
 """Bytes that a comment takes everywhere; a step summary of GitHub takes 1 MiB."""
-LEFT = {"Victim", "Attack", "Kind", "Found by", "Clock", "Which means"}
+LEFT = {"Victim", "Attack", "Kind", "Found by", "Clock", "Knows", "Which means"}
 """Columns of words; the others are numbers."""
 
 
@@ -74,7 +63,7 @@ def summary(scores: pd.DataFrame, meta: Meta) -> str:
     if "compared" in meta:
         parts.append(_beside(rows, compared(found)))
     else:
-        parts.append(_table(HEADLINE, rows))
+        parts.append(_table([*HEADLINE, *_titles()], rows))
     notes = [
         f"- {code(verdict.victim)}: {plain(told)}"
         for verdict in found
@@ -93,7 +82,8 @@ def summary(scores: pd.DataFrame, meta: Meta) -> str:
     if len(scores):
         lines = sorted(rows_of(scores), key=lambda row: KINDS.index(row["kind"]))
         lines.sort(key=lambda row: [v.victim for v in found].index(str(row["victim"])))
-        table = _table(ALL, [_line(row) for row in lines])
+        written = dict(_written())
+        table = _table([*ALL, *written], [_line(row, written.values()) for row in lines])
         parts.append(f"<details><summary>All scores</summary>\n\n{table}\n\n</details>")
         if scores["energy_ratio"].isna().all():
             parts.append(f"Energy: {plain(str(meta.get('energy') or NO_ENERGY))}")
@@ -120,7 +110,7 @@ def _beside(rows: Sequence[list[str]], changes: Sequence[Compared]) -> str:
         [*row[:2], one.change, one.said, *row[2:]] for row, one in zip(rows, changes, strict=True)
     ]
     return (
-        _table([*HEADLINE[:2], *AGAINST, *HEADLINE[2:]], told) + "\n\n"
+        _table([*HEADLINE[:2], *AGAINST, *HEADLINE[2:], *_titles()], told) + "\n\n"
         "Against the first: savings retained minus those of the first victim, in percentage points "
         "with a 95 % interval; where it contains 0, the difference is inside the noise."
     )
@@ -134,7 +124,8 @@ def _headline(verdict: Verdict, meta: Meta) -> list[str]:
     elif worst and (span := words.span(*(worst[f"savings_retained_{b}"] for b in ("low", "high")))):
         savings += f" ({span})"
     if row is None:
-        return [code(verdict.victim), savings, "not scored", *[words.MISSING] * 7]
+        lacking = len(HEADLINE) + len(_titles()) - 3
+        return [code(verdict.victim), savings, "not scored", *[words.MISSING] * lacking]
     like = unit_of(row)
     before, after = words.macs(row["clean_macs"], like), words.macs(row["macs"], like)
     accuracy = words.percent(row["accuracy"])
@@ -155,26 +146,38 @@ def _headline(verdict: Verdict, meta: Meta) -> list[str]:
         words.percent(row["agreement"]),
         words.latency(timing)
         + (", no verdict: A/A fired" if timed and fired(verdict.victim, meta) else ""),
+        *(_cell(score, row) for score in headlines()),
     ]
 
 
-def _line(row: Row) -> list[str]:
+def _titles() -> list[str]:
+    """Of the scores that stand beside every verdict."""
+    return [score.flat for score in headlines()]
+
+
+def _line(row: Row, written: Iterable[Callable[[Row], str]]) -> list[str]:
     return [
         code(str(row["victim"])),
         code(str(row["attack"])),
         tag(row) or ("verdict" if row["kind"] == UNION else "compute attack"),
         words.budget(row),
-        words.retained(row["savings_retained"]),
-        words.percent(row["attack_success"]),
-        words.macs(row["macs"], unit_of(row)),
-        words.ratio(row["macs_ratio"]),
-        over_dense(row),
-        words.percent(row["accuracy"]),
-        words.percent(row["agreement"]),
-        words.latency(row),
-        words.MISSING if missing(row["clock"]) else code(str(row["clock"])),
-        words.ratio(row["energy_ratio"]),
+        *(write(row) for write in written),
     ]
+
+
+def _written() -> Iterator[tuple[str, Callable[[Row], str]]]:
+    """Of every row: title and writer of its scores, and of attacked MACs beside the dense ones."""
+    for score in shown():
+        if score.shown.flat is not None:
+            yield score.flat, partial(_cell, score)
+        if score.name == "macs_ratio":
+            yield "MACs / dense", over_dense
+
+
+def _cell(score: Score, row: Row) -> str:
+    """A score of a row; a text, which may be of a user's making, as code."""
+    text = flat(score, row)
+    return code(text) if score.shown.form == "text" and text != words.MISSING else text
 
 
 def _made(meta: Meta) -> str:

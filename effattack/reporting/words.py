@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
 from effattack.budgets import budget_text
+from effattack.results.score import Form, Score
+from effattack.results.table import known
 from effattack.results.unmeasured import NOT_TIMED, no_latency
 
 MISSING = "–"
@@ -26,7 +28,7 @@ class Term(NamedTuple):
     meaning: str
 
 
-GLOSSARY = (
+TERMS = (
     Term(
         "MACs",
         "multiply-accumulates one image really costs, counted while the deployed model runs; "
@@ -39,21 +41,9 @@ GLOSSARY = (
         "costs too",
     ),
     Term(
-        "attack success",
-        "share of the remaining head-room that the attack fills: (attacked − clean) / "
-        "(max − clean), over all scored images; 0 % changed nothing, 100 % reached the max",
-    ),
-    Term("savings retained", "1 − attack success: what the mechanism still saves under attack"),
-    Term(
         "union",
         "the verdict: image by image, the worst of every row inside the budget, whoever found it; "
         "right only where every row is right",
-    ),
-    Term("accuracy", "share of predictions equal to the label"),
-    Term(
-        "agreement",
-        "share of predictions equal to the same model's prediction on the clean image; labels "
-        "play no part",
     ),
     Term(
         "ε",
@@ -61,6 +51,12 @@ GLOSSARY = (
         "“pixel box” lets every pixel take any value",
     ),
 )
+
+
+def glossary() -> list[Term]:
+    """All terms, those of the scores included."""
+    scores = [score for score in known().values() if score.shown.meaning]
+    return [*TERMS, *(Term(score.words, score.shown.meaning) for score in scores)]
 
 
 def missing(value: Any) -> bool:
@@ -122,7 +118,7 @@ def interval(low: float, high: float) -> str:
 def latency(row: Mapping[str, Any]) -> str:
     """The latency of a row of scores: "×1.21 (1.15 to 1.27)", or why it was not measured."""
     if missing(row["latency_ratio"]):
-        why = no_latency(row)
+        why = no_latency(row).why
         return MISSING if why == NOT_TIMED else f"not measured: {why}"
     spread = interval(row["latency_low"], row["latency_high"])
     return f"{ratio(row['latency_ratio'])} ({'too few images' if spread == MISSING else spread})"
@@ -151,6 +147,30 @@ def macs_tick(value: float, like: float) -> str:
     """A round number of MACs on an axis: "0", "2.5 M"."""
     scale, unit = scale_of(like)
     return f"{value / scale:g}{NBSP}{unit}".rstrip(NBSP) if value else "0"
+
+
+FORMS: dict[Form, Callable[[Any, float], str]] = {
+    "percent": lambda value, like: percent(value),
+    "retained": lambda value, like: retained(value),
+    "ratio": lambda value, like: ratio(value),
+    "macs": macs,
+    "count": lambda value, like: f"{value:,}",
+    "number": lambda value, like: MISSING if missing(value) else f"{decimal(value, 2)}",
+    "text": lambda value, like: MISSING if missing(value) or not value else str(value),
+}
+"""How a value is written, given the number of MACs whose unit suits its row."""
+
+
+def score(of: Score, row: Mapping[str, Any], like: float = math.nan) -> str:
+    """A score of a row; scores of earlier versions lack some."""
+    value = row.get(of.name)
+    return MISSING if value is None else FORMS[of.shown.form](value, like)
+
+
+def brief(of: Score, row: Mapping[str, Any]) -> str:
+    """The same where there is little room: shares in whole percents."""
+    whole = of.shown.form == "percent"
+    return percent(row[of.name], 0).replace(NBSP, "") if whole else score(of, row)
 
 
 def budget(row: Mapping[str, Any]) -> str:
