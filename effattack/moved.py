@@ -96,7 +96,7 @@ MOVED: dict[str, tuple[str, ...]] = {
     "executors.workers": ("runs.executors.workers",),
     "fitting": ("attacks.fitting",),
     "folders": ("inputs.folders",),
-    "images": ("domains.pixels",),
+    "images": ("domains.pixels", "domains.base", "tasks.classes"),
     "levels": ("runs.levels",),
     "limits": ("results.limits",),
     "materials": ("cells.held",),

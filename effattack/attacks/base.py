@@ -19,8 +19,9 @@ from effattack.attacks.naming import options_given, options_known, written
 from effattack.attacks.objectives import BatchGoal, Callback, Objective, unwatched
 from effattack.attacks.searches.projected import ProjectedGradient
 from effattack.budgets import size_text
-from effattack.domains.pixels import check_images, check_labels, in_float32, to_grid
+from effattack.domains.pixels import check_images, in_float32, to_grid
 from effattack.errors import NotApplicable, UsageError
+from effattack.tasks.classes import check_labels
 from effattack.threats import Box, Linf, Threat, parse_threat
 from effattack.victim import Opaque, Victim
 from effattack.victim.twins import quantized

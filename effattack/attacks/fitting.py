@@ -9,8 +9,9 @@ from torch import Tensor
 
 from effattack.attacks import Attack, UniversalAttack
 from effattack.attacks.objectives import Callback
-from effattack.domains.pixels import check_images, check_labels, fingerprints
+from effattack.domains.pixels import check_images, fingerprints
 from effattack.errors import UsageError
+from effattack.tasks.classes import check_labels
 
 Fit = Callable[[], tuple[Tensor, Tensor] | None]
 """Gives images and labels to learn from, none of them scored; asked only where they are needed."""

@@ -12,8 +12,9 @@ from effattack.attacks.base import Attack, check_objective
 from effattack.attacks.objectives import Callback, Goal, Objective, Step, unwatched
 from effattack.attacks.searches.projected import input_gradient
 from effattack.attacks.searches.training import Training
-from effattack.domains.pixels import check_images, check_labels, fingerprints
+from effattack.domains.pixels import check_images, fingerprints
 from effattack.errors import UsageError
+from effattack.tasks.classes import check_labels
 from effattack.threats import Threat
 from effattack.victim import Victim
 from effattack.victim.undisturbed import seed_global_state, undisturbed

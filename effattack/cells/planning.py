@@ -15,11 +15,12 @@ from effattack.attacks.fitting import Fit, check_unseen, prepared
 from effattack.cells.held import About, Held, Maker, settings
 from effattack.cells.plan import Cell, Plan, batch_notes, check_timing
 from effattack.cells.spec import CellSpec, code_version, data_digest
-from effattack.domains.pixels import check_images, check_labels, in_float32, to_grid
+from effattack.domains.pixels import check_images, in_float32, to_grid
 from effattack.errors import NotApplicable, UsageError, expect_seed
 from effattack.inputs.readers import Arrays
 from effattack.inputs.source import slices
 from effattack.results.selfchecks import CHECKED
+from effattack.tasks.classes import check_labels
 from effattack.threats import Linf
 from effattack.victim import Victim
 from effattack.victim.checks import check_declared

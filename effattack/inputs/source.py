@@ -12,12 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from effattack.domains.pixels import check_images, check_labels, fingerprints
+from effattack.domains.pixels import check_images, fingerprints
 from effattack.errors import UsageError
 from effattack.inputs.arrays import as_tensors
 from effattack.inputs.npz import open_npz
 from effattack.inputs.readers import Arrays, Data, Folder, Spread, of_loader
 from effattack.registry import call, import_factory
+from effattack.tasks.classes import check_labels
 from effattack.victim import Victim
 
 

@@ -10,6 +10,7 @@ import pandas as pd
 
 from effattack.reporting import words
 from effattack.reporting.meta import Meta
+from effattack.reporting.nouns import Noun
 from effattack.reporting.verdict import KINDS, Row, Verdict, rows_of, same_cell, tag, unit_of
 from effattack.reporting.words import missing
 from effattack.results.score import Score
@@ -68,14 +69,17 @@ def over_dense(row: Row) -> str:
     return words.ratio(row["macs"] / row["dense_macs"]) if known else words.MISSING
 
 
-def columns() -> list[Column]:
+def columns(noun: Noun) -> list[Column]:
     """The budget, every score that is shown, and attacked MACs beside the dense ones."""
     found = [Column("Budget", "ε", "l-inf, or as named", words.budget, "eps", lambda _: Reason(""))]
     for score in shown():
         found += _columns(score)
         if score.name == "macs_ratio":
             found.append(Column(MACS, OVER_DENSE, "", over_dense, "macs", no_dense))
-    return found
+    return [
+        column._replace(group=noun.fill(column.group), title=noun.fill(column.title))
+        for column in found
+    ]
 
 
 def shown() -> list[Score]:
@@ -91,9 +95,10 @@ def headlines() -> list[Score]:
     return [score for score in shown() if score.shown.headline]
 
 
-def flat(score: Score, row: Row) -> str:
+def flat(score: Score, row: Row, noun: Noun) -> str:
     """A score in a table without headings: a latency has its interval beside it."""
-    return words.latency(row) if score.name == "latency_ratio" else _written(score, row)
+    timed = score.name == "latency_ratio"
+    return words.latency(row, noun.many) if timed else _written(score, row)
 
 
 def _columns(score: Score) -> Iterator[Column]:
@@ -118,18 +123,20 @@ def _spread(score: Score, row: Row) -> str:
     return span or words.MISSING
 
 
-def groups(found: Sequence[Column]) -> list[tuple[str, int]]:
+def groups(columns: Sequence[Column]) -> list[tuple[str, int]]:
     """The headings above the columns, each with its width."""
     spans: dict[str, int] = {}
-    for column in found:
+    for column in columns:
         spans[column.group] = spans.get(column.group, 0) + 1
     return list(spans.items())
 
 
-def blocks(scores: pd.DataFrame, found: list[Verdict], meta: Meta) -> tuple[list[Block], list[str]]:
+def blocks(
+    scores: pd.DataFrame, found: list[Verdict], meta: Meta, columns: Sequence[Column]
+) -> tuple[list[Block], list[str]]:
     """The score table, victim by victim, and the reasons for its empty cells."""
     energy = str(meta.get("energy") or NO_ENERGY)
-    rows, drawn = rows_of(scores), columns()
+    rows = rows_of(scores)
     table: list[Block] = []
     reasons: dict[str, list[str]] = {}
     for verdict in found:
@@ -138,7 +145,7 @@ def blocks(scores: pd.DataFrame, found: list[Verdict], meta: Meta) -> tuple[list
         lines = []
         for row in own:
             cells = []
-            for column in drawn:
+            for column in columns:
                 text = column.write(row)
                 if text != words.MISSING:
                     cells.append(Cell(text, "", column.css, row.get(column.by)))
@@ -164,4 +171,4 @@ def _costs(verdict: Verdict) -> str:
         f"{name} {words.macs(row[key]) if not missing(row[key]) else 'unknown'}"
         for name, key in (("dense", "dense_macs"), ("max", "max_macs"))
     ]
-    return f"{' · '.join(parts)} MACs per image"
+    return f"{' · '.join(parts)} MACs per {verdict.noun.one}"

@@ -23,7 +23,7 @@ Form = Literal["percent", "retained", "ratio", "macs", "count", "number", "text"
 
 @dataclass(frozen=True)
 class Shown:
-    """Where a score stands in tables, and how.
+    """Where a score stands in tables, and how. ``{one}`` and ``{many}`` in words are its inputs.
 
     Attributes:
         form: how its values are written.

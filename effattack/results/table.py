@@ -25,11 +25,11 @@ from effattack.results.unmeasured import (
 GROUP = "effattack.scores"
 IDENTITY = ("victim", "family", "attack", "kind", "threat", "eps")
 """Columns that say what a row of scores is of."""
-MACS = "MACs per input, mean"
+MACS = "MACs per {one}, mean"
 OVER_CLEAN = "/\u00a0clean"
 
 SCORES = (
-    Score("samples", len, shown=Shown("count", "Inputs", "Data", "seeds pooled", flat=None)),
+    Score("samples", len, shown=Shown("count", "{Many}", "Data", "seeds pooled", flat=None)),
     Score(
         "accuracy",
         lambda rows: rows.share("right"),
@@ -63,7 +63,7 @@ SCORES = (
             "Answer",
             "with the clean answer",
             brief="agree",
-            meaning="share of answers that agree with the same model's answer to the clean input; "
+            meaning="share of answers that agree with the same model's answer to the clean {one}; "
             "labels play no part",
         ),
     ),
@@ -104,7 +104,7 @@ SCORES = (
             "Attack success",
             "Score",
             meaning="share of the remaining head-room that the attack fills: (attacked − clean) / "
-            "(max − clean), over all scored inputs; 0 % changed nothing, 100 % reached the max",
+            "(max − clean), over all scored {many}; 0 % changed nothing, 100 % reached the max",
         ),
     ),
     Score(
