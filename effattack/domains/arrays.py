@@ -54,15 +54,6 @@ class Arrays(Domain):
                 f"[{self.low:g}, {self.high:g}]: {self._rescale}"
             )
 
-    def fits(self, inputs: Tensor) -> bool:
-        """Whether a batch holds at least one input of this shape."""
-        sizes = tuple(inputs.shape[1:])
-        return (
-            inputs.dim() == 1 + len(self.shape)
-            and inputs.numel() > 0
-            and all(wanted in (None, size) for size, wanted in zip(sizes, self.shape, strict=True))
-        )
-
     def place(
         self, inputs: Tensor, device: torch.device | str, dtype: torch.dtype | None = None
     ) -> Tensor:
