@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Generator, Tensor
@@ -53,6 +53,10 @@ class Arrays(Domain):
                 f"{nouns} lie in [{lowest:.3g}, {highest:.3g}], not in "
                 f"[{self.low:g}, {self.high:g}]: {self._rescale}"
             )
+
+    def describe(self) -> dict[str, Any]:
+        values = {key: getattr(self, key) for key in ("low", "high", "step", "deviation")}
+        return {**super().describe(), **values}
 
     def place(
         self, inputs: Tensor, device: torch.device | str, dtype: torch.dtype | None = None
