@@ -119,7 +119,7 @@ def steps_to_half(victim: Victim, images: Tensor, labels: Tensor, eps: float) ->
 
 def _stored(store: Store, plan: Plan, work: str, find: Callable[[], float]) -> float:
     first, last = plan.cells[0].spec, plan.cells[-1].spec
-    spec = replace(first, work=f"{work} of {last.last} images")
+    spec = replace(first, options=f"{work} of {last.last} images")
     if (rows := store.read(spec)) is None:
         rows = pd.DataFrame({"value": [find()]})
         store.write(spec, rows)

@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+from hypothesis import settings
 from hypothesis import strategies as st
 from torch import Generator, Tensor
 
 from effattack.domains import Arrays, Batch, Domain, Parts, PartsBatch, Pixels, Series, Tokens
 from effattack.domains.tokens import PAD
+
+reproducible = settings(deadline=None, derandomize=True)
 
 DOMAINS: dict[str, Domain] = {
     "pixels": Pixels((3, 4, 5)),

@@ -14,8 +14,8 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from effattack.budgets import at_budget, budget_text
 from effattack.reporting import words
+from effattack.reporting.nouns import Noun, noun_of, with_domains
 from effattack.results.limits import unmeasured_because
 from effattack.streams import shown
 
@@ -112,13 +112,14 @@ def print_scores(evaluation: Evaluation, console: Console, verbose: bool) -> Non
         console: where to.
         verbose: say why each attack was skipped; else a line per victim names them.
     """
-    table = evaluation.scores()
+    table = with_domains(evaluation.scores(), evaluation.meta)
     for victim, rows in table.groupby("victim", sort=False):
-        console.print(_table(str(victim), rows))
-        for line in _verdict(rows, evaluation.meta):
+        noun = noun_of(evaluation.meta, str(victim))
+        console.print(_table(str(victim), rows, noun))
+        for line in _verdict(rows, evaluation.meta, noun):
             console.print(line, **PLAIN)
         for row in rows[rows.latency_ratio.isna() & rows.latency_low.notna()].to_dict("records"):
-            why = f"latency under {row['attack']}: {words.latency(row)}"
+            why = f"latency under {row['attack']}: {words.latency(row, noun.many)}"
             console.print(why, style="dim", **PLAIN)
         console.print()
     for line in _skipped(evaluation.meta.get("skipped", []), verbose):
@@ -147,9 +148,9 @@ def _skipped(skipped: Sequence[Mapping[str, str]], verbose: bool) -> Iterator[st
         yield f"skipped on {victim}: {names} (--verbose and the report say why)"
 
 
-def _table(victim: str, rows: pd.DataFrame) -> Table:
+def _table(victim: str, rows: pd.DataFrame, noun: Noun) -> Table:
     first = rows.iloc[0]
-    work = f"clean {words.macs(first.clean_macs)}, max {words.macs(first.max_macs)} per image"
+    work = f"clean {words.macs(first.clean_macs)}, max {words.macs(first.max_macs)} per {noun.one}"
     title = Text(f"{victim}: {work}{', constant' if first.constant else ''}")
     table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
     table.add_column("attack", overflow="fold", min_width=16)  # words give way, numbers do not
@@ -160,17 +161,17 @@ def _table(victim: str, rows: pd.DataFrame) -> Table:
     for row in rows.itertuples():
         table.add_row(
             Text(row.attack),
-            "" if row.threat in ("none", "box") else budget_text(row.threat, row.eps),
+            "" if row.threat in ("none", "box") else words.budget(row._asdict()),
             f"{row.accuracy:.0%}",
             f"{row.agreement:.0%}",
             words.ratio(row.macs_ratio),
             words.retained(row.savings_retained),
-            _latency(row),
+            _latency(row, noun),
         )
     return table
 
 
-def _verdict(rows: pd.DataFrame, meta: dict[str, Any]) -> Iterator[str]:
+def _verdict(rows: pd.DataFrame, meta: dict[str, Any], noun: Noun) -> Iterator[str]:
     """What the unions say, each with its interval, and what a reader must know beside them."""
     from effattack.results.caveats import caveats
     from effattack.results.union import UNION
@@ -186,12 +187,17 @@ def _verdict(rows: pd.DataFrame, meta: dict[str, Any]) -> Iterator[str]:
         if not words.missing(row.savings_retained):
             span = words.span(row.savings_retained_low, row.savings_retained_high)
             said = f"{words.percent(row.savings_retained)} retained" + f" ({span})" * bool(span)
-        found = row.found_by or "nothing cost more than the clean image"
-        yield f"verdict at {at_budget(row.threat, row.eps)}: {said}; {found}"
+        found = row.found_by or f"nothing cost more than the clean {noun.one}"
+        yield f"verdict at {_at(row._asdict())}: {said}; {found}"
     yield from (f"but: {told}" for told in caveats(rows, meta))
 
 
-def _latency(row: Any) -> str:
+def _at(row: dict[str, Any]) -> str:
+    """A budget inside a sentence: "eps 8/255", "l2 0.5"."""
+    return words.at(row).replace("ε = ", "eps ")
+
+
+def _latency(row: Any, noun: Noun) -> str:
     """In brief: why it was not measured stands under the table."""
-    told = words.latency(row._asdict())
+    told = words.latency(row._asdict(), noun.many)
     return told.partition(":")[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Generator, Tensor
@@ -62,6 +62,10 @@ class Arrays(Domain):
             and inputs.numel() > 0
             and all(wanted in (None, size) for size, wanted in zip(sizes, self.shape, strict=True))
         )
+
+    def describe(self) -> dict[str, Any]:
+        values = {key: getattr(self, key) for key in ("low", "high", "step", "deviation")}
+        return {**super().describe(), **values}
 
     def place(
         self, inputs: Tensor, device: torch.device | str, dtype: torch.dtype | None = None

@@ -87,6 +87,15 @@ class Domain(ABC):
         """
         return None
 
+    def describe(self) -> dict[str, Any]:
+        """What a report must know to show stored inputs without the domain; plain JSON."""
+        return {
+            "kind": self.kind,
+            "noun": self.noun,
+            "nouns": self.nouns,
+            "shape": list(self.shape),
+        }
+
     def fingerprints(self, inputs: Batch) -> list[str]:
         """A hash of each input: equal inputs, and only they, have equal ones."""
         return [hashlib.sha256(row).hexdigest()[:16] for row in self.pack(inputs)]

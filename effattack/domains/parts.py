@@ -84,6 +84,10 @@ class Parts(Domain):
         self.smooth = any(part.smooth for part in parts.values())
         self.shape = ()
 
+    def describe(self) -> dict[str, Any]:
+        parts = {name: part.describe() for name, part in self.parts.items()}
+        return {**super().describe(), "parts": parts}
+
     def check(self, inputs: PartsBatch) -> None:
         if not isinstance(inputs, PartsBatch):
             raise UsageError(

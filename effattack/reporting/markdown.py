@@ -11,6 +11,7 @@ from effattack.reporting import words
 from effattack.reporting.comparison import Compared, compared
 from effattack.reporting.latency import fired
 from effattack.reporting.meta import Meta, section
+from effattack.reporting.nouns import Noun, shared_noun, with_domains
 from effattack.reporting.tables import NO_ENERGY, over_dense
 from effattack.reporting.verdict import (
     KINDS,
@@ -29,7 +30,7 @@ HEADLINE = (
     "Victim",
     "Savings retained",
     "Found by",
-    "MACs per image, clean → attacked",
+    "MACs per {}, clean → attacked",
     "max MACs",
     "attacked / clean",
     "attacked / dense",
@@ -66,15 +67,18 @@ def summary(scores: pd.DataFrame, meta: Meta) -> str:
 
     Names are written as code, so that nothing in them is taken for markup, a link or a mention.
     """
+    scores = with_domains(scores, meta)
     found = verdicts(scores, meta)
+    noun = shared_noun(meta, [verdict.victim for verdict in found])
+    headline = [title.format(noun.one) for title in HEADLINE]
     parts = ["### effattack: savings retained under the worst inside the budget"]
     if errors := alarms(scores, meta):
         parts.append("\n".join(f"- **Read this first:** {plain(error)}" for error in errors))
     rows = [_headline(verdict, meta) for verdict in found]
     if "compared" in meta:
-        parts.append(_beside(rows, compared(found)))
+        parts.append(_beside(headline, rows, compared(found)))
     else:
-        parts.append(_table(HEADLINE, rows))
+        parts.append(_table(headline, rows))
     notes = [
         f"- {code(verdict.victim)}: {plain(told)}"
         for verdict in found
@@ -85,15 +89,15 @@ def summary(scores: pd.DataFrame, meta: Meta) -> str:
         parts.append("\n".join(notes))
     parts.append(
         "Savings retained = 1 − attack success = 1 − (attacked − clean) / (max − clean), with its "
-        "95 % interval over images. "
+        f"95 % interval over {noun.many}. "
         "Accuracy is against the label, agreement with the same model's clean prediction. "
-        "The verdict is the union: image by image, the worst of every row inside the budget, "
-        "whoever found it; rows outside never count."
+        f"The verdict is the union: {noun.one} by {noun.one}, the worst of every row inside the "
+        "budget, whoever found it; rows outside never count."
     )
     if len(scores):
         lines = sorted(rows_of(scores), key=lambda row: KINDS.index(row["kind"]))
         lines.sort(key=lambda row: [v.victim for v in found].index(str(row["victim"])))
-        table = _table(ALL, [_line(row) for row in lines])
+        table = _table(ALL, [_line(row, noun) for row in lines])
         parts.append(f"<details><summary>All scores</summary>\n\n{table}\n\n</details>")
         if scores["energy_ratio"].isna().all():
             parts.append(f"Energy: {plain(str(meta.get('energy') or NO_ENERGY))}")
@@ -114,13 +118,13 @@ def fitting(scores: pd.DataFrame, meta: Meta, most: int = MOST) -> str:
     return text
 
 
-def _beside(rows: Sequence[list[str]], changes: Sequence[Compared]) -> str:
+def _beside(headline: Sequence[str], rows: Sequence[list[str]], changes: Sequence[Compared]) -> str:
     """The headline table of a comparison, and how to read its change."""
     told = [
         [*row[:2], one.change, one.said, *row[2:]] for row, one in zip(rows, changes, strict=True)
     ]
     return (
-        _table([*HEADLINE[:2], *AGAINST, *HEADLINE[2:]], told) + "\n\n"
+        _table([*headline[:2], *AGAINST, *headline[2:]], told) + "\n\n"
         "Against the first: savings retained minus those of the first victim, in percentage points "
         "with a 95 % interval; where it contains 0, the difference is inside the noise."
     )
@@ -153,12 +157,12 @@ def _headline(verdict: Verdict, meta: Meta) -> list[str]:
         over_dense(row),
         accuracy,
         words.percent(row["agreement"]),
-        words.latency(timing)
+        words.latency(timing, verdict.noun.many)
         + (", no verdict: A/A fired" if timed and fired(verdict.victim, meta) else ""),
     ]
 
 
-def _line(row: Row) -> list[str]:
+def _line(row: Row, noun: Noun) -> list[str]:
     return [
         code(str(row["victim"])),
         code(str(row["attack"])),
@@ -171,7 +175,7 @@ def _line(row: Row) -> list[str]:
         over_dense(row),
         words.percent(row["accuracy"]),
         words.percent(row["agreement"]),
-        words.latency(row),
+        words.latency(row, noun.many),
         words.MISSING if missing(row["clock"]) else code(str(row["clock"])),
         words.ratio(row["energy_ratio"]),
     ]

@@ -13,7 +13,8 @@ import pandas as pd
 from effattack.budgets import budget_text
 from effattack.errors import UsageError
 from effattack.reporting import page, words
-from effattack.reporting.meta import Meta
+from effattack.reporting.meta import Meta, section
+from effattack.reporting.nouns import shared_noun
 from effattack.reporting.tables import over_dense
 from effattack.reporting.verdict import Row, Verdict, rows_of, unit_of, verdicts
 from effattack.reporting.words import missing
@@ -38,7 +39,7 @@ class Entry(NamedTuple):
 
     verdict: Verdict
     reachable: float
-    """The most MACs ever seen on one of its images, in any of its rows."""
+    """The most MACs ever seen on one of its inputs, in any of its rows."""
     card: str
     """Address of its card, relative to the page; empty where it has none."""
 
@@ -99,11 +100,13 @@ def render(published: Sequence[Published], eps: float, cards: Path, claims: Path
         claims: JSON list of what papers claim; may be missing.
         out: where the page will stand, which links are relative to.
     """
+    victims = {k: v for one in published for k, v in section(one.meta, "victims").items()}
     entries = [entry for one in published for entry in _entries(one, eps, cards, out)]
     entries.sort(key=lambda entry: (missing(entry.verdict.savings), -entry.verdict.savings))
     families = sorted({entry.verdict.family for entry in entries})
     return page.render(
         "scoreboard.html",
+        noun=shared_noun({"victims": victims}),
         families={f: [e for e in entries if e.verdict.family == f] for f in families},
         eps=budget_text("linf", eps),
         claims=_claims(published, claims),

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import pandas as pd
 
 from effattack.reporting import words
 from effattack.reporting.meta import Meta
+from effattack.reporting.nouns import Noun
 from effattack.reporting.verdict import KINDS, Row, Verdict, rows_of, same_cell, tag, unit_of
 from effattack.reporting.words import missing
 from effattack.results.unmeasured import NOT_TIMED, NOTHING_SAVED, WIDEST
 
 OVER_CLEAN = f"/{words.NBSP}clean"
 OVER_DENSE = f"/{words.NBSP}dense"
-PER_IMAGE = "MACs per image, mean"
 TOO_WIDE = f"not measured: the interval is wider than a factor of {WIDEST:g}"
 NO_ENERGY = "no energy counter was read"
 ENERGY = "the reason stands in the meta data"
@@ -73,6 +73,10 @@ def _no_latency(row: Row) -> str:
     return NOT_TIMED if missing(row["latency_low"]) else TOO_WIDE
 
 
+def _samples(row: Row) -> str:
+    return f"{row['samples']:,}"
+
+
 def _retained(row: Row) -> str:
     return words.retained(row["savings_retained"])
 
@@ -85,8 +89,8 @@ def _ratio(group: str, title: str, hint: str, key: str, *rest: Any) -> Column:
     return Column(group, title, hint, lambda row: words.ratio(row[key]), key, *rest)
 
 
-def _macs(title: str, key: str) -> Column:
-    return Column(PER_IMAGE, title, "", lambda row: words.macs(row[key], like=unit_of(row)), key)
+def _macs(group: str, title: str, key: str) -> Column:
+    return Column(group, title, "", lambda row: words.macs(row[key], like=unit_of(row)), key)
 
 
 def _clock(row: Row) -> str:
@@ -107,37 +111,42 @@ def over_dense(row: Row) -> str:
     return words.ratio(row["macs"] / row["dense_macs"]) if known else words.MISSING
 
 
-COLUMNS = (
-    Column("Budget", "ε", "l-inf, or as named", words.budget, "eps"),
-    Column("Score", "Savings retained", "", _retained, "savings_retained", _no_savings, "key"),
-    Column("Score", "Interval", "95 %", _savings_interval, "savings_retained_low", _no_savings),
-    _percent("Score", "Attack success", "", "attack_success", _no_savings),
-    _percent("Score", "Success, dense", "as papers divide", "attack_success_dense", NO_DENSE),
-    _macs("Clean", "clean_macs"),
-    _macs("Attacked", "macs"),
-    _ratio(PER_IMAGE, OVER_CLEAN, "", "macs_ratio"),
-    Column(PER_IMAGE, OVER_DENSE, "", over_dense, "macs", NO_DENSE),
-    _percent("Prediction", "Accuracy", "against the label", "accuracy"),
-    _percent("Prediction", "Agreement", "with the clean prediction", "agreement"),
-    _ratio("Latency", OVER_CLEAN, "median", "latency_ratio", _no_latency),
-    Column("Latency", "Interval", "95 %", _interval, "latency_low", NOT_TIMED),
-    _ratio("Latency", "Of means", OVER_CLEAN, "latency_mean_ratio", NOT_TIMED),
-    _ratio("Latency", "p95", OVER_CLEAN, "latency_p95_ratio", NOT_TIMED),
-    Column("Latency", "Clock", "", _clock, "clock", NOT_TIMED),
-    _ratio("Energy", OVER_CLEAN, "", "energy_ratio", ENERGY),
-    Column("Data", "Images", "seeds pooled", lambda row: f"{row['samples']:,}", "samples"),
-)
+def columns(noun: Noun) -> tuple[Column, ...]:
+    """The columns of the score table, of inputs that are called so."""
+    work = f"MACs per {noun.one}, mean"
+    return (
+        Column("Budget", "ε", "l-inf, or as named", words.budget, "eps"),
+        Column("Score", "Savings retained", "", _retained, "savings_retained", _no_savings, "key"),
+        Column("Score", "Interval", "95 %", _savings_interval, "savings_retained_low", _no_savings),
+        _percent("Score", "Attack success", "", "attack_success", _no_savings),
+        _percent("Score", "Success, dense", "as papers divide", "attack_success_dense", NO_DENSE),
+        _macs(work, "Clean", "clean_macs"),
+        _macs(work, "Attacked", "macs"),
+        _ratio(work, OVER_CLEAN, "", "macs_ratio"),
+        Column(work, OVER_DENSE, "", over_dense, "macs", NO_DENSE),
+        _percent("Prediction", "Accuracy", "against the label", "accuracy"),
+        _percent("Prediction", "Agreement", "with the clean prediction", "agreement"),
+        _ratio("Latency", OVER_CLEAN, "median", "latency_ratio", _no_latency),
+        Column("Latency", "Interval", "95 %", _interval, "latency_low", NOT_TIMED),
+        _ratio("Latency", "Of means", OVER_CLEAN, "latency_mean_ratio", NOT_TIMED),
+        _ratio("Latency", "p95", OVER_CLEAN, "latency_p95_ratio", NOT_TIMED),
+        Column("Latency", "Clock", "", _clock, "clock", NOT_TIMED),
+        _ratio("Energy", OVER_CLEAN, "", "energy_ratio", ENERGY),
+        Column("Data", noun.many.capitalize(), "seeds pooled", _samples, "samples"),
+    )
 
 
-def groups() -> list[tuple[str, int]]:
+def groups(columns: Sequence[Column]) -> list[tuple[str, int]]:
     """The headings above the columns, each with its width."""
     spans: dict[str, int] = {}
-    for column in COLUMNS:
+    for column in columns:
         spans[column.group] = spans.get(column.group, 0) + 1
     return list(spans.items())
 
 
-def blocks(scores: pd.DataFrame, found: list[Verdict], meta: Meta) -> tuple[list[Block], list[str]]:
+def blocks(
+    scores: pd.DataFrame, found: list[Verdict], meta: Meta, columns: Sequence[Column]
+) -> tuple[list[Block], list[str]]:
     """The score table, victim by victim, and the reasons for its empty cells."""
     energy = str(meta.get("energy") or NO_ENERGY)
     rows = rows_of(scores)
@@ -149,7 +158,7 @@ def blocks(scores: pd.DataFrame, found: list[Verdict], meta: Meta) -> tuple[list
         lines = []
         for row in own:
             cells = []
-            for column in COLUMNS:
+            for column in columns:
                 text = column.write(row)
                 reason = column.reason if isinstance(column.reason, str) else column.reason(row)
                 reason = energy if reason == ENERGY else reason
@@ -175,4 +184,4 @@ def _costs(verdict: Verdict) -> str:
         f"{name} {words.macs(row[key]) if not missing(row[key]) else 'unknown'}"
         for name, key in (("dense", "dense_macs"), ("max", "max_macs"))
     ]
-    return f"{' · '.join(parts)} MACs per image"
+    return f"{' · '.join(parts)} MACs per {verdict.noun.one}"

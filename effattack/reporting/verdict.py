@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from effattack.reporting.meta import Meta, checks, section, skipped
+from effattack.reporting.nouns import IMAGE, Noun, noun_of
 from effattack.reporting.words import SLACK, at, missing, percent
 from effattack.results.caveats import caveats
 from effattack.results.limits import ATTACKS, saves_nothing, unmeasured_because
@@ -75,9 +76,11 @@ class Verdict:
     note: str = ""
     """Why there is no savings retained, or why there is nothing to take back."""
     attack: Row | None = None
-    """The attack that got furthest inside a budget: its images and timings stand for the worst."""
+    """The attack that got furthest inside a budget: its inputs and timings stand for the worst."""
     caveats: tuple[str, ...] = ()
     """What else a reader must know of the score."""
+    noun: Noun = IMAGE
+    """What to call its inputs."""
 
     @property
     def by(self) -> str:
@@ -158,6 +161,7 @@ def _verdict(name: str, scored: pd.DataFrame, meta: Meta) -> Verdict:
         savings=float(savings),
         note=note,
         caveats=tuple(caveats(scored, meta)) if unions and not note else (),
+        noun=noun_of(meta, name),
     )
 
 

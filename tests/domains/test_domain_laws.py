@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from drawn import DOMAINS, Drawn, batches, generators, some
+from drawn import DOMAINS, Drawn, batches, generators, reproducible, some
 from hypothesis import given
 from torch import Generator, Tensor
 
@@ -15,6 +15,7 @@ from effattack.domains.properties import LAWS, same
 from effattack.errors import ContractError
 
 
+@reproducible
 @given(batches())
 def test_what_is_packed_comes_back(drawn: Drawn) -> None:
     domain, inputs = drawn
@@ -23,6 +24,7 @@ def test_what_is_packed_comes_back(drawn: Drawn) -> None:
     assert same(domain.unpack(domain.pack(inputs)[:1], first), first)
 
 
+@reproducible
 @given(batches())
 def test_what_is_snapped_stays(drawn: Drawn) -> None:
     domain, inputs = drawn
@@ -30,6 +32,7 @@ def test_what_is_snapped_stays(drawn: Drawn) -> None:
     domain.check(inputs)
 
 
+@reproducible
 @given(batches())
 def test_digests_and_distances_differ_exactly_where_inputs_do(drawn: Drawn) -> None:
     domain, inputs = drawn
@@ -44,6 +47,7 @@ def test_digests_and_distances_differ_exactly_where_inputs_do(drawn: Drawn) -> N
             assert bool((apart == 0).all()) == equal
 
 
+@reproducible
 @given(batches(), generators())
 def test_disturbed_inputs_are_inputs(drawn: Drawn, generator: Generator) -> None:
     domain, inputs = drawn
@@ -53,6 +57,7 @@ def test_disturbed_inputs_are_inputs(drawn: Drawn, generator: Generator) -> None
     assert len(noisy) == len(inputs)
 
 
+@reproducible
 @given(batches())
 def test_every_law_holds_on_any_inputs(drawn: Drawn) -> None:
     for law in LAWS:

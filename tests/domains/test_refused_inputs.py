@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from drawn import reproducible
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -79,6 +80,7 @@ def test_domains_that_are_none(make: Any, message: str) -> None:
         make()
 
 
+@reproducible
 @given(st.floats(-3, 3, width=32), st.sampled_from([0.5, 0.013, 1 / 64]))
 def test_a_series_is_snapped_to_the_nearest_step(value: float, step: float) -> None:
     domain = Series(1, 1, -3.0, 3.0, step=step)
@@ -138,6 +140,7 @@ def test_edits_are_counted(after: list[int], before: list[int], edits: int) -> N
     assert domain.distances(other, one)["edits"].item() == edits
 
 
+@reproducible
 @given(
     st.lists(st.integers(0, 2), min_size=1, max_size=7),
     st.lists(st.integers(0, 2), min_size=1, max_size=7),

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from drawn import generators
+from drawn import generators, reproducible
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Generator, Tensor
@@ -28,6 +28,7 @@ TASKS: dict[str, Task] = {
 }
 
 
+@reproducible
 @given(st.sampled_from(sorted(TASKS)), generators())
 def test_every_law_holds_on_any_outputs(name: str, generator: Generator) -> None:
     task = TASKS[name]
@@ -73,6 +74,7 @@ def test_classes_are_close_relative_to_the_largest_logit() -> None:
 tag_rows = st.lists(st.integers(0, 2), min_size=2, max_size=6)
 
 
+@reproducible
 @given(tag_rows, st.data())
 def test_tags_are_compared_on_every_token_that_was_not_changed(
     tags: list[int], data: st.DataObject
@@ -110,6 +112,7 @@ def test_tags_behind_the_last_token_are_none() -> None:
 token_rows = st.lists(st.integers(2, 6), min_size=0, max_size=6)
 
 
+@reproducible
 @given(token_rows, token_rows)
 def test_a_text_agrees_where_it_begins_with_the_clean_one(
     clean: list[int], attacked: list[int]
@@ -128,6 +131,7 @@ def test_the_end_of_a_text_is_no_part_of_the_answer() -> None:
     assert Text().valid(torch.tensor([[4, -1, 7]])).tolist() == [False], "-1 inside"
 
 
+@reproducible
 @given(st.integers(0, 10), st.integers(1, 10))
 def test_overlap_of_a_box_pushed_aside_is_known(shift: int, width: int) -> None:
     box = torch.tensor([[0.0, 0.0, width, 4.0]])
@@ -175,6 +179,7 @@ def test_every_box_has_one_counterpart_and_as_many_as_can_have_one() -> None:
     assert task.shares(boxes(a, b), boxes(x, y)).item() == 1
 
 
+@reproducible
 @given(st.floats(0, 6), st.integers(1, 6), st.integers(0, 6))
 def test_share_of_matches_that_stayed(moved: float, count: int, pushed: int) -> None:
     """Of matches 100 pixels apart, those whose far end was pushed beyond 3 pixels are lost."""
