@@ -15,7 +15,9 @@ from typing import Any, NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
+from effattack.domains import Domain, Pixels
 from effattack.errors import ContractError, UsageError
+from effattack.tasks import Classes, Task
 from effattack.victim.door import answered, coarsest, enter, example_of
 
 
@@ -93,6 +95,8 @@ class Victim(nn.Module):
         self.family = family
         self.input_shape = tuple(input_shape)
         self.num_classes = num_classes
+        self.domain: Domain = Pixels(self.input_shape)
+        self.task: Task = Classes(num_classes)
         self.max_macs = float(max_macs)
         self.dense_macs = float(dense_macs)
         self.constant = constant
