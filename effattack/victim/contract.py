@@ -18,9 +18,10 @@ from torch import Tensor, nn
 
 from effattack.counting.tallies import Count
 from effattack.domains import Batch, Domain, Pixels
-from effattack.errors import ContractError, UsageError, unknown_name
+from effattack.errors import ContractError, NotApplicable, UsageError, unknown_name
 from effattack.tasks import Classes, Task
 from effattack.victim.door import answered, coarsest, enter, example_of, precision
+from effattack.victim.leaf import Leaf
 from effattack.victim.twins import twin_in_float64
 
 
@@ -168,6 +169,18 @@ class Victim(nn.Module):
         """The same hard decisions in fixed shapes, differentiable in the input."""
         raise ContractError(f"{type(self).__name__} must implement trace(images)")
 
+    def lift(self, batch: Batch, places: Tensor) -> Leaf:
+        """What gradients are taken in where inputs have none: a victim of prompts gives the
+        embedding rows of the (B, k) places, and reads them in ``trace(batch, leaf=...)``.
+
+        Raises:
+            NotApplicable: where the victim gives none.
+        """
+        raise NotApplicable(
+            f"{self.name} lifts no {self.domain.noun} to where gradients are: implement "
+            "lift(batch, places) and trace(batch, leaf=None), or use an attack without gradients"
+        )
+
     def ceiling(self, batch: Batch, count: str = "macs") -> Tensor:
         """(B,) float64: the most work that any inputs of these sizes can cause; NaN where unknown.
 
@@ -253,9 +266,10 @@ def _at_the_door(trace: Callable[[Any, Batch], Trace]) -> Callable[[Any, Batch],
     """A victim's ``trace`` as everybody calls it."""
 
     @wraps(trace)
-    def entered(self: Victim, batch: Batch) -> Trace:
+    def entered(self: Victim, batch: Batch, leaf: Leaf | None = None) -> Trace:
+        path = partial(trace, self) if leaf is None else partial(trace, self, leaf=leaf)
         expected = "effattack.Trace(logits, gates, macs)"
-        found = enter("trace", partial(trace, self), batch, self, Trace, expected)
+        found = enter("trace", path, batch, self, Trace, expected)
         if not all(isinstance(gate, Gate) for gate in found.gates or ()):
             raise ContractError(
                 f"{self.name}: trace().gates = {found.gates!r}: give a tuple of effattack.Gate"
