@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from effattack.counting.tallies import Count
 from effattack.domains import Batch, Domain, Pixels
-from effattack.errors import ContractError, NotApplicable, UsageError, unknown_name
+from effattack.errors import ContractError, UsageError, unknown_name
 from effattack.tasks import Classes, Task
 from effattack.victim.door import answered, coarsest, enter, example_of, precision
 from effattack.victim.leaf import Leaf
@@ -135,7 +135,7 @@ class Victim(nn.Module):
     def __init_subclass__(cls, **settings: Any) -> None:
         super().__init_subclass__(**settings)
         if not hasattr(cls.trace, "at_the_door"):
-            cls.trace = _at_the_door(cls.trace)  # type: ignore[method-assign, assignment]
+            cls.trace = _at_the_door(cls.trace)  # type: ignore[method-assign]
 
     def __call__(self, batch: Batch) -> Tensor:
         """What the deployed path says of a batch: logits (B, classes) of images (B, *input_shape).
@@ -166,20 +166,27 @@ class Victim(nn.Module):
         raise ContractError(f"{type(self).__name__} must implement forward(images)")
 
     def trace(self, batch: Batch) -> Trace:
-        """The same hard decisions in fixed shapes, differentiable in the input."""
+        """The same hard decisions in fixed shapes, differentiable in the input.
+
+        A victim that implements :meth:`lift` takes ``leaf=None`` as well, and reads it in its
+        places.
+        """
         raise ContractError(f"{type(self).__name__} must implement trace(images)")
 
     def lift(self, batch: Batch, places: Tensor) -> Leaf:
-        """What gradients are taken in where inputs have none: a victim of prompts gives the
-        embedding rows of the (B, k) places, and reads them in ``trace(batch, leaf=...)``.
+        """What gradients are taken in where inputs are words: embedding rows of places (B, k).
 
-        Raises:
-            NotApplicable: where the victim gives none.
+        Not part of the MACs. Victims of prompts implement it; without, only queries apply to them.
         """
-        raise NotApplicable(
-            f"{self.name} lifts no {self.domain.noun} to where gradients are: implement "
-            "lift(batch, places) and trace(batch, leaf=None), or use an attack without gradients"
+        raise ContractError(
+            f"{type(self).__name__} lifts no words: implement lift(batch, places), which returns "
+            "effattack.victim.leaf.Leaf, and trace(batch, leaf=None)"
         )
+
+    @property
+    def lifts(self) -> bool:
+        """Whether it implements :meth:`lift`."""
+        return type(self).lift is not Victim.lift
 
     def ceiling(self, batch: Batch, count: str = "macs") -> Tensor:
         """(B,) float64: the most work that any inputs of these sizes can cause; NaN where unknown.
@@ -262,14 +269,16 @@ def either(
     return default(given) if whole is None else whole
 
 
-def _at_the_door(trace: Callable[[Any, Batch], Trace]) -> Callable[[Any, Batch], Trace]:
+def _at_the_door(trace: Callable[..., Trace]) -> Callable[..., Trace]:
     """A victim's ``trace`` as everybody calls it."""
 
     @wraps(trace)
     def entered(self: Victim, batch: Batch, leaf: Leaf | None = None) -> Trace:
-        path = partial(trace, self) if leaf is None else partial(trace, self, leaf=leaf)
+        run = partial(trace, self)
+        if leaf is not None:
+            run = partial(run, leaf=leaf._replace(rows=leaf.rows.to(self.dtype)))
         expected = "effattack.Trace(logits, gates, macs)"
-        found = enter("trace", path, batch, self, Trace, expected)
+        found = enter("trace", run, batch, self, Trace, expected)
         if not all(isinstance(gate, Gate) for gate in found.gates or ()):
             raise ContractError(
                 f"{self.name}: trace().gates = {found.gates!r}: give a tuple of effattack.Gate"
