@@ -19,7 +19,7 @@ from effattack.errors import StoreError
 from effattack.measure.counters import available_counters, why_empty
 from effattack.measure.environment import environment
 from effattack.measure.statistics import Interval
-from effattack.results.frame import COLUMNS, SCHEMA, completed
+from effattack.results.frame import COLUMNS, SCHEMA, arranged
 from effattack.results.selfchecks import unexplained_time, work_outside
 
 
@@ -59,7 +59,7 @@ def assembled(
                 rows = rows.merge(times, on="sample", how="left")
         frames.append(_joined(rows, clean, cell, planned.about))
     samples = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
-    samples = completed(samples.reindex(columns=COLUMNS))
+    samples = arranged(samples)
     meta = _provenance(planned, shelf, same, no_energy, failed)
     meta["notes"] += [*work_outside(samples), *unexplained_time(samples)]
     return samples, meta
