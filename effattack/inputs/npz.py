@@ -16,7 +16,7 @@ from effattack.streams import on_one_line
 
 
 def open_npz(path: Path) -> tuple[Any, Any]:
-    """``images`` and ``labels``; those of ``np.savez`` are mapped into memory, not read.
+    """``inputs`` (or ``images``) and ``labels``; ``np.savez`` has them mapped, not read.
 
     ``np.savez_compressed`` cannot be mapped: it is read whole. Objects are refused, and so is an
     array that its member of the archive cannot hold, before anything is allocated.
@@ -28,12 +28,13 @@ def open_npz(path: Path) -> tuple[Any, Any]:
         if not path.is_file():  # opening a pipe would wait for a writer
             raise ValueError("it is no file")
         with ZipFile(path) as archive:
-            return _array(path, archive, "images"), _array(path, archive, "labels")
+            name = "inputs" if "inputs.npy" in archive.namelist() else "images"
+            return _array(path, archive, name), _array(path, archive, "labels")
     except Exception as error:  # decoders of broken files raise anything
         reason = (str(error).splitlines() or [""])[0] or type(error).__name__
         raise UsageError(
             f"cannot read {on_one_line(path)} ({on_one_line(reason)}): it must be an .npz with "
-            "arrays 'images' (B, C, H, W) and 'labels' (B,)"
+            "arrays 'images' (B, C, H, W), or 'inputs', and 'labels' (B,)"
         ) from error
 
 
