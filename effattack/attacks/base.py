@@ -23,7 +23,7 @@ from effattack.domains.pixels import check_images, in_float32, to_grid
 from effattack.errors import NotApplicable, UsageError
 from effattack.tasks.classes import check_labels
 from effattack.threats import Box, Linf, Threat, parse_threat
-from effattack.victim import Opaque, Victim
+from effattack.victim import Victim
 from effattack.victim.twins import quantized
 from effattack.victim.undisturbed import glance, seed_global_state, undisturbed
 
@@ -199,7 +199,7 @@ def check_objective(objective: Objective, victim: Victim) -> None:
     try:
         objective.check(trace, victim)
     except NotApplicable as error:
-        plain = not trace.gates and not isinstance(victim, Opaque)
+        plain = not trace.gates and victim.sees == "gates"
         rest = instead(victim, "accuracy" if plain else "compute")
         raise NotApplicable(f"{error}; {rest}") from error
 
@@ -209,9 +209,9 @@ def without_gradient(victim: Victim) -> str | None:
 
     Only quantized weights and models that cannot be opened are excused: any other victim owes one.
     """
-    if not (isinstance(victim, Opaque) or quantized(victim)):
+    if victim.sees == "gates" and not quantized(victim):
         return None
-    grey = torch.full((1, *victim.input_shape), 0.5, device=victim.device, requires_grad=True)
+    grey = victim.example(1).requires_grad_()
     with undisturbed(victim):
         logits = victim.trace(grey).logits
         if logits.requires_grad:
@@ -225,6 +225,6 @@ def instead(victim: Victim, kind: Kind) -> str:
     """Attacks of a kind that apply to every such victim."""
     if kind == "accuracy" or victim.constant:
         return "torchattacks.PGD and foolbox.LinfPGD apply"
-    if isinstance(victim, Opaque):
+    if victim.sees == "answers":
         return "QueryAttack and LatencyQuery apply"
     return "Slowdown, AutoSlow and QueryAttack apply"

@@ -14,7 +14,7 @@ from effattack.attacks.base import Attack
 from effattack.attacks.naming import check_options, parse_name
 from effattack.errors import EffattackError, UsageError, install, unknown_name
 from effattack.threats import Threat
-from effattack.victim import Opaque, Victim
+from effattack.victim import Victim
 
 CONTROLS = {
     "clean": ("controls", "Clean"),
@@ -68,7 +68,7 @@ def defaults(victim: Victim) -> list[str]:
     installed is left out, with a warning.
     """
     found = ["Slowdown", "DeepSloth", "DeSparsify"]
-    if isinstance(victim, Opaque):
+    if victim.sees == "answers":
         found = ["QueryAttack"]
     if find_spec("torchattacks") is None:
         warnings.warn(

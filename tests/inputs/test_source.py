@@ -16,8 +16,10 @@ import torch
 from PIL import Image
 from toys import LinearSaver, grey_images
 
+from effattack.domains import Pixels
 from effattack.errors import UsageError
 from effattack.inputs.source import load_data, subset
+from effattack.tasks import Classes
 
 VICTIM = LinearSaver()
 IMAGES, LABELS = grey_images(6), torch.tensor([0, 0, 0, 1, 1, 1])
@@ -57,7 +59,7 @@ def test_a_factory_and_the_victims_own() -> None:
 
 def _rgb() -> LinearSaver:
     victim = LinearSaver()
-    victim.input_shape, victim.num_classes = (3, 32, 32), 10
+    victim.domain, victim.task = Pixels((3, 32, 32)), Classes(10)
     victim.data = "effattack.models_zoo.digits:scored_images"
     return victim
 
