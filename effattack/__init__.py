@@ -17,6 +17,7 @@ _HOME = {
     "Evaluation": "results.evaluation",
     "Gate": "victim",
     "Opaque": "victim",
+    "Score": "results.score",
     "Trace": "victim",
     "Victim": "victim",
     "audit": "victim",

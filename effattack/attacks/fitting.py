@@ -9,9 +9,7 @@ from torch import Tensor
 
 from effattack.attacks import Attack, UniversalAttack
 from effattack.attacks.objectives import Callback
-from effattack.domains.pixels import check_images, fingerprints
 from effattack.errors import UsageError
-from effattack.tasks.classes import check_labels
 
 Fit = Callable[[], tuple[Tensor, Tensor] | None]
 """Gives images and labels to learn from, none of them scored; asked only where they are needed."""
@@ -35,11 +33,11 @@ def prepared(attack: Attack, fit: Fit) -> Attack:
             "attack.fit(images, labels) first"
         )
     images, labels = given
-    check_images(images, attack.victim.input_shape)
-    check_labels(labels, len(images), attack.victim.num_classes)
+    attack.victim.domain.check(images)
+    attack.victim.task.check(labels, len(images))
     attack = copy.copy(attack)
     attack.to_fit = images, labels
-    attack.fitted_on = frozenset(fingerprints(images))
+    attack.fitted_on = frozenset(attack.victim.domain.fingerprints(images))
     return attack
 
 
@@ -50,9 +48,8 @@ def check_unseen(attacks: Iterable[Attack], scored: Tensor) -> None:
         UsageError: naming the attack.
     """
     universal = [attack for attack in attacks if isinstance(attack, UniversalAttack)]
-    found = fingerprints(scored) if universal else []
     for attack in universal:
-        if both := attack.fitted_on.intersection(found):
+        if both := attack.fitted_on.intersection(attack.victim.domain.fingerprints(scored)):
             raise UsageError(
                 f"{attack.name}: {len(both)} of the scored images are also among those it is "
                 "fitted on: score it on others, for it has learnt these"

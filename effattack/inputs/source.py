@@ -18,13 +18,9 @@ from effattack.errors import UsageError
 from effattack.inputs.arrays import as_tensors
 from effattack.inputs.npz import open_npz
 from effattack.inputs.readers import Arrays, Data, Folder, InMemory, Spread, of_loader
-from effattack.inputs.series_files import read_csv, read_ts
+from effattack.inputs.series_files import SERIES_FILES
 from effattack.registry import call, import_factory
 from effattack.victim import Victim
-
-
-_TEXTS = {".csv": read_csv, ".ts": read_ts}
-"""How series are read from text."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +29,10 @@ class Source:
 
     Attributes:
         name: a folder with one sub-folder of images per class (in the order of
-            :func:`.folders.listing`), an ``.npz`` file with ``inputs`` (or ``images``) and
-            ``labels``, series in a ``.csv`` or ``.ts`` file, or ``module:factory`` of a callable that returns both, a data set, or a
-            loader that does not shuffle.
+            :func:`.folders.listing`), an ``.npz`` file with ``labels`` and ``images``, ``series``
+            or ``inputs``, series in a ``.csv`` or ``.ts`` file (:mod:`.series_files`), or
+            ``module:factory`` of a callable that returns both, a data set, or a loader that does
+            not shuffle.
         shape: of one input: (C, H, W) of an image.
         nouns: what the victim calls its inputs: folders hold images alone.
         samples: how many, evenly spread over their order; None: all.
@@ -65,11 +62,11 @@ class Source:
             return self._folder(path)
         if path.suffix == ".npz":
             return Arrays(*open_npz(path))
-        if path.suffix in _TEXTS:
-            return Arrays(*_TEXTS[path.suffix](path))
+        if path.suffix in SERIES_FILES:
+            return Arrays(*SERIES_FILES[path.suffix](path))
         if ":" not in self.name:
             raise UsageError(
-                f"data {self.name!r}: no such folder or .npz file; a callable is named "
+                f"data {self.name!r}: no such folder, .npz, .csv or .ts file; a callable is named "
                 "module:factory"
             )
         found = call(import_factory(self.name), self.name)

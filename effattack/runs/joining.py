@@ -20,7 +20,7 @@ from effattack.errors import StoreError
 from effattack.measure.counters import available_counters, why_empty
 from effattack.measure.environment import environment
 from effattack.measure.statistics import Interval
-from effattack.results.frame import COLUMNS, SCHEMA
+from effattack.results.frame import COLUMNS, SCHEMA, completed
 from effattack.results.selfchecks import unexplained_time, work_outside
 
 
@@ -61,7 +61,8 @@ def assembled(
         frames.append(_joined(rows, clean, cell, planned.about))
     samples = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
     samples = samples.drop(columns="no_energy", errors="ignore")
-    samples = samples.reindex(columns=[*dict.fromkeys([*COLUMNS, *samples.columns])])
+    columns = dict.fromkeys([*COLUMNS, *samples.columns])
+    samples = completed(samples.reindex(columns=[*columns]))
     meta = _provenance(planned, shelf, same, no_energy, failed)
     meta["notes"] += [*work_outside(samples), *unexplained_time(samples)]
     return samples, meta

@@ -91,15 +91,17 @@ def test_an_empty_folder(tmp_path: Path) -> None:
 
 
 def test_nothing_at_that_path() -> None:
-    with pytest.raises(UsageError, match=r"no such folder or .npz"):
+    with pytest.raises(UsageError, match=r"no such folder, \.npz"):
         load_data("nowhere", VICTIM)
 
 
-@pytest.mark.parametrize("name", ["pipe", "pipe.npz", "name" * 99])
+@pytest.mark.parametrize("name", ["pipe", "pipe.npz", "pipe.ts", "pipe.csv", "name" * 99])
 def test_what_is_no_file_is_never_opened(name: str, tmp_path: Path) -> None:
     if len(name) < 99:
         os.mkfifo(tmp_path / name)
-    with pytest.raises(UsageError, match=r"no such folder or .npz file|it is no file"):
+    with pytest.raises(
+        UsageError, match=r"no such folder, \.npz, \.csv or \.ts file|it is no file"
+    ):
         load_data(str(tmp_path / name), VICTIM)
 
 
