@@ -28,12 +28,13 @@ from tables import markdown
 from torch import Tensor
 
 from effattack.attacks import Slowdown, attack_class, build, eps50, names
-from effattack.attacks.naming import parse_name, written
+from effattack.attacks.naming import written
 from effattack.attacks.objectives import Step
 from effattack.budgets import budget_text, parse_eps, size_text
 from effattack.cells.plan import Plan
 from effattack.cells.store import Store
 from effattack.inputs.source import load_data, subset
+from effattack.registry import read_name
 from effattack.runs.executors.workers import Workers
 from effattack.runs.sweep import Sweep
 from effattack.victim import Victim, load_victim
@@ -49,7 +50,7 @@ RIVALS = ("ILFO(steps=200)", "SlowFormer(loss='code')")
 
 def with_steps(text: str, steps: Sequence[int]) -> Iterator[str]:
     """An attack's name once per number of steps, if it takes any and tells none."""
-    name, options = parse_name(text)
+    name, options = read_name(text)
     accepts = "steps" in inspect.signature(attack_class(name)).parameters
     if not accepts or "steps" in options:
         yield text
@@ -119,7 +120,7 @@ def steps_to_half(victim: Victim, images: Tensor, labels: Tensor, eps: float) ->
 
 def _stored(store: Store, plan: Plan, work: str, find: Callable[[], float]) -> float:
     first, last = plan.cells[0].spec, plan.cells[-1].spec
-    spec = replace(first, work=f"{work} of {last.last} images")
+    spec = replace(first, options=f"{work} of {last.last} images")
     if (rows := store.read(spec)) is None:
         rows = pd.DataFrame({"value": [find()]})
         store.write(spec, rows)

@@ -19,6 +19,7 @@ _HOME = {
     "Gate": "victim",
     "Hooked": "victim.hooked",
     "Opaque": "victim",
+    "Score": "results.score",
     "Trace": "victim",
     "Victim": "victim",
     "audit": "victim",

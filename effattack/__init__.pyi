@@ -1,5 +1,6 @@
 from effattack.counting.outside import outside as outside
 from effattack.results.evaluation import Evaluation as Evaluation
+from effattack.results.score import Score as Score
 from effattack.runs.evaluate import evaluate as evaluate
 from effattack.victim import Audit as Audit
 from effattack.victim import Gate as Gate

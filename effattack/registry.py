@@ -6,6 +6,7 @@ imported before a module of it is asked for.
 
 from __future__ import annotations
 
+import ast
 import os
 import sys
 import warnings
@@ -21,7 +22,7 @@ from effattack.errors import UsageError, unknown_name
 from effattack.moved import END
 
 VICTIMS = "effattack.victims"
-"""A group of entry points, as ``effattack.attacks`` and others are."""
+"""A group of entry points; the others: effattack.{attacks, threats, scores, domains}."""
 
 
 def entries(group: str) -> dict[str, EntryPoint]:
@@ -44,6 +45,39 @@ def named(group: str, text: str) -> Any:
         raise unknown_name(kind, text, known)
     with staying(text):
         return known[text].load()
+
+
+def read_name(text: str) -> tuple[str, dict[str, Any]]:
+    """``"mine.attacks:Mine(steps=20)"`` -> (``"mine.attacks:Mine"``, ``{"steps": 20}``).
+
+    Only literals are read, none run.
+
+    Raises:
+        UsageError: if it is neither a name nor NAME(option=value, ...).
+    """
+    name, opened, rest = text.strip().partition("(")
+    if not opened:
+        return text, {}
+    try:
+        call = ast.parse(f"name({rest}", mode="eval").body
+        if not isinstance(call, ast.Call) or call.args:
+            raise ValueError("options are given as option=value")
+        options = {word.arg: _literal(word.value) for word in call.keywords if word.arg}
+        if len(options) < len(call.keywords):
+            raise ValueError("options are given as option=value, each once")
+    except (SyntaxError, ValueError) as error:
+        raise UsageError(
+            f"cannot read {text!r} ({error}): write NAME(option=value, ...) with plain values, "
+            "such as Slowdown(keep_prediction=True) or Slowdown(threat='l2:1.0')"
+        ) from error
+    return name.strip(), options
+
+
+def _literal(value: ast.expr) -> Any:
+    try:
+        return ast.literal_eval(value)
+    except ValueError:
+        raise ValueError(f"{ast.unparse(value)} is no plain value") from None
 
 
 def __getattr__(name: str) -> object:

@@ -15,7 +15,7 @@ import pytest
 from effattack.pytest_plugin.judge import compared, hold_baseline, hold_limits
 from effattack.pytest_plugin.session import SESSION, in_words
 from effattack.pytest_plugin.summary import LEFT, SEVERITY
-from effattack.results.limits import TIMED, Limit
+from effattack.results.limits import Limit
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -104,7 +104,7 @@ class Suite:
         comparison = compared(session, effattack_evaluation, path)
         changes = comparison.worse
         if ours:
-            changes = [change for change in comparison.moved if change.score not in TIMED]
+            changes = [change for change in comparison.moved if not change.of.timed]
         hold_baseline(session, comparison, changes, path.stem)
         if not comparison.judged:
             pytest.skip(f"not compared with {path.stem}: {'; '.join(comparison.notes)}")

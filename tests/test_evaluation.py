@@ -14,7 +14,7 @@ from toys import LinearSaver, grey_images
 
 import effattack
 from effattack.attacks import Attack, DeepSloth, Slowdown
-from effattack.cells.spec import performing as execution
+from effattack.cells import performing as execution
 from effattack.errors import AuditError, UsageError
 from effattack.measure import latency
 from effattack.measure.clocks import WallClock

@@ -27,9 +27,10 @@ from effattack.errors import CellError
 from effattack.results.evaluation import Evaluation
 from effattack.runs.executors import Executor
 from effattack.runs.executors.cluster import RETRIES, surroundings
+from effattack.runs.executors.process import ATTEMPTS, WORKER
 from effattack.runs.executors.ray import Ray
-from effattack.runs.executors.workers import ATTEMPTS, WORKER, Workers
-from effattack.runs.sweep import complete
+from effattack.runs.executors.workers import Workers
+from effattack.runs.run import run
 
 FULL = os.environ.get("EFFATTACK_FULL_FAULTS") == "1"
 KILLS = 20 if FULL else 2
@@ -112,7 +113,7 @@ def test_cells_that_raise_hang_or_eat_all_memory(tmp_path: Path, where: str) -> 
     timeout = 60 if FULL else 15
     executor = Workers(1, timeout=timeout) if where == "workers" else Ray(cores=2, timeout=timeout)
     store = Store(tmp_path / "cells")
-    evaluation, failures = complete(BAD.plan(), store, executor)
+    evaluation, failures = run(BAD.plan(), store, executor)
     raised, hung, hungry = sorted(failures, key=lambda text: ("Arith" not in text, "Mem" in text))
     assert raised == "ArithmeticError: no answer to this image"
     assert "it took longer than the timeout of" in hung

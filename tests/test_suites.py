@@ -72,7 +72,7 @@ def test_a_limit_that_is_crossed_fails_one_test_in_words(score: Run) -> None:
     result.stdout.re_match_lines(
         [
             r"toy: savings retained is 0\.\d+, below the limit 0\.6: Slowdown at eps 10/255 "
-            r"moved the MACs per image \d+ → \d+ of at most 176 \(Slowdown found \d of 8.*\)"
+            r"moved the MACs per input \d+ → \d+ of at most 176 \(Slowdown found \d of 8.*\)"
         ]
     )
     result.stdout.no_fnmatch_line("*Traceback*")

@@ -19,10 +19,12 @@ from effattack.attacks.naming import options_given, options_known, written
 from effattack.attacks.objectives import BatchGoal, Callback, Objective, unwatched
 from effattack.attacks.searches.projected import ProjectedGradient
 from effattack.budgets import size_text
-from effattack.domains.pixels import check_images, check_labels, in_float32, to_grid
+from effattack.domains import Arrays
 from effattack.errors import NotApplicable, UsageError
-from effattack.threats import Box, Linf, Threat, parse_threat
-from effattack.victim import Opaque, Victim
+from effattack.threats import ArrayThreat, Box, Linf, Threat, parse_threat
+from effattack.threats.arrays import on_arrays
+from effattack.threats.base import moves_in
+from effattack.victim import Victim
 from effattack.victim.twins import quantized
 from effattack.victim.undisturbed import glance, seed_global_state, undisturbed
 
@@ -46,6 +48,10 @@ class Attack(ABC):
     """
 
     kind: ClassVar[Kind] = "compute"
+    budgeted: ClassVar[bool] = True
+    """Whether it is made with a budget that the caller chooses."""
+    takes: ClassVar[str] = "arrays"
+    """What it changes: ``"any"`` inputs, ``"arrays"``, or those of one kind of domain."""
     __signature__: ClassVar[inspect.Signature]
     settings: Mapping[str, Any]
     """Every option that the attack was made with, defaults included."""
@@ -60,7 +66,15 @@ class Attack(ABC):
         return attack
 
     def __init__(self, victim: Victim, threat: Threat, *, seed: int = 0) -> None:
-        self.victim, self.threat, self.seed = victim, threat, seed
+        self.victim, self.seed = victim, seed
+        if not moves_in(self.takes, victim.domain):
+            raise NotApplicable(
+                f"{self.label} changes {self.takes}, {victim.name} takes {victim.domain.nouns}; "
+                f"{instead(victim, self.kind)}"
+            )
+        self.threat = threat.on(victim.domain)
+        if self.takes != "any":
+            on_arrays(self.threat)
         if reason := self.why_not(victim):
             raise NotApplicable(f"{reason}; {instead(victim, self.kind)}")
 
@@ -82,9 +96,13 @@ class Attack(ABC):
     @property
     def name(self) -> str:
         """How tables and the command line call this attack: ``Slowdown(keep_prediction=True)``."""
+        return f"{self.label}({written(self.told)})" if self.told else self.label
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """The options that differ from their default."""
         usual = options_known(type(self))
-        told = {k: v for k, v in self.settings.items() if k not in usual or v != usual[k]}
-        return f"{self.label}({written(told)})" if told else self.label
+        return {k: v for k, v in self.settings.items() if k not in usual or v != usual[k]}
 
     @classmethod
     def why_not(cls, victim: Victim) -> str | None:
@@ -97,19 +115,20 @@ class Attack(ABC):
         labels: Tensor | None = None,
         callback: Callback = unwatched,
     ) -> Tensor:
-        """Adversarial images: inside the budget and [0, 1], on the 8-bit grid, detached.
+        """Adversarial inputs: inside the budget, such as a deployed model can be fed, detached.
 
         Args:
-            images: (B, *input_shape), float, in [0, 1]; moved to the victim's device, cast to
-                float32 and rounded to the 8-bit grid first.
-            labels: (B,) class indices; where missing, the clean predictions stand in.
+            images: a batch of the victim's domain; moved to its device and rounded to what a
+                deployed model can be fed first: images to float32 on the 8-bit grid.
+            labels: of the victim's task, (B,) class indices; where missing, the clean answers
+                stand in.
             callback: called once per step of a search of ours (those of other libraries are
                 silent); what it raises ends the attack.
 
         Raises:
-            UsageError: for images or labels that cannot be used.
-            GradientError: if no gradient reaches the pixels.
-            LibraryError: if another library fails on these images.
+            UsageError: for inputs or labels that cannot be used.
+            GradientError: if no gradient reaches the inputs.
+            LibraryError: if another library fails on these inputs.
         """
         with undisturbed(self.victim):
             seed_global_state(self.seed)
@@ -123,24 +142,26 @@ class Attack(ABC):
     def _goal(
         self, images: Tensor, labels: Tensor | None, callback: Callback
     ) -> tuple[Tensor, BatchGoal]:
-        """Checked images on the grid, and what an attack on them refers to."""
-        check_images(images, self.victim.input_shape)
-        clean = to_grid(in_float32(images).to(self.victim.device))
+        """Checked inputs that a deployed model can be fed, and what an attack on them refers to."""
+        domain = self.victim.domain
+        domain.check(images)
+        clean = domain.snap(domain.place(images, self.victim.device))
         if labels is not None:
-            check_labels(labels, len(clean), self.victim.num_classes)
-            labels = labels.to(clean.device, torch.long, copy=True)
+            self.victim.task.check(labels, len(clean))
+            labels = labels.to(clean.device, copy=True)
+            labels = labels if labels.is_floating_point() else labels.long()
         return clean, BatchGoal.of(self.victim, clean, labels, callback)
 
     @abstractmethod
     def run(self, clean: Tensor, goal: BatchGoal, generator: Generator) -> Tensor:
-        """The attack itself, on checked images; the victim is in eval mode.
+        """The attack itself, on checked inputs; the victim is in eval mode.
 
-        Returns images that end in ``self.threat.on_grid(images, clean)``: they are checked.
+        Returns inputs that end in ``self.threat.on_grid(inputs, clean)``: they are checked.
         """
 
     def __repr__(self) -> str:
         size = f"threat={str(self.threat)!r}"
-        if isinstance(self.threat, Linf):
+        if isinstance(self.threat, Linf) and not self.threat.unit:
             size = f"eps={size_text(self.threat.name, self.eps)}"
         told = filter(None, [size, written(self.settings), f"seed={self.seed}"])
         return f"{self.label}({', '.join(told)})"
@@ -148,6 +169,8 @@ class Attack(ABC):
 
 class GradientAttack(Attack):
     """An attack on the compute by projected gradient: threat x objective x search."""
+
+    threat: ArrayThreat
 
     def __init__(
         self,
@@ -198,7 +221,7 @@ def check_objective(objective: Objective, victim: Victim) -> None:
     try:
         objective.check(trace, victim)
     except NotApplicable as error:
-        plain = not trace.gates and not isinstance(victim, Opaque)
+        plain = not trace.gates and victim.sees == "gates"
         rest = instead(victim, "accuracy" if plain else "compute")
         raise NotApplicable(f"{error}; {rest}") from error
 
@@ -208,9 +231,9 @@ def without_gradient(victim: Victim) -> str | None:
 
     Only quantized weights and models that cannot be opened are excused: any other victim owes one.
     """
-    if not (isinstance(victim, Opaque) or quantized(victim)):
+    if victim.sees == "gates" and not quantized(victim):
         return None
-    grey = torch.full((1, *victim.input_shape), 0.5, device=victim.device, requires_grad=True)
+    grey = victim.example(1).requires_grad_()
     with undisturbed(victim):
         logits = victim.trace(grey).logits
         if logits.requires_grad:
@@ -222,8 +245,10 @@ def without_gradient(victim: Victim) -> str | None:
 
 def instead(victim: Victim, kind: Kind) -> str:
     """Attacks of a kind that apply to every such victim."""
+    if not isinstance(victim.domain, Arrays):
+        return "noise applies"
     if kind == "accuracy" or victim.constant:
         return "torchattacks.PGD and foolbox.LinfPGD apply"
-    if isinstance(victim, Opaque):
+    if victim.sees == "answers":
         return "QueryAttack and LatencyQuery apply"
     return "Slowdown, AutoSlow and QueryAttack apply"

@@ -9,15 +9,15 @@ from torch import Generator, Tensor
 
 from effattack.attacks.base import Attack, Kind, budget
 from effattack.attacks.objectives import Goal
-from effattack.domains.pixels import to_grid
-from effattack.threats import Box, Nothing, Threat
+from effattack.threats import ArrayThreat, Box, Nothing, Threat
 from effattack.victim import Victim
 
 
 class Clean(Attack):
-    """The clean images themselves; no seed changes them."""
+    """The clean inputs themselves; no seed changes them."""
 
     kind: ClassVar[Kind] = "control"
+    budgeted, takes = False, "any"
     label = "clean"
 
     def __init__(self, victim: Victim, *, seed: int = 0) -> None:
@@ -38,6 +38,7 @@ class Noise(Attack):
     """
 
     kind: ClassVar[Kind] = "control"
+    takes = "any"
     label = "noise"
 
     def __init__(
@@ -56,19 +57,22 @@ class Noise(Attack):
 
 
 class NearUniform(Attack):
-    """A nearly uniform image, N(0.5, 2/255) per pixel, whatever the clean one was.
+    """A nearly uniform input, N(0.5, 2/255) per value of a range of 1, whatever the clean one was.
 
     Müller and Quiring, "The Impact of Uniform Inputs on Activation Sparsity and Energy-Latency
     Attacks in Computer Vision", SPW 2024 (arXiv 2403.18587): such images rival optimised sponges.
-    The budget is the whole pixel box, eps = 1.
+    The budget is the whole range, eps = 1.
     """
 
     kind: ClassVar[Kind] = "control"
-    label = "uniform"
+    budgeted, label = False, "uniform"
+    threat: ArrayThreat
 
     def __init__(self, victim: Victim, *, seed: int = 0) -> None:
         super().__init__(victim, Box(), seed=seed)
 
     def run(self, clean: Tensor, goal: Goal, generator: Generator) -> Tensor:
+        domain = self.threat.domain
         noise = torch.randn(clean.shape, generator=generator).to(clean)
-        return to_grid((0.5 + noise * 2 / 255).clamp(0, 1))
+        middle, span = (domain.low + domain.high) / 2, domain.high - domain.low
+        return domain.snap((middle + span * noise * 2 / 255).clamp(domain.low, domain.high))

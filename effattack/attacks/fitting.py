@@ -9,7 +9,6 @@ from torch import Tensor
 
 from effattack.attacks import Attack, UniversalAttack
 from effattack.attacks.objectives import Callback
-from effattack.domains.pixels import check_images, check_labels, fingerprints
 from effattack.errors import UsageError
 
 Fit = Callable[[], tuple[Tensor, Tensor] | None]
@@ -34,11 +33,11 @@ def prepared(attack: Attack, fit: Fit) -> Attack:
             "attack.fit(images, labels) first"
         )
     images, labels = given
-    check_images(images, attack.victim.input_shape)
-    check_labels(labels, len(images), attack.victim.num_classes)
+    attack.victim.domain.check(images)
+    attack.victim.task.check(labels, len(images))
     attack = copy.copy(attack)
     attack.to_fit = images, labels
-    attack.fitted_on = frozenset(fingerprints(images))
+    attack.fitted_on = frozenset(attack.victim.domain.fingerprints(images))
     return attack
 
 
@@ -49,9 +48,8 @@ def check_unseen(attacks: Iterable[Attack], scored: Tensor) -> None:
         UsageError: naming the attack.
     """
     universal = [attack for attack in attacks if isinstance(attack, UniversalAttack)]
-    found = fingerprints(scored) if universal else []
     for attack in universal:
-        if both := attack.fitted_on.intersection(found):
+        if both := attack.fitted_on.intersection(attack.victim.domain.fingerprints(scored)):
             raise UsageError(
                 f"{attack.name}: {len(both)} of the scored images are also among those it is "
                 "fitted on: score it on others, for it has learnt these"

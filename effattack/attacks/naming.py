@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import inspect
 from collections.abc import Mapping
 from typing import Any
@@ -16,36 +15,6 @@ ELSEWHERE = {
     "seed": "it is given by itself (seeds=, --seed)",
 }
 """What the caller of :func:`effattack.attacks.build` gives, not the name."""
-
-
-def parse_name(text: str) -> tuple[str, dict[str, Any]]:
-    """``"Slowdown(steps=20)"`` -> ("Slowdown", {"steps": 20}); only literals are read, none run.
-
-    Raises:
-        UsageError: if it is neither a name nor NAME(option=value, ...).
-    """
-    if "(" not in text:
-        return text, {}
-    try:
-        call = ast.parse(text.strip(), mode="eval").body
-        if not isinstance(call, ast.Call) or call.args:
-            raise ValueError("options are given as option=value")
-        options = {word.arg: _literal(word.value) for word in call.keywords if word.arg}
-        if len(options) < len(call.keywords):
-            raise ValueError("options are given as option=value, each once")
-    except (SyntaxError, ValueError) as error:
-        raise UsageError(
-            f"cannot read the attack {text!r} ({error}): write NAME(option=value, ...) with plain "
-            "values, such as Slowdown(keep_prediction=True) or Slowdown(threat='l2:1.0')"
-        ) from error
-    return ast.unparse(call.func), options
-
-
-def _literal(value: ast.expr) -> Any:
-    try:
-        return ast.literal_eval(value)
-    except ValueError:
-        raise ValueError(f"{ast.unparse(value)} is no plain value") from None
 
 
 def check_options(cls: type, name: str, options: Mapping[str, Any]) -> None:

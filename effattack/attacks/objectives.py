@@ -1,4 +1,4 @@
-"""What an attack wants: a value per image, computed from a trace, to be driven up.
+"""What an attack wants: a value per input, computed from a trace, to be driven up.
 
 An objective guides the search; it never judges. Iterates are chosen by executed MACs.
 """
@@ -26,9 +26,9 @@ class Step(NamedTuple):
     step: int
     steps: int
     macs: Tensor
-    """(B,) of the best iterates so far, what they are chosen by: executed MACs, half a MAC less
-    where a decision is near its threshold; in universal training those of the batch; for PGDAvg
-    and PGDMax whether the answer is wrong; NaN where only time is measured."""
+    """(B,) of the best iterates so far, what they are chosen by first: executed MACs, or another
+    count that is the victim's currency; -inf where none counts yet; in universal training those of
+    the batch; of PGDAvg and PGDMax whether the answer is wrong; NaN where only time is measured."""
     value: Tensor
     """(B,) what ties are broken by: their objective; doubt of queries; seconds of LatencyQuery."""
 
@@ -46,16 +46,16 @@ class Goal:
 
     victim: Victim
     logits: Tensor
-    """(B, classes) on the clean images."""
+    """Outputs on the clean inputs, as the task reads them: (B, classes) of classifiers."""
     labels: Tensor
-    """(B,) class indices; the predictions on the clean images where the caller gave none."""
+    """(B,) class indices, or those of another task; the clean answers where none were given."""
     callback: Callback = unwatched
     """Called once per step; what it raises ends the attack."""
 
     @property
-    def prediction(self) -> Tensor:
-        """(B,) class predicted on the clean images."""
-        return self.logits.argmax(1)
+    def answer(self) -> Tensor:
+        """The answers on the clean inputs, (B,) class indices of classifiers."""
+        return self.victim.task.answer(self.logits)
 
     def rows(self, index: Tensor) -> Goal:
         """The same for some of the images."""
@@ -77,7 +77,7 @@ class BatchGoal(Goal):
         with torch.no_grad():
             trace = victim.trace(clean)
         if labels is None:
-            labels = trace.logits.argmax(1)
+            labels = victim.task.answer(trace.logits)
         return cls(victim, trace.logits, labels, callback, trace=trace)
 
 
@@ -227,27 +227,31 @@ class KeepPrediction:
         self.slow.check(trace, victim)
 
     def __call__(self, trace: Trace, goal: Goal) -> Tensor:
-        loss = F.cross_entropy(trace.logits, goal.prediction, reduction="none")
+        loss = F.cross_entropy(trace.logits, goal.answer, reduction="none")
         return self.slow(trace, goal) - self.weight * loss
 
 
-Answer = Callable[[Tensor, Goal], Tensor]
-"""How much the logits (B, classes) say what is wanted: (B,) in [-1, 1], positive if they do."""
+Answer = Callable[[Tensor, Goal], Tensor | None]
+"""How much outputs say what is wanted: (B,) in [-1, 1], positive if they do.
+
+None for a task whose answers have no differentiable lead."""
 
 
-def prediction_leads(logits: Tensor, goal: Goal) -> Tensor:
-    """The clean prediction is kept."""
-    return _lead(logits, goal.prediction)
+def prediction_leads(logits: Tensor, goal: Goal) -> Tensor | None:
+    """The clean answer is kept."""
+    return goal.victim.task.lead(logits, goal.answer)
 
 
-def prediction_trails(logits: Tensor, goal: Goal) -> Tensor:
-    """The clean prediction is changed."""
-    return -_lead(logits, goal.prediction)
+def prediction_trails(logits: Tensor, goal: Goal) -> Tensor | None:
+    """The clean answer is changed."""
+    lead = prediction_leads(logits, goal)
+    return None if lead is None else -lead
 
 
-def label_trails(logits: Tensor, goal: Goal) -> Tensor:
-    """The prediction is wrong."""
-    return -_lead(logits, goal.labels)
+def label_trails(logits: Tensor, goal: Goal) -> Tensor | None:
+    """The answer is wrong."""
+    lead = goal.victim.task.lead(logits, goal.labels)
+    return None if lead is None else -lead
 
 
 @dataclass(frozen=True)
@@ -273,20 +277,8 @@ class AlsoAnswer:
         self.slow.check(trace, victim)
 
     def __call__(self, trace: Trace, goal: Goal) -> Tensor:
-        given = self.answer(trace.logits, goal).clamp(max=self.kappa)
-        return self.slow(trace, goal) + self.weight * given
-
-
-def _lead(logits: Tensor, classes: Tensor) -> Tensor:
-    """How far classes (B,) are ahead of the best other, bounded as the margins of gates are.
-
-    m / (s + |m|), m the difference of the two logits and s the standard deviation of all.
-    """
-    chosen = classes[:, None]
-    rival = logits.scatter(1, chosen, -torch.inf).amax(1)
-    ahead = logits.gather(1, chosen)[:, 0] - rival
-    spread = logits.detach().std(1).clamp_min(torch.finfo(logits.dtype).eps)
-    return ahead / (spread + ahead.abs())
+        slow, given = self.slow(trace, goal), self.answer(trace.logits, goal)
+        return slow if given is None else slow + self.weight * given.clamp(max=self.kappa)
 
 
 def require_gates(trace: Trace, victim: Victim) -> None:

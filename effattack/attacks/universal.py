@@ -12,9 +12,8 @@ from effattack.attacks.base import Attack, check_objective
 from effattack.attacks.objectives import Callback, Goal, Objective, Step, unwatched
 from effattack.attacks.searches.projected import input_gradient
 from effattack.attacks.searches.training import Training
-from effattack.domains.pixels import check_images, check_labels, fingerprints
 from effattack.errors import UsageError
-from effattack.threats import Threat
+from effattack.threats import ArrayThreat, Threat
 from effattack.victim import Victim
 from effattack.victim.undisturbed import seed_global_state, undisturbed
 
@@ -39,12 +38,13 @@ class UniversalAttack(Attack):
         NotApplicable: if the victim lacks what the objective needs.
     """
 
+    threat: ArrayThreat
     perturbation: Tensor | None = None
-    """(1 or classes, C, H, W), for patches (..., size, size); None before ``fit``."""
+    """(1 or classes, *shape of an input), for patches (..., size, size); None before ``fit``."""
     to_fit: tuple[Tensor, Tensor] | None = None
     """Images and labels that an evaluation will fit it on."""
     fitted_on: frozenset[str] = frozenset()
-    """Fingerprints of the images it was fitted on: it must not be scored on these."""
+    """Fingerprints of the inputs it was fitted on: it must not be scored on these."""
 
     def __init__(
         self,
@@ -69,13 +69,13 @@ class UniversalAttack(Attack):
         """Learn the perturbation; returns the attack itself.
 
         Args:
-            data: images (B, *input_shape), or a loader of (images, labels).
+            data: a batch of inputs, or a loader of (inputs, labels).
             labels: (B,) class indices; where missing, the clean predictions stand in.
             callback: called once per step, with the epoch as ``restart``.
 
         Raises:
             UsageError: for images or labels that cannot be used.
-            GradientError: if no gradient reaches the pixels.
+            GradientError: if no gradient reaches the inputs.
         """
         if not isinstance(data, Tensor):
             batches = list(data)
@@ -84,7 +84,7 @@ class UniversalAttack(Attack):
             seed_global_state(self.seed)
             clean, goal = self._in_batches(data, labels, callback)
             self.perturbation = self._learnt(clean, goal)
-            self.fitted_on = frozenset(fingerprints(clean))
+            self.fitted_on = frozenset(self.victim.domain.fingerprints(clean))
         return self
 
     def run(self, clean: Tensor, goal: Goal, generator: Generator) -> Tensor:
@@ -101,7 +101,7 @@ class UniversalAttack(Attack):
         return threat.on_grid(threat.apply(self.perturbation[which], clean), clean)
 
     def first(self, shape: tuple[int, ...], generator: Generator) -> Tensor:
-        """What training starts from, for (K, C, H, W) images: the threat's usual pattern."""
+        """What training starts from, for inputs of shape (K, ...): the threat's usual pattern."""
         return self.threat.pattern(shape, generator)
 
     def _which(self, goal: Goal) -> Tensor:
@@ -112,9 +112,9 @@ class UniversalAttack(Attack):
         self, images: Tensor, labels: Tensor | None, callback: Callback
     ) -> tuple[Tensor, Goal]:
         """All images and their goal; the victim sees one batch at a time."""
-        check_images(images, self.victim.input_shape)
+        self.victim.domain.check(images)
         if labels is not None:
-            check_labels(labels, len(images), self.victim.num_classes)
+            self.victim.task.check(labels, len(images))
         clean, logits, known = [], [], []
         for rows in torch.arange(len(images)).split(self.training.batch):
             some = None if labels is None else labels[rows]
@@ -127,7 +127,7 @@ class UniversalAttack(Attack):
     def _learnt(self, clean: Tensor, goal: Goal) -> Tensor:
         training, generator = self.training, Generator().manual_seed(self.seed)
         kinds = self.victim.num_classes if self.per_class else 1
-        shape = (kinds, *self.victim.input_shape)
+        shape = (kinds, *clean.shape[1:])
         pattern = self.threat.limit(self.first(shape, generator).to(clean))
         best, most = pattern.clone(), self._macs(pattern, clean, goal)
         best[most.isinf()] = torch.nan  # no image to learn from

@@ -1,10 +1,10 @@
-"""Materials of a cell by name: what any process, here or on another machine, can make them from."""
+"""What a cell is made from, by name: any process, here or on another machine, can make it."""
 
 from __future__ import annotations
 
 import random
 from dataclasses import dataclass, replace
-from functools import cache, lru_cache
+from functools import cache
 
 import numpy as np
 import torch
@@ -12,12 +12,15 @@ from torch import Tensor
 
 from effattack.attacks.base import Attack
 from effattack.cells.held import Held
-from effattack.cells.planning import attacks_of
-from effattack.cells.spec import CellSpec, code_version
+from effattack.cells.lineup import Skipped, lineup
+from effattack.cells.spec import CellSpec, Work, code_version
 from effattack.errors import CellError, ContractError
 from effattack.inputs.source import Source, held_out
 from effattack.victim import Victim, load_victim
 from effattack.victim.undisturbed import seed_global_state
+
+MOST = 2**30
+"""Bytes of weights that a process keeps at hand, beside those of the victim that it runs."""
 
 
 @dataclass(frozen=True)
@@ -44,9 +47,12 @@ class Named:
     device: str
     refused: str = ""
 
-    def made_attacks(self, victim: Victim) -> tuple[list[Attack], list[dict[str, str]]]:
+    threads = 1
+    """Of each cell: gradients differ between one and two, and cells stand side by side."""
+
+    def lineup(self, victim: Victim) -> tuple[list[Attack], list[Skipped]]:
         """Its attacks on a victim, and those that cannot apply."""
-        return attacks_of(victim, self.attacks, self.budgets, self.seeds, cache(self._fitting))
+        return lineup(victim, self.attacks, self.budgets, self.seeds, cache(self._fitting))
 
     def _fitting(self) -> tuple[Tensor, Tensor] | None:
         if self.fit is not None:
@@ -56,7 +62,7 @@ class Named:
         return held_out(*replace(self.data, samples=None).open().whole(), self.data.samples)
 
     def open(self, spec: CellSpec) -> Held:
-        """What it names, made in this process or kept from the cell before.
+        """What it names, made in this process or kept from a cell before.
 
         Raises:
             CellError: if it is not what the cell was planned with.
@@ -64,12 +70,12 @@ class Named:
         """
         if self.refused:
             raise ContractError(self.refused)
-        held = made(self)
+        held = _at_hand(self)
         found = {
             "code": code_version(),
             "torch": torch.__version__,
             "victim_digest": held.digest,
-            "data_digest": held.slice(spec.first, spec.last).digest,
+            "data_digest": held.digest_of(spec),
         }
         for key, value in found.items():
             if value != getattr(spec, key):
@@ -77,8 +83,8 @@ class Named:
                     f"{_WORDS[key]} here ({value}) from when the cell was planned "
                     f"({getattr(spec, key)}): {_REMEDIES[key]}"
                 )
-        if spec.work != "contract" and spec.settings not in held.attacks:
-            raise CellError(f"{spec.settings} cannot be made again by name: {_REMEDIES['code']}")
+        if spec.work is not Work.CONTRACT and spec.attack_digest not in held.attacks:
+            raise CellError(f"{spec.options} cannot be made again by name: {_REMEDIES['code']}")
         return held
 
 
@@ -94,11 +100,25 @@ def fresh(name: str) -> Victim:
         np.random.set_state(legacy)
 
 
-@lru_cache(maxsize=2)
-def made(named: Named) -> Held:
-    """What the names stand for, made in this process."""
-    victim = fresh(named.victim).to(named.device)
-    return Held(victim, named.made_attacks(victim)[0], named.data.open())
+_kept: dict[Named, Held] = {}
+"""What was made in this process, the latest last."""
+
+
+def keep(named: Named, held: Held) -> None:
+    """Have cells of this process take what is held in place of making it again."""
+    _kept.pop(named, None)
+    while sum(other.size for other in _kept.values()) > MOST:
+        del _kept[next(iter(_kept))]
+    _kept[named] = held
+
+
+def _at_hand(named: Named) -> Held:
+    held = _kept.get(named)
+    if held is None:
+        victim = fresh(named.victim).to(named.device)
+        held = Held(victim, named.lineup(victim)[0], named.data)
+    keep(named, held)
+    return held
 
 
 _WORDS = {

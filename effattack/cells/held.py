@@ -1,17 +1,20 @@
-"""What a cell is made from: a victim, its attacks and its data."""
+"""What a cell is made from, at hand: a victim, its attacks and its data."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from functools import cached_property
+from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from effattack.attacks.base import Attack
 from effattack.cells.spec import CellSpec, data_digest
 from effattack.domains.pixels import in_float32, to_grid
 from effattack.inputs.readers import Data
+from effattack.inputs.source import Source
 from effattack.victim import Victim
 from effattack.victim.digests import attack_digest, victim_digest
 
@@ -41,47 +44,69 @@ class About:
 class Slice(NamedTuple):
     """Part of the data, as it came, in float32."""
 
-    first: int
-    last: int
+    span: tuple[int, int]
     images: Tensor
     labels: Tensor
     digest: str
 
 
 class Held:
-    """A victim, its attacks and its data, in this process."""
+    """A victim, its attacks and its data, in this process.
 
-    def __init__(self, victim: Victim, attacks: Sequence[Attack], data: Data) -> None:
-        self.victim, self.data = victim, data
-        self.attacks = {settings(attack): attack for attack in attacks}
-        self.digest = victim_digest(victim)
+    Args:
+        victim: on its device.
+        attacks: made for it.
+        source: of the data, opened with the first cell that needs them.
+    """
+
+    def __init__(self, victim: Victim, attacks: Sequence[Attack], source: Source | Data) -> None:
+        self.victim, self.source = victim, source
+        self.attacks = {attack_digest(attack): attack for attack in attacks}
         self._slice: Slice | None = None
+
+    @cached_property
+    def digest(self) -> str:
+        """Of the victim."""
+        return victim_digest(self.victim)
+
+    @cached_property
+    def data(self) -> Data:
+        """The data, open."""
+        return self.source if isinstance(self.source, Data) else self.source.open()
+
+    @property
+    def device(self) -> str:
+        """Where cells run."""
+        return str(self.victim.device)
+
+    @property
+    def threads(self) -> int:
+        """Of each cell."""
+        return torch.get_num_threads()
+
+    @property
+    def size(self) -> int:
+        """Bytes of the victim's weights and buffers."""
+        return sum(t.nbytes for t in (*self.victim.parameters(), *self.victim.buffers()))
 
     def open(self, spec: CellSpec) -> Held:
         """Itself: there is nothing to make."""
         return self
 
-    def slice(self, first: int, last: int) -> Slice:
-        """Part of the data; read once for all cells in a row that need it."""
-        if self._slice is None or self._slice[:2] != (first, last):
-            images, labels = self.data.read(first, last)
-            images = in_float32(images)
-            self._slice = Slice(first, last, images, labels, data_digest(images, labels))
-        return self._slice
+    def digest_of(self, spec: CellSpec) -> str:
+        """Of a cell's images and labels, as they came."""
+        return self._read(spec).digest
 
     def images(self, spec: CellSpec) -> tuple[Tensor, Tensor]:
         """Images of a cell's slice on the 8-bit grid, and labels, where the victim is."""
-        part = self.slice(spec.first, spec.last)
-        images = to_grid(part.images.to(self.victim.device))
-        return images, part.labels.to(self.victim.device)
+        part, device = self._read(spec), self.victim.device
+        return to_grid(part.images.to(device)), part.labels.to(device)
 
-
-class Maker(Protocol):
-    """Held materials, or the names that any process makes them from."""
-
-    def open(self, spec: CellSpec) -> Held: ...
-
-
-def settings(attack: Attack) -> str:
-    """All that defines an attack, readable first."""
-    return f"{attack!r} {attack_digest(attack)}"
+    def _read(self, spec: CellSpec) -> Slice:
+        """A cell's slice; read once for all cells in a row that need it."""
+        span = spec.first, spec.last
+        if self._slice is None or self._slice.span != span:
+            images, labels = self.data.read(*span)
+            images = in_float32(images)
+            self._slice = Slice(span, images, labels, data_digest(images, labels))
+        return self._slice

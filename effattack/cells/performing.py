@@ -26,7 +26,7 @@ from effattack.borders import staying
 from effattack.budgets import LEVELS
 from effattack.cells.held import Held
 from effattack.cells.plan import Cell, Timing
-from effattack.cells.spec import CellSpec
+from effattack.cells.spec import CellSpec, Timed, Work
 from effattack.cells.store import Shelf
 from effattack.errors import CellError, MeasurementError, StoreError
 from effattack.measure.counters import available_counters, why_empty
@@ -47,7 +47,7 @@ Watch = Callable[[CellSpec, Step], None]
 """Told of every step of an attack, and whose it is."""
 
 
-def unwatched(spec: CellSpec, step: Step) -> None:
+def silent(spec: CellSpec, step: Step) -> None:
     """Of cells that nobody watches."""
 
 
@@ -60,7 +60,7 @@ class Outcome:
     error: Exception | None = None
 
 
-def perform(cell: Cell, shelf: Shelf, watch: Watch = unwatched) -> Outcome:
+def perform(cell: Cell, shelf: Shelf, watch: Watch = silent) -> Outcome:
     """Claim a cell, run it and store its rows; whatever it raises is its outcome.
 
     Raises:
@@ -91,11 +91,11 @@ def _named(spec: CellSpec) -> str:
 
 def rows_of(cell: Cell, shelf: Shelf, watch: Watch) -> pd.DataFrame:
     """Run a cell of any kind."""
-    held = cell.maker.open(cell.spec)
+    held = cell.made_from.open(cell.spec)
     with undisturbed(held.victim):
         if isinstance(cell, Timing):
             return run_timing(held, cell, shelf)
-        if cell.spec.work == "contract":
+        if cell.spec.work is Work.CONTRACT:
             return run_contract(held, cell.spec)
         return run_attack(held, cell.spec, watch)
 
@@ -137,7 +137,7 @@ def run_attack(held: Held, spec: CellSpec, watch: Watch) -> pd.DataFrame:
     """
     images, labels = held.images(spec)
     watched = partial(watch, spec)
-    adversarial = fitted(held.attacks[spec.settings], watched)(images, labels, watched)
+    adversarial = fitted(held.attacks[spec.attack_digest], watched)(images, labels, watched)
     found = audit(held.victim, adversarial)
     if broken := (~torch.isfinite(found.logits).all(1)).nonzero().flatten().tolist():
         raise MeasurementError(
@@ -189,10 +189,11 @@ def run_timing(held: Held, cell: Timing, shelf: Shelf) -> pd.DataFrame:
         if rows is None:
             raise CellError(f"the rows of {spec.attack} are damaged: run with --verify")
         attacked.append(_images(rows, clean[spec.first :]))
-    arms = clean, torch.cat(attacked)
-    times = _timed(held.victim, *arms, cell)
+    assert cell.spec.timed is not None
+    arms = held.victim, clean, torch.cat(attacked), cell.spec.timed
+    times = _timed(*arms)
     if cell.spec.attack == "clean" and ratio(times).excludes(1):
-        times = _timed(held.victim, *arms, cell)
+        times = _timed(*arms)
     return times
 
 
@@ -201,15 +202,13 @@ def ratio(times: pd.DataFrame) -> Interval:
     return median_ratio(times.seconds.to_numpy(), times.clean_seconds.to_numpy())
 
 
-def _timed(victim: Victim, clean: Tensor, attacked: Tensor, cell: Timing) -> pd.DataFrame:
+def _timed(victim: Victim, clean: Tensor, attacked: Tensor, how: Timed) -> pd.DataFrame:
     """One row per call, under the index of its first image."""
-    times = time_pairs(
-        victim, clean, attacked, batch_sizes=(cell.batch_size,), seconds=cell.seconds
-    )
+    times = time_pairs(victim, clean, attacked, batch_sizes=(how.batch_size,), seconds=how.seconds)
     by_clock = dict(iter(times.groupby("clock")))
     wall, events = by_clock["wall"], by_clock.get("cuda_event")
     size = int(wall.batch_size.iloc[0])  # halved where a batch did not fit in memory
-    energy = _metered(victim, clean, attacked, size) if cell.energy else {}
+    energy = _metered(victim, clean, attacked, size) if how.energy else {}
     return pd.DataFrame(
         {
             "sample": wall.image.to_numpy(),

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from effattack.cells.held import About, Maker
-from effattack.cells.spec import CellSpec
-from effattack.errors import expect_least
+from effattack.cells.by_name import Named
+from effattack.cells.held import About, Held
+from effattack.cells.lineup import Skipped
+from effattack.cells.spec import UNTIMED, CellSpec, Timed, Work
 from effattack.victim.digests import hash_text
 
 FEWEST = 6
@@ -23,7 +24,7 @@ class Cell:
     """
 
     spec: CellSpec
-    maker: Maker
+    made_from: Held | Named
     kind: str
     threat: str
     gradients: int
@@ -36,9 +37,6 @@ class Timing(Cell):
 
     attacked: tuple[CellSpec, ...]
     """The slices that hold these images."""
-    batch_size: int
-    seconds: float
-    energy: bool
 
 
 @dataclass(frozen=True)
@@ -48,15 +46,13 @@ class Plan:
     about: About
     cells: tuple[Cell, ...]
     """The contract, and the attacks that wait for it."""
-    skipped: tuple[dict[str, str], ...]
-    notes: tuple[str, ...]
-    timed: int
-    """Images whose latency is measured."""
-    timed_digest: str
+    skipped: tuple[Skipped, ...] = ()
+    notes: tuple[str, ...] = ()
+    timed: Timed = UNTIMED
+    timed_images: int = 0
+    """How many there are for the timed calls: whole batches."""
+    timed_digest: str = ""
     """Of their data."""
-    batch_size: int
-    seconds: float
-    energy: bool
     refused: str = ""
     """Why the victim will not be attacked, if that is known already."""
 
@@ -66,29 +62,28 @@ class Plan:
         Args:
             place: the device, by name: a timing is true of it alone.
         """
-        long = f"for {self.seconds:g} s " * (self.seconds > 0)
-        batches = f"in batches of {self.batch_size} " * (self.batch_size > 1)
-        what = f"timing of {self.timed} images {batches}{long}on {place}"
-        what += ", with energy" * self.energy
         slices: dict[CellSpec, list[Cell]] = {}
         for cell in self.attacks:
-            if cell.spec.first < self.timed:
+            if cell.spec.first < self.timed_images:
                 spec = replace(
-                    cell.spec, work=what, first=0, last=self.timed, data_digest=self.timed_digest
+                    cell.spec,
+                    work=Work.TIMING,
+                    first=0,
+                    last=self.timed_images,
+                    data_digest=self.timed_digest,
+                    timed=self.timed,
+                    place=place,
                 )
                 slices.setdefault(spec, []).append(cell)
         return tuple(
             Timing(
-                replace(spec, work=f"{spec.work}, {_identity(cells)}"),
-                cells[0].maker,
+                replace(spec, attacked=_identity(cells)),
+                cells[0].made_from,
                 cells[0].kind,
                 cells[0].threat,
                 gradients=0,
-                macs=30 * self.timed * self.about.work,
+                macs=30 * self.timed_images * self.about.work,
                 attacked=tuple(cell.spec for cell in cells),
-                batch_size=self.batch_size,
-                seconds=self.seconds,
-                energy=self.energy,
             )
             for spec, cells in slices.items()
         )
@@ -103,33 +98,18 @@ class Plan:
         """What waits for it."""
         return self.cells[1:]
 
-    @property
-    def macs(self) -> float:
-        """An estimate of the work of all cells."""
-        return sum(cell.macs for cell in (*self.cells, *self.timings("")))
-
 
 def _identity(cells: Iterable[Cell]) -> str:
     """Of attacked images: other mates in a slice may have made them others."""
     return hash_text(" ".join(cell.spec.key for cell in cells))
 
 
-def batch_notes(name: str, timed: int, batch_size: int, count: int) -> list[str]:
+def batch_notes(name: str, timed: Timed, count: int) -> list[str]:
     """What there is to say of latency where the images are too few for the batches."""
-    if not timed or batch_size == 1 or count // batch_size >= FEWEST:
+    size = timed.batch_size
+    if not timed.calls or size == 1 or count // size >= FEWEST:
         return []
     return [
-        f"{name}: {count} images are {count // batch_size} batches of {batch_size}, and latency "
-        f"takes {FEWEST} for an interval: score at least {FEWEST * batch_size} images"
+        f"{name}: {count} images are {count // size} batches of {size}, and latency "
+        f"takes {FEWEST} for an interval: score at least {FEWEST * size} images"
     ]
-
-
-def check_timing(timed: int, batch_size: int, seconds: float) -> None:
-    """Refuse what cannot be timed.
-
-    Raises:
-        UsageError: naming what is out of range.
-    """
-    expect_least("timed", timed, 0)
-    expect_least("batch_size", batch_size, 1)
-    expect_least("seconds of timing", seconds, 0)

@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
 from functools import cache
 from pathlib import Path
 
@@ -17,29 +18,97 @@ import torch
 from torch import Tensor
 
 import effattack
+from effattack.errors import expect_least
+
+FACES = ("cli", "pytest_plugin", "reporting", "suites")
+"""What only shows what was found: the rest of effattack decides rows, or may."""
+
+
+@cache
+def code_version() -> str:
+    """The version of effattack and a hash of its sources, so that edited code runs cells again."""
+    root = Path(effattack.__file__).parent
+    shown = {str(root / name) for name in FACES}
+    digest = hashlib.sha256()
+    for folder, inner, files in os.walk(root, followlinks=True):
+        inner[:] = sorted(name for name in inner if os.path.join(folder, name) not in shown)
+        for name in sorted(files):
+            if name.endswith(".py"):
+                file = Path(folder) / name
+                digest.update(str(file.relative_to(root)).encode() + file.read_bytes())
+    return f"{effattack.__version__}+{digest.hexdigest()[:12]}"
+
+
+class Work(StrEnum):
+    """What is done in a cell."""
+
+    CONTRACT = "contract"
+    ATTACK = "attack"
+    TIMING = "timing"
+
+
+@dataclass(frozen=True)
+class Timed:
+    """How latency is measured, and energy beside it.
+
+    Attributes:
+        calls: of the victim, clean and attacked; 0: none.
+        batch_size: images per call.
+        seconds: of timing per attack, at least; three passes over the images in any case.
+        energy: whether energy is metered too.
+
+    Raises:
+        UsageError: naming what is out of range.
+    """
+
+    calls: int = 16
+    batch_size: int = 1
+    seconds: float = 0.0
+    energy: bool = False
+
+    def __post_init__(self) -> None:
+        expect_least("timed", self.calls, 0)
+        expect_least("batch_size", self.batch_size, 1)
+        expect_least("seconds of timing", self.seconds, 0)
+
+    @property
+    def images(self) -> int:
+        """That the calls take together."""
+        return self.calls * self.batch_size
+
+
+UNTIMED = Timed(calls=0)
 
 
 @dataclass(frozen=True)
 class CellSpec:
     """What decides the rows of a cell."""
 
-    work: str
-    """``"contract"``, ``"attack"``, or what is timed on which device."""
-    victim: str
-    victim_digest: str
-    attack: str
-    settings: str
-    eps: float
-    seed: int
-    first: int
-    last: int
-    data_digest: str
-    kept: int
+    work: Work
+    victim: str = ""
+    victim_digest: str = ""
+    attack: str = ""
+    """As tables call it."""
+    options: str = ""
+    """The attack with all that it was made with, for people."""
+    attack_digest: str = ""
+    eps: float = 0.0
+    seed: int = 0
+    first: int = 0
+    last: int = 0
+    data_digest: str = ""
+    kept: int = 0
     """Of how many images, from the first on, the attacked pixels are stored."""
-    device: str
-    threads: int
-    code: str
-    torch: str
+    timed: Timed | None = None
+    """How, of a timing."""
+    place: str = ""
+    """Name of the device that a timing is true of."""
+    attacked: str = ""
+    """Hash of the cells whose images are timed: other mates in a slice may have made others."""
+    device: str = "cpu"
+    threads: int = 1
+    code: str = field(default_factory=code_version)
+    torch: str = str(torch.__version__)
 
     @property
     def key(self) -> str:
@@ -55,20 +124,3 @@ def data_digest(images: Tensor, labels: Tensor) -> str:
     digest.update(str(tuple(levels.shape)).encode())
     digest.update(labels.detach().cpu().long().numpy().tobytes())
     return digest.hexdigest()[:16]
-
-
-FACES = ("cli", "pytest_plugin", "reporting", "suites")
-"""What only shows what was found: the rest of effattack decides rows, or may."""
-
-
-@cache
-def code_version() -> str:
-    """The version of effattack and a hash of its sources, so that edited code runs cells again."""
-    root = Path(effattack.__file__).parent
-    digest = hashlib.sha256()
-    for folder, inner, files in os.walk(root, followlinks=True):
-        inner[:] = sorted(name for name in inner if name not in (*FACES, "__pycache__"))
-        for name in sorted(files):
-            if name.endswith(".py"):
-                digest.update(name.encode() + (Path(folder) / name).read_bytes())
-    return f"{effattack.__version__}+{digest.hexdigest()[:12]}"

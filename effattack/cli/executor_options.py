@@ -20,7 +20,8 @@ def arguments(run: argparse.ArgumentParser) -> None:
         type=int,
         const=0,
         metavar="N",
-        help="local processes; without N, one per GPU, or one per core",
+        help="local processes; without N, one per GPU, or one per core (that, if there is work "
+        "and memory for it; else in this process)",
     )
     where.add_argument(
         "--ray",
@@ -52,6 +53,6 @@ def executor_of(options: argparse.Namespace, watch: Watch) -> Executor:
         return Workers(options.workers or None, options.timeout)
     if options.timeout is not None:
         raise UsageError("--timeout needs a process that can be ended: add --workers 1")
-    from effattack.runs.executors.in_process import InProcess
+    from effattack.runs.executors.local import Local
 
-    return InProcess(watch)
+    return Local(watch)

@@ -39,9 +39,8 @@ def arguments(run: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, console: Console) -> int:
     from effattack.cells.store import Store
-    from effattack.runs.overview import overview
-    from effattack.runs.scheduling import discard_damaged, finished
-    from effattack.runs.sweep import complete, failed
+    from effattack.runs import run as runs
+    from effattack.runs.scheduling import discard_damaged, finished, overview
 
     judge = judging.Judge.of(options)
     bar = progress_bar(console)
@@ -63,11 +62,11 @@ def run(options: argparse.Namespace, console: Console) -> int:
     if options.dry_run:
         return 0
     with bar.of(todo):
-        evaluation, failures = complete(plans, store, executor, bar.advance)
+        evaluation, failures = runs.run(plans, store, executor, runs.go_on, bar.advance)
     evaluation.meta["command"] = shown("effattack " + shlex.join(sys.argv[1:]))
     evaluation.meta["data"] = shown(sweep.data or "the victims' own test images")
     evaluation.meta["limits"] = judge.results(evaluation)
     write(evaluation, options.out, console, options.verbose)
     if failures:
-        raise failed(failures)
+        raise runs.failed(failures)
     return judge.judge(evaluation, options, console)

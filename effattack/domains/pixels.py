@@ -8,7 +8,49 @@ import torch
 from torch import Tensor
 
 from effattack.budgets import LEVELS
-from effattack.errors import UsageError
+from effattack.domains.arrays import Arrays
+
+
+class Pixels(Arrays):
+    """Images (B, C, H, W), floats in [0, 1] on the 8-bit grid.
+
+    Args:
+        shape: (C, H, W) of one image; None where a size is free, as in ``(3, None, None)``. The
+            images of one batch have one size.
+    """
+
+    kind, noun, nouns = "pixels", "image", "images"
+    low, high, step = 0.0, 1.0, 1 / LEVELS
+    _stored = torch.uint8
+    _coarse = " for 8 bits"
+    _resize = "resize or convert them first"
+    _rescale = (
+        "undo the normalisation (it belongs inside the victim) or divide by 255"  # of 8-bit images
+    )
+
+    def __init__(self, shape: tuple[int | None, ...]) -> None:
+        self.shape = tuple(shape)
+
+    def snap(self, inputs: Tensor) -> Tensor:
+        return to_grid(inputs)
+
+    def example(self, count: int) -> Tensor:
+        """Grey images, off the grid by half a level; a free size is 32."""
+        return torch.full((count, *(32 if size is None else size for size in self.shape)), 0.5)
+
+    def levels(self, inputs: Tensor) -> Tensor:
+        return (inputs * LEVELS).round().to(torch.uint8)
+
+    def values(self, levels: Tensor, like: Tensor) -> Tensor:
+        return levels.to(like.dtype) / LEVELS
+
+    def _as_floats(self, dtype: torch.dtype) -> str:
+        if dtype == torch.uint8:
+            return "divide 8-bit images by 255"
+        return (
+            "pixels are floats in [0, 1], 8-bit ones divided by 255; token ids are no images and "
+            "cannot be scored"
+        )
 
 
 def in_float32(images: Tensor) -> Tensor:
@@ -30,78 +72,10 @@ def fingerprints(images: Tensor) -> list[str]:
     return [hashlib.sha256(image.numpy().tobytes()).hexdigest()[:16] for image in levels]
 
 
-def check_dense(name: str, tensor: Tensor) -> None:
-    """Refuse a tensor whose values cannot be read one by one.
-
-    Raises:
-        UsageError: naming it, and the remedy.
-    """
-    kinds = {
-        "meta": tensor.is_meta,
-        "nested": tensor.is_nested,
-        "sparse": tensor.layout != torch.strided,
-    }
-    for kind, found in kinds.items():
-        if found:
-            raise UsageError(f"{name} are a {kind} tensor: give a dense one that holds its values")
-
-
-def check_images(images: Tensor, input_shape: tuple[int, ...]) -> None:
+def check_images(images: Tensor, input_shape: tuple[int | None, ...]) -> None:
     """Refuse what no victim can be scored on.
 
     Raises:
         UsageError: naming the cause and the remedy.
     """
-    if not isinstance(images, Tensor):
-        raise UsageError(
-            f"images must be a torch tensor, not {type(images).__name__}: "
-            "use torch.as_tensor(images)"
-        )
-    check_dense("images", images)
-    if not images.is_floating_point():
-        remedy = (
-            "divide 8-bit images by 255"
-            if images.dtype == torch.uint8
-            else "pixels are floats in [0, 1], 8-bit ones divided by 255; token ids are no images "
-            "and cannot be scored"
-        )
-        raise UsageError(f"images have dtype {images.dtype}, not float: {remedy}")
-    if images.dtype.itemsize < 2:
-        raise UsageError(f"images have dtype {images.dtype}, too coarse for 8 bits: give float32")
-    if images.dim() and not len(images):
-        raise UsageError("there are no images: the batch is empty")
-    if images.dim() != 1 + len(input_shape) or tuple(images.shape[1:]) != tuple(input_shape):
-        raise UsageError(
-            f"images have shape {tuple(images.shape)}, the victim takes (B, "
-            f"{', '.join(map(str, input_shape))}): resize or convert them first"
-        )
-    if not torch.isfinite(images).all():
-        raise UsageError("images contain NaN or infinity: drop or repair those images")
-    low, high = images.min().item(), images.max().item()
-    if low < 0 or high > 1:
-        raise UsageError(
-            f"images lie in [{low:.3g}, {high:.3g}], not in [0, 1]: undo the normalisation (it "
-            "belongs inside the victim) or divide by 255"
-        )
-
-
-def check_labels(labels: Tensor, count: int, num_classes: int) -> None:
-    """Refuse labels that do not belong to ``count`` images of ``num_classes`` classes.
-
-    Raises:
-        UsageError: naming the cause and the remedy.
-    """
-    integer = isinstance(labels, Tensor) and not (
-        labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool
-    )
-    if not integer or labels.dim() != 1:
-        raise UsageError("labels must be a tensor (B,) of integer class indices")
-    check_dense("labels", labels)
-    labels = labels.long()  # torch has no order for its larger unsigned types
-    if len(labels) != count:
-        raise UsageError(f"there are {count} images but {len(labels)} labels: they must pair up")
-    if count and not (int(labels.min()) >= 0 and int(labels.max()) < num_classes):
-        raise UsageError(
-            f"labels lie in [{int(labels.min())}, {int(labels.max())}], the victim has classes "
-            f"0 to {num_classes - 1}"
-        )
+    Pixels(input_shape).check(images)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from effattack.domains.pixels import check_dense
+from effattack.domains.base import check_dense
 from effattack.errors import UsageError
 
 

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator
 from math import isnan
 from typing import TYPE_CHECKING, Any
 
-from effattack.budgets import budget_text
 from effattack.results.limits import ATTACKS
 
 if TYPE_CHECKING:
@@ -45,9 +44,11 @@ Facts = dict[str, Any]
 
 def worst(evaluation: Evaluation) -> dict[str, Facts]:
     """Victim -> its worst union, with the slowest compute attack; without any, the clean images."""
+    from effattack.reporting import words
+    from effattack.reporting.nouns import noun_of, with_domains
     from effattack.results.caveats import caveats
 
-    found, table = {}, evaluation.scores()
+    found, table = {}, with_domains(evaluation.scores(), evaluation.meta)
     for victim, rows in table.groupby("victim", sort=False):
         unions, attacks = rows[rows.kind == "union"], rows[rows.inside & rows.kind.isin(ATTACKS)]
         row = unions.sort_values("macs_ratio").iloc[-1] if len(unions) else rows.iloc[0]
@@ -61,7 +62,7 @@ def worst(evaluation: Evaluation) -> dict[str, Facts]:
         found[str(victim)] = {
             "savings_retained": float(row.savings_retained),
             "attack": next(filter(None, names), ""),
-            "budget": budget_text(row.threat, float(row.eps)),
+            "budget": words.budget(row),
             "clean_macs": float(row.clean_macs),
             "macs": float(row.macs),
             "max_macs": float(row.max_macs),
@@ -69,6 +70,7 @@ def worst(evaluation: Evaluation) -> dict[str, Facts]:
             "latency_low": float(slowest.latency_low),
             "latency_high": float(slowest.latency_high),
             "clock": str(slowest.clock or ""),
+            "inputs": noun_of(evaluation.meta, str(victim)).many,
             "caveats": "\n".join(f"{victim}: {told}" for told in caveats(rows, evaluation.meta)),
         }
     return found
@@ -145,7 +147,7 @@ def _row(victim: str, facts: Facts, verdicts: list[str]) -> tuple[str, ...]:
 
     savings = facts["savings_retained"]
     nothing = "unknown" if isnan(facts["max_macs"]) else "nothing was saved"
-    latency = words.latency(facts) if facts["attack"] else words.MISSING
+    timed = words.latency(facts, facts["inputs"]) if facts["attack"] else words.MISSING
     clock = "" if isnan(facts["latency_ratio"]) else f" {facts['clock']}"
     most = max(map(_severity, verdicts))
     said = [verdict for verdict in verdicts if _severity(verdict) == most]
@@ -154,6 +156,6 @@ def _row(victim: str, facts: Facts, verdicts: list[str]) -> tuple[str, ...]:
         nothing if isnan(savings) else words.retained(savings),
         f"{facts['attack']} at {facts['budget']}" if facts["attack"] else "none applied",
         f"{facts['clean_macs']:,.0f} → {facts['macs']:,.0f}",
-        "not measured" if latency == words.MISSING else f"{latency}{clock}",
+        "not measured" if timed == words.MISSING else f"{timed}{clock}",
         said[0] + (f" (and {len(said) - 1} more)" if len(said) > 1 else ""),
     )

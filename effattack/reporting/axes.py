@@ -84,7 +84,7 @@ def plot(
 
 
 class Pair(NamedTuple):
-    """A share on clean and on attacked images."""
+    """A share on clean and on attacked inputs."""
 
     name: str
     clean: float

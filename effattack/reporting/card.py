@@ -7,14 +7,20 @@ import pandas as pd
 from effattack.reporting import words
 from effattack.reporting.markdown import code, plain
 from effattack.reporting.meta import Meta, section
-from effattack.reporting.tables import over_dense
+from effattack.reporting.nouns import Noun, domain_of, with_domains
+from effattack.reporting.stored import Description
+from effattack.reporting.tables import flat, headlines, over_dense
 from effattack.reporting.verdict import Row, Verdict, unit_of, verdicts
 from effattack.reporting.words import missing
+
+ELEMENTS = {"pixels": ("pixel", "[0, 1]"), "series": ("sample", "[{low:g}, {high:g}]")}
+"""What an input of a kind is made of, and in which range."""
 
 
 def card(samples: pd.DataFrame, scores: pd.DataFrame, meta: Meta) -> str:
     """One table per victim, for its model card."""
-    blocks = [_block(verdict, samples, meta) for verdict in verdicts(scores, meta)]
+    found = verdicts(with_domains(scores, meta), meta)
+    blocks = [_block(verdict, samples, meta) for verdict in found]
     return "## Robustness of efficiency\n\n" + "\n\n".join(blocks) + "\n"
 
 
@@ -29,14 +35,16 @@ def _block(verdict: Verdict, samples: pd.DataFrame, meta: Meta) -> str:
     facts = {
         "Savings retained": _savings(verdict),
         "Found by": code(verdict.by) if verdict.worst else verdict.by,
-        "Threat": _threat(row),
-        "MACs per image": f"{words.macs(row['clean_macs'], like)} clean, "
+        "Threat": _threat(row, domain_of(meta, verdict.victim)),
+        f"MACs per {verdict.noun.one}": f"{words.macs(row['clean_macs'], like)} clean, "
         f"{words.macs(row['macs'], like)} attacked ({words.ratio(row['macs_ratio'])}; "
         f"{over_dense(row)} of the dense model), max {words.macs(row['max_macs'], like)}",
         "Accuracy": f"{words.percent(clean['accuracy'])} clean, "
         f"{words.percent(row['accuracy'])} attacked",
-        "Latency": _latency(timed, str(machine.get("device_name", "unknown device"))),
-        "Images": f"{own['sample'].nunique()}, seeds {', '.join(map(str, meta.get('seeds', [])))}",
+        **{score.flat: plain(flat(score, row, verdict.noun)) for score in headlines()},
+        "Latency": _latency(timed, verdict.noun, str(machine.get("device_name", "unknown device"))),
+        verdict.noun.many.capitalize(): f"{own['sample'].nunique()}, "
+        f"seeds {', '.join(map(str, meta.get('seeds', [])))}",
         "Measured with": plain(" ".join(f"{k} {v}" for k, v in versions.items()))
         + (f", {code(str(meta['command']))}" if meta.get("command") else ""),
     }
@@ -44,16 +52,20 @@ def _block(verdict: Verdict, samples: pd.DataFrame, meta: Meta) -> str:
     return "\n".join(lines + [f"| {fact} | {told} |" for fact, told in facts.items()])
 
 
-def _threat(row: Row) -> str:
+def _threat(row: Row, domain: Description) -> str:
     """What the attacker may change."""
-    if row["threat"] == "linf":
-        return f"every pixel within {words.at(row)} of the image, in [0, 1]"
-    return "none" if row["threat"] == "none" else f"{words.at(row)}, pixels in [0, 1]"
+    if row["threat"] == "none":
+        return "none"
+    one, where = ELEMENTS.get(str(domain["kind"]), ("", ""))
+    where = where.format_map(domain)
+    if one and row["threat"] == "linf":
+        return f"every {one} within {words.at(row)} of the {domain['noun']}, in {where}"
+    return words.at(row) + (f", {one}s in {where}" if one else "")
 
 
-def _latency(row: Row, device: str) -> str:
+def _latency(row: Row, noun: Noun, device: str) -> str:
     """With what it was measured on."""
-    told = words.latency(row)
+    told = words.latency(row, noun.many)
     if missing(row["latency_ratio"]):
         return "not measured" if told == words.MISSING else told
     return f"{told}, {plain(device)}"
@@ -67,4 +79,4 @@ def _savings(verdict: Verdict) -> str:
         return told + " (constant)" * verdict.constant
     row = verdict.worst
     span = words.span(row["savings_retained_low"], row["savings_retained_high"])
-    return told + f" (95 % interval over images: {span})" * bool(span)
+    return told + f" (95 % interval over {verdict.noun.many}: {span})" * bool(span)

@@ -1,4 +1,4 @@
-"""The figures of one victim: how its MACs spread over images, and how far each attack got."""
+"""The figures of one victim: how its MACs spread over inputs, and how far each attack got."""
 
 from __future__ import annotations
 
@@ -43,12 +43,13 @@ def figures(samples: pd.DataFrame, scores: pd.DataFrame, verdict: Verdict) -> Fi
     bars = [_bars(chosen, verdict, palette)]
     costs = own["macs"].dropna().unique()
     if verdict.constant and len(costs) == 1:
-        note = f"Constant: every image costs {words.macs(costs[0])} MACs, clean or attacked."
+        cost = words.macs(costs[0])
+        note = f"Constant: every {verdict.noun.one} costs {cost} MACs, clean or attacked."
         return Figures(verdict, bars, note)
     spread = _distribution(own, chosen, verdict, palette)
-    note = "" if spread else "No per-image MACs were stored."
+    note = "" if spread else f"No per-{verdict.noun.one} MACs were stored."
     drawn = [spread] if spread else []
-    drawn += bars + security_curves(rows, palette) + scatter(chosen, verdict, palette)
+    drawn += bars + security_curves(rows, verdict, palette) + scatter(chosen, verdict, palette)
     return Figures(verdict, drawn + gate_bars(own, verdict, palette), note)
 
 
@@ -71,14 +72,15 @@ def _distribution(
         return None
     unit, worst = max(map(unit_of, rows)), verdict.attack
     at = drawn.index(series(worst)) if worst and series(worst) in drawn else 0
-    label = f"MACs per image of {verdict.victim}, cumulative: " + "; ".join(
+    label = f"MACs per {verdict.noun.one} of {verdict.victim}, cumulative: " + "; ".join(
         f"{key.name}, {key.detail}" for key in legend
     )
     lines = [("dense", rows[0]["dense_macs"]), ("max", rows[0]["max_macs"])]
     shade = (0, at) if at and legend[0].name == "clean" else None
     write, tick = partial(words.macs, like=unit), partial(words.macs_tick, like=unit)
     drawing = plots.step_curves(curves, lines, label, write, tick, shade)
-    return Figure("macs", "Share of images that cost at most so many MACs", drawing, legend)
+    caption = f"Share of {verdict.noun.many} that cost at most so many MACs"
+    return Figure("macs", caption, drawing, legend)
 
 
 def _one_per_attack(rows: list[Row], verdict: Verdict) -> list[Row]:

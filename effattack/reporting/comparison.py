@@ -1,8 +1,8 @@
 """Several victims side by side: before and after a defence, two versions, victim against victim.
 
 Savings retained are compared with those of the first victim. The interval of a difference joins
-the two intervals as if they came from different images (Zou and Donner, Statistics in Medicine 27,
-2008), so it is wider than it need be where the images are the same.
+the two intervals as if they came from different inputs (Zou and Donner, Statistics in Medicine 27,
+2008), so it is wider than it need be where the inputs are the same.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import NamedTuple
 from effattack.reporting import axes, words
 from effattack.reporting.curves import PERCENTS
 from effattack.reporting.figure import SERIES, Figure, Key
+from effattack.reporting.nouns import Noun
 from effattack.reporting.verdict import Verdict
 from effattack.reporting.words import missing
 
@@ -48,7 +49,7 @@ def compared(found: Sequence[Verdict]) -> list[Compared]:
 
 
 def _clean_cost(one: Verdict, reference: Verdict) -> str:
-    """What clean images cost beside the reference's: savings that were given up are not kept."""
+    """What clean inputs cost beside the reference's: savings that were given up are not kept."""
     if one.clean is None or reference.clean is None:
         return ""
     ratio = one.clean["macs"] / reference.clean["macs"]
@@ -71,7 +72,7 @@ def _bounds(verdict: Verdict) -> tuple[float, float]:
     return row["savings_retained_low"], row["savings_retained_high"]
 
 
-def scatter(found: Sequence[Verdict]) -> Figure | None:
+def scatter(found: Sequence[Verdict], noun: Noun) -> Figure | None:
     """Accuracy over cost of all victims, each from clean to its worst attack."""
     drawn, legend, largest = [], [], 1.0
     for index, verdict in enumerate(found):
@@ -85,7 +86,8 @@ def scatter(found: Sequence[Verdict]) -> Figure | None:
         legend.append(Key(css, verdict.victim, _moved(points)))
     if not drawn:
         return None
-    across = axes.Axis.upto(largest, "MACs per image, mean, as a multiple of dense", "×{:g}".format)
+    name = f"MACs per {noun.one}, mean, as a multiple of dense"
+    across = axes.Axis.upto(largest, name, "×{:g}".format)
     up = axes.Axis(0.0, 1.0, PERCENTS, "accuracy against the label")
     label = "Accuracy over cost: " + "; ".join(f"{key.name}: {key.detail}" for key in legend)
     caption = "Accuracy over cost: from clean (ring) to the worst attack"

@@ -14,7 +14,7 @@ from effattack.results.union import UNION
 PERCENTS = [(quarter / 4, f"{25 * quarter}{words.NBSP}%") for quarter in range(5)]
 
 
-def security_curves(rows: list[Row], palette: dict[str, str]) -> list[Figure]:
+def security_curves(rows: list[Row], verdict: Verdict, palette: dict[str, str]) -> list[Figure]:
     """MACs and accuracy against the budget, per threat; nothing where one budget was run."""
     aside = ("control", UNION)
     lines = [row for row in rows if row["kind"] not in aside or row["attack"] == "noise"]
@@ -30,7 +30,7 @@ def security_curves(rows: list[Row], palette: dict[str, str]) -> list[Figure]:
         costs = [row[key] for row in own for key in ("macs", "max_macs", "dense_macs")]
         up = axes.Axis.upto(
             max(cost for cost in costs if not missing(cost)),
-            "MACs per image, mean",
+            f"MACs per {verdict.noun.one}, mean",
             partial(words.macs_tick, like=unit),
         )
         share = axes.Axis(0.0, 1.0, PERCENTS, "accuracy against the label")
@@ -40,7 +40,7 @@ def security_curves(rows: list[Row], palette: dict[str, str]) -> list[Figure]:
             ("security_accuracy", "Accuracy", "accuracy", share, [], words.percent),
         ):
             drawn, legend = _lines(own, clean, key, palette)
-            label = f"{what} of {own[0]['victim']} against the budget: "
+            label = f"{what} of {verdict.victim} against the budget: "
             label += "; ".join(_said(own, key, write))
             plot = axes.plot(drawn, across, axis, label, marks)
             slug = slug if threat == "linf" else f"{slug}_{threat}"
@@ -93,7 +93,8 @@ def scatter(rows: list[Row], verdict: Verdict, palette: dict[str, str]) -> list[
     largest = max(
         row[key] for row in shown for key in ("macs", "max_macs") if not missing(row[key])
     )
-    across = axes.Axis.upto(largest, "MACs per image, mean", partial(words.macs_tick, like=unit))
+    name = f"MACs per {verdict.noun.one}, mean"
+    across = axes.Axis.upto(largest, name, partial(words.macs_tick, like=unit))
     up = axes.Axis(0.0, 1.0, PERCENTS, "accuracy against the label")
     label = f"Accuracy over MACs of {verdict.victim}: " + "; ".join(
         f"{key.name}, {key.detail}" for key in legend

@@ -15,6 +15,7 @@ from effattack.reporting.charts import figures
 from effattack.reporting.comparison import scatter
 from effattack.reporting.figure import Figure
 from effattack.reporting.meta import Meta
+from effattack.reporting.nouns import shared_noun, with_domains
 from effattack.reporting.page import source
 from effattack.reporting.verdict import verdicts
 
@@ -42,6 +43,7 @@ def write(
 
 def named(samples: pd.DataFrame, scores: pd.DataFrame, meta: Meta) -> Iterator[tuple[str, Figure]]:
     """File name and figure, for every figure of a report."""
+    scores = with_domains(scores, meta)
     found = [verdict for verdict in verdicts(scores, meta) if verdict.shown]
     seen: dict[str, int] = {}
     for verdict in found:
@@ -50,7 +52,7 @@ def named(samples: pd.DataFrame, scores: pd.DataFrame, meta: Meta) -> Iterator[t
         stem += f"_{seen[stem]}" if seen[stem] > 1 else ""
         for figure in figures(samples, scores, verdict).figures:
             yield f"{stem}_{_plain(figure.slug)}", figure
-    if "compared" in meta and (together := scatter(found)):
+    if "compared" in meta and (together := scatter(found, shared_noun(meta))):
         yield together.slug, together
 
 

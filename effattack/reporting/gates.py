@@ -13,13 +13,13 @@ from effattack.reporting.verdict import Verdict, samples_of, series
 from effattack.results.decisions import from_text
 
 SEQUENTIAL = ("early exit", "cascade")
-"""Families whose gates come one behind the other: the depth of an image says it all."""
+"""Families whose gates come one behind the other: the depth of an input says it all."""
 
 
 def gate_bars(own: pd.DataFrame, verdict: Verdict, palette: dict[str, str]) -> list[Figure]:
-    """Shares on clean images and under the attack that got furthest; nothing without gates.
+    """Shares on clean inputs and under the attack that got furthest; nothing without gates.
 
-    Where gates come one behind the other: how many images stopped at each. Elsewhere: the share of
+    Where gates come one behind the other: how many inputs stopped at each. Elsewhere: the share of
     its units that each gate computed.
     """
     row = verdict.attack if verdict.worst else None
@@ -30,7 +30,7 @@ def gate_bars(own: pd.DataFrame, verdict: Verdict, palette: dict[str, str]) -> l
     clean, attacked = (np.stack(rows["opened"].tolist()) for rows in pair)
     single = set(units.values()) == {1}
     if single and verdict.family in SEQUENTIAL:
-        slug, caption = "stops", "Share of images that stopped there"
+        slug, caption = "stops", f"Share of {verdict.noun.many} that stopped there"
         names = [f"stopped at {gate}" for gate in units] + ["ran to the end"]
         share = partial(_stops, gates=len(units))
     else:

@@ -16,10 +16,13 @@ from effattack.reporting.comparison import compared, scatter
 from effattack.reporting.gallery import gallery
 from effattack.reporting.latency import clock_checks, timings
 from effattack.reporting.meta import Meta, checks, limits, merged, section, skipped
+from effattack.reporting.nouns import Noun, domain_of, shared_noun, with_domains
 from effattack.reporting.svg import Drawing
-from effattack.reporting.tables import COLUMNS, NO_ENERGY, blocks, groups, over_dense
+from effattack.reporting.tables import blocks, columns, groups, over_dense
+from effattack.reporting.terms import terms
 from effattack.reporting.verdict import Row, Verdict, alarms, unit_of, verdicts
 from effattack.reporting.words import missing
+from effattack.results.unmeasured import NO_ENERGY
 
 JUMPS = (
     ("comparison", "Side by side"),
@@ -44,25 +47,29 @@ def render(samples: pd.DataFrame, scores: pd.DataFrame, meta: Meta) -> str:
         scores: one row per victim, attack and eps, with ``kind``, ``family`` and ``samples``.
         meta: how it was made; every key may be missing, and then the report says so.
     """
+    scores = with_domains(scores, meta)
     found = verdicts(scores, meta)
-    table, reasons = blocks(scores, found, meta)
+    noun = shared_noun(meta, [verdict.victim for verdict in found])
+    shown = columns(noun)
+    table, reasons = blocks(scores, found, meta, shown)
     scored = [verdict for verdict in found if verdict.shown]
     return page.render(
         "report.html",
         comparison=compared(found) if "compared" in meta else [],
-        scatter=scatter(found) if "compared" in meta else None,
-        glossary=words.GLOSSARY,
+        scatter=scatter(found, noun) if "compared" in meta else None,
+        noun=noun,
+        glossary=terms(noun, {str(domain_of(meta, verdict.victim)["kind"]) for verdict in found}),
         limits=limits(meta),
         jumps=JUMPS if "compared" in meta else JUMPS[1:],
         alarms=alarms(scores, meta),
         found=found,
         lead=_lead(found),
-        facts=_facts(samples, scores, meta),
+        facts=_facts(samples, scores, meta, noun),
         track=_track,
         unit_of=unit_of,
         over_dense=over_dense,
-        columns=COLUMNS,
-        groups=groups(),
+        columns=shown,
+        groups=groups(shown),
         blocks=table,
         reasons=reasons,
         figures=[figures(samples, scores, verdict) for verdict in scored],
@@ -75,7 +82,7 @@ def render(samples: pd.DataFrame, scores: pd.DataFrame, meta: Meta) -> str:
         tally=Counter(check["result"] for check in checks(meta)),
         knife_edge=int(samples["knife_edge"].sum()) if "knife_edge" in samples else 0,
         skipped=merged(skipped(meta), "attack"),
-        provenance=_provenance(samples, meta),
+        provenance=_provenance(samples, meta, noun),
         notes=[str(note) for note in meta.get("notes") or ()],
     )
 
@@ -93,9 +100,9 @@ def _lead(found: list[Verdict]) -> Verdict | None:
     return min(judged, key=lambda verdict: verdict.savings, default=None)
 
 
-def _track(row: Row) -> Drawing | str:
+def _track(row: Row, noun: Noun) -> Drawing | str:
     label = (
-        f"mean MACs per image: clean {words.macs(row['clean_macs'])}, "
+        f"mean MACs per {noun.one}: clean {words.macs(row['clean_macs'])}, "
         f"attacked {words.macs(row['macs'])}, dense {words.macs(row['dense_macs'])}, "
         f"max {words.macs(row['max_macs'])}"
     )
@@ -104,13 +111,13 @@ def _track(row: Row) -> Drawing | str:
     return plots.track(row["clean_macs"], row["macs"], row["dense_macs"], row["max_macs"], label)
 
 
-def _facts(samples: pd.DataFrame, scores: pd.DataFrame, meta: Meta) -> list[str]:
+def _facts(samples: pd.DataFrame, scores: pd.DataFrame, meta: Meta, noun: Noun) -> list[str]:
     """The line under the title: what was scored, on what, when."""
     facts = []
     if len(samples):
         counts = samples.groupby("victim")["sample"].nunique()
         numbers = [f"{count:,}" for count in sorted({counts.min(), counts.max()})]
-        facts.append(f"{' to '.join(numbers)} images per victim")
+        facts.append(f"{' to '.join(numbers)} {noun.many} per victim")
     if len(scores):
         count = len(scores.loc[scores["kind"] == "compute", "attack"].unique())
         facts.append(f"{count} compute attack{'' if count == 1 else 's'}")
@@ -121,7 +128,7 @@ def _facts(samples: pd.DataFrame, scores: pd.DataFrame, meta: Meta) -> list[str]
     return facts
 
 
-def _provenance(samples: pd.DataFrame, meta: Meta) -> list[tuple[str, str]]:
+def _provenance(samples: pd.DataFrame, meta: Meta, noun: Noun) -> list[tuple[str, str]]:
     """How the report was made, as pairs of a name and a value."""
     versions, machine = section(meta, "versions"), section(meta, "environment")
     seeds = meta.get("seeds")
@@ -132,7 +139,7 @@ def _provenance(samples: pd.DataFrame, meta: Meta) -> list[tuple[str, str]]:
         ("Created", words.moment(meta["created"]) if meta.get("created") else None),
         *((_fact(key), value) for key, value in machine.items()),
         ("Versions", " · ".join(f"{name} {value}" for name, value in versions.items())),
-        ("Rows", f"{len(samples):,} (victim × attack × ε × seed × image)"),
+        ("Rows", f"{len(samples):,} (victim × attack × ε × seed × {noun.one})"),
     ]
     return [(name, _told(value)) for name, value in pairs]
 

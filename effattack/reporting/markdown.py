@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 
 import pandas as pd
 
@@ -11,7 +12,8 @@ from effattack.reporting import words
 from effattack.reporting.comparison import Compared, compared
 from effattack.reporting.latency import fired
 from effattack.reporting.meta import Meta, section
-from effattack.reporting.tables import NO_ENERGY, over_dense
+from effattack.reporting.nouns import Noun, shared_noun, with_domains
+from effattack.reporting.tables import flat, headlines, over_dense, shown
 from effattack.reporting.verdict import (
     KINDS,
     Row,
@@ -23,13 +25,15 @@ from effattack.reporting.verdict import (
     verdicts,
 )
 from effattack.reporting.words import missing
+from effattack.results.score import Score
 from effattack.results.union import UNION
+from effattack.results.unmeasured import NO_ENERGY
 
 HEADLINE = (
     "Victim",
     "Savings retained",
     "Found by",
-    "MACs per image, clean → attacked",
+    "MACs per {}, clean → attacked",
     "max MACs",
     "attacked / clean",
     "attacked / dense",
@@ -39,25 +43,11 @@ HEADLINE = (
 )
 AGAINST = ("Against the first, in points", "Which means")
 """Of a comparison, behind the savings retained."""
-ALL = (
-    "Victim",
-    "Attack",
-    "Kind",
-    "ε",
-    "Savings retained",
-    "Attack success",
-    "MACs",
-    "/ clean",
-    "/ dense",
-    "Accuracy",
-    "Agreement",
-    "Latency",
-    "Clock",
-    "Energy",
-)
+ALL = ("Victim", "Attack", "Kind", "ε")
+"""Of every row, before its scores."""
 MOST = 60_000
 """Bytes that a comment takes everywhere; a step summary of GitHub takes 1 MiB."""
-LEFT = {"Victim", "Attack", "Kind", "Found by", "Clock", "Which means"}
+LEFT = {"Victim", "Attack", "Kind", "Found by", "Clock", "Knows", "Which means"}
 """Columns of words; the others are numbers."""
 
 
@@ -66,15 +56,19 @@ def summary(scores: pd.DataFrame, meta: Meta) -> str:
 
     Names are written as code, so that nothing in them is taken for markup, a link or a mention.
     """
+    scores = with_domains(scores, meta)
     found = verdicts(scores, meta)
+    noun = shared_noun(meta, [verdict.victim for verdict in found])
+    headline = [title.format(noun.one) for title in HEADLINE]
+    headline += [score.flat for score in headlines()]
     parts = ["### effattack: savings retained under the worst inside the budget"]
     if errors := alarms(scores, meta):
         parts.append("\n".join(f"- **Read this first:** {plain(error)}" for error in errors))
     rows = [_headline(verdict, meta) for verdict in found]
     if "compared" in meta:
-        parts.append(_beside(rows, compared(found)))
+        parts.append(_beside(headline, rows, compared(found)))
     else:
-        parts.append(_table(HEADLINE, rows))
+        parts.append(_table(headline, rows))
     notes = [
         f"- {code(verdict.victim)}: {plain(told)}"
         for verdict in found
@@ -85,15 +79,16 @@ def summary(scores: pd.DataFrame, meta: Meta) -> str:
         parts.append("\n".join(notes))
     parts.append(
         "Savings retained = 1 − attack success = 1 − (attacked − clean) / (max − clean), with its "
-        "95 % interval over images. "
+        f"95 % interval over {noun.many}. "
         "Accuracy is against the label, agreement with the same model's clean prediction. "
-        "The verdict is the union: image by image, the worst of every row inside the budget, "
-        "whoever found it; rows outside never count."
+        f"The verdict is the union: {noun.one} by {noun.one}, the worst of every row inside the "
+        "budget, whoever found it; rows outside never count."
     )
     if len(scores):
         lines = sorted(rows_of(scores), key=lambda row: KINDS.index(row["kind"]))
         lines.sort(key=lambda row: [v.victim for v in found].index(str(row["victim"])))
-        table = _table(ALL, [_line(row) for row in lines])
+        written = dict(_written(noun))
+        table = _table([*ALL, *written], [_line(row, written.values()) for row in lines])
         parts.append(f"<details><summary>All scores</summary>\n\n{table}\n\n</details>")
         if scores["energy_ratio"].isna().all():
             parts.append(f"Energy: {plain(str(meta.get('energy') or NO_ENERGY))}")
@@ -114,13 +109,13 @@ def fitting(scores: pd.DataFrame, meta: Meta, most: int = MOST) -> str:
     return text
 
 
-def _beside(rows: Sequence[list[str]], changes: Sequence[Compared]) -> str:
+def _beside(headline: Sequence[str], rows: Sequence[list[str]], changes: Sequence[Compared]) -> str:
     """The headline table of a comparison, and how to read its change."""
     told = [
         [*row[:2], one.change, one.said, *row[2:]] for row, one in zip(rows, changes, strict=True)
     ]
     return (
-        _table([*HEADLINE[:2], *AGAINST, *HEADLINE[2:]], told) + "\n\n"
+        _table([*headline[:2], *AGAINST, *headline[2:]], told) + "\n\n"
         "Against the first: savings retained minus those of the first victim, in percentage points "
         "with a 95 % interval; where it contains 0, the difference is inside the noise."
     )
@@ -134,7 +129,8 @@ def _headline(verdict: Verdict, meta: Meta) -> list[str]:
     elif worst and (span := words.span(*(worst[f"savings_retained_{b}"] for b in ("low", "high")))):
         savings += f" ({span})"
     if row is None:
-        return [code(verdict.victim), savings, "not scored", *[words.MISSING] * 7]
+        lacking = len(HEADLINE) + len(headlines()) - 3
+        return [code(verdict.victim), savings, "not scored", *[words.MISSING] * lacking]
     like = unit_of(row)
     before, after = words.macs(row["clean_macs"], like), words.macs(row["macs"], like)
     accuracy = words.percent(row["accuracy"])
@@ -153,28 +149,35 @@ def _headline(verdict: Verdict, meta: Meta) -> list[str]:
         over_dense(row),
         accuracy,
         words.percent(row["agreement"]),
-        words.latency(timing)
+        words.latency(timing, verdict.noun.many)
         + (", no verdict: A/A fired" if timed and fired(verdict.victim, meta) else ""),
+        *(_cell(score, verdict.noun, row) for score in headlines()),
     ]
 
 
-def _line(row: Row) -> list[str]:
+def _line(row: Row, written: Iterable[Callable[[Row], str]]) -> list[str]:
     return [
         code(str(row["victim"])),
         code(str(row["attack"])),
         tag(row) or ("verdict" if row["kind"] == UNION else "compute attack"),
         words.budget(row),
-        words.retained(row["savings_retained"]),
-        words.percent(row["attack_success"]),
-        words.macs(row["macs"], unit_of(row)),
-        words.ratio(row["macs_ratio"]),
-        over_dense(row),
-        words.percent(row["accuracy"]),
-        words.percent(row["agreement"]),
-        words.latency(row),
-        words.MISSING if missing(row["clock"]) else code(str(row["clock"])),
-        words.ratio(row["energy_ratio"]),
+        *(write(row) for write in written),
     ]
+
+
+def _written(noun: Noun) -> Iterator[tuple[str, Callable[[Row], str]]]:
+    """Of every row: title and writer of its scores, and of attacked MACs beside the dense ones."""
+    for score in shown():
+        if score.shown.flat is not None:
+            yield score.flat, partial(_cell, score, noun)
+        if score.name == "macs_ratio":
+            yield "MACs / dense", over_dense
+
+
+def _cell(score: Score, noun: Noun, row: Row) -> str:
+    """A score of a row; a text, which may be of a user's making, as code."""
+    text = flat(score, row, noun)
+    return code(text) if score.shown.form == "text" and text != words.MISSING else text
 
 
 def _made(meta: Meta) -> str:

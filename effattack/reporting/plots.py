@@ -59,7 +59,7 @@ def step_curves(
     write_tick: Callable[[float], str],
     shade: tuple[int, int] | None = None,
 ) -> Drawing:
-    """Share of images (up) that cost at most so much (right), one step curve per set of values.
+    """Share of inputs (up) that cost at most so much (right), one step curve per set of values.
 
     Args:
         curves: drawn in order, the last on top.

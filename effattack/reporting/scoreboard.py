@@ -13,11 +13,13 @@ import pandas as pd
 from effattack.budgets import budget_text
 from effattack.errors import UsageError
 from effattack.reporting import page, words
-from effattack.reporting.meta import Meta
+from effattack.reporting.meta import Meta, section
+from effattack.reporting.nouns import shared_noun
 from effattack.reporting.tables import over_dense
 from effattack.reporting.verdict import Row, Verdict, rows_of, unit_of, verdicts
 from effattack.reporting.words import missing
 from effattack.results.frame import SCHEMA
+from effattack.results.scores import completed_scores
 
 NEEDED = {
     "victim",
@@ -38,7 +40,7 @@ class Entry(NamedTuple):
 
     verdict: Verdict
     reachable: float
-    """The most MACs ever seen on one of its images, in any of its rows."""
+    """The most MACs ever seen on one of its inputs, in any of its rows."""
     card: str
     """Address of its card, relative to the page; empty where it has none."""
 
@@ -81,7 +83,7 @@ def load(folder: Path) -> list[Published]:
         if lacking or schema != SCHEMA:
             why = f"it lacks {', '.join(lacking)}" if lacking else f"schema {schema}, not {SCHEMA}"
             raise UsageError(f"{file.parent} was not written by this version ({why}): run again")
-        found.append(Published(file.parent.name, scores, meta))
+        found.append(Published(file.parent.name, completed_scores(scores), meta))
     if not found:
         raise UsageError(
             f"{folder} holds no published scores: effattack run --victim NAME --out {folder}/NAME"
@@ -99,11 +101,13 @@ def render(published: Sequence[Published], eps: float, cards: Path, claims: Path
         claims: JSON list of what papers claim; may be missing.
         out: where the page will stand, which links are relative to.
     """
+    victims = {k: v for one in published for k, v in section(one.meta, "victims").items()}
     entries = [entry for one in published for entry in _entries(one, eps, cards, out)]
     entries.sort(key=lambda entry: (missing(entry.verdict.savings), -entry.verdict.savings))
     families = sorted({entry.verdict.family for entry in entries})
     return page.render(
         "scoreboard.html",
+        noun=shared_noun({"victims": victims}),
         families={f: [e for e in entries if e.verdict.family == f] for f in families},
         eps=budget_text("linf", eps),
         claims=_claims(published, claims),

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 from effattack.budgets import budget_text
+from effattack.results.score import Form, Score
 from effattack.results.unmeasured import NOT_TIMED, no_latency
 
 MISSING = "–"
@@ -17,50 +18,6 @@ NBSP = "\u00a0"
 SLACK = 1e-9
 """Rounding that a share of 1 is allowed."""
 UNITS = ("", "k", "M", "G", "T", "P")
-
-
-class Term(NamedTuple):
-    """A word of the report and what it means, in one line."""
-
-    word: str
-    meaning: str
-
-
-GLOSSARY = (
-    Term(
-        "MACs",
-        "multiply-accumulates one image really costs, counted while the deployed model runs; "
-        "the papers print the same number as “GFLOPs”",
-    ),
-    Term("dense MACs", "the same model without its saving mechanism"),
-    Term(
-        "max MACs",
-        "the most the efficient model can be made to execute; may exceed dense, because deciding "
-        "costs too",
-    ),
-    Term(
-        "attack success",
-        "share of the remaining head-room that the attack fills: (attacked − clean) / "
-        "(max − clean), over all scored images; 0 % changed nothing, 100 % reached the max",
-    ),
-    Term("savings retained", "1 − attack success: what the mechanism still saves under attack"),
-    Term(
-        "union",
-        "the verdict: image by image, the worst of every row inside the budget, whoever found it; "
-        "right only where every row is right",
-    ),
-    Term("accuracy", "share of predictions equal to the label"),
-    Term(
-        "agreement",
-        "share of predictions equal to the same model's prediction on the clean image; labels "
-        "play no part",
-    ),
-    Term(
-        "ε",
-        "the attacker's budget: the largest change of any pixel, in [0, 1] pixels; "
-        "“pixel box” lets every pixel take any value",
-    ),
-)
 
 
 def missing(value: Any) -> bool:
@@ -82,7 +39,7 @@ def percent(value: float, digits: int = 1) -> str:
 
 
 def retained(value: float, digits: int = 1) -> str:
-    """Savings retained: 0.164 -> "16.4 %"; above 100 % the attacked image cost less than clean."""
+    """Savings retained: 0.164 -> "16.4 %"; above 100 % the attacked input cost less than clean."""
     above = not missing(value) and value > 1 + SLACK
     return CHEAPER if above else percent(value, digits)
 
@@ -119,13 +76,18 @@ def interval(low: float, high: float) -> str:
     return MISSING if missing(low) or missing(high) else f"{decimal(low, 2)} to {decimal(high, 2)}"
 
 
-def latency(row: Mapping[str, Any]) -> str:
-    """The latency of a row of scores: "×1.21 (1.15 to 1.27)", or why it was not measured."""
+def latency(row: Mapping[str, Any], many: str) -> str:
+    """The latency of a row of scores: "×1.21 (1.15 to 1.27)", or why it was not measured.
+
+    Args:
+        row: of the scores.
+        many: what to call its inputs.
+    """
     if missing(row["latency_ratio"]):
-        why = no_latency(row)
+        why = no_latency(row).why
         return MISSING if why == NOT_TIMED else f"not measured: {why}"
     spread = interval(row["latency_low"], row["latency_high"])
-    return f"{ratio(row['latency_ratio'])} ({'too few images' if spread == MISSING else spread})"
+    return f"{ratio(row['latency_ratio'])} ({f'too few {many}' if spread == MISSING else spread})"
 
 
 def scale_of(value: float) -> tuple[float, str]:
@@ -153,14 +115,44 @@ def macs_tick(value: float, like: float) -> str:
     return f"{value / scale:g}{NBSP}{unit}".rstrip(NBSP) if value else "0"
 
 
+FORMS: dict[Form, Callable[[Any, float], str]] = {
+    "percent": lambda value, like: percent(value),
+    "retained": lambda value, like: retained(value),
+    "ratio": lambda value, like: ratio(value),
+    "macs": macs,
+    "count": lambda value, like: f"{value:,}",
+    "number": lambda value, like: MISSING if missing(value) else f"{decimal(value, 2)}",
+    "text": lambda value, like: MISSING if missing(value) or not value else str(value),
+}
+"""How a value is written, given the number of MACs whose unit suits its row."""
+
+
+def score(of: Score, row: Mapping[str, Any], like: float = math.nan) -> str:
+    """A score of a row; scores of earlier versions lack some."""
+    value = row.get(of.name)
+    return MISSING if value is None else FORMS[of.shown.form](value, like)
+
+
+def brief(of: Score, row: Mapping[str, Any]) -> str:
+    """The same where there is little room: shares in whole percents."""
+    whole = of.shown.form == "percent"
+    return percent(row[of.name], 0).replace(NBSP, "") if whole else score(of, row)
+
+
 def budget(row: Mapping[str, Any]) -> str:
     """The budget of a row: "8/255" for l-inf, "l2 0.5", "patch 16 px", "pixel box", "none"."""
-    return MISSING if missing(row["eps"]) else budget_text(str(row["threat"]), row["eps"])
+    if missing(row["eps"]):
+        return MISSING
+    threat, eps = str(row["threat"]), row["eps"]
+    if row.get("domain", "pixels") != "pixels" and threat in ("linf", "box"):
+        return "box" if threat == "box" else f"{eps:.3g}"
+    return budget_text(threat, eps)
 
 
 def at(row: Mapping[str, Any]) -> str:
     """The same inside a sentence: "ε = 8/255", "l2 0.5"."""
-    return f"ε = {budget(row)}" if row["threat"] == "linf" else budget(row)
+    linf = str(row["threat"]).partition("@")[0] == "linf"
+    return f"ε = {budget(row)}" if linf else budget(row)
 
 
 def moment(text: Any) -> str:

@@ -1,8 +1,4 @@
-"""victim x data x attacks -> Evaluation.
-
-``plan`` lists the cells, ``execute`` runs or resumes them, ``assembled`` joins their rows, and
-``evaluate`` does all three.
-"""
+"""victim x data x attacks -> Evaluation."""
 
 from __future__ import annotations
 
@@ -13,13 +9,13 @@ from torch import Tensor
 
 from effattack.attacks import Attack
 from effattack.borders import staying
-from effattack.cells.performing import Outcome
 from effattack.cells.planning import plan
+from effattack.cells.spec import Timed
 from effattack.cells.store import Memory, Store
 from effattack.results.evaluation import Evaluation
 from effattack.runs.executors.in_process import InProcess
-from effattack.runs.joining import assembled
-from effattack.runs.scheduling import Progress, discard_damaged, execute
+from effattack.runs.run import give_up, run
+from effattack.runs.scheduling import Progress, discard_damaged
 from effattack.victim import Victim
 
 
@@ -72,18 +68,9 @@ def evaluate(
             attacks,
             eps=eps,
             seeds=seeds,
-            timed=timed,
-            batch_size=batch_size,
-            seconds=seconds,
-            energy=energy,
+            timed=Timed(timed, batch_size, seconds, energy),
             fit=fit,
         )
     shelf, executor = Memory() if out is None else Store(Path(out) / "cells"), InProcess()
     discard_damaged([planned], shelf, executor)
-    place = execute([planned], shelf, executor, _raise, progress)
-    return Evaluation(*assembled(planned, shelf, place, {}))
-
-
-def _raise(outcome: Outcome) -> None:
-    assert outcome.error is not None
-    raise outcome.error
+    return run([planned], shelf, executor, give_up, progress)[0]

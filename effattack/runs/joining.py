@@ -13,13 +13,13 @@ import effattack
 from effattack.cells.held import About
 from effattack.cells.performing import SHOWN, ratio
 from effattack.cells.plan import Cell, Plan
-from effattack.cells.spec import CellSpec
+from effattack.cells.spec import CellSpec, Work
 from effattack.cells.store import Shelf
 from effattack.errors import StoreError
 from effattack.measure.counters import available_counters, why_empty
 from effattack.measure.environment import environment
 from effattack.measure.statistics import Interval
-from effattack.results.frame import COLUMNS, SCHEMA
+from effattack.results.frame import COLUMNS, SCHEMA, completed
 from effattack.results.selfchecks import unexplained_time, work_outside
 
 
@@ -59,7 +59,7 @@ def assembled(
                 rows = rows.merge(times, on="sample", how="left")
         frames.append(_joined(rows, clean, cell, planned.about))
     samples = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
-    samples = samples.reindex(columns=COLUMNS)
+    samples = completed(samples.reindex(columns=COLUMNS))
     meta = _provenance(planned, shelf, same, no_energy, failed)
     meta["notes"] += [*work_outside(samples), *unexplained_time(samples)]
     return samples, meta
@@ -130,9 +130,9 @@ def _provenance(
             "python": platform.python_version(),
             "torch": torch.__version__,
         },
-        "environment": {**environment(device), "batch_size": planned.batch_size},
+        "environment": {**environment(device), "batch_size": planned.timed.batch_size},
         "seeds": sorted({spec.seed for spec in attacked}),
-        "attacks": sorted({spec.settings.rpartition(" ")[0] for spec in attacked}),
+        "attacks": sorted({spec.options for spec in attacked}),
         "victims": {
             victim.name: {
                 "family": victim.family,
@@ -166,7 +166,7 @@ def _failures(planned: Plan, failed: dict[str, str]) -> list[dict[str, str]]:
 
 
 def _place(spec: CellSpec) -> str:
-    if spec.work == "contract":
+    if spec.work is Work.CONTRACT:
         return "was not attacked"
     return f"under {spec.attack}, images {spec.first} to {spec.last - 1}, failed"
 
@@ -188,6 +188,6 @@ def _energy_note(planned: Plan, device: str) -> str:
     counters, _ = available_counters(device)
     if not counters:
         return "no counter is reachable: " + "; ".join(why_empty(device))
-    if not planned.energy:
+    if not planned.timed.energy:
         return f"{counters[0].name} is reachable but was not asked for: it takes 30 s per attack"
     return f"{counters[0].name}, windows of 5 s, the first discarded"

@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
 
 from effattack.cells.performing import Outcome, ratio
 from effattack.cells.plan import Cell, Plan
-from effattack.cells.spec import CellSpec
-from effattack.cells.store import Shelf
+from effattack.cells.spec import CellSpec, Work
+from effattack.cells.store import Shelf, Store
+from effattack.cells.store.journal import changes
 from effattack.runs.executors import Executor
 
 POLL = 0.5
@@ -41,15 +41,15 @@ def execute(
     Raises:
         StoreError: if the store cannot be written any more; finished cells are safe.
     """
-    timed = any(plan.timed for plan in plans)
+    timed = any(plan.timed_images for plan in plans)
     with executor:
         place = executor.place(plans[0].cells[0].spec.device) if timed else ""
         _run([plan.contract for plan in plans], shelf, executor, failed, progress)
         sound = [plan for plan in plans if shelf.has(plan.contract.spec)]
         _run([cell for plan in sound for cell in plan.attacks], shelf, executor, failed, progress)
         if timed:
-            with executor.alone() as alone, _owned(plans[0], shelf, place):
-                for plan in filter(lambda plan: plan.timed, sound):
+            with executor.alone() as alone, _owned(shelf, place):
+                for plan in filter(lambda plan: plan.timed_images, sound):
                     _time(plan, shelf, alone, place, failed, progress)
     return place
 
@@ -78,11 +78,10 @@ def _time(
 
 
 @contextmanager
-def _owned(plan: Plan, shelf: Shelf, place: str) -> Iterator[None]:
+def _owned(shelf: Shelf, place: str) -> Iterator[None]:
     """Keep other processes from timing on the same device meanwhile."""
-    device = replace(plan.cells[0].spec, work=f"timing on {place}", victim="", victim_digest="")
     while True:
-        with shelf.claim(device) as mine:
+        with shelf.claim(CellSpec(Work.TIMING, place=place)) as mine:
             if mine:
                 yield
                 return
@@ -126,7 +125,7 @@ def outcomes(cells: Iterable[Cell], shelf: Shelf, executor: Executor) -> Iterato
 
 def finished(plans: Sequence[Plan], shelf: Shelf, executor: Executor) -> list[CellSpec]:
     """What of the plans is there already, timings included."""
-    timed = any(plan.timed for plan in plans)
+    timed = any(plan.timed_images for plan in plans)
     with executor if timed else nullcontext():
         place = executor.place(plans[0].cells[0].spec.device) if timed else ""
     cells = [cell for plan in plans for cell in (*plan.cells, *plan.timings(place))]
@@ -139,3 +138,24 @@ def discard_damaged(plans: Sequence[Plan], shelf: Shelf, executor: Executor) -> 
     for spec in damaged:
         shelf.remove(spec)
     return damaged
+
+
+def overview(plans: Sequence[Plan], store: Store) -> tuple[float, list[str]]:
+    """The work that is left, in MACs, and what to tell of it."""
+    cells = [cell for plan in plans for cell in plan.cells]
+    todo = [cell for cell in cells if not store.has(cell.spec)]
+    running = store.running().keys() & {cell.spec.key for cell in todo}
+    timings = [cell for plan in plans for cell in plan.timings("")]
+    contracts = [cell for cell in todo if cell.spec.work is Work.CONTRACT]
+    gradients = sum(cell.gradients for cell in todo)
+    lines = [
+        f"{len(cells):,} cells: {len(cells) - len(todo):,} done, {len(running):,} running in other "
+        f"processes, {len(todo) - len(running):,} to do",
+        f"to do: the contract of {len(contracts):,} victims, then about {gradients:,} gradient "
+        f"evaluations of one image, {sum(cell.macs for cell in todo):.2g} MACs; afterwards "
+        f"{len(timings):,} timings, one by one",
+    ]
+    lines += [f"will not be attacked: {plan.refused}" for plan in plans if plan.refused]
+    again = changes(store.journal, [cell.spec for cell in todo])
+    lines += [f"run again, {count:,} cells: {reason}" for reason, count in again.items()]
+    return sum(cell.macs for cell in (*todo, *timings)), lines

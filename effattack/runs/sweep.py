@@ -10,7 +10,6 @@ and again by every process that runs a cell.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
@@ -18,28 +17,26 @@ from pathlib import Path
 from effattack.attacks import UniversalAttack, attack_class, defaults
 from effattack.borders import staying
 from effattack.budgets import check_eps
-from effattack.cells.by_name import Named, fresh
+from effattack.cells.by_name import Named, fresh, keep
 from effattack.cells.held import Held
-from effattack.cells.performing import Outcome, described
-from effattack.cells.plan import Plan, check_timing
+from effattack.cells.plan import Plan
 from effattack.cells.planning import SLICE, listed, refused
+from effattack.cells.spec import Timed
 from effattack.cells.store import Store
-from effattack.errors import CellError, ContractError, UsageError, expect_least, expect_seed
+from effattack.errors import ContractError, UsageError, expect_least, expect_seed
 from effattack.inputs.readers import Stream
 from effattack.inputs.source import Source, source_of
 from effattack.results.evaluation import Evaluation
 from effattack.runs.deadline import within
 from effattack.runs.executors import Executor
 from effattack.runs.executors.in_process import InProcess
-from effattack.runs.joining import assembled
-from effattack.runs.scheduling import Progress, execute
+from effattack.runs.run import failed, go_on, run
+from effattack.runs.scheduling import Progress
 from effattack.runs.sweepfile import read
 from effattack.victim.checks import check_declared
 
 MOST = 1_000_000
 """Cells of a sweep: beyond them, listing alone takes longer than anybody waits."""
-TOLD = 3
-"""Reasons why cells failed that an error names, at most."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +93,7 @@ class Sweep:
         _expect_listable(self._cells(len(self.attacks), 1) * len(self.victims))
         for seed in self.seeds:
             expect_seed(seed)
-        check_timing(self.timed, self.batch_size, self.seconds)
+        Timed(self.timed, self.batch_size, self.seconds)
         if self.device not in ("cpu", "cuda"):
             raise UsageError(f"device = {self.device!r}: it is 'cpu' or 'cuda'")
         for name in self.attacks:
@@ -160,7 +157,7 @@ class Sweep:
         executor = executor or InProcess()
         executor.check(self.device, self.timed > 0)
         store = Store(Path(out) / "cells")
-        evaluation, failures = complete(self.plan(executor.timeout), store, executor, progress)
+        evaluation, failures = run(self.plan(executor.timeout), store, executor, go_on, progress)
         if failures:
             raise failed(failures)
         return evaluation
@@ -177,8 +174,7 @@ class Sweep:
             said = check_declared(victim)
         except ContractError as error:
             none = Source("", ())
-            named = Named(name, (), (), (), none, None, self.device, refused=str(error))
-            return refused(victim, named, device, str(error))
+            return refused(victim, Named(name, (), (), (), none, None, device, str(error)))
         attacks = self.attacks or tuple(defaults(victim))
         source = source_of(self.data, victim, self.samples)
         fit = None if self.fit is None else source_of(self.fit, victim)
@@ -188,56 +184,22 @@ class Sweep:
         if not isinstance(data, Stream):
             cells = self._cells(len(attacks), ceil(len(data) / self.slice))
             _expect_listable(listed_before + cells)
-        named = Named(name, attacks, self.budgets, self.seeds, source, fit, self.device)
-        ready, skipped = named.made_attacks(victim)
+        named = Named(name, attacks, self.budgets, self.seeds, source, fit, device)
+        ready, skipped = named.lineup(victim)
         notes = said + [f"{victim.name}: {remark}" for remark in data.remarks(victim.num_classes)]
         if fit is not None and any(isinstance(a, UniversalAttack) for a in ready):
             told = fit.open().remarks(victim.num_classes)
             notes += [f"{victim.name}: fitted on: {remark}" for remark in told]
+        if device == "cpu":
+            keep(named, Held(victim, ready, source))
         return listed(
             Held(victim, ready, data),
             named,
             skipped=skipped,
             notes=notes,
             size=self.slice,
-            timed=self.timed,
-            batch_size=self.batch_size,
-            seconds=self.seconds,
-            energy=self.energy,
-            device=device,
-            threads=1,
+            timed=Timed(self.timed, self.batch_size, self.seconds, self.energy),
         )
-
-
-def complete(
-    plans: Sequence[Plan], store: Store, executor: Executor, progress: Progress | None = None
-) -> tuple[Evaluation, list[str]]:
-    """Run what is not finished; the evaluation of all that is, and why cells failed.
-
-    Raises:
-        CellError: if nothing could be finished.
-    """
-    failures: dict[str, str] = {}
-
-    def note(outcome: Outcome) -> None:
-        assert outcome.error is not None
-        failures[outcome.cell.spec.key] = described(outcome.error)
-
-    place = execute(plans, store, executor, note, progress)
-    parts = [Evaluation(*assembled(plan, store, place, failures)) for plan in plans]
-    if not any(len(part.samples) for part in parts):
-        raise failed(list(failures.values()))
-    return Evaluation.concat(parts), list(failures.values())
-
-
-def failed(reasons: Sequence[str]) -> CellError:
-    """What to say when cells failed."""
-    told = [*dict.fromkeys(reasons)]
-    more = f"; for {len(told) - TOLD} other reasons" * (len(told) > TOLD)
-    return CellError(
-        f"{len(reasons)} cells failed, because: {'; '.join(told[:TOLD])}{more}; all that did not "
-        "wait for them is finished, and the same command tries these again"
-    )
 
 
 def _expect_filled(key: str, value: str | tuple[str, ...] | None) -> None:

@@ -1,110 +1,134 @@
-"""What every threat is: a set of images around each clean one, and how a search moves in it."""
+"""What every threat is: a set of inputs around each clean one, in a domain."""
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
+from typing import ClassVar, Self
 
-import torch
 from torch import Generator, Tensor
 
-from effattack.budgets import LEVELS
-from effattack.domains.pixels import to_grid
-from effattack.errors import MeasurementError
+from effattack.budgets import check_eps, parse_number
+from effattack.domains import Arrays, Batch, Domain, Pixels
+from effattack.errors import MeasurementError, NotApplicable, UsageError
+from effattack.threats.forms import forms
 
 SLACK = 1e-6
-"""What float32 rounding may add to a distance, relative to the budget."""
+"""What float32 rounding may add to a distance, relative to the budget or the largest value."""
+
+
+def moves_in(kind: str, domain: Domain) -> bool:
+    """Whether what changes inputs of a kind, or ``"any"``, or ``"arrays"``, does so in a domain."""
+    return kind in ("any", domain.kind) or (kind == "arrays" and isinstance(domain, Arrays))
 
 
 class Threat(ABC):
-    """A set of images around each clean image.
+    """A set of inputs around each clean one.
 
-    ``name`` is what tables call it; ``eps`` is its size in its own unit: a distance in [0, 1]
-    pixels for balls, the side of a patch or a number of pixels. ``str()`` of it is the text that
-    :func:`effattack.threats.parse_threat` reads.
+    ``name`` is what tables call it; ``eps`` is its size in its own unit: a distance for balls (or
+    so many deviations, if its name ends in ``@sd``), the side of a patch, a number of pixels or
+    tokens. ``str()`` of it is the text that :func:`effattack.threats.parse_threat` reads.
+
+    A threat is bound to the domain of the victim by :meth:`on`; until then, to images.
     """
 
+    kind: ClassVar[str]
+    """What it changes: ``"any"`` inputs, ``"arrays"``, or those of one kind of domain."""
     name: str
     eps: float
+    domain: Domain = Pixels((None, None, None))
+
+    def __init__(self, eps: float) -> None:
+        self.eps = check_eps(eps)
+
+    @classmethod
+    def read(cls, size: str) -> Self:
+        """The threat whose size is written behind its name, ``16@4,4`` in ``patch:16@4,4``.
+
+        Raises:
+            ValueError: if it is none.
+        """
+        return cls(int(size) if size.isdigit() else parse_number(size, f"the size {size!r}"))
+
+    def on(self, domain: Domain) -> Self:
+        """This threat in a domain.
+
+        Raises:
+            NotApplicable: if it changes inputs of another kind, naming the threats that apply.
+            UsageError: if its size is none there.
+        """
+        if not moves_in(self.kind, domain):
+            raise NotApplicable(
+                f"{self} changes {self.kind}, which {domain.nouns} are not: write "
+                f"{forms(domain.kind)}"
+            )
+        bound = copy.copy(self)
+        bound.domain = domain
+        if reason := bound.unfit():
+            raise UsageError(reason)
+        return bound
+
+    def unfit(self) -> str | None:
+        """Why the size is none in the domain, with what may be given; None if it is one."""
+        return None
 
     @abstractmethod
-    def start(self, clean: Tensor, generator: Generator) -> Tensor:
-        """A random point of the budget around each clean image, uniform where that makes sense."""
+    def start(self, clean: Batch, generator: Generator) -> Batch:
+        """A random point of the budget around each clean input, uniform where that makes sense."""
 
     @abstractmethod
-    def ascend(self, images: Tensor, gradient: Tensor, size: float) -> Tensor:
-        """One step of steepest ascent of length ``size`` (a fraction of the budget)."""
+    def on_grid(self, inputs: Batch, clean: Batch) -> Batch:
+        """Inputs of the budget that a deployed model can be fed, near the given ones.
 
-    @abstractmethod
-    def nearest(self, change: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
-        """The nearest change inside the budget with lower <= change <= upper, lower <= 0 <= upper.
-
-        All are (B, C, H, W), or broadcast to it.
+        The clean ones are such inputs.
         """
 
     @abstractmethod
-    def contains(self, images: Tensor, clean: Tensor) -> Tensor:
-        """(B,) bool: whether images on the 8-bit grid are inside the budget."""
+    def contains(self, inputs: Batch, clean: Batch) -> Tensor:
+        """(B,) bool: whether inputs that a deployed model can be fed are inside the budget."""
 
-    def placed(self, clean: Tensor, generator: Generator) -> Threat:
-        """This threat with all that is drawn once per image (the place of a patch) drawn."""
+    def largest(self, clean: Batch) -> Batch:
+        """The inputs of the budget on which a victim could work most: its ceiling is theirs."""
+        return clean
+
+    def placed(self, clean: Batch, generator: Generator) -> Threat:
+        """This threat with all that is drawn once per input (the place of a patch) drawn."""
         return self
 
     def rows(self, index: Tensor) -> Threat:
-        """A placed threat for some of its images."""
+        """A placed threat for some of its inputs."""
         return self
 
-    def window(self, clean: Tensor) -> tuple[Tensor, Tensor, int, int]:
-        """Where pixels may change: top and left edge, (B,) each, height and width."""
-        edge = torch.zeros(len(clean), dtype=torch.long)
-        return edge, edge, clean.shape[-2], clean.shape[-1]
-
-    @property
-    def reach(self) -> float:
-        """The largest change of one pixel, in [0, 1] pixels."""
-        return 1.0
-
-    def project(self, images: Tensor, clean: Tensor) -> Tensor:
-        """The nearest images inside the budget and inside [0, 1]."""
-        return (clean + self.nearest(images - clean, -clean, 1 - clean)).clamp(0, 1)
-
-    def on_grid(self, images: Tensor, clean: Tensor) -> Tensor:
-        """Images of the budget on the 8-bit grid, near the given ones; ``clean`` is on it."""
-        return to_grid(self.project(images, clean))
-
-    def pattern(self, shape: tuple[int, ...], generator: Generator) -> Tensor:
-        """What a universal perturbation starts from: a change of (K, C, H, W) images."""
-        return torch.zeros(shape)
-
-    def climb(self, pattern: Tensor, gradient: Tensor, size: float) -> Tensor:
-        """One step of steepest ascent of universal perturbations."""
-        return self.ascend(pattern, gradient, size)
-
-    def limit(self, pattern: Tensor) -> Tensor:
-        """The nearest universal perturbations inside the budget."""
-        return self.nearest(pattern, torch.full_like(pattern, -1), torch.ones_like(pattern))
-
-    def apply(self, pattern: Tensor, clean: Tensor) -> Tensor:
-        """Clean images with one universal perturbation each, differentiable in it; not clipped."""
-        return clean + pattern
-
-    def check(self, images: Tensor, clean: Tensor) -> None:
-        """Refuse what is no image of the budget: every score rests on it.
+    def check(self, inputs: Batch, clean: Batch) -> None:
+        """Refuse what is no input of the budget: every score rests on it.
 
         Raises:
             MeasurementError: naming what is wrong.
         """
-        wrong = None
-        if images.shape != clean.shape or not torch.isfinite(images).all():
-            wrong = f"shape {tuple(images.shape)}, or NaN"
-        elif images.min() < 0 or images.max() > 1 or (images - to_grid(images)).abs().max() > SLACK:
-            wrong = "pixels outside [0, 1] or off the 8-bit grid"
-        elif not self.contains(images, clean).all():
-            wrong = f"changes of up to {(images - clean).abs().max() * LEVELS:.3g}/255 are too much"
-        if wrong:
+        if wrong := self._flaw(inputs, clean):
             raise MeasurementError(
-                f"images outside the budget {self} ({wrong}): end run() with "
-                "threat.on_grid(images, clean)"
+                f"{self.domain.nouns} outside the budget {self} ({wrong}): end run() with "
+                f"threat.on_grid({self.domain.nouns}, clean)"
             )
+
+    def _flaw(self, inputs: Batch, clean: Batch) -> str | None:
+        if len(inputs) != len(clean):
+            return f"{len(inputs)} of {len(clean)}"
+        try:
+            self.domain.check(inputs)
+        except UsageError as error:
+            return str(error).partition(": ")[0]
+        if self._off_grid(inputs):
+            return "off the grid of what a deployed model can be fed"
+        return None if self.contains(inputs, clean).all() else self._excess(inputs, clean)
+
+    def _off_grid(self, inputs: Batch) -> bool:
+        return self.domain.pack(self.domain.snap(inputs)) != self.domain.pack(inputs)
+
+    def _excess(self, inputs: Batch, clean: Batch) -> str:
+        found = self.domain.distances(inputs, clean).items()
+        told = ", ".join(f"{name} {column.max():.4g}" for name, column in found)
+        return f"changes of up to {told} are too much"
 
     def __str__(self) -> str:
         return f"{self.name}:{self.eps:g}"
@@ -112,16 +136,3 @@ class Threat(ABC):
     def __repr__(self) -> str:
         settings = ", ".join(f"{key}={value!r}" for key, value in sorted(vars(self).items()))
         return f"{type(self).__name__}({settings})"
-
-
-def per_image(values: Tensor, like: Tensor) -> Tensor:
-    """(B,) -> a shape that broadcasts over (B, C, H, W)."""
-    return values.view(-1, *[1] * (like.dim() - 1))
-
-
-def unit(vectors: Tensor) -> Tensor:
-    """(B, ...) scaled to Euclidean norm 1; zero stays zero."""
-    largest = per_image(vectors.abs().flatten(1).amax(1), vectors)
-    scaled = vectors / torch.where(largest > 0, largest, torch.ones_like(largest))
-    norm = per_image(scaled.flatten(1).norm(dim=1), scaled)
-    return scaled / torch.where(norm > 0, norm, torch.ones_like(norm))

@@ -1,130 +1,167 @@
-"""Few pixels, changed at will: a square patch, or a number of pixels anywhere."""
+"""Few values, changed at will: a patch of an image, a window of a series, or any few pixels."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from typing import ClassVar, Self
 
 import torch
 from torch import Generator, Tensor
 
 from effattack.budgets import check_count
 from effattack.errors import UsageError
-from effattack.threats.base import SLACK, Threat, per_image
+from effattack.threats.arrays import ArrayThreat, per_input
 
 
-class Patch(Threat):
-    """A square of the image may hold any pixels; ``eps`` is its side.
+class Region(ArrayThreat):
+    """A stretch of equal length along every axis may hold any values; ``eps`` is the length.
 
     Args:
-        size: side of the square, in pixels.
-        place: (row, column) of its top left corner; None: drawn per image, and per restart.
+        size: length of the stretch.
+        place: where it begins, an index of each axis; None: drawn per input, and per restart.
 
     Raises:
-        UsageError: for a size or place that is none; for images that it does not fit on.
+        UsageError: for a size or place that is none; for inputs that it does not fit on.
     """
 
+    called: ClassVar[str]
+    """What tables call it, without its place."""
+    axes: ClassVar[int]
+    """How many axes an input has behind the channels."""
+
     def __init__(self, size: int, place: Sequence[int] | None = None) -> None:
-        self.eps = float(check_count(size, "the size of a patch"))
-        if place is not None and (
-            len(place) != 2 or not all(isinstance(edge, int) and edge >= 0 for edge in place)
+        self.eps = float(check_count(size, f"the size of a {self.called}"))
+        if place is not None and not (
+            len(place) == self.axes and all(isinstance(at, int) and at >= 0 for at in place)
         ):
+            shown = ", ".join(["4"] * self.axes)
             raise UsageError(
-                f"place = {place!r}: give row and column of the corner, such as (4, 4)"
+                f"place = {place!r}: give the first index of each of {self.axes} axes, such as "
+                f"({shown},)"
             )
         self.size = size
-        self.place = None if place is None else (int(place[0]), int(place[1]))
-        self._corners: tuple[Tensor, Tensor] | None = None
+        self.place = None if place is None else tuple(int(at) for at in place)
+        self._corners: list[Tensor] | None = None
+
+    @classmethod
+    def read(cls, size: str) -> Self:
+        length, at, place = size.partition("@")
+        return cls(int(length), tuple(int(part) for part in place.split(",")) if at else None)
 
     @property
     def name(self) -> str:  # type: ignore[override]
         """ "patch", or "patch@4,4" at a fixed place."""
-        return "patch" if self.place is None else f"patch@{self.place[0]},{self.place[1]}"
+        return self.called if self.place is None else f"{self.called}@{self._told()}"
 
-    def placed(self, clean: Tensor, generator: Generator) -> Patch:
-        batch, _, height, width = clean.shape
-        self._check_fits(height, width)
+    def placed(self, clean: Tensor, generator: Generator) -> Self:
+        batch, _, *lengths = clean.shape
+        self._check_fits(lengths)
         placed = copy.copy(self)
         if self.place is None:
-            top = torch.randint(0, height - self.size + 1, (batch,), generator=generator)
-            left = torch.randint(0, width - self.size + 1, (batch,), generator=generator)
+            placed._corners = [
+                torch.randint(0, length - self.size + 1, (batch,), generator=generator)
+                for length in lengths
+            ]
         else:
-            top, left = (torch.full((batch,), edge) for edge in self.place)
-        placed._corners = top, left
+            placed._corners = [torch.full((batch,), at) for at in self.place]
         return placed
 
-    def rows(self, index: Tensor) -> Patch:
+    def rows(self, index: Tensor) -> Self:
         chosen = copy.copy(self)
-        top, left = self._at()
-        chosen._corners = top[index.to(top.device)], left[index.to(left.device)]
+        chosen._corners = [corner[index.to(corner.device)] for corner in self._at()]
         return chosen
 
-    def window(self, clean: Tensor) -> tuple[Tensor, Tensor, int, int]:
-        return *self._at(), self.size, self.size
+    def window(self, clean: Tensor) -> tuple[list[Tensor], list[int]]:
+        return self._at(), [self.size] * self.axes
 
     def start(self, clean: Tensor, generator: Generator) -> Tensor:
-        noise = torch.rand(clean.shape, generator=generator, dtype=clean.dtype).to(clean.device)
+        noise = self.anything(clean.shape, generator, clean).to(clean.device)
         return torch.where(self._mask(clean), noise, clean)
 
-    def ascend(self, images: Tensor, gradient: Tensor, size: float) -> Tensor:
-        return images + size * gradient.sign()
+    def ascend(self, inputs: Tensor, gradient: Tensor, size: float) -> Tensor:
+        return inputs + size * self.span * gradient.sign()
 
     def nearest(self, change: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
         inside = torch.clamp(change, lower, upper)
         return torch.where(self._mask(change), inside, torch.zeros_like(inside))
 
-    def contains(self, images: Tensor, clean: Tensor) -> Tensor:
-        changed = ((images - clean).abs() > SLACK).any(1)
+    def contains(self, inputs: Tensor, clean: Tensor) -> Tensor:
+        changed = self.changed(inputs, clean)
         if self.place is not None:
-            self._check_fits(*clean.shape[-2:])
-            row, column = self.place
-            changed[:, row : row + self.size, column : column + self.size] = False
+            self._check_fits(clean.shape[2:])
+            stretches = tuple(slice(at, at + self.size) for at in self.place)
+            changed[(slice(None), *stretches)] = False
             return ~changed.flatten(1).any(1)
-        return (_extent(changed.any(2)) <= self.size) & (_extent(changed.any(1)) <= self.size)
+        lines = [
+            changed.movedim(axis, 1).reshape(len(changed), length, -1).any(2)
+            for axis, length in enumerate(changed.shape[1:], 1)
+        ]
+        return torch.stack([_extent(along) <= self.size for along in lines]).all(0)
 
     def pattern(self, shape: tuple[int, ...], generator: Generator) -> Tensor:
-        """Random pixels of the patch alone: (K, C, size, size)."""
-        return torch.rand(*shape[:2], self.size, self.size, generator=generator)
+        """Random values of the region alone: (K, C, size, ...)."""
+        region = (*shape[:2], *[self.size] * self.axes)
+        return self.anything(region, generator, torch.empty(0))
 
     def limit(self, pattern: Tensor) -> Tensor:
-        return pattern.clamp(0, 1)
+        return pattern.clamp(self.domain.low, self.domain.high)
 
     def apply(self, pattern: Tensor, clean: Tensor) -> Tensor:
         mask = self._mask(clean).expand_as(clean)
-        return clean.masked_scatter(mask, pattern.expand(len(clean), -1, -1, -1))
+        return clean.masked_scatter(mask, pattern.expand(len(clean), *pattern.shape[1:]))
 
     def __str__(self) -> str:
-        return self.name.replace("patch", f"patch:{self.size}", 1)
+        return f"{self.called}:{self.size}" + ("" if self.place is None else f"@{self._told()}")
 
-    def _check_fits(self, height: int, width: int) -> None:
-        row, column = self.place or (0, 0)
-        if row + self.size > height or column + self.size > width:
+    def _told(self) -> str:
+        return ",".join(map(str, self.place or ()))
+
+    def _check_fits(self, lengths: Sequence[int]) -> None:
+        first = self.place or (0,) * self.axes
+        if any(at + self.size > length for at, length in zip(first, lengths, strict=True)):
             raise UsageError(
-                f"{self} does not fit on images of {height} x {width} pixels: choose a smaller "
-                "patch or another place"
+                f"{self} does not fit on {self.domain.nouns} of {' x '.join(map(str, lengths))}: "
+                f"choose a smaller {self.called} or another place"
             )
 
-    def _at(self) -> tuple[Tensor, Tensor]:
+    def _at(self) -> list[Tensor]:
         if self._corners is None:
-            raise UsageError("the patch has no place yet: call threat.placed(clean, generator)")
+            raise UsageError(
+                f"the {self.called} has no place yet: call threat.placed(clean, generator)"
+            )
         return self._corners
 
     def _mask(self, like: Tensor) -> Tensor:
-        """(B, 1, H, W) bool: the square of each image."""
-        (top, left), (height, width) = self._at(), like.shape[-2:]
-        rows, columns = torch.arange(height)[:, None], torch.arange(width)[None, :]
-        top, left = top.view(-1, 1, 1), left.view(-1, 1, 1)
-        inside = (rows >= top) & (rows < top + self.size)
-        inside = inside & (columns >= left) & (columns < left + self.size)
+        """(B, 1, ...) bool: the region of each input."""
+        inside = torch.ones((), dtype=torch.bool)
+        for axis, (corner, length) in enumerate(zip(self._at(), like.shape[2:], strict=True)):
+            index = torch.arange(length)
+            on = (index >= corner[:, None]) & (index < corner[:, None] + self.size)
+            shape = [len(corner)] + [1] * self.axes
+            shape[1 + axis] = length
+            inside = inside & on.view(shape)
         return inside[:, None].to(like.device)
 
 
-class Pixels(Threat):
-    """At most ``count`` pixels of an image may change, to anything (l0); ``eps`` is the count.
+class Patch(Region):
+    """A square of the image may hold any pixels; ``eps`` is its side; see :class:`Region`."""
+
+    kind, called, axes = "pixels", "patch", 2
+
+
+class Window(Region):
+    """A stretch of the series may hold any values; ``eps`` is its length; see :class:`Region`."""
+
+    kind, called, axes = "series", "window", 1
+
+
+class L0(ArrayThreat):
+    """At most ``count`` pixels or times may change, to anything (l0); ``eps`` is the count.
 
     The step is along the gradient, scaled to a largest entry of ``size``; the projection keeps the
-    pixels whose change, clipped to the pixel range, brings the image nearest (PGD₀ of Croce and
-    Hein, "Sparse and Imperceivable Adversarial Attacks", ICCV 2019).
+    pixels whose change, clipped to the range, brings the input nearest (PGD₀ of Croce and Hein,
+    "Sparse and Imperceivable Adversarial Attacks", ICCV 2019).
 
     Raises:
         UsageError: if count is not a whole number of at least 1.
@@ -136,15 +173,19 @@ class Pixels(Threat):
         self.eps = float(check_count(count, "the count of pixels"))
         self.count = count
 
+    @classmethod
+    def read(cls, size: str) -> Self:
+        return cls(int(size))
+
     def start(self, clean: Tensor, generator: Generator) -> Tensor:
-        places = torch.rand(len(clean), 1, *clean.shape[-2:], generator=generator)
+        places = torch.rand(len(clean), 1, *clean.shape[2:], generator=generator)
         chosen = self._largest(places.flatten(1)).view_as(places).to(clean.device)
-        noise = torch.rand(clean.shape, generator=generator, dtype=clean.dtype).to(clean.device)
+        noise = self.anything(clean.shape, generator, clean).to(clean.device)
         return torch.where(chosen, noise, clean)
 
-    def ascend(self, images: Tensor, gradient: Tensor, size: float) -> Tensor:
-        largest = per_image(gradient.abs().flatten(1).amax(1), gradient)
-        return images + size * gradient / torch.where(largest > 0, largest, 1.0)
+    def ascend(self, inputs: Tensor, gradient: Tensor, size: float) -> Tensor:
+        largest = per_input(gradient.abs().flatten(1).amax(1), gradient)
+        return inputs + size * self.span * gradient / torch.where(largest > 0, largest, 1.0)
 
     def nearest(self, change: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
         clipped = torch.clamp(change, lower, upper)
@@ -152,9 +193,8 @@ class Pixels(Threat):
         kept = self._largest(gain.flatten(1)).view_as(gain)[:, None]
         return torch.where(kept, clipped, torch.zeros_like(clipped))
 
-    def contains(self, images: Tensor, clean: Tensor) -> Tensor:
-        changed = ((images - clean).abs() > SLACK).any(1)
-        return changed.flatten(1).sum(1) <= self.count
+    def contains(self, inputs: Tensor, clean: Tensor) -> Tensor:
+        return self.changed(inputs, clean).flatten(1).sum(1) <= self.count
 
     def _largest(self, values: Tensor) -> Tensor:
         """(B, N) bool: the ``count`` largest of each row."""

@@ -11,6 +11,7 @@ from effattack.models_zoo.recipes import (
     early_exit,
     layer_skipping,
     plain,
+    series,
     token_sparsification,
 )
 
@@ -22,4 +23,5 @@ RECIPES: dict[str, Callable[[], None]] = {
     **token_sparsification.RECIPES,
     **cifar10.RECIPES,
     **defences.RECIPES,
+    **series.RECIPES,
 }

@@ -13,7 +13,7 @@ from toys import LinearSaver, grey_images
 from effattack.attacks import MinimalBudget, build, eps50
 from effattack.attacks.smallest.ladder import ladder
 from effattack.errors import NotApplicable, UsageError
-from effattack.threats import L1, L2, Box, Linf, Patch, Pixels
+from effattack.threats import L0, L1, L2, Box, Linf, Patch
 from effattack.victim import Opaque
 
 
@@ -67,7 +67,7 @@ def test_half_of_the_savings_of_all_images() -> None:
 
 
 def test_ladders_end_at_the_largest_budget() -> None:
-    for largest in (Linf(8 / 255), L2(2.0), L1(4.0, share=0.5), Patch(5), Pixels(7)):
+    for largest in (Linf(8 / 255), L2(2.0), L1(4.0, share=0.5), Patch(5), L0(7)):
         rungs = ladder(largest)
         sizes = [rung.eps for rung in rungs]
         assert sizes == sorted(set(sizes))

@@ -11,14 +11,15 @@ import torch
 from toys import grey_images
 
 import effattack
-from effattack.cells.spec import CellSpec, code_version, data_digest
+from effattack.cells.spec import CellSpec, Timed, Work, code_version, data_digest
 
 SPEC = CellSpec(
-    work="attack",
+    work=Work.ATTACK,
     victim="toy",
     victim_digest="v",
     attack="Slowdown",
-    settings="Slowdown(eps=8/255)",
+    options="Slowdown(eps=8/255)",
+    attack_digest="a",
     eps=8 / 255,
     seed=0,
     first=0,
@@ -35,9 +36,13 @@ SPEC = CellSpec(
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("work", "timing"),
+        ("work", Work.TIMING),
         ("victim_digest", "w"),
-        ("settings", "Slowdown(eps=8/255, steps=9)"),
+        ("options", "Slowdown(eps=8/255, steps=9)"),
+        ("attack_digest", "b"),
+        ("timed", Timed(4)),
+        ("place", "a processor"),
+        ("attacked", "c"),
         ("eps", 4 / 255),
         ("seed", 1),
         ("first", 100),

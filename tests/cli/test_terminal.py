@@ -12,7 +12,7 @@ from toys import LinearSaver, grey_images
 from effattack import Evaluation, evaluate
 from effattack.attacks.objectives import Step
 from effattack.cells.planning import plan
-from effattack.cells.spec import CellSpec
+from effattack.cells.spec import CellSpec, Timed
 from effattack.cells.store import Memory
 from effattack.cli.terminal import Bar, Log, print_scores, progress_bar
 from effattack.runs.executors.in_process import InProcess
@@ -31,7 +31,7 @@ def run(shown: Log) -> list[tuple[CellSpec, Step]]:
         told.append((spec, step))
 
     planned = plan(
-        LinearSaver(), images[:8], labels[:8], ATTACKS, timed=0, fit=(images[8:], labels[8:])
+        LinearSaver(), images[:8], labels[:8], ATTACKS, timed=Timed(0), fit=(images[8:], labels[8:])
     )  # fmt: skip
     with shown.of(sum(cell.macs for cell in planned.cells)):
         execute([planned], Memory(), InProcess(watch), pytest.fail, shown.advance)

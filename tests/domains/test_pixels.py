@@ -10,8 +10,9 @@ import torch
 from toys import noise_images
 
 from effattack.budgets import LEVELS
-from effattack.domains.pixels import check_images, check_labels, to_grid
+from effattack.domains.pixels import check_images, to_grid
 from effattack.errors import UsageError
+from effattack.tasks.classes import check_labels
 
 SHAPE = (3, 4, 4)
 

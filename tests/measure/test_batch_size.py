@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 from toys import LinearSaver, grey_images
 
-from effattack import evaluate, execution
+from effattack import evaluate
 from effattack.attacks import Slowdown, build
+from effattack.cells import performing
 from effattack.cli import main
 from effattack.errors import UsageError
 from effattack.measure import latency
@@ -19,7 +20,7 @@ from effattack.measure.statistics import Interval
 from effattack.results.baselines import Baseline
 from effattack.results.changes import compare
 from effattack.results.evaluation import Evaluation
-from effattack.runs.executors import tickets
+from effattack.runs.executors.wire import cell_of, ticket
 from effattack.runs.sweep import Sweep
 
 
@@ -56,7 +57,7 @@ def test_batches_are_made_of_the_first_images_of_as_many_slices_as_it_takes(
         seen.append((clean, attacked, settings["batch_sizes"]))
         return latency.time_pairs(victim, clean, attacked, **settings)
 
-    monkeypatch.setattr(execution, "time_pairs", watched)
+    monkeypatch.setattr(performing, "time_pairs", watched)
     images = grey_images(130)
     with pytest.warns(UserWarning, match="130 images are 2 batches of 60.* at least 360 images"):
         found = run(images, batch_size=60)
@@ -134,4 +135,4 @@ def test_a_timing_reaches_another_process_whole() -> None:
     (planned,) = sweep.plan()
     timings = planned.timings("here")
     assert [len(timing.attacked) for timing in timings] == [16 * 3 // 2] * 3
-    assert [tickets.read(tickets.written(timing)) for timing in timings] == [*timings]
+    assert [cell_of(ticket(timing)) for timing in timings] == [*timings]

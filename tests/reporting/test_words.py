@@ -73,7 +73,7 @@ def row(ratio: float, low: float, high: float) -> dict[str, float]:
     ],
 )
 def test_latencies(ratio: float, low: float, high: float, said: str) -> None:
-    assert words.latency(row(ratio, low, high)) == said
+    assert words.latency(row(ratio, low, high), "images") == said
 
 
 def faces(evaluation: Evaluation) -> dict[str, str]:

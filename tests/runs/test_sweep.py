@@ -159,7 +159,7 @@ def test_a_run_with_all_it_tells(file: Path, capsys: pytest.CaptureFixture) -> N
 def test_only_what_changed_is_run_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    from effattack.runs.overview import overview
+    from effattack.runs.scheduling import overview
 
     SMALL.run(tmp_path)
     store = Store(tmp_path / "cells")

@@ -13,12 +13,14 @@ from torch import Generator, Tensor
 from toys import noise_images
 
 from effattack.budgets import LEVELS, budget_text, check_eps, size_text
+from effattack.domains import Pixels
 from effattack.domains.pixels import to_grid
 from effattack.errors import MeasurementError, UsageError
-from effattack.threats import L1, L2, Box, Linf, Nothing, Patch, Pixels, Threat, parse_threat
+from effattack.threats import L0, L1, L2, Box, Linf, Nothing, Patch, Threat, parse_threat
 
 FLOAT32 = 1e-6
 """What rounding may add to a distance."""
+IMAGES = Pixels((3, 5, 5))
 
 budgets = st.floats(1 / 255, 1) | st.sampled_from([k / 255 for k in (1, 2, 4, 8, 16, 255)])
 threats = budgets.map(Linf) | st.just(Box())
@@ -128,13 +130,14 @@ def test_dtype_is_kept(threat: Threat, dtype: torch.dtype) -> None:
 )
 def test_budgets_that_are_none(eps: object) -> None:
     with pytest.raises(UsageError, match=r"such as 8/255"):
-        Linf(eps)
+        Linf(eps).on(IMAGES)
 
 
 def test_budget_below_one_grey_level() -> None:
-    with pytest.raises(UsageError, match="less than one step of 8-bit images"):
-        Linf(0.9 / 255)
-    Linf(1 / 255)
+    for ball in (Linf, L2, L1):
+        with pytest.raises(UsageError, match=r"less than one step of images \(1/255\)"):
+            ball(0.9 / 255).on(IMAGES)
+        ball(1 / 255).on(IMAGES)
 
 
 @pytest.mark.parametrize("eps", [8 / 255, 1, np.float64(0.1)])
@@ -157,7 +160,7 @@ balls = st.one_of(
 )
 corners = st.tuples(st.integers(0, 1), st.integers(0, 1))
 patches = st.builds(Patch, st.integers(1, 4), st.none() | corners)
-sparse = patches | st.integers(1, 30).map(Pixels)
+sparse = patches | st.integers(1, 30).map(L0)
 
 
 def spent(threat: Threat, images: Tensor, clean: Tensor) -> Tensor:
@@ -168,7 +171,7 @@ def spent(threat: Threat, images: Tensor, clean: Tensor) -> Tensor:
     if isinstance(threat, L1):
         return change.abs().sum(1)
     changed = ((images - clean).abs() > FLOAT32).any(1)
-    if isinstance(threat, Pixels):
+    if isinstance(threat, L0):
         return changed.flatten(1).sum(1).double()
     sides = [line.any(1).nonzero()[:, 0] for picture in changed for line in (picture, picture.T)]
     lengths = [int(s.max() - s.min()) + 1 if len(s) else 0 for s in sides]
@@ -238,7 +241,7 @@ def test_closed_forms_away_from_the_box() -> None:
     torch.testing.assert_close(scaled, change / 2)
     fallen = L1(0.3).project(clean + change, clean) - clean
     torch.testing.assert_close(fallen, torch.tensor([[[[0.1, -0.2, 0.0]]]]))
-    kept = Pixels(1).project(clean + change, clean) - clean
+    kept = L0(1).project(clean + change, clean) - clean
     torch.testing.assert_close(kept, torch.tensor([[[[0.0, -0.4, 0.0]]]]))
 
 
@@ -254,7 +257,7 @@ def test_steps_are_steepest() -> None:
     black = images * torch.tensor([1.0, 0.0, 1.0, 1.0])
     moved = L1(2.0, share=0.25).ascend(black, gradient, 0.5) - black
     torch.testing.assert_close(moved.flatten(), torch.tensor([1.0, 0.0, 0.0, 0.0]))
-    for threat in (L2(1.0), L1(1.0), Pixels(2)):
+    for threat in (L2(1.0), L1(1.0), L0(2)):
         assert torch.equal(threat.ascend(images, torch.zeros_like(images), 1.0), images)
 
 
@@ -318,7 +321,7 @@ def test_threats_as_they_are_written(text: str, told: str) -> None:
 )
 def test_texts_that_are_no_threat(text: str) -> None:
     with pytest.raises(UsageError):
-        parse_threat(text)
+        parse_threat(text).on(IMAGES)
 
 
 def test_a_patch_must_fit() -> None:
@@ -333,5 +336,5 @@ def test_what_is_outside_is_refused(text: str) -> None:
     clean = clean_images(0)
     with pytest.raises(MeasurementError, match="are too much"):
         parse_threat(text).check(to_grid(1 - clean), clean)
-    with pytest.raises(MeasurementError, match="off the 8-bit grid"):
+    with pytest.raises(MeasurementError, match="off the grid"):
         parse_threat(text).check((clean + 0.3 / LEVELS).clamp(0, 1), clean)

@@ -1,9 +1,10 @@
 """What the adapters of torchattacks and foolbox share.
 
-The libraries attack ``trace(images).logits``, which has a gradient where an int8 forward has none.
-They are not trusted beyond that: what they return is put back into the budget and onto the 8-bit
-grid towards the clean image, NaN means "not attacked", random state, mode and gradients of the
-victim are restored, and success is what scoring finds, image by image, not what they report.
+The libraries attack ``trace(images).logits``, which has a gradient where an int8 forward has none,
+on values in [0, 1]: the range of a series is mapped onto it, and its budget likewise. They are not
+trusted beyond that: what they return is put back into the budget and onto the grid towards the
+clean input, NaN means "not attacked", random state, mode and gradients of the victim are restored,
+and success is what scoring finds, input by input, not what they report.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ from torch import Generator, Tensor, nn
 
 from effattack.attacks.base import Attack, Kind, budget, without_gradient
 from effattack.attacks.objectives import Goal
+from effattack.domains import Arrays
 from effattack.errors import NotApplicable, UsageError, unknown_name
-from effattack.threats import Threat
+from effattack.threats import ArrayThreat, Threat
+from effattack.threats.balls import Ball
 from effattack.victim import Victim
 
 UNTOLD = 10
@@ -26,14 +29,29 @@ UNTOLD = 10
 
 
 class TracedLogits(nn.Module):
-    """The victim as these libraries expect a model: images -> logits, with a gradient."""
+    """The victim as these libraries expect a model: images in [0, 1] -> logits, with a gradient.
+
+    Series become images of one row: (B, C, L) -> (B, C, 1, L), their range [0, 1].
+    """
 
     def __init__(self, victim: Victim) -> None:
         super().__init__()
-        self.victim = victim
+        domain = victim.domain
+        assert isinstance(domain, Arrays)
+        self.victim, self.low, self.span = victim, domain.low, domain.high - domain.low
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.victim.trace(images).logits
+        return self.victim.trace(self.from_images(images)).logits
+
+    def as_images(self, inputs: Tensor) -> Tensor:
+        """Inputs as the libraries take them."""
+        images = (inputs - self.low) / self.span
+        return images.unsqueeze(2) if inputs.dim() == 3 else images
+
+    def from_images(self, images: Tensor) -> Tensor:
+        """The inverse of :meth:`as_images`."""
+        inputs = images.squeeze(2) if len(self.victim.domain.shape) == 2 else images
+        return inputs * self.span + self.low
 
 
 class LibraryAttack(Attack):
@@ -45,7 +63,7 @@ class LibraryAttack(Attack):
     Args:
         victim: any victim whose trace has a gradient.
         attack: class name in the library, such as ``"PGD"``.
-        eps: l-inf budget in [0, 1] pixels, for attacks of that kind.
+        eps: l-inf budget, for attacks of that kind.
         threat: the budget of the others: ``"l2:1.0"``, ``"pixels:20"``, ...
         seed: global random state of torch, NumPy and Python while it runs; restored afterwards.
         options: passed on to the attack's constructor.
@@ -57,6 +75,7 @@ class LibraryAttack(Attack):
     """
 
     kind: ClassVar[Kind] = "accuracy"
+    threat: ArrayThreat
     library: ClassVar[str]
 
     def __init__(
@@ -88,6 +107,11 @@ class LibraryAttack(Attack):
         if reason := without_gradient(victim):
             raise NotApplicable(f"{reason}: {self.label} cannot attack it; QueryAttack applies")
 
+    @property
+    def size(self) -> float:
+        """Of the budget, on values in [0, 1]."""
+        return self.threat.radius / self.threat.span if isinstance(self.threat, Ball) else self.eps
+
     def unfit(self) -> str | None:
         """What of the victim the library's attack cannot take; None if it can."""
         return None
@@ -103,8 +127,11 @@ class LibraryAttack(Attack):
 
     def run(self, clean: Tensor, goal: Goal, generator: Generator) -> Tensor:
         model = TracedLogits(self.victim).eval()
-        given, labels = clean.clone(), goal.labels.clone()  # a library may write into them
-        found = self.perturb(model, given, labels).detach().to(clean)
+        given, labels = (
+            model.as_images(clean.clone()),
+            goal.labels.clone(),
+        )  # they may be written to
+        found = model.from_images(self.perturb(model, given, labels).detach().to(clean))
         broken = ~torch.isfinite(found).flatten(1).all(1)
         found = torch.where(broken.view(-1, *[1] * (clean.dim() - 1)), clean, found)
         return self.threat.on_grid(self.threat.project(found, clean), clean)

@@ -44,14 +44,15 @@ class Foolbox(LibraryAttack):
 
     def perturb(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         foolbox = _foolbox()
+        name = self.threat.name.partition("@")[0]
         takes, options = inspect.signature(self.cls).parameters, dict(self.options)
         if "distance" in takes:
-            options.setdefault("distance", getattr(foolbox.distances, self.threat.name))
+            options.setdefault("distance", getattr(foolbox.distances, name))
         if "constraint" in takes:
-            options.setdefault("constraint", self.threat.name)
+            options.setdefault("constraint", name)
         wrapped = foolbox.PyTorchModel(model, bounds=(0, 1), device=images.device)
         budget = {
-            "epsilons": None if issubclass(self.cls, _base("MinimizationAttack")) else self.eps
+            "epsilons": None if issubclass(self.cls, _base("MinimizationAttack")) else self.size
         }
         attack = construct(self.cls, self.label, **options)
         return attack(wrapped, images, labels, **budget)[1]

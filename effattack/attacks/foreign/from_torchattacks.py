@@ -45,7 +45,7 @@ class Torchattacks(LibraryAttack):
     def unfit(self) -> str | None:
         name, channels, classes = (
             self.victim.name,
-            self.victim.input_shape[0],
+            self.victim.domain.shape[0],
             self.victim.num_classes,
         )
         if self.attack in _FOUR_CLASSES and classes < 4:
@@ -61,9 +61,9 @@ class Torchattacks(LibraryAttack):
 
     def perturb(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         told = {
-            "eps": self.eps,
-            "max_epsilon": self.eps,
-            "norm": _NORMS.get(self.threat.name),
+            "eps": self.size,
+            "max_epsilon": self.size,
+            "norm": _NORMS.get(self.threat.name.partition("@")[0]),
             "n_classes": self.victim.num_classes,
             "pixels": int(self.eps),
             "seed": self.seed,

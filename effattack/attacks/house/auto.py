@@ -18,10 +18,11 @@ from effattack.attacks.objectives import (
 )
 from effattack.attacks.published.desparsify_losses import DESPARSIFY
 from effattack.attacks.published.quantattack_losses import NearOutliers
-from effattack.attacks.searches.projected import Best, ProjectedGradient, kept
+from effattack.attacks.searches.best import Best, kept
+from effattack.attacks.searches.projected import ProjectedGradient
 from effattack.attacks.searches.squares import RandomSearch
 from effattack.errors import NotApplicable
-from effattack.threats import Threat
+from effattack.threats import ArrayThreat, Threat
 from effattack.victim import Victim
 
 MEMBERS: tuple[Objective, ...] = (
@@ -74,6 +75,8 @@ class AutoSlow(Attack):
         NotApplicable: for a victim without gates.
     """
 
+    threat: ArrayThreat
+
     def __init__(
         self,
         victim: Victim,
@@ -112,11 +115,11 @@ class AutoSlow(Attack):
         threat = self.threat.placed(clean, generator)
         best = Best.of(clean, goal)
         for number, (objective, search, afresh) in enumerate(self.stages):
-            best.value.fill_(-float("inf"))  # values of different objectives do not compare
-            start = threat.start(clean, generator) if afresh else best.images.clone()
+            best.rank.value.fill_(-float("inf"))  # values of different objectives do not compare
+            start = threat.start(clean, generator) if afresh else best.inputs.clone()
             search.climb(best, start, clean, threat, objective, goal, number)
         self.queries.climb(best, clean, threat, goal, generator, len(self.stages))
-        return best.images
+        return best.inputs
 
 
 def applies(objective: Objective, victim: Victim) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from effattack.attacks.base import GradientAttack, budget
 from effattack.attacks.house.slowdown import house_search
 from effattack.attacks.objectives import AlsoAnswer, MarginHinge, label_trails
-from effattack.attacks.searches.projected import wrong
+from effattack.attacks.searches.best import wrong
 from effattack.threats import Threat
 from effattack.victim import Victim
 

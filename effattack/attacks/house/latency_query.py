@@ -15,7 +15,7 @@ from effattack.errors import UsageError
 from effattack.measure.clocks import Clock, WallClock, deployed
 from effattack.measure.latency import quadruple, warm_up
 from effattack.measure.statistics import median_ratio
-from effattack.threats import Threat
+from effattack.threats import ArrayThreat, Threat
 from effattack.victim import Victim
 
 
@@ -45,6 +45,8 @@ class LatencyQuery(Attack):
     Raises:
         UsageError: for fewer than one query or six readings.
     """
+
+    threat: ArrayThreat
 
     def __init__(
         self,
@@ -76,8 +78,10 @@ class LatencyQuery(Attack):
                 found.append(self._slowest(clean[row], placed.rows(row), mine, generator))
         return torch.cat(found)
 
-    def _slowest(self, clean: Tensor, threat: Threat, goal: Goal, generator: Generator) -> Tensor:
-        """The search on one image, (1, C, H, W)."""
+    def _slowest(
+        self, clean: Tensor, threat: ArrayThreat, goal: Goal, generator: Generator
+    ) -> Tensor:
+        """The search on one input."""
         clock, best = self.clock or WallClock(clean.device), clean
         warm_up(clock, [(self._call(clean), self._call(clean))])
         unknown = torch.full((1,), torch.nan, dtype=torch.float64)

@@ -6,10 +6,10 @@ from torch import Generator, Tensor
 
 from effattack.attacks.base import Attack, budget
 from effattack.attacks.objectives import BatchGoal
-from effattack.attacks.searches.projected import Best
+from effattack.attacks.searches.best import Best
 from effattack.attacks.searches.squares import RandomSearch, Squares
 from effattack.errors import UsageError
-from effattack.threats import Threat
+from effattack.threats import ArrayThreat, Threat
 from effattack.victim import Victim
 
 
@@ -34,6 +34,8 @@ class QueryAttack(Attack):
         NotApplicable: for a constant victim.
         UsageError: for fewer than one query.
     """
+
+    threat: ArrayThreat
 
     def __init__(
         self,
@@ -60,4 +62,4 @@ class QueryAttack(Attack):
         threat = self.threat.placed(clean, generator)
         best = Best.of(clean, goal)
         self.search.climb(best, clean, threat, goal, generator)
-        return best.images
+        return best.inputs

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from effattack.attacks.base import GradientAttack, budget
 from effattack.attacks.objectives import AlsoAnswer, MarginHinge, Objective, prediction_leads
-from effattack.attacks.searches.projected import Acceptance, ProjectedGradient, cosine, kept
+from effattack.attacks.searches.best import Acceptance, kept
+from effattack.attacks.searches.projected import ProjectedGradient, cosine
 from effattack.attacks.searches.training import Steepest, Training
 from effattack.attacks.universal import UniversalAttack
 from effattack.threats import Threat

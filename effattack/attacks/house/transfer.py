@@ -8,13 +8,12 @@ the float model does better than one on the victim itself, the victim's gradient
 from __future__ import annotations
 
 from math import nan
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Generator, Tensor, nn
 
 from effattack.attacks.base import Attack, Kind, budget
-from effattack.attacks.naming import parse_name, written
 from effattack.attacks.objectives import Goal
 from effattack.attacks.universal import UniversalAttack
 from effattack.errors import NotApplicable, UsageError
@@ -79,7 +78,7 @@ class Transfer(Attack):
                 f"{victim.num_classes}: transfer from a model of the same task"
             )
         self.source_digest = victim_digest(self.source)
-        self.crafted = build(_with_threat(attack, self.threat), self.source, seed=seed)
+        self.crafted = build(attack, self.source, self.threat, seed)
         if isinstance(self.crafted, UniversalAttack):
             raise UsageError(
                 f"{attack} is universal: fit it on the source, and score it on the victim, yourself"
@@ -98,7 +97,7 @@ class FloatModel(Victim):
 
     def __init__(self, model: nn.Module, like: Victim) -> None:
         with undisturbed(model), torch.no_grad():
-            classes = model(blank(model, (1, *like.input_shape))).shape[1]
+            classes = model(blank(model, like.domain, 1)).shape[1]
         super().__init__(
             name=type(model).__name__,
             family="plain",
@@ -115,9 +114,3 @@ class FloatModel(Victim):
     def trace(self, images: Tensor) -> Trace:
         macs = images.new_full((len(images),), nan, dtype=torch.float64)
         return Trace(logits=self.model(images), gates=(), macs=macs)
-
-
-def _with_threat(attack: str, threat: Threat) -> str:
-    name, options = parse_name(attack)
-    told: dict[str, Any] = {**options, "threat": str(threat)}
-    return f"{name}({written(told)})"

@@ -18,7 +18,7 @@ from effattack.attacks.objectives import (
     prediction_leads,
     prediction_trails,
 )
-from effattack.attacks.searches.projected import changed, kept
+from effattack.attacks.searches.best import changed, kept
 from effattack.errors import NotApplicable, UsageError
 from effattack.threats import Threat
 from effattack.victim import Trace, Victim

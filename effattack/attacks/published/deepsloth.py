@@ -11,7 +11,8 @@ from effattack.attacks.searches.projected import ProjectedGradient, constant, co
 from effattack.attacks.searches.training import Steepest, Training
 from effattack.attacks.universal import UniversalAttack
 from effattack.errors import UsageError
-from effattack.threats import Threat
+from effattack.threats import ArrayThreat, Linf, Threat
+from effattack.threats.balls import Ball
 from effattack.victim import Victim
 
 _PAPER = {"linf": (30, 0.002), "l2": (550, 1.0), "l1": (250, 0.5)}
@@ -21,9 +22,10 @@ _PAPER = {"linf": (30, 0.002), "l2": (550, 1.0), "l1": (250, 0.5)}
 class FromOneStep(ProjectedGradient):
     """Projected gradient in l-inf that starts uniformly within one step of the clean image."""
 
-    def first(self, clean: Tensor, threat: Threat, generator: Generator) -> Tensor:
+    def first(self, clean: Tensor, threat: ArrayThreat, generator: Generator) -> Tensor:
+        assert isinstance(threat, Linf)
         noise = torch.rand(clean.shape, generator=generator, dtype=clean.dtype) * 2 - 1
-        step = self.schedule(0) * threat.eps
+        step = self.schedule(0) * threat.radius
         return threat.project(clean + step * noise.to(clean.device), clean)
 
 
@@ -51,8 +53,8 @@ class DeepSloth(GradientAttack):
         threat: an l2 or l1 ball in place of ``eps`` (paper: l1:8 on CIFAR-10, l1:16 on
             Tiny ImageNet).
         steps: gradient evaluations (default: the paper's 30 in l-inf, 550 in l2, 250 in l1).
-        step_size: in the unit of the threat (default: the paper's 0.002 in l-inf, 1 at first in
-            l2, 0.5 in l1).
+        step_size: for values in [0, 1], scaled to the range of others (default: the paper's
+            0.002 in l-inf, 1 at first in l2, 0.5 in l1).
         seed: of the random start.
 
     Raises:
@@ -70,12 +72,12 @@ class DeepSloth(GradientAttack):
         step_size: float | None = None,
         seed: int = 0,
     ) -> None:
-        ball = _ball(eps, threat)
-        usual = _PAPER[ball.name]
+        ball = _ball(victim, eps, threat)
+        usual = _PAPER[ball.norm]
         steps = usual[0] if steps is None else steps
-        size = (usual[1] if step_size is None else step_size) / ball.eps
-        schedule = cosine(size, size / 100) if ball.name == "l2" else constant(size)
-        search = FromOneStep if ball.name == "linf" else ProjectedGradient
+        size = (usual[1] if step_size is None else step_size) * ball.span / ball.radius
+        schedule = cosine(size, size / 100) if ball.norm == "l2" else constant(size)
+        search = FromOneStep if ball.norm == "linf" else ProjectedGradient
         super().__init__(victim, ball, UniformExits(), search(steps, schedule), seed)
 
     @classmethod
@@ -124,12 +126,12 @@ class UniversalDeepSloth(UniversalAttack):
         seed: int = 0,
     ) -> None:
         training = Training(epochs, batch, Steepest(constant(step_share)))
-        ball = _ball(eps, threat)
+        ball = _ball(victim, eps, threat)
         super().__init__(victim, ball, UniformExits(), training, seed, per_class=per_class)
 
     def first(self, shape: tuple[int, ...], generator: Generator) -> Tensor:
-        """A random point of the ball, around grey, where the pixel range cuts nothing off."""
-        grey = torch.full(shape, 0.5)
+        """A random point of the ball, around grey, where the range cuts nothing off."""
+        grey = torch.full(shape, (self.threat.domain.low + self.threat.domain.high) / 2)
         return self.threat.start(grey, generator) - grey
 
     @classmethod
@@ -137,9 +139,9 @@ class UniversalDeepSloth(UniversalAttack):
         return _no_classifiers(cls.__name__, victim)
 
 
-def _ball(eps: float, threat: Threat | str | None) -> Threat:
-    ball = budget(eps, threat)
-    if ball.name not in _PAPER:
+def _ball(victim: Victim, eps: float, threat: Threat | str | None) -> Ball:
+    ball = budget(eps, threat).on(victim.domain)
+    if not isinstance(ball, Ball):
         raise UsageError(f"DeepSloth works in {', '.join(_PAPER)}, not in {ball}")
     return ball
 

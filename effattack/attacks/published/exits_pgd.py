@@ -17,9 +17,10 @@ from torch.nn import functional as F
 
 from effattack.attacks.base import Attack, Kind, budget
 from effattack.attacks.objectives import BatchGoal, Goal
-from effattack.attacks.searches.projected import Best, cosine, input_gradient
+from effattack.attacks.searches.best import Best, Rank
+from effattack.attacks.searches.projected import cosine, input_gradient
 from effattack.errors import NotApplicable
-from effattack.threats import Threat
+from effattack.threats import ArrayThreat, Threat
 from effattack.victim import Trace, Victim
 from effattack.victim.undisturbed import glance
 
@@ -46,6 +47,7 @@ class PGDAvg(Attack):
     """
 
     kind: ClassVar[Kind] = "accuracy"
+    threat: ArrayThreat
 
     def __init__(
         self,
@@ -69,10 +71,10 @@ class PGDAvg(Attack):
         )
 
     def run(self, clean: Tensor, goal: BatchGoal, generator: Generator) -> Tensor:
-        best = Best(clean.clone(), *_judged(goal.trace, goal)[1:])
+        best = Best(clean.clone(), _judged(goal.trace, goal)[1])
         for number, loss in enumerate(self._losses(goal)):
             self._climb(clean, loss, goal, generator, best, number)
-        return best.images
+        return best.inputs
 
     def _losses(self, goal: BatchGoal) -> list[Loss]:
         return [lambda entropies: entropies.mean(1)]
@@ -95,8 +97,8 @@ class PGDAvg(Attack):
             with torch.set_grad_enabled(not last):
                 images.requires_grad_(not last)
                 trace = goal.victim.trace(images)
-                entropies, wrong, mean = _judged(trace, goal)
-            best.update(rows, images.detach(), wrong, mean)
+                entropies, rank = _judged(trace, goal)
+            best.update(rows, images.detach(), rank)
             goal.callback(best.step(number, step, self.steps))
             if last:
                 return
@@ -127,12 +129,12 @@ def _of_stage(stage: int, entropies: Tensor) -> Tensor:
     return entropies[:, stage]
 
 
-def _judged(trace: Trace, goal: Goal) -> tuple[Tensor, Tensor, Tensor]:
-    """Cross-entropies (B, stages); whether the answer is wrong (0 or 1) and their mean, (B,)."""
+def _judged(trace: Trace, goal: Goal) -> tuple[Tensor, Rank]:
+    """Cross-entropies (B, stages); ranked by whether the answer is wrong, and by their mean."""
     stages = trace.stage_logits
     if stages is None:
         raise NotApplicable(f"{goal.victim.name} shows no internal classifiers (stage_logits)")
     labels = goal.labels[:, None].expand(-1, stages.shape[1])
     entropies = F.cross_entropy(stages.transpose(1, 2), labels, reduction="none")
     wrong = (trace.logits.argmax(1) != goal.labels).double()
-    return entropies, wrong, entropies.mean(1).detach()
+    return entropies, Rank.of(wrong, entropies.mean(1).detach())

@@ -14,7 +14,7 @@ from effattack.attacks.searches.merging import MergedAttack, MergedPull
 from effattack.attacks.searches.penalised import Penalised
 from effattack.attacks.searches.projected import input_gradient
 from effattack.threats import Threat
-from effattack.threats.base import unit
+from effattack.threats.arrays import unit
 from effattack.victim import Trace, Victim
 
 

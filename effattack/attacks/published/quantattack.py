@@ -8,6 +8,7 @@ from effattack.attacks.searches.projected import ProjectedGradient, constant, co
 from effattack.attacks.searches.training import Steepest, Training
 from effattack.attacks.universal import UniversalAttack
 from effattack.threats import Threat
+from effattack.threats.arrays import on_arrays
 from effattack.victim import Victim
 
 STEP = 0.001
@@ -57,8 +58,8 @@ class QuantAttack(GradientAttack):
         prediction_weight: float = 50.0,
         seed: int = 0,
     ) -> None:
-        where = budget(eps, threat)
-        first = step_size / where.reach
+        where = on_arrays(budget(eps, threat).on(victim.domain))
+        first = step_size * where.span / where.reach
         schedule = cosine_restarts(first, first / 200, cycles=3)
         search = ProjectedGradient(steps, schedule, random_start=False)
         objective = NearOutliers(*band, prediction_weight=prediction_weight)
@@ -103,12 +104,12 @@ class UniversalQuantAttack(UniversalAttack):
         prediction_weight: float = 50.0,
         seed: int = 0,
     ) -> None:
-        where = budget(eps, threat)
+        where = on_arrays(budget(eps, threat).on(victim.domain))
         super().__init__(
             victim,
             where,
             NearOutliers(*band, prediction_weight=prediction_weight),
-            Training(epochs, batch, Steepest(constant(step_size / where.reach))),
+            Training(epochs, batch, Steepest(constant(step_size * where.span / where.reach))),
             seed,
             per_class=per_class,
         )

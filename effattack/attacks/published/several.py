@@ -93,7 +93,7 @@ class OneAtATime:
 
     def check(self, trace: Trace, victim: Victim) -> None:
         assert isinstance(victim, Several)
-        goal = Goal(victim, trace.logits, trace.logits.argmax(1))
+        goal = Goal(victim, trace.logits, victim.task.answer(trace.logits))
         for part, its in victim.split(trace, goal):
             self.slow.check(part, its.victim)
 
@@ -101,7 +101,7 @@ class OneAtATime:
         assert isinstance(goal.victim, Several)
         parts = goal.victim.split(trace, goal)
         drawn = parts[int(torch.randint(len(parts), ()))]
-        losses = [F.cross_entropy(p.logits, g.prediction, reduction="none") for p, g in parts]
+        losses = [F.cross_entropy(p.logits, g.answer, reduction="none") for p, g in parts]
         return self.slow(*drawn) - self.weight * torch.stack(losses).mean(0)
 
 

@@ -12,7 +12,7 @@ from effattack.attacks.searches.activations import Activations, density, total_n
 from effattack.attacks.searches.evolution import Evolution
 from effattack.attacks.searches.projected import ProjectedGradient, cosine
 from effattack.errors import NotApplicable
-from effattack.threats import Threat
+from effattack.threats import ArrayThreat, Threat
 from effattack.victim import Trace, Victim
 
 
@@ -123,6 +123,8 @@ class EvolvedSponge(Attack):
         NotApplicable: for a victim whose activations cannot be seen.
         UsageError: for a pool that cannot breed.
     """
+
+    threat: ArrayThreat
 
     def __init__(
         self,

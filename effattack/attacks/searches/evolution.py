@@ -8,10 +8,9 @@ import torch
 from torch import Generator, Tensor
 
 from effattack.attacks.objectives import Goal, Objective
-from effattack.attacks.searches.projected import Best
+from effattack.attacks.searches.best import Best, ranked
 from effattack.errors import UsageError
-from effattack.threats import Threat
-from effattack.victim.rounding import on_knife_edge
+from effattack.threats import ArrayThreat
 
 
 @dataclass(frozen=True)
@@ -53,11 +52,15 @@ class Evolution:
         return min(self.pool - 1, max(1, round(self.parents * self.pool)))
 
     def __call__(
-        self, clean: Tensor, threat: Threat, objective: Objective, goal: Goal, generator: Generator
+        self,
+        clean: Tensor,
+        threat: ArrayThreat,
+        objective: Objective,
+        goal: Goal,
+        generator: Generator,
     ) -> Tensor:
         """The best images found, (B, *input_shape), on the 8-bit grid inside the threat."""
-        threat, never = threat.placed(clean, generator), clean.new_full((len(clean),), -torch.inf)
-        best = Best(clean.clone(), never.double(), never.double())
+        threat, best = threat.placed(clean, generator), Best.none(clean)
         with torch.no_grad():
             self._fitness(clean, objective, goal, best)
             members = torch.stack(
@@ -75,14 +78,14 @@ class Evolution:
                 members = torch.cat([members, torch.stack(bred)])
                 fitness = torch.cat([fitness, torch.stack(grown)])
                 goal.callback(best.step(0, generation, self.generations))
-        return best.images
+        return best.inputs
 
     def _fitness(self, images: Tensor, objective: Objective, goal: Goal, best: Best) -> Tensor:
         """(B,) fitness of one member of each image's pool."""
         trace = goal.victim.trace(images)
         value = objective(trace, goal).double()
         rows = torch.arange(len(images), device=images.device)
-        best.update(rows, images, trace.macs - 0.5 * on_knife_edge(trace), value)
+        best.update(rows, images, ranked(trace, goal, value))
         return value
 
     def _fittest(self, members: Tensor, fitness: Tensor) -> tuple[Tensor, Tensor]:
@@ -93,7 +96,7 @@ class Evolution:
         return members[order, rows], fitness[: self.couples]
 
     def _child(
-        self, parents: Tensor, clean: Tensor, threat: Threat, generator: Generator
+        self, parents: Tensor, clean: Tensor, threat: ArrayThreat, generator: Generator
     ) -> Tensor:
         def chance() -> Tensor:
             return torch.rand(clean.shape, generator=generator).to(clean.device)

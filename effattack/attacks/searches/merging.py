@@ -13,7 +13,7 @@ from effattack.attacks.objectives import Goal
 from effattack.attacks.searches.penalised import PenalisedAttack, Pull
 from effattack.attacks.searches.projected import input_gradient
 from effattack.errors import NotApplicable
-from effattack.threats.base import per_image, unit
+from effattack.threats.arrays import per_input, unit
 from effattack.victim import Trace, Victim
 
 SHARES = "shares"
@@ -75,7 +75,7 @@ def merged(wanted: Tensor, keep: Tensor) -> Tensor:
     """``wanted`` (B, ...) without what opposes ``keep``, image by image."""
     direction = unit(keep)
     along = (wanted * direction).flatten(1).sum(1).clamp_max(0)
-    return wanted - per_image(along, direction) * direction
+    return wanted - per_input(along, direction) * direction
 
 
 def sigmoid_gates_needed(attack: str, victim: Victim) -> str:

@@ -10,12 +10,12 @@ from torch import Generator, Tensor
 
 from effattack.attacks.base import Attack, check_objective
 from effattack.attacks.objectives import Goal
-from effattack.attacks.searches.projected import Best, constant, input_gradient
+from effattack.attacks.searches.best import Best, ranked
+from effattack.attacks.searches.projected import constant, input_gradient
 from effattack.attacks.searches.training import Adam
 from effattack.errors import UsageError
-from effattack.threats import Threat
+from effattack.threats import ArrayThreat, Threat
 from effattack.victim import Trace, Victim
-from effattack.victim.rounding import on_knife_edge
 
 
 class Pull(ABC):
@@ -43,7 +43,7 @@ class Penalised:
 
     Args:
         steps: gradient evaluations.
-        rate: learning rate, in [0, 1] pixels.
+        rate: learning rate, as a share of the range of the domain.
         weight: of the squared Euclidean distance.
     """
 
@@ -56,13 +56,12 @@ class Penalised:
             raise UsageError(f"steps = {self.steps}: a search that never steps attacks nothing")
 
     def __call__(
-        self, clean: Tensor, threat: Threat, pull: Pull, goal: Goal, generator: Generator
+        self, clean: Tensor, threat: ArrayThreat, pull: Pull, goal: Goal, generator: Generator
     ) -> Tensor:
         """The best images found, (B, *input_shape), on the 8-bit grid inside the threat."""
         threat = threat.placed(clean, generator)
         rows = torch.arange(len(clean), device=clean.device)
-        never = torch.full((len(clean),), -torch.inf, device=clean.device)
-        best = Best(clean.clone(), never.double(), never.to(clean.dtype))
+        best = Best.none(clean, clean.dtype)
         move = Adam(constant(self.rate)).begin(threat)
         iterate = clean
         for step in range(self.steps + 1):
@@ -73,17 +72,19 @@ class Penalised:
                 trace = goal.victim.trace(images)
                 value = pull(trace, goal)
             paid = value.detach() - self.weight * change.flatten(1).square().sum(1)
-            best.update(rows, images.detach(), trace.macs - 0.5 * on_knife_edge(trace), paid)
+            best.update(rows, images.detach(), ranked(trace, goal, paid))
             goal.callback(best.step(0, step, self.steps))
             if not last:
                 pulled = pull.direction(trace, images, goal, step)
                 iterate = move(iterate, pulled - 2 * self.weight * change, step / self.steps)
                 iterate = threat.project(iterate, clean)
-        return best.images
+        return best.inputs
 
 
 class PenalisedAttack(Attack):
     """An attack on the compute that pays for distance: threat x pull x penalised search."""
+
+    threat: ArrayThreat
 
     def __init__(
         self, victim: Victim, threat: Threat, objective: Pull, search: Penalised, seed: int

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Generator, Tensor
 
 from effattack.attacks.objectives import Goal
-from effattack.attacks.searches.projected import Acceptance, Best, unfinished
+from effattack.attacks.searches.best import Acceptance, Best, Rank, ranked, unfinished
 from effattack.errors import UsageError
-from effattack.threats import Threat
-from effattack.victim.rounding import safe_macs
+from effattack.tasks import Classes
+from effattack.threats import ArrayThreat
+from effattack.victim import Trace
 
 
 @dataclass(frozen=True)
@@ -33,43 +35,47 @@ class Squares:
         if not 0 < self.first <= 1:
             raise UsageError(f"first squares of {self.first} of an image: give a share in (0, 1]")
 
-    def stripes(self, clean: Tensor, threat: Threat, generator: Generator) -> Tensor:
-        """Images (B, C, H, W) of vertical stripes around the clean ones, on the grid."""
-        batch, channels, _, width = clean.shape
-        shift = _corners((batch, channels, 1, width), threat, generator).to(clean)
+    def stripes(self, clean: Tensor, threat: ArrayThreat, generator: Generator) -> Tensor:
+        """Inputs of vertical stripes around the clean ones (of a series: each time by itself)."""
+        batch, channels, *upper, width = clean.shape
+        shape = (batch, channels, *[1] * len(upper), width)
+        shift = _corners(shape, threat, generator).to(clean)
         return threat.on_grid(clean + shift.expand_as(clean), clean)
 
     def painted(
         self,
         images: Tensor,
         clean: Tensor,
-        threat: Threat,
+        threat: ArrayThreat,
         progress: float,
         generator: Generator,
     ) -> Tensor:
-        """The images with one square each in new colours, each at a place of its own."""
-        batch, channels, height, width = clean.shape
-        first_row, first_column, tall, wide = threat.window(clean)
+        """The inputs with one square each in new colours, each at a place of its own.
+
+        Of a series, a stretch of time takes the place of the square.
+        """
+        batch, channels, *lengths = clean.shape
+        edges, room = threat.window(clean)
         share = self.first * (1 - progress) ** 2
-        side = max(1, min(tall, wide, round((share * tall * wide) ** 0.5)))
-        top, left = (
-            edge.view(-1, 1, 1)
-            + torch.randint(0, length - side + 1, (batch, 1, 1), generator=generator)
-            for edge, length in ((first_row, tall), (first_column, wide))
-        )
-        rows, columns = torch.arange(height)[:, None], torch.arange(width)[None, :]
-        inside = (rows >= top) & (rows < top + side) & (columns >= left) & (columns < left + side)
-        colours = _corners((batch, channels, 1, 1), threat, generator).to(clean)
-        shift = torch.where(inside[:, None].to(clean.device), colours, images - clean)
+        side = max(1, min(*room, round(math.prod([share, *room]) ** (1 / len(room)))))
+        inside = torch.ones((), dtype=torch.bool)
+        for axis, (edge, most, length) in enumerate(zip(edges, room, lengths, strict=True)):
+            drawn = torch.randint(0, most - side + 1, (batch,), generator=generator)
+            first, index = (edge + drawn)[:, None], torch.arange(length)
+            shape = [batch, 1, *[1] * len(lengths)]
+            shape[2 + axis] = length
+            inside = inside & ((index >= first) & (index < first + side)).view(shape)
+        colours = _corners((batch, channels, *[1] * len(lengths)), threat, generator).to(clean)
+        shift = torch.where(inside.to(clean.device), colours, images - clean)
         return threat.on_grid(clean + shift, clean)
 
 
 @dataclass(frozen=True)
 class RandomSearch:
-    """Takes a proposal if the victim executes more MACs on it, or as many with a less sure answer.
+    """Takes a proposal if the victim works more on it, or as much with a less sure answer.
 
-    MACs are a staircase, and a search that sees only stairs stalls on the first landing: the doubt,
-    1 - the top probability, breaks ties.
+    Work is a staircase, and a search that sees only stairs stalls on the first landing: the doubt,
+    of classifiers 1 - the top probability, breaks ties.
 
     Args:
         queries: forward passes per image.
@@ -85,7 +91,7 @@ class RandomSearch:
         self,
         best: Best,
         clean: Tensor,
-        threat: Threat,
+        threat: ArrayThreat,
         goal: Goal,
         generator: Generator,
         restart: int = 0,
@@ -95,30 +101,36 @@ class RandomSearch:
         ``restart`` is the number of the run, for the callback.
         """
         rows = torch.arange(len(clean), device=clean.device)
-        best.value = self._look(best.images, goal)[1]
+        best.judged_by(self._look(best.inputs, goal).value)
         for query in range(self.queries):
             if (going := unfinished(best, rows, goal)) is not None:
                 rows = rows[going]
                 if len(rows) == 0:
                     return
-            mine, centre, place = best.images[rows], clean[rows], threat.rows(rows)
+            mine, centre, place = best.inputs[rows], clean[rows], threat.rows(rows)
             if query == 0:
                 found = self.squares.stripes(centre, place, generator)
             else:
                 progress = query / self.queries
                 found = self.squares.painted(mine, centre, place, progress, generator)
-            best.update(rows, found, *self._look(found, goal.rows(rows)))
+            best.update(rows, found, self._look(found, goal.rows(rows)))
             goal.callback(best.step(restart, query + 1, self.queries))
 
-    def _look(self, images: Tensor, goal: Goal) -> tuple[Tensor, Tensor]:
-        """Executed MACs that count, and the doubt, each (B,)."""
+    def _look(self, images: Tensor, goal: Goal) -> Rank:
+        """By work, and then by doubt."""
         with torch.no_grad():
             trace = goal.victim.trace(images)
-        macs, doubt = safe_macs(trace), 1 - trace.logits.softmax(1).amax(1)
-        if self.accept is not None:
-            macs = torch.where(self.accept(trace, goal), macs, -torch.inf)
-        return macs, doubt
+        return ranked(trace, goal, doubt(trace, goal), accept=self.accept)
 
 
-def _corners(shape: tuple[int, ...], threat: Threat, generator: Generator) -> Tensor:
+def doubt(trace: Trace, goal: Goal) -> Tensor:
+    """(B,): how little sure an answer is; higher is less. 0 where a task cannot tell."""
+    task, outputs = goal.victim.task, trace.logits
+    if isinstance(task, Classes):
+        return 1 - outputs.softmax(1).amax(1)
+    lead = task.lead(outputs, task.answer(outputs))
+    return torch.zeros(len(trace.macs), device=trace.macs.device) if lead is None else -lead
+
+
+def _corners(shape: tuple[int, ...], threat: ArrayThreat, generator: Generator) -> Tensor:
     return threat.reach * (2 * torch.randint(0, 2, shape, generator=generator) - 1)

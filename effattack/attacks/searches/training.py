@@ -11,7 +11,7 @@ from torch import Tensor
 
 from effattack.attacks.searches.projected import Schedule
 from effattack.errors import UsageError
-from effattack.threats import Threat
+from effattack.threats import ArrayThreat
 
 Stepper = Callable[[Tensor, Tensor, float], Tensor]
 """Perturbations (K, ...), their gradient, progress in [0, 1) -> moved perturbations."""
@@ -20,7 +20,7 @@ Stepper = Callable[[Tensor, Tensor, float], Tensor]
 class StepRule(Protocol):
     """How a universal perturbation moves along its gradient."""
 
-    def begin(self, threat: Threat) -> Stepper:
+    def begin(self, threat: ArrayThreat) -> Stepper:
         """A stepper with a memory of its own, for one fit."""
 
 
@@ -34,7 +34,7 @@ class Steepest:
 
     schedule: Schedule
 
-    def begin(self, threat: Threat) -> Stepper:
+    def begin(self, threat: ArrayThreat) -> Stepper:
         return lambda pattern, gradient, progress: threat.climb(
             pattern, gradient, self.schedule(progress)
         )
@@ -45,15 +45,15 @@ class Adam:
     """Adam (Kingma and Ba, ICLR 2015), upwards.
 
     Args:
-        schedule: learning rate over progress, in [0, 1] pixels.
+        schedule: learning rate over progress, as a share of the range of the domain.
         betas: of the two moments.
     """
 
     schedule: Schedule
     betas: tuple[float, float] = (0.9, 0.999)
 
-    def begin(self, threat: Threat) -> Stepper:
-        first, second, count = torch.zeros(()), torch.zeros(()), 0
+    def begin(self, threat: ArrayThreat) -> Stepper:
+        first, second, count, span = torch.zeros(()), torch.zeros(()), 0, threat.span
 
         def step(pattern: Tensor, gradient: Tensor, progress: float) -> Tensor:
             nonlocal first, second, count
@@ -62,7 +62,7 @@ class Adam:
             first = slow * first + (1 - slow) * gradient
             second = slower * second + (1 - slower) * gradient.square()
             mean, square = first / (1 - slow**count), second / (1 - slower**count)
-            return pattern + self.schedule(progress) * mean / (square.sqrt() + tiny)
+            return pattern + self.schedule(progress) * span * mean / (square.sqrt() + tiny)
 
         return step
 

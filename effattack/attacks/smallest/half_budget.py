@@ -10,7 +10,6 @@ from torch import Tensor
 from effattack.attacks.base import budget
 from effattack.attacks.smallest.ladder import ladder, maker
 from effattack.attacks.smallest.minimal import check_savings
-from effattack.domains.pixels import check_images, in_float32, to_grid
 from effattack.threats import Threat
 from effattack.victim import Victim
 from effattack.victim.undisturbed import undisturbed
@@ -33,7 +32,7 @@ def eps50(
 
     Args:
         victim: any victim that the attack applies to.
-        images: (B, *input_shape) in [0, 1].
+        images: a batch of its domain.
         labels: (B,) class indices; where missing, the clean predictions.
         largest: the largest budget, and what is bisected.
         attack: a name with options.
@@ -42,12 +41,13 @@ def eps50(
 
     Raises:
         NotApplicable: if the attack cannot apply to the victim, or its max is unknown.
-        UsageError: for a share outside (0, 1], a threat without a size, images that are none.
+        UsageError: for a share outside (0, 1], a threat without a size, inputs that are none.
     """
     check_savings(victim, share)
-    check_images(images, victim.input_shape)
-    images = to_grid(in_float32(images).to(victim.device))
-    steps = ladder(budget(0, largest))
+    domain = victim.domain
+    domain.check(images)
+    images = domain.snap(domain.place(images, victim.device))
+    steps = ladder(budget(None, largest).on(domain))
     make = maker(victim, attack, seed)
 
     def spent(adversarial: Tensor) -> float:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 
 from effattack.attacks.base import Attack
-from effattack.attacks.naming import parse_name
-from effattack.budgets import LEVELS
 from effattack.errors import UsageError
-from effattack.threats import L1, L2, Linf, Patch, Pixels, Threat
+from effattack.registry import read_name
+from effattack.threats import L0, Linf, Threat
+from effattack.threats.balls import Ball
+from effattack.threats.sparse import Region
 from effattack.victim import Victim
 
 STEPS_OF_A_NORM = 64
-"""Into which l2 and l1 budgets up to the largest are divided."""
+"""Into which the radius of a ball is divided that goes in no steps of a grid."""
 
 
 def ladder(largest: Threat) -> list[Threat]:
@@ -22,16 +22,20 @@ def ladder(largest: Threat) -> list[Threat]:
     Raises:
         UsageError: for a threat that has no size.
     """
-    if isinstance(largest, Linf):
-        return [Linf(level / LEVELS) for level in range(1, int(largest.eps * LEVELS + 1e-6) + 1)]
-    if isinstance(largest, Patch):
-        return [Patch(side, largest.place) for side in range(1, largest.size + 1)]
-    if isinstance(largest, Pixels):
-        return [Pixels(count) for count in range(1, largest.count + 1)]
-    if isinstance(largest, L2 | L1):
+    if isinstance(largest, Linf) and largest.domain.step is not None and not largest.unit:
+        per_unit = largest.per_unit
+        return [
+            largest.resized(level / per_unit)
+            for level in range(1, int(largest.eps * per_unit + 1e-6) + 1)
+        ]
+    if isinstance(largest, Region):
+        return [type(largest)(side, largest.place) for side in range(1, largest.size + 1)]
+    if isinstance(largest, L0):
+        return [L0(count) for count in range(1, largest.count + 1)]
+    if isinstance(largest, Ball):
         sizes = [largest.eps * part / STEPS_OF_A_NORM for part in range(1, STEPS_OF_A_NORM + 1)]
-        return [_resized(largest, size) for size in sizes if size * LEVELS >= 1]
-    raise UsageError(f"{largest} has no size: give linf, l2, l1, patch or pixels")
+        return [ball for size in sizes if (ball := largest.resized(size)).moves]
+    raise UsageError(f"{largest} has no size: give a ball, a patch, a window or pixels")
 
 
 def maker(victim: Victim, text: str, seed: int) -> Callable[[Threat], Attack]:
@@ -43,17 +47,11 @@ def maker(victim: Victim, text: str, seed: int) -> Callable[[Threat], Attack]:
     from effattack.attacks import attack_class, build  # here: they know this module's attack
 
     attack_class(text)
-    _, options = parse_name(text)
+    _, options = read_name(text)
     if "threat" in options:
         raise UsageError(f"{text} fixes its budget: leave the threat out, it is what is looked for")
 
     def make(threat: Threat) -> Attack:
-        return build(text, victim, threat.eps if isinstance(threat, Linf) else threat, seed)
+        return build(text, victim, threat, seed)
 
     return make
-
-
-def _resized(ball: L2 | L1, eps: float) -> Threat:
-    smaller = copy.copy(ball)
-    smaller.eps = eps
-    return smaller

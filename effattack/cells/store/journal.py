@@ -65,12 +65,12 @@ def changes(journal: Journal, wanted: list[CellSpec]) -> dict[str, int]:
     return reasons
 
 
-_PLACE = ("work", "victim", "attack", "eps", "seed", "first", "last")
+_PLACE = ("work", "victim", "options", "eps", "seed", "first", "last")
 _WORDS = {
     "code": "the code of effattack changed",
     "torch": "torch changed",
     "victim_digest": "the victim changed",
-    "settings": "the attack changed",
+    "attack_digest": "the attack changed",
     "data_digest": "the data changed",
     "kept": "other images are timed",
     "device": "the device changed",
@@ -79,4 +79,4 @@ _WORDS = {
 
 
 def _place(spec: dict[str, Any]) -> tuple[Any, ...]:
-    return (spec["settings"].rpartition(" ")[0], *(spec[key] for key in _PLACE))
+    return tuple(spec[key] for key in _PLACE)

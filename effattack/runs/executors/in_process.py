@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from effattack.cells.performing import Outcome, Watch, perform, unwatched
+from effattack.cells.performing import Outcome, Watch, perform, silent
 from effattack.cells.plan import Cell
 from effattack.cells.store import Shelf
 from effattack.measure.environment import device_name
@@ -20,7 +20,7 @@ class InProcess:
 
     timeout: float | None = None
 
-    def __init__(self, watch: Watch = unwatched) -> None:
+    def __init__(self, watch: Watch = silent) -> None:
         self.watch = watch
 
     def __enter__(self) -> InProcess:

@@ -22,8 +22,7 @@ from effattack.measure.environment import device_name
 from effattack.runs.deadline import check_timeout
 from effattack.runs.executors import check_local
 from effattack.runs.executors.cluster import RETRIES, joined, reach
-from effattack.runs.executors.replies import reply, understood
-from effattack.runs.executors.tickets import written
+from effattack.runs.executors.wire import reply, ticket, understood
 
 
 class Ray:
@@ -127,7 +126,7 @@ class Ray:
             strategies = self._ray.util.scheduling_strategies
             stay = strategies.NodeAffinitySchedulingStrategy(self._node, soft=True)
             options["scheduling_strategy"] = stay
-        return self._task.options(**options).remote(written(cell), str(store.folder))
+        return self._task.options(**options).remote(ticket(cell), str(store.folder))
 
     def _slots(self, cell: Cell) -> int:
         """How many cells fit on the cluster as it is now."""
@@ -147,9 +146,9 @@ class Ray:
         return _failed(cell, reason, store)
 
 
-def _task(ticket: str, folder: str) -> str:
+def _task(line: str, folder: str) -> str:
     """What runs on a node."""
-    return reply(ticket, Store(Path(folder)))
+    return reply(line, Store(Path(folder)))
 
 
 def _where(device: str) -> tuple[str, str]:

@@ -37,7 +37,7 @@ def _serve(folder: str) -> None:
     threading.Thread(target=_listen, args=(source, tickets), daemon=True).start()
 
     from effattack.cells.store import Store
-    from effattack.runs.executors.replies import reply
+    from effattack.runs.executors.wire import reply
 
     store = Store(Path(folder))
     print(json.dumps({"state": "ready"}), file=replies)

@@ -2,35 +2,23 @@
 
 from __future__ import annotations
 
-import os
-import select
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from queue import SimpleQueue
+from threading import Lock
 
+from effattack.cells.by_name import Named
+from effattack.cells.held import Held
 from effattack.cells.performing import Outcome
 from effattack.cells.plan import Cell
 from effattack.cells.store import Shelf, Store
-from effattack.errors import CellError, UsageError
-from effattack.measure.environment import device_name, usable_cores
+from effattack.errors import UsageError
+from effattack.measure.environment import device_name
 from effattack.runs.deadline import check_timeout
-from effattack.runs.executors import check_local, surroundings
-from effattack.runs.executors.replies import understood
-from effattack.runs.executors.tickets import written
-
-ATTEMPTS = 3
-"""How often a cell is tried whose worker is killed, before the cell is held to be the cause."""
-LAST = 5.0
-"""Seconds for a process that closed its end of the pipe to end itself."""
-LOOK = 1.0
-"""Seconds between two looks at whether a silent process still lives: a child may hold its pipe."""
-WORKER = "effattack.runs.executors.worker"
-"""What a process runs."""
+from effattack.runs.executors import check_local
+from effattack.runs.executors.process import Worker, devices
 
 
 class Workers:
@@ -59,20 +47,22 @@ class Workers:
 
     def run(self, cells: Iterable[Cell], shelf: Shelf) -> Iterator[Outcome]:
         cells = list(cells)
+        workers = self._ready(cells, shelf)
+        waiting = Waiting(cells, workers)
         idle: SimpleQueue[Worker] = SimpleQueue()
-        for worker in self._ready(cells, shelf):
+        for worker in workers:
             idle.put(worker)
 
-        def served(cell: Cell) -> Outcome:
+        def served() -> Outcome:
             worker = idle.get()
             try:
-                return worker.serve(cell, self.timeout)
+                return worker.serve(waiting.next_for(worker), self.timeout)
             finally:
                 idle.put(worker)
 
-        threads = ThreadPoolExecutor(max(1, idle.qsize()))
+        threads = ThreadPoolExecutor(max(1, len(workers)))
         try:
-            for future in as_completed([threads.submit(served, cell) for cell in cells]):
+            for future in as_completed([threads.submit(served) for _ in cells]):
                 yield future.result()
         except BaseException:
             self._keep(0)
@@ -92,7 +82,7 @@ class Workers:
         if not isinstance(shelf, Store):
             raise UsageError("workers share a store on the disk: give the folder of one")
         on_gpu = bool(cells) and cells[0].spec.device != "cpu"
-        count = min(self.count or _devices(on_gpu), len(cells))
+        count = min(self.count or devices(on_gpu), len(cells))
         for index in range(len(self._workers), count):
             self._workers.append(Worker(shelf, index if on_gpu else None))
         return self._workers[:count]
@@ -107,126 +97,30 @@ class Workers:
         return device_name(device)
 
 
-class Worker:
-    """One process, started when a cell is there for it, and again when it was lost."""
+class Waiting:
+    """Cells that no worker has yet, by what they are made from.
 
-    def __init__(self, store: Store, gpu: int | None) -> None:
-        self._store, self._gpu = store, gpu
-        self._process: subprocess.Popen[bytes] | None = None
-        self._ended = False
-
-    def serve(self, cell: Cell, timeout: float | None) -> Outcome:
-        """Have a cell run.
-
-        Raises:
-            StoreError: if its rows could not be stored.
-        """
-        ticket = f"{written(cell)}\n".encode()
-        for _ in range(ATTEMPTS):
-            try:
-                line = self._ask(ticket, timeout)
-            except TimeoutError:
-                self._kill()
-                return self._failed(cell, f"it took longer than the timeout of {timeout:g} s")
-            if line:
-                return understood(line.decode(), cell)
-            code = self._kill(LAST)
-            if self._ended or code >= 0:
-                return self._failed(
-                    cell,
-                    f"its worker ended with exit code {code}: what it said stands above; look for "
-                    "what ends a process in the victim and its data",
-                )
-        cause = "out of memory" if code == -signal.SIGKILL else "a crash in native code"
-        return self._failed(
-            cell, f"its worker was lost {ATTEMPTS} times (signal {-code}); {cause}, perhaps"
-        )
-
-    def end(self) -> None:
-        """Stop the process, whatever it does."""
-        self._ended = True
-        self._kill()
-
-    def _failed(self, cell: Cell, reason: str) -> Outcome:
-        if not self._ended:
-            self._store.record(cell.spec, "failed", error=reason)
-        return Outcome(cell, "failed", CellError(f"{cell.spec.victim}: {reason}"))
-
-    def _ask(self, ticket: bytes, timeout: float | None) -> bytes:
-        """The reply; empty, if the process was lost."""
-        if self._process is None:
-            self._process = self._started()
-            if not _line(self._process, None):  # told to be ready
-                return b""
-        assert self._process.stdin is not None
-        try:
-            self._process.stdin.write(ticket)
-            self._process.stdin.flush()
-        except BrokenPipeError:
-            return b""
-        return _line(self._process, timeout)
-
-    def _started(self) -> subprocess.Popen[bytes]:
-        process = subprocess.Popen(
-            [
-                sys.executable,
-                "-P",
-                "-m",
-                WORKER,
-                str(self._store.folder),
-            ],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=_environment(self._gpu),
-            start_new_session=True,  # an interrupt from the keyboard is the driver's to handle
-        )
-        if self._ended:
-            process.kill()
-        return process
-
-    def _kill(self, patience: float = 0.0) -> int:
-        """End the process, unless it does so by itself; its exit code."""
-        process, self._process = self._process, None
-        if process is None:
-            return 0
-        with suppress(subprocess.TimeoutExpired):
-            return process.wait(patience)
-        process.kill()
-        return process.wait()
-
-
-def _line(process: subprocess.Popen[bytes], timeout: float | None) -> bytes:
-    """The next reply; empty, if the process ended.
-
-    Raises:
-        TimeoutError: if it takes longer.
+    A worker is given those of the victim that it ran before; when there are none left, those of
+    one that no other worker runs, the dearest first.
     """
-    assert process.stdout is not None
-    until = None if timeout is None else time.monotonic() + timeout
-    while True:
-        left = LOOK if until is None else max(0.0, min(LOOK, until - time.monotonic()))
-        gone = process.poll() is not None
-        if select.select([process.stdout], [], [], left)[0]:
-            return process.stdout.readline()
-        if gone:
-            return b""
-        if until is not None and time.monotonic() >= until:
-            raise TimeoutError
 
+    def __init__(self, cells: Iterable[Cell], workers: Sequence[Worker]) -> None:
+        self._workers, self._lock = workers, Lock()
+        self._cells: dict[Held | Named, deque[Cell]] = {}
+        for cell in cells:
+            self._cells.setdefault(cell.made_from, deque()).append(cell)
 
-def _environment(gpu: int | None) -> dict[str, str]:
-    """Of a worker: what it may see before torch loads, and where the user's modules are."""
-    own = surroundings()
-    if gpu is not None:
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-        names = visible.split(",") if visible else [str(i) for i in range(_devices(True))]
-        own["CUDA_VISIBLE_DEVICES"] = names[gpu % len(names)]
-    return {**os.environ, **own}
+    def next_for(self, worker: Worker) -> Cell:
+        """A cell, which is nobody else's then."""
+        with self._lock:
+            if worker.running not in self._cells:
+                worker.running = max(self._cells, key=self._worth)
+            cells = self._cells[worker.running]
+            cell = cells.popleft()
+            if not cells:
+                del self._cells[worker.running]
+            return cell
 
-
-def _devices(on_gpu: bool) -> int:
-    if not on_gpu:
-        return usable_cores()
-    import torch
-
-    return torch.cuda.device_count()
+    def _worth(self, made_from: Held | Named) -> tuple[bool, float]:
+        free = all(made_from != worker.running for worker in self._workers)
+        return free, sum(cell.macs for cell in self._cells[made_from])

@@ -1,0 +1,104 @@
+"""The laws of a domain, checked before anything runs: every stored number rests on them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Generator
+
+from effattack.domains.base import Batch, Domain
+from effattack.domains.parts import PartsBatch
+from effattack.errors import ContractError, UsageError, first_line
+
+Law = Callable[[Domain, Batch], bool]
+
+
+def row_by_row(domain: Domain, inputs: Batch) -> bool:
+    """join(rows of x) is x."""
+    return same(domain.join([inputs[row : row + 1] for row in range(len(inputs))]), inputs)
+
+
+def stored_and_back(domain: Domain, inputs: Batch) -> bool:
+    """unpack(pack(x)) is x."""
+    return same(domain.unpack(domain.pack(inputs), inputs), inputs)
+
+
+def snapped_once(domain: Domain, inputs: Batch) -> bool:
+    """snap(place(snap(x))) is snap(x)."""
+    return same(domain.snap(domain.place(inputs, "cpu")), inputs)
+
+
+def told_apart(domain: Domain, inputs: Batch) -> bool:
+    """fingerprints(x) differ exactly where inputs do."""
+    hashed = domain.fingerprints(inputs)
+    other = hashed[1:] + hashed[:1]
+    return [a != b for a, b in zip(hashed, other, strict=True)] == _moved(domain, inputs)
+
+
+def apart_where_different(domain: Domain, inputs: Batch) -> bool:
+    """distances(x, y) are 0 between equal inputs, and between no others."""
+    apart = torch.stack([*domain.distances(inputs, _turned(domain, inputs)).values()], 1)
+    to_itself = domain.distances(inputs, inputs).values()
+    far = [bool((row != 0).any()) for row in apart]
+    return far == _moved(domain, inputs) and not any(column.any() for column in to_itself)
+
+
+LAWS: tuple[Law, ...] = (
+    row_by_row,
+    stored_and_back,
+    snapped_once,
+    told_apart,
+    apart_where_different,
+)
+
+
+def check_domain(domain: Domain) -> None:
+    """Refuse a domain that breaks one of its laws, on inputs of its own.
+
+    Raises:
+        ContractError: naming the domain and the law.
+    """
+    for inputs in _samples(domain):
+        for broken in (law for law in LAWS if not law(domain, inputs)):
+            raise _broken(domain, str(broken.__doc__))
+
+
+def same(one: Batch, other: Batch) -> bool:
+    """Whether two batches hold the same inputs."""
+    if isinstance(one, PartsBatch):
+        return all(same(part, other[name]) for name, part in one.parts.items())
+    return torch.equal(one, other)
+
+
+def _turned(domain: Domain, inputs: Batch) -> Batch:
+    """Every row in the place of the one before."""
+    return domain.join([inputs[1:], inputs[:1]])
+
+
+def _moved(domain: Domain, inputs: Batch) -> list[bool]:
+    """Of each row, whether the next one is another."""
+    other = _turned(domain, inputs)
+    rows = [slice(row, row + 1) for row in range(len(inputs))]
+    return [not same(inputs[row], other[row]) for row in rows]
+
+
+def _samples(domain: Domain) -> Iterator[Batch]:
+    """Inputs that mean nothing, and the same half noise, as a victim is fed them."""
+    plain = domain.example(3)
+    for seed in range(3):
+        noisy = domain.disturbed(plain, Generator().manual_seed(seed))
+        inputs = domain.snap(domain.place(domain.join([plain, noisy]), "cpu"))
+        try:
+            domain.check(inputs)
+        except UsageError as error:
+            raise _broken(domain, f"check(x) refuses its examples ({first_line(error)})") from error
+        yield inputs
+
+
+def _broken(domain: Domain, law: str) -> ContractError:
+    name = type(domain).__name__
+    return ContractError(
+        f"{name} breaks a law of domains: {law.rstrip('.')}: correct the class, or no stored "
+        "number would mean anything"
+    )

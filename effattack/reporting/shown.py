@@ -1,0 +1,85 @@
+"""How examples are shown, by the kind of their domain: pictures, lines, tokens, and parts of them.
+
+Everything is made from the bytes that the frame stores and what ``meta`` says of the domain. A new
+kind of domain is one line in ``KINDS``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from effattack.reporting import lines, pictures, stored, tokens
+from effattack.reporting.stored import Description
+from effattack.reporting.strips import Pair, Strips
+
+
+class Kind(NamedTuple):
+    """What the report does with inputs of one kind."""
+
+    can: Callable[[Description], bool]
+    """Whether inputs of such a domain can be shown."""
+    read: Callable[[bytes, Description], Any]
+    """One stored input; None where the bytes are none of the domain."""
+    size: Callable[[Description], float]
+    """Bytes of the page that one example takes, about."""
+    show: Callable[[Sequence[Pair]], Strips]
+    how: str
+    """How to read what is shown."""
+    css: str = ""
+
+
+KINDS = {
+    "pixels": Kind(pictures.can, stored.pixels, pictures.size, pictures.show, pictures.HOW),
+    "series": Kind(lines.can, stored.series, lines.size, lines.show, lines.HOW, "wide"),
+    "tokens": Kind(tokens.can, stored.tokens, tokens.size, tokens.show, tokens.HOW, "wide"),
+}
+
+
+def kind_of(domain: Description) -> Kind | None:
+    """How inputs of a domain are shown; None where they cannot be."""
+    if domain["kind"] == "parts":
+        return _together({name: dict(part) for name, part in domain["parts"].items()})
+    kind = KINDS.get(domain["kind"])
+    return kind if kind and kind.can(domain) else None
+
+
+def _together(parts: dict[str, Description]) -> Kind | None:
+    """Every part that can be shown, one behind the other."""
+    kinds = {name: kind for name, part in parts.items() if (kind := kind_of(part))}
+    if not kinds:
+        return None
+
+    def read(raw: bytes, domain: Description) -> dict[str, Any] | None:
+        if (rows := stored.parts(raw, len(parts))) is None:
+            return None
+        pieces = dict(zip(parts, rows, strict=True))
+        found = {name: kind.read(pieces[name], parts[name]) for name, kind in kinds.items()}
+        return None if any(value is None for value in found.values()) else found
+
+    def show(pairs: Sequence[Pair]) -> Strips:
+        strips = {
+            name: kind.show(
+                [p._replace(clean=p.clean[name], attacked=p.attacked[name]) for p in pairs]
+            )
+            for name, kind in kinds.items()
+        }
+        examples = [
+            [
+                one._replace(caption=f"{name}: {one.caption}")
+                for name, strip in strips.items()
+                for one in strip.examples[at]
+            ]
+            for at in range(len(pairs))
+        ]
+        details = [f"{name}: {strip.detail}" for name, strip in strips.items() if strip.detail]
+        return Strips(examples, "; ".join(details))
+
+    return Kind(
+        can=lambda domain: True,
+        read=read,
+        size=lambda domain: sum(kind.size(parts[name]) for name, kind in kinds.items()),
+        show=show,
+        how=" ".join(dict.fromkeys(kind.how for kind in kinds.values())),
+        css=next(filter(None, (kind.css for kind in kinds.values())), ""),
+    )

@@ -1,0 +1,68 @@
+"""Threats by name: ours, those that packages register, and ``module:Class``."""
+
+from __future__ import annotations
+
+from effattack.domains import Arrays, Domain
+from effattack.errors import EffattackError, UsageError
+from effattack.registry import entries, named, read_name
+from effattack.threats.balls import Linf
+from effattack.threats.base import Threat
+from effattack.threats.forms import forms
+
+GROUP = "effattack.threats"
+BUILT_IN = {
+    "linf": "effattack.threats.balls:Linf",
+    "l2": "effattack.threats.balls:L2",
+    "l1": "effattack.threats.balls:L1",
+    "pixels": "effattack.threats.sparse:L0",
+    "patch": "effattack.threats.sparse:Patch",
+    "window": "effattack.threats.sparse:Window",
+    "box": "effattack.threats.whole:Box",
+    "none": "effattack.threats.whole:Nothing",
+}
+"""What a threat is called -> its class, which loads when it is named."""
+
+
+def parse_threat(text: str) -> Threat:
+    """The threat that is written as ``linf:8/255``, ``l2:1.0``, ``patch:16@4,4`` or ``box``.
+
+    The name before the colon is one of ours or of the entry points ``effattack.threats``; behind it
+    stands the size. Any other class is written as ``package.module:Class(option=value)``.
+
+    Raises:
+        UsageError: for any other text, or a size that is none.
+    """
+    name, _, size = text.partition(":")
+    try:
+        if name in BUILT_IN:
+            return _class(BUILT_IN[name]).read(size)
+        if name in entries(GROUP):
+            return _class(name).read(size)
+        path, options = read_name(text)
+        if path.partition(":")[2].isidentifier():
+            return _class(path)(**options)
+    except EffattackError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{text!r} is no threat ({error}): write {forms('')}") from error
+    raise UsageError(f"{text!r} is no threat: write {forms('')}")
+
+
+def usual_threat(domain: Domain) -> Threat:
+    """What an attacker may change where nobody says it.
+
+    Of images 8/255 in l-inf; of series a tenth of the declared deviation, else the same share of
+    the range as of images, one step at least; of tokens ten behind the prompt.
+    """
+    if not isinstance(domain, Arrays):
+        return parse_threat("suffix:10").on(domain)
+    if domain.deviation is not None:
+        return Linf(0.1, unit="sd").on(domain)
+    return Linf(max(8 / 255 * (domain.high - domain.low), domain.step or 0.0)).on(domain)
+
+
+def _class(path: str) -> type[Threat]:
+    found = named(GROUP, path)
+    if not (isinstance(found, type) and issubclass(found, Threat)):
+        raise UsageError(f"{path} is {found!r}, no class of effattack.threats.Threat: name one")
+    return found

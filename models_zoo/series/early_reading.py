@@ -1,0 +1,120 @@
+"""Early classification of time series: reading stops as soon as the classifier is sure.
+
+Every few steps a classifier looks at what has been read so far; once its confidence reaches the
+threshold, the rest of the series is never read. See Mori et al., "Early Classification of Time
+Series", 2017, for such triggers; any :class:`~effattack.models_zoo.criteria.Criterion` is one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from effattack.errors import UsageError
+from effattack.models_zoo.criteria import Criterion
+from effattack.models_zoo.early_exit.early_exit import EarlyExit
+from effattack.models_zoo.series.readers import Reader
+from effattack.victim import Gate, Trace
+
+
+class EarlyReading(EarlyExit):
+    """A reader and a classifier that is asked after every piece of the series.
+
+    ``forward`` never touches what comes after the piece at which a series was sure. One gate,
+    ``steps``: a unit per look but the last, active where reading goes on.
+
+    Args:
+        reader: reads the pieces; see :mod:`effattack.models_zoo.series.readers`.
+        length: steps of a whole series.
+        every: steps of a piece; the last one may be shorter.
+        classes: of the linear classifier on the reader's summary.
+        criterion: when to stop; a number is a confidence threshold.
+        settings: ``mean`` and ``std`` per channel, ``name``, ``data``.
+
+    Raises:
+        UsageError: if there is no look before the end, or the criterion does not fit.
+    """
+
+    def __init__(
+        self,
+        reader: Reader,
+        *,
+        length: int,
+        every: int,
+        classes: int,
+        criterion: float | Sequence[float] | Criterion,
+        name: str = "EarlyReading",
+        **settings: Any,
+    ) -> None:
+        if not 0 < every < length:
+            raise UsageError(
+                f"every = {every} of {length} steps: the classifier must look at least once before "
+                "the end"
+            )
+        ends = [*range(every, length, every), length]
+        classifier = nn.Linear(reader.width, classes)
+        super().__init__(
+            [_Piece(reader, first, end) for first, end in pairwise([0, *ends])],
+            [_Look(classifier) for _ in ends],
+            criterion,
+            (reader.channels, length),
+            name=name,
+            **settings,
+        )
+        self.reader, self.classifier = reader, classifier
+        self.eval()
+        self.ends = tuple(ends)
+
+    def trace(self, series: Tensor) -> Trace:
+        """As of early exits, its gates in one; ``aux["read"]`` (B,) is the share of steps read."""
+        trace = super().trace(series)
+        gates = trace.gates
+        costs = [torch.as_tensor(gate.cost, dtype=torch.float64).flatten() for gate in gates]
+        steps = Gate(
+            name="steps",
+            margin=_units([gate.margin for gate in gates]),
+            active=_units([gate.active for gate in gates]),
+            reached=_units([gate.reached for gate in gates]),
+            cost=torch.cat(costs).to(series.device),
+            proxy=gates[0].proxy,
+        )
+        looks = steps.active.sum(1) + self.criterion.earliest
+        read = torch.tensor(self.ends, device=series.device)[looks] / self.ends[-1]
+        return trace._replace(gates=(steps,), aux={"read": read})
+
+
+def _units(parts: Sequence[Tensor]) -> Tensor:
+    """Tensors (B,) or (B, 1) side by side: (B, units)."""
+    return torch.cat([part.reshape(len(part), -1) for part in parts], dim=1)
+
+
+class _Piece(nn.Module):
+    """Steps ``first`` up to ``end``; borrows the reader, which only the victim registers."""
+
+    def __init__(self, reader: Reader, first: int, end: int) -> None:
+        super().__init__()
+        self._borrowed = (reader,)
+        self.first, self.end = first, end
+
+    def forward(self, seen: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """The whole series, with the memory after the pieces before -> the same after this one."""
+        (reader,) = self._borrowed
+        if isinstance(seen, Tensor):
+            seen = (seen, *reader.start(len(seen), seen))
+        series, *memory = seen
+        return series, *reader.read(series[:, :, self.first : self.end], tuple(memory))
+
+
+class _Look(nn.Module):
+    """The one classifier, on the summary."""
+
+    def __init__(self, classifier: nn.Linear) -> None:
+        super().__init__()
+        self._borrowed = (classifier,)
+
+    def forward(self, seen: tuple[Tensor, ...]) -> Tensor:
+        return self._borrowed[0](seen[1])
