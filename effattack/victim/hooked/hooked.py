@@ -16,20 +16,21 @@ import torch
 from torch import Tensor, nn
 
 from effattack.counting.macs import count_macs
+from effattack.domains import Domain, Pixels
 from effattack.errors import UsageError
-from effattack.victim.contract import Gate, Trace, Victim
+from effattack.tasks import Classes, Task
+from effattack.victim.contract import Gate, Trace, Victim, either, set_mode
 from effattack.victim.door import example_of
 from effattack.victim.hooked.decision import Decision, openings
 from effattack.victim.hooked.following import Followed, follow
 from effattack.victim.hooked.learning import learn, most_macs
 from effattack.victim.hooked.passes import answer
-from effattack.victim.hooked.patterns import Patterns
+from effattack.victim.hooked.patterns import ASK, Patterns
 from effattack.victim.hooked.trials import Trials
-from effattack.victim.opaque import set_mode
 from effattack.victim.rounding import margin_slack
 
 TRIALS = 4
-"""Inputs that a model is tried on: grey, and noise of growing contrast."""
+"""How many inputs a model is tried on."""
 
 
 class Hooked(Victim):
@@ -50,6 +51,8 @@ class Hooked(Victim):
         max_macs: structural worst case; by default what runs with every decision forced open.
         trial: (T, *input_shape) inputs to try the model on, where grey and noise do not do.
         name, family: how tables call it, and how it saves.
+        domain: what inputs are, where they are no images; a smooth one, such as ``Series``.
+        task: what the outputs say, where they are no logits.
         settings: ``dense_macs``, ``data``.
 
     Raises:
@@ -62,7 +65,7 @@ class Hooked(Victim):
         self,
         model: nn.Module,
         decisions: Sequence[Decision],
-        input_shape: tuple[int, ...],
+        input_shape: tuple[int | None, ...] | None = None,
         *,
         spares: Mapping[str, Iterable[str]] | None = None,
         macs: Callable[[Trace], Tensor] | None = None,
@@ -70,20 +73,24 @@ class Hooked(Victim):
         trial: Tensor | None = None,
         name: str | None = None,
         family: str = "hooked",
+        domain: Domain | None = None,
+        task: Task | None = None,
         **settings: Any,
     ) -> None:
-        _check(model, decisions)
+        name = name or type(model).__name__
+        known: Domain = either(name, "input_shape", input_shape, "domain", domain, Pixels)
+        _check(model, decisions, known)
         set_mode(model, False)
-        trial = _trial(input_shape) if trial is None else trial
+        trial = _trial(known) if trial is None else trial
         trials = Trials(model, decisions, trial.to(example_of(model)))
         spared = {decision: tuple(modules) for decision, modules in (spares or {}).items()}
         learnt = learn(trials, spared)
         super().__init__(
-            name=name or type(model).__name__,
+            name=name,
             family=family,
-            input_shape=input_shape,
-            num_classes=trials.natural[0].passed.logits.shape[1],
             max_macs=most_macs(trials, learnt, spared) if isnan(max_macs) else max_macs,
+            domain=known,
+            task=task or Classes(trials.classes),
             **{"dense_macs": nan, **settings},
         )
         self.model = model
@@ -92,7 +99,7 @@ class Hooked(Victim):
         self.macs = macs
 
     def forward(self, images: Tensor) -> Tensor:
-        return torch.cat([answer(self.model, image) for image in images.split(1)])
+        return self.task.join([answer(self.model, image) for image in images.split(1)])
 
     def trace(self, images: Tensor) -> Trace:
         rows = [
@@ -100,7 +107,7 @@ class Hooked(Victim):
             for image in images.split(1)
         ]
         trace = Trace(
-            logits=torch.cat([row.passed.logits for row in rows]),
+            logits=self.task.join([row.passed.logits for row in rows]),
             gates=tuple(self._gate(decision, rows) for decision in self.decisions),
             macs=torch.full((len(rows),), nan, dtype=torch.float64, device=images.device),
             stage_logits=self._stages(rows) if self._in_a_row else None,
@@ -109,6 +116,15 @@ class Hooked(Victim):
             return trace._replace(macs=self.macs(trace))
         spent = map(self._spent, images.detach().split(1), rows)
         return trace._replace(macs=trace.macs.new_tensor([*spent]))
+
+    @property
+    def correction(self) -> str:
+        if self.macs is not None:
+            return "correct the function macs of the trace"
+        return (
+            "correct the rule or the threshold that the model does not compare; else its decisions "
+            f"do not fix its MACs: {ASK}"
+        )
 
     @cached_property
     def _patterns(self) -> Patterns:
@@ -136,8 +152,8 @@ class Hooked(Victim):
         ]
         if any(bool((margin.abs() <= margin_slack(margin.dtype)).any()) for margin in margins):
             return count()
-        pattern = tuple(row.open_units(each.name) for each in self.decisions)
-        return self._patterns.macs(pattern, count)
+        units = tuple(row.open_units(each.name) for each in self.decisions)
+        return self._patterns.macs((tuple(image.shape), units), count)
 
     def _gate(self, decision: Decision, rows: Sequence[Followed]) -> Gate:
         learnt = self.learnt[decision.name]
@@ -161,11 +177,16 @@ class Hooked(Victim):
         return torch.cat([torch.stack(stages, dim=1) for stages in answers])
 
 
-def _check(model: nn.Module, decisions: Sequence[Decision]) -> None:
+def _check(model: nn.Module, decisions: Sequence[Decision], domain: Domain) -> None:
     if not isinstance(model, nn.Module):
         raise UsageError(
             f"Hooked needs a torch module, whose parts have names, not a {type(model).__name__}: "
             "wrap what has none as effattack.Opaque"
+        )
+    if not domain.smooth:
+        raise UsageError(
+            f"Hooked reads gradients in the {domain.noun} itself, and {domain.kind} have none: "
+            "subclass effattack.Victim, whose trace takes a leaf"
         )
     names = [decision.name for decision in decisions]
     if not names or len(set(names)) < len(names):
@@ -174,8 +195,7 @@ def _check(model: nn.Module, decisions: Sequence[Decision]) -> None:
         decision.check(model)
 
 
-def _trial(input_shape: tuple[int, ...]) -> Tensor:
-    """Grey, and noise of growing contrast."""
-    noise = torch.rand((TRIALS, *input_shape), generator=torch.Generator().manual_seed(0)) - 0.5
-    contrast = torch.linspace(0, 1, TRIALS).view(-1, *[1] * len(input_shape))
-    return 0.5 + contrast * noise
+def _trial(domain: Domain) -> Tensor:
+    """An input that means nothing, and the same under noise."""
+    noisy = domain.disturbed(domain.example(TRIALS - 1), torch.Generator().manual_seed(0))
+    return domain.join([domain.example(1), noisy])

@@ -16,7 +16,7 @@ class Pass(NamedTuple):
     """What one run did."""
 
     logits: Tensor
-    """(1, classes)."""
+    """(1, classes), or what another task reads answers from."""
     tensors: dict[str, Tensor]
     """By the names of the decisions that were reached, in the order of evaluation: what was
     compared."""
@@ -62,14 +62,14 @@ def run(
 
 
 def answer(model: nn.Module, image: Tensor) -> Tensor:
-    """The logits (1, classes) of one input: what the model returns, or its ``logits``.
+    """What a model says of one input: the tensor (1, ...) that it returns, or its ``logits``.
 
     Raises:
-        UsageError: if that is no tensor (1, classes).
+        UsageError: if that is none.
     """
     returned = model(image.clone())
     logits = getattr(returned, "logits", returned)
-    if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != 1:
+    if not isinstance(logits, Tensor) or logits.shape[:1] != (1,):
         found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise UsageError(
             f"{type(model).__name__} answers one input with {found}: return plain logits "

@@ -6,8 +6,10 @@ from collections.abc import Callable
 
 from effattack.errors import ContractError
 
-Pattern = tuple[int, ...]
-"""Number of active units per gate, in the order of the gates."""
+Pattern = tuple[tuple[int, ...], tuple[int, ...]]
+"""Sizes of the input, and the number of active units per gate, in the order of the gates."""
+
+ASK = "give Hooked(..., macs=f), f(trace) -> (B,) executed MACs"
 
 SIGHTINGS = 2
 """How often the MACs of a pattern are counted, to see whether it fixes them."""
@@ -44,10 +46,9 @@ class Patterns:
         known = self._macs.setdefault(pattern, counted)
         if known == counted:
             return counted
-        units = ", ".join(f"{g} {n}" for g, n in zip(self.gates, pattern, strict=True))
+        units = ", ".join(f"{g} {n}" for g, n in zip(self.gates, pattern[1], strict=True))
         raise ContractError(
             f"{self.name}: two inputs with equal decisions (active units: {units}) executed "
             f"{known:,} and {counted:,} MACs: if a rule or its threshold is not the one that the "
-            "model compares, correct it; else decisions do not fix MACs: give Hooked(..., macs=f), "
-            "f(trace) -> (B,) executed MACs"
+            f"model compares, correct it; else decisions do not fix MACs: {ASK}"
         )

@@ -60,6 +60,21 @@ class Trials:
         if self.forcible:
             self.opened = [self.run(image, self.forcible) for image in images.split(1)]
 
+    @property
+    def classes(self) -> int:
+        """Width of the logits.
+
+        Raises:
+            UsageError: if they are none.
+        """
+        logits = self.natural[0].passed.logits
+        if logits.dim() != 2 or logits.shape[1] < 2:
+            raise UsageError(
+                f"{type(self.model).__name__} answers with {tuple(logits.shape)}: return plain "
+                "logits (B, classes), of two classes or more, or give task="
+            )
+        return logits.shape[1]
+
     def run(self, image: Tensor, forced: Mapping[str, float]) -> Trial:
         """One run, counted."""
         told = f" with {', '.join(forced)} forced" if forced else ""
