@@ -7,21 +7,19 @@ from __future__ import annotations
 
 from importlib import import_module
 
-from effattack.attacks.by_name import BUILT_IN, attack_class, build, defaults, names
+from effattack.attacks import by_name
+from effattack.attacks.by_name import attack_class, build, defaults, names, text_of
 
-_HOME = {
-    **BUILT_IN,
-    "Attack": "base",
-    "Clean": "controls",
-    "Corruption": "corruptions",
-    "Foolbox": "foreign.from_foolbox",
-    "NearUniform": "controls",
-    "Noise": "controls",
-    "Torchattacks": "foreign.from_torchattacks",
-    "UniversalAttack": "universal",
-    "eps50": "smallest.half_budget",
-}
-__all__ = [*_HOME, "attack_class", "build", "defaults", "names"]
+_PLACES = [
+    *by_name.CONTROLS.values(),
+    *by_name.BUILT_IN.values(),
+    *by_name.LIBRARIES.values(),
+    "base:Attack",
+    "universal:UniversalAttack",
+    "smallest.half_budget:eps50",
+]
+_HOME = {name: module for module, _, name in (place.partition(":") for place in _PLACES)}
+__all__ = [*_HOME, "attack_class", "build", "defaults", "names", "text_of"]
 
 
 def __getattr__(name: str) -> object:

@@ -3,10 +3,13 @@ from effattack.attacks.by_name import attack_class as attack_class
 from effattack.attacks.by_name import build as build
 from effattack.attacks.by_name import defaults as defaults
 from effattack.attacks.by_name import names as names
+from effattack.attacks.by_name import text_of as text_of
 from effattack.attacks.controls import Clean as Clean
 from effattack.attacks.controls import NearUniform as NearUniform
 from effattack.attacks.controls import Noise as Noise
 from effattack.attacks.corruptions import Corruption as Corruption
+from effattack.attacks.disturbances import Drift as Drift
+from effattack.attacks.disturbances import Gaps as Gaps
 from effattack.attacks.foreign.from_foolbox import Foolbox as Foolbox
 from effattack.attacks.foreign.from_torchattacks import Torchattacks as Torchattacks
 from effattack.attacks.house.auto import AutoSlow as AutoSlow

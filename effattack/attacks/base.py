@@ -24,7 +24,7 @@ from effattack.errors import NotApplicable, UsageError
 from effattack.threats import ArrayThreat, Box, Linf, Threat, parse_threat
 from effattack.threats.arrays import on_arrays
 from effattack.threats.base import moves_in
-from effattack.victim import Opaque, Victim
+from effattack.victim import Victim
 from effattack.victim.twins import quantized
 from effattack.victim.undisturbed import glance, seed_global_state, undisturbed
 
@@ -48,6 +48,8 @@ class Attack(ABC):
     """
 
     kind: ClassVar[Kind] = "compute"
+    budgeted: ClassVar[bool] = True
+    """Whether it is made with a budget that the caller chooses."""
     takes: ClassVar[str] = "arrays"
     """What it changes: ``"any"`` inputs, ``"arrays"``, or those of one kind of domain."""
     __signature__: ClassVar[inspect.Signature]
@@ -94,9 +96,13 @@ class Attack(ABC):
     @property
     def name(self) -> str:
         """How tables and the command line call this attack: ``Slowdown(keep_prediction=True)``."""
+        return f"{self.label}({written(self.told)})" if self.told else self.label
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """The options that differ from their default."""
         usual = options_known(type(self))
-        told = {k: v for k, v in self.settings.items() if k not in usual or v != usual[k]}
-        return f"{self.label}({written(told)})" if told else self.label
+        return {k: v for k, v in self.settings.items() if k not in usual or v != usual[k]}
 
     @classmethod
     def why_not(cls, victim: Victim) -> str | None:
@@ -215,7 +221,7 @@ def check_objective(objective: Objective, victim: Victim) -> None:
     try:
         objective.check(trace, victim)
     except NotApplicable as error:
-        plain = not trace.gates and not isinstance(victim, Opaque)
+        plain = not trace.gates and victim.sees == "gates"
         rest = instead(victim, "accuracy" if plain else "compute")
         raise NotApplicable(f"{error}; {rest}") from error
 
@@ -225,9 +231,9 @@ def without_gradient(victim: Victim) -> str | None:
 
     Only quantized weights and models that cannot be opened are excused: any other victim owes one.
     """
-    if not (isinstance(victim, Opaque) or quantized(victim)):
+    if victim.sees == "gates" and not quantized(victim):
         return None
-    grey = victim.domain.place(victim.domain.example(1), victim.device).requires_grad_()
+    grey = victim.example(1).requires_grad_()
     with undisturbed(victim):
         logits = victim.trace(grey).logits
         if logits.requires_grad:
@@ -243,6 +249,6 @@ def instead(victim: Victim, kind: Kind) -> str:
         return "noise applies"
     if kind == "accuracy" or victim.constant:
         return "torchattacks.PGD and foolbox.LinfPGD apply"
-    if isinstance(victim, Opaque):
+    if victim.sees == "answers":
         return "QueryAttack and LatencyQuery apply"
     return "Slowdown, AutoSlow and QueryAttack apply"

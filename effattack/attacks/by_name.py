@@ -1,65 +1,73 @@
 """Attacks by name: the same names in Python, in tables and on the command line.
 
-A new attack is one new file and one line in ``BUILT_IN``. Nothing is imported before it is named.
+A new attack here is one new file and one line in ``BUILT_IN``; one from elsewhere is an entry point
+of the group ``effattack.attacks``, or ``package.module:Class``. Nothing is imported before it is
+named.
 """
 
 from __future__ import annotations
 
 import warnings
-from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
 from effattack.attacks.base import Attack
-from effattack.attacks.naming import check_options
+from effattack.attacks.naming import check_options, written
 from effattack.errors import EffattackError, UsageError, install, unknown_name
-from effattack.registry import read_name
-from effattack.threats import Threat
-from effattack.victim import Opaque, Victim
+from effattack.registry import entries, named, read_name
+from effattack.threats import Linf, Threat, usual_threat
+from effattack.victim import Victim
 
+GROUP = "effattack.attacks"
 CONTROLS = {
-    "clean": ("controls", "Clean"),
-    "noise": ("controls", "Noise"),
-    "uniform": ("controls", "NearUniform"),
-    "corruption": ("corruptions", "Corruption"),
+    "clean": "controls:Clean",
+    "noise": "controls:Noise",
+    "uniform": "controls:NearUniform",
+    "corruption": "corruptions:Corruption",
+    "gaps": "disturbances:Gaps",
+    "drift": "disturbances:Drift",
 }
 """Name -> module below ``effattack.attacks``, and class."""
+USUAL_CONTROLS = {"pixels": ("uniform",), "series": ("uniform", "gaps", "drift")}
+"""Kind of domain -> controls in every table, beside the clean inputs and noise."""
 BUILT_IN = {
-    "Slowdown": "house.slowdown",
-    "UniversalSlowdown": "house.slowdown",
-    "CascadeAttack": "published.cascade",
-    "DeepSloth": "published.deepsloth",
-    "UniversalDeepSloth": "published.deepsloth",
-    "DeSparsify": "published.desparsify",
-    "UniversalDeSparsify": "published.desparsify",
-    "SlowFormer": "published.slowformer",
-    "QuantAttack": "published.quantattack",
-    "UniversalQuantAttack": "published.quantattack",
-    "GradAuto": "published.gradauto",
-    "GradMDM": "published.gradmdm",
-    "ILFO": "published.ilfo",
-    "Sponge": "published.sponge",
-    "EvolvedSponge": "published.sponge",
-    "QueryAttack": "house.query",
-    "PGDAvg": "published.exits_pgd",
-    "PGDMax": "published.exits_pgd",
-    "Transfer": "house.transfer",
-    "SlowAndWrong": "house.joint",
-    "AutoSlow": "house.auto",
-    "LatencyQuery": "house.latency_query",
-    "MinimalBudget": "smallest.minimal",
+    "Slowdown": "house.slowdown:Slowdown",
+    "UniversalSlowdown": "house.slowdown:UniversalSlowdown",
+    "CascadeAttack": "published.cascade:CascadeAttack",
+    "DeepSloth": "published.deepsloth:DeepSloth",
+    "UniversalDeepSloth": "published.deepsloth:UniversalDeepSloth",
+    "DeSparsify": "published.desparsify:DeSparsify",
+    "UniversalDeSparsify": "published.desparsify:UniversalDeSparsify",
+    "SlowFormer": "published.slowformer:SlowFormer",
+    "QuantAttack": "published.quantattack:QuantAttack",
+    "UniversalQuantAttack": "published.quantattack:UniversalQuantAttack",
+    "GradAuto": "published.gradauto:GradAuto",
+    "GradMDM": "published.gradmdm:GradMDM",
+    "ILFO": "published.ilfo:ILFO",
+    "Sponge": "published.sponge:Sponge",
+    "EvolvedSponge": "published.sponge:EvolvedSponge",
+    "QueryAttack": "house.query:QueryAttack",
+    "PGDAvg": "published.exits_pgd:PGDAvg",
+    "PGDMax": "published.exits_pgd:PGDMax",
+    "Transfer": "house.transfer:Transfer",
+    "SlowAndWrong": "house.joint:SlowAndWrong",
+    "AutoSlow": "house.auto:AutoSlow",
+    "LatencyQuery": "house.latency_query:LatencyQuery",
+    "MinimalBudget": "smallest.minimal:MinimalBudget",
 }
-"""Class -> module below ``effattack.attacks``."""
-_LIBRARIES = {
-    "torchattacks": ("foreign.from_torchattacks", "Torchattacks"),
-    "foolbox": ("foreign.from_foolbox", "Foolbox"),
+"""Name -> module below ``effattack.attacks``, and class."""
+LIBRARIES = {
+    "torchattacks": "foreign.from_torchattacks:Torchattacks",
+    "foolbox": "foreign.from_foolbox:Foolbox",
 }
-_UNBUDGETED = ("Clean", "NearUniform", "Corruption", "SlowFormer")
+"""What stands before the dot of ``torchattacks.PGD`` -> the adapter."""
 
 
 def names() -> list[str]:
     """Names of the attacks that need nothing but a victim and a budget."""
-    return [*CONTROLS, *BUILT_IN, "torchattacks.PGD", "foolbox.LinfPGD"]
+    ours = [*CONTROLS, *BUILT_IN]
+    others = sorted(name for name in entries(GROUP) if name not in ours)
+    return [*ours, *others, "torchattacks.PGD", "foolbox.LinfPGD"]
 
 
 def defaults(victim: Victim) -> list[str]:
@@ -68,8 +76,10 @@ def defaults(victim: Victim) -> list[str]:
     An opaque model has no gates for gradient attacks: it is queried. A library whose extra is not
     installed is left out, with a warning.
     """
+    if not victim.domain.smooth:
+        return []
     found = ["Slowdown", "DeepSloth", "DeSparsify"]
-    if isinstance(victim, Opaque):
+    if victim.sees == "answers":
         found = ["QueryAttack"]
     if find_spec("torchattacks") is None:
         warnings.warn(
@@ -81,35 +91,37 @@ def defaults(victim: Victim) -> list[str]:
 
 
 def attack_class(text: str) -> type[Attack]:
-    """The class behind a name such as ``Slowdown``, ``noise`` or ``torchattacks.PGD(steps=20)``.
+    """The class behind ``Slowdown``, ``torchattacks.PGD(steps=20)`` or ``mine.attacks:Mine``.
 
     Raises:
-        UsageError: naming the nearest known attack, or the options of this one.
+        UsageError: naming the nearest known attack, or the options of this one; if what stands at
+            the path is no attack.
     """
     name, options = read_name(text)
-    library = name.partition(".")[0]
-    known = {**CONTROLS, **{cls: (module, cls) for cls, module in BUILT_IN.items()}}
-    if library in _LIBRARIES and "." in name:
-        return _at(*_LIBRARIES[library])
-    if name not in known:
+    if library := _library(name):
+        return _ours(LIBRARIES[library])
+    known = {**CONTROLS, **BUILT_IN}
+    if name in known:
+        found = _ours(known[name])
+    elif ":" in name or name in entries(GROUP):
+        found = named(GROUP, name)
+    else:
         raise unknown_name("attack", name, names())
-    found = _at(*known[name])
+    if not (isinstance(found, type) and issubclass(found, Attack)):
+        raise UsageError(f"{name} is {found!r}, no class of effattack.attacks.Attack: name one")
     check_options(found, name, options)
     return found
 
 
-def _at(module: str, name: str) -> type[Attack]:
-    return getattr(import_module(f"effattack.attacks.{module}"), name)
-
-
-def build(text: str, victim: Victim, eps: float | Threat = 8 / 255, seed: int = 0) -> Attack:
+def build(text: str, victim: Victim, eps: float | Threat | None = None, seed: int = 0) -> Attack:
     """The attack of that name: ``Slowdown``, ``DeepSloth(steps=200)``,
-    ``Slowdown(threat='l2:1.0')``.
+    ``Slowdown(threat='l2:1.0')``, ``mine.attacks:Mine(steps=5)``.
 
     Args:
         text: a name, with options if any differ from their default.
         victim: to be attacked.
-        eps: l-inf budget or other threat, where the text names none.
+        eps: l-inf budget or other threat, where the text names none; by default the usual one of
+            the victim's domain, of images 8/255.
         seed: of the attack.
 
     Raises:
@@ -118,10 +130,10 @@ def build(text: str, victim: Victim, eps: float | Threat = 8 / 255, seed: int = 
     """
     cls, (name, options) = attack_class(text), read_name(text)
     usual: dict[str, Any] = {}
-    if cls.__name__ not in _UNBUDGETED and "threat" not in options:
-        usual["threat" if isinstance(eps, Threat) else "eps"] = eps
-    if cls.__name__ in ("Torchattacks", "Foolbox"):
-        usual["attack"] = name.partition(".")[2]
+    if cls.budgeted and "threat" not in options:
+        usual["threat"] = threat_of(victim, eps)
+    if library := _library(name):
+        usual["attack"] = name.removeprefix(f"{library}.")
     try:
         return cls(victim, seed=seed, **usual, **options)
     except EffattackError:
@@ -130,3 +142,40 @@ def build(text: str, victim: Victim, eps: float | Threat = 8 / 255, seed: int = 
         if not options:
             raise
         raise UsageError(f"{text} cannot be made: {error}: correct its options") from error
+
+
+def threat_of(victim: Victim, eps: float | Threat | None) -> Threat:
+    """A threat as it is, a number as l-inf budget, and nothing as the usual threat of a domain."""
+    if isinstance(eps, Threat):
+        return eps
+    return usual_threat(victim.domain) if eps is None else Linf(eps)
+
+
+def text_of(attack: Attack) -> str:
+    """What :func:`build` makes an attack from again, in any process; its seed stands apart."""
+    cls = type(attack)
+    ours = {path: name for name, path in {**CONTROLS, **BUILT_IN}.items()}
+    place = f"{cls.__module__.removeprefix('effattack.attacks.')}:{cls.__qualname__}"
+    called = ours.get(place, f"{cls.__module__}:{cls.__qualname__}")
+    if place in LIBRARIES.values():
+        called = attack.label
+    told = dict(attack.told)
+    if cls.budgeted:
+        told["threat"] = str(attack.threat)
+    return f"{called}({written(told)})" if told else called
+
+
+def usual_controls(victim: Victim, threat: Threat, seed: int) -> list[Attack]:
+    """What every attack in a threat is compared with, beside the clean inputs."""
+    usual = ("noise", *USUAL_CONTROLS.get(victim.domain.kind, ()))
+    return [build(name, victim, threat, seed) for name in usual]
+
+
+def _library(name: str) -> str | None:
+    """The library of an attack, ``torchattacks`` of ``torchattacks.PGD``; None if it has none."""
+    library, dot, _ = name.partition(".")
+    return library if dot and library in LIBRARIES and ":" not in name else None
+
+
+def _ours(place: str) -> Any:
+    return named(GROUP, f"effattack.attacks.{place}")

@@ -17,7 +17,7 @@ class Clean(Attack):
     """The clean inputs themselves; no seed changes them."""
 
     kind: ClassVar[Kind] = "control"
-    takes = "any"
+    budgeted, takes = False, "any"
     label = "clean"
 
     def __init__(self, victim: Victim, *, seed: int = 0) -> None:
@@ -65,7 +65,7 @@ class NearUniform(Attack):
     """
 
     kind: ClassVar[Kind] = "control"
-    label = "uniform"
+    budgeted, label = False, "uniform"
     threat: ArrayThreat
 
     def __init__(self, victim: Victim, *, seed: int = 0) -> None:

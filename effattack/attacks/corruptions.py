@@ -54,8 +54,7 @@ class Corruption(Attack):
     """
 
     kind: ClassVar[Kind] = "control"
-    takes = "pixels"
-    label = "corruption"
+    budgeted, takes, label = False, "pixels", "corruption"
 
     def __init__(
         self, victim: Victim, *, kind: str = "noise", severity: int = 3, seed: int = 0

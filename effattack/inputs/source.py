@@ -17,6 +17,7 @@ from effattack.errors import UsageError
 from effattack.inputs.arrays import as_tensors
 from effattack.inputs.npz import open_npz
 from effattack.inputs.readers import Arrays, Data, Folder, Spread, of_loader
+from effattack.inputs.series_files import SERIES_FILES
 from effattack.registry import call, import_factory
 from effattack.tasks.classes import check_labels
 from effattack.victim import Victim
@@ -28,7 +29,8 @@ class Source:
 
     Attributes:
         name: a folder with one sub-folder of images per class (in the order of
-            :func:`.folders.listing`), an ``.npz`` file with ``images`` and ``labels``, or
+            :func:`.folders.listing`), an ``.npz`` file with ``labels`` and ``images``, ``series``
+            or ``inputs``, series in a ``.csv`` or ``.ts`` file (:mod:`.series_files`), or
             ``module:factory`` of a callable that returns both, a data set, or a loader that does
             not shuffle.
         shape: (C, H, W) of one image.
@@ -58,9 +60,11 @@ class Source:
             return Folder(path, self.shape, self.leave_out)
         if path.suffix == ".npz":
             return Arrays(*open_npz(path))
+        if path.suffix in SERIES_FILES:
+            return Arrays(*SERIES_FILES[path.suffix](path))
         if ":" not in self.name:
             raise UsageError(
-                f"data {self.name!r}: no such folder or .npz file; a callable is named "
+                f"data {self.name!r}: no such folder, .npz, .csv or .ts file; a callable is named "
                 "module:factory"
             )
         found = call(import_factory(self.name), self.name)

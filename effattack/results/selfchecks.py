@@ -51,7 +51,7 @@ def check_victim(victim: Victim, images: Tensor) -> list[Check]:
     Raises:
         ContractError: if the victim breaks the contract.
     """
-    images = beside_noise(images, CHECKED)
+    images = beside_noise(images, CHECKED, victim.domain)
     while True:
         try:
             said = {check: check(victim, images) for check in INVARIANTS}

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from effattack.counting.macs import count_macs
+from effattack.domains import Pixels
 from effattack.errors import UsageError
 from effattack.models_zoo.criteria import Criterion, as_criterion
 from effattack.models_zoo.exits import criterion_trace
@@ -139,7 +140,7 @@ def measure_stages(
     """MACs of each stage and each head, and the classes of each head, for one image."""
     stage_macs, head_macs, widths = [], [], []
     with torch.no_grad():
-        features = blank(nn.ModuleList([*stages, *heads]), (1, *input_shape))
+        features = blank(nn.ModuleList([*stages, *heads]), Pixels(input_shape), 1)
         for stage, head in zip(stages, heads, strict=True):
             for part in (stage, head):
                 set_mode(part, False)

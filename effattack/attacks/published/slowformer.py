@@ -60,6 +60,8 @@ class SlowFormer(UniversalAttack):
         UsageError: for another loss.
     """
 
+    budgeted = False
+
     def __init__(
         self,
         victim: Victim,
