@@ -23,6 +23,7 @@ _HOME = {
     "audit": "victim",
     "evaluate": "runs.evaluate",
     "outside": "counting.outside",
+    "tally": "counting.tallies",
 }
 forward()
 __all__ = [*_HOME, "__version__"]

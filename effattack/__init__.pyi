@@ -1,4 +1,5 @@
 from effattack.counting.outside import outside as outside
+from effattack.counting.tallies import tally as tally
 from effattack.results.evaluation import Evaluation as Evaluation
 from effattack.results.score import Score as Score
 from effattack.runs.evaluate import evaluate as evaluate

@@ -66,7 +66,7 @@ def _asked(
 def _controls(
     victim: Victim, asked: Sequence[Attack], by_name: bool, eps: float, seeds: Sequence[int]
 ) -> list[Attack]:
-    """Noise stands in every budget; at ``eps``, if any attack was asked for by its name."""
+    """Those of the domain; noise in every budget, at ``eps`` if an attack was asked for by name."""
     rivals = [attack.threat for attack in asked if attack.kind != "control"]
     if by_name or not rivals:
         rivals.append(Linf(eps))

@@ -6,12 +6,10 @@ that may change (:meth:`effattack.Victim.lift`), and its ``trace`` reads them in
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
-
-from effattack.victim.contract import Victim
 
 
 class Leaf(NamedTuple):
@@ -23,7 +21,15 @@ class Leaf(NamedTuple):
     """(B, k): where; past the end of a prompt nothing is read."""
 
 
-def word_gradients(victim: Victim, gradient: Tensor, chunk: int = 4096) -> Tensor:
+class Lifting(Protocol):
+    """A victim of prompts whose words can be lifted."""
+
+    domain: Any
+
+    def lift(self, batch: Any, places: Tensor) -> Leaf: ...
+
+
+def word_gradients(victim: Lifting, gradient: Tensor, chunk: int = 4096) -> Tensor:
     """The gradient of every word in every place: gradient · embeddingᵀ.
 
     It is what the gradient of one-hot rows (B, k, vocabulary) would be, which for a real vocabulary
