@@ -3,33 +3,46 @@
 from __future__ import annotations
 
 from effattack.domains.base import Domain
-from effattack.domains.pixels import Pixels
-from effattack.domains.series import Series
-from effattack.domains.tokens import Tokens
 from effattack.errors import UsageError, unknown_name
 from effattack.registry import entries, named, read_name
 
 GROUP = "effattack.domains"
-BUILT_IN: dict[str, type[Domain]] = {"Pixels": Pixels, "Series": Series, "Tokens": Tokens}
+BUILT_IN = {
+    "pixels": "effattack.domains.pixels:Pixels",
+    "series": "effattack.domains.series:Series",
+    "tokens": "effattack.domains.tokens:Tokens",
+    "parts": "effattack.domains.parts:Parts",
+}
+"""Kind -> its class, which loads when it is named."""
 
 
-def parse_domain(text: str) -> Domain:
-    """The domain that is written as ``Series(channels=1, length=24, low=-3.0, high=3.0)``.
+def names() -> list[str]:
+    """Ours, and those of installed packages."""
+    return [*BUILT_IN, *sorted(entries(GROUP).keys() - BUILT_IN)]
 
-    The name is one of ours, of the entry points ``effattack.domains``, or ``package.module:Class``.
+
+def domain_of(text: str) -> Domain:
+    """The domain that is written as ``series(channels=1, length=128, low=-1.0, high=1.0)``.
 
     Raises:
-        UsageError: for any other text, or options that the domain does not take.
+        UsageError: for what is no domain, or arguments that it does not take.
     """
     name, options = read_name(text)
-    if name not in BUILT_IN and ":" not in name and name not in entries(GROUP):
-        raise unknown_name("domain", name, [*BUILT_IN, *entries(GROUP)])
-    make = BUILT_IN.get(name) or named(GROUP, name)
     try:
-        domain = make(**options)
+        return domain_class(name)(**options)
     except TypeError as error:
-        told = f"{text!r} is no domain ({error}): write NAME(option=value, ...)"
-        raise UsageError(told) from error
-    if not isinstance(domain, Domain):
-        raise UsageError(f"{name} makes a {type(domain).__name__}, no effattack.domains.Domain")
-    return domain
+        raise UsageError(f"{text} cannot be made ({error}): give what {name} takes") from error
+
+
+def domain_class(text: str) -> type[Domain]:
+    """The class that a kind, or a path ``package.module:Class``, stands for.
+
+    Raises:
+        UsageError: for a name that nobody registered, a path that does not import, or no domain.
+    """
+    if ":" not in text and text not in names():
+        raise unknown_name("domain", text, names())
+    found = named(GROUP, BUILT_IN.get(text, text))
+    if not (isinstance(found, type) and issubclass(found, Domain)):
+        raise UsageError(f"{text} is {found!r}, no class of effattack.domains.Domain: name one")
+    return found

@@ -27,6 +27,20 @@ BUILT_IN = {
 """What a threat is called -> its class, which loads when it is named."""
 
 
+def names() -> list[str]:
+    """What stands before the size: ours, and those of installed packages."""
+    return [*BUILT_IN, *sorted(entries(GROUP).keys() - BUILT_IN)]
+
+
+def threat_class(name: str) -> type[Threat]:
+    """The class that a threat's name, or a path ``package.module:Class``, stands for.
+
+    Raises:
+        UsageError: for a name that nobody registered, a path that does not import, or no threat.
+    """
+    return _class(BUILT_IN.get(name, name))
+
+
 def parse_threat(text: str) -> Threat:
     """The threat that is written as ``linf:8/255``, ``patch:16@4,4``, ``suffix:10`` or ``box``.
 

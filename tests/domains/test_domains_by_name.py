@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from effattack.domains import Series, Tokens
-from effattack.domains.by_name import parse_domain
+from effattack.domains.by_name import domain_of
 from effattack.errors import UsageError
 
 OUTSIDE = """
@@ -22,10 +22,10 @@ class Letters(Tokens):
 
 
 def test_domains_of_ours() -> None:
-    domain = parse_domain("Series(channels=1, length=None, low=-3.0, high=3.0, deviation=1.0)")
+    domain = domain_of("series(channels=1, length=None, low=-3.0, high=3.0, deviation=1.0)")
     assert isinstance(domain, Series)
     assert (domain.shape, domain.deviation) == ((1, None), 1.0)
-    assert isinstance(parse_domain("Tokens(vocabulary=9, longest=4)"), Tokens)
+    assert isinstance(domain_of("tokens(vocabulary=9, longest=4)"), Tokens)
 
 
 def test_a_domain_of_a_package_outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -37,7 +37,7 @@ def test_a_domain_of_a_package_outside(tmp_path: Path, monkeypatch: pytest.Monke
     (folder / "entry_points.txt").write_text(entry)
     monkeypatch.syspath_prepend(tmp_path)
     for name in ("letters", "letters_of_mine:Letters"):
-        domain = parse_domain(f"{name}(longest=5)")
+        domain = domain_of(f"{name}(longest=5)")
         assert (domain.kind, domain.longest) == ("letters", 5)
 
 
@@ -45,13 +45,13 @@ def test_a_domain_of_a_package_outside(tmp_path: Path, monkeypatch: pytest.Monke
     ("text", "message"),
     [
         ("Serie(channels=1)", "unknown domain 'Serie': did you mean Series"),
-        ("Series(channels=1)", "is no domain .*missing 3 required positional arguments"),
+        ("series(channels=1)", "is no domain .*missing 3 required positional arguments"),
         ("Series(chanels=1)", "unexpected keyword argument 'chanels'"),
-        ("Tokens(vocabulary=0, longest=3)", "vocabulary = 0: give a whole number"),
+        ("tokens(vocabulary=0, longest=3)", "vocabulary = 0: give a whole number"),
         ("builtins:dict", "builtins:dict makes a dict, no effattack.domains.Domain"),
         ("nowhere:Class", "cannot import 'nowhere'"),
     ],
 )
 def test_texts_that_are_no_domain(text: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        parse_domain(text)
+        domain_of(text)
