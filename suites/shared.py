@@ -121,7 +121,7 @@ class Suite:
             pytest.skip("it has no gates")
         macs = torch.cat([trace.macs for trace in traces])
         active = torch.cat(
-            [torch.cat([gate.active.view(len(t.macs), -1) for gate in t.gates], 1) for t in traces]
+            [torch.cat([gate.active for gate in t.gates], 1) for t in traces]
         ).double()
         only_first = active @ (1 - active).T
         cheaper = (only_first.T == 0) & (macs[:, None] < macs[None, :])
@@ -156,17 +156,17 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def depth(trace: Trace) -> Tensor:
-    """How many decisions of a chain of (B,) gates each image was passed on by: (B,).
+    """How many decisions of a chain of gates each image was passed on by: (B,).
 
     Asserts that it is a chain: a decision is reached by those whom the one before passed on.
     """
     import torch
 
     onward = torch.ones_like(trace.gates[0].active)
-    passed = torch.zeros_like(onward, dtype=torch.long)
+    passed = torch.zeros_like(onward[:, 0], dtype=torch.long)
     for gate in trace.gates:
-        assert gate.active.dim() == 1, f"{gate.name} decides on more than the image as a whole"
+        assert gate.active.shape[1] == 1, f"{gate.name} decides on more than the image as a whole"
         assert torch.equal(gate.reached, onward), f"{gate.name} was reached by others than it says"
         onward = gate.active
-        passed += onward
+        passed += onward[:, 0]
     return passed

@@ -80,7 +80,7 @@ def audit(victim: Victim, batch: Batch) -> Audit:
             raise AuditError(_difference(victim, single, index, trace))
         counters.append(counter)
         knife_edge.append(not agrees)
-        decisions.append({gate.name: gate.active.flatten().cpu() for gate in trace.gates})
+        decisions.append({gate.name: gate.active[0].cpu() for gate in trace.gates})
     return Audit(
         logits=victim.task.join(outputs),
         macs=torch.tensor([c.total for c in counters], dtype=torch.float64),

@@ -19,7 +19,7 @@ def on_knife_edge(trace: Trace) -> Tensor:
     for gate in trace.gates:
         if not gate.proxy:
             close = gate.reached & (gate.margin.detach().abs() <= margin_slack(trace.dtype))
-            near |= close.flatten(1).any(1) if close.dim() > 1 else close
+            near |= close.any(1)
     return near
 
 
