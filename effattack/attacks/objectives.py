@@ -94,7 +94,7 @@ class Objective(Protocol):
 class MarginHinge:
     """The house objective: Σ cost · min(margin, κ) over reached gates, over max MACs.
 
-    Where a gate is ``pushed``, as those of stages in a row are, all its units count, reached or not.
+    Where a gate is ``pushed``, as those of stages in a row are, all units count, reached or not.
 
     The cost of a gate is its cost-to-go, what opening it makes possible downstream. κ is the
     overshoot beyond a decision that is still rewarded: enough to be safe from rounding, no more.

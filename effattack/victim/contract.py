@@ -64,6 +64,11 @@ class Trace(NamedTuple):
     """(B, stages, classes): every exit, saver and base, whether taken or not."""
     aux: dict[str, Tensor] = {}
     """What a paper's own loss needs beside the gates (CLS attention, halting scores)."""
+    also: Mapping[str, Tensor] = {}
+    """(B,) float64 each, by the names of ``Victim.counts``: work that is no MAC."""
+    slack: Tensor | None = None
+    """(B,): the smallest distance of any hard choice to its tie, in units of margins, those without
+    a gate included (which token, which box); beside the margins, it tells knife edges."""
     dtype: torch.dtype | None = None
     """The coarsest precision that it was computed in; the victim's door tells it, not you."""
 
@@ -210,6 +215,10 @@ class Victim(nn.Module):
         if count not in self.counts:
             raise unknown_name("count", count, ["macs", *self.counts])
         return self.counts[count].ceiling(batch).double()
+
+    def spent(self, trace: Trace) -> Tensor:
+        """(B,) float64: the work that judges, in the victim's currency."""
+        return trace.macs if self.currency == "macs" else trace.also[self.currency]
 
     def in_float64(self) -> Victim | None:
         """A copy in double precision, where rounding does not blur decisions.

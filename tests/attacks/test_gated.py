@@ -155,7 +155,6 @@ def test_shares_decide_at_one_half_in_the_order_of_the_gates(
 ) -> None:
     with torch.no_grad():
         trace = embedded(name).trace(digit_images[:4])
-    rows = len(trace.logits)
     active = torch.cat([gate.active for gate in trace.gates], dim=1)
     assert torch.equal(reached_shares(trace) > 0.5, active)
     assert active.any()

@@ -56,12 +56,12 @@ def check_gates(victim: Victim, batch: Batch) -> list[str]:
 
 def _check_form(victim: Victim, gate: Gate, count: int) -> None:
     shape = tuple(gate.margin.shape)
+    units = len(shape) == 2 and shape[0] == count
     problems = {
         "it has no name": not gate.name,
-        f"margin is {shape} {gate.margin.dtype}, expected floats, (B,) or (B, units)": len(shape)
-        != 2
-        or shape[0] != count
-        or not gate.margin.is_floating_point(),
+        f"margin is {shape} {gate.margin.dtype}, expected floats, (B,) or (B, units)": (
+            not (units and gate.margin.is_floating_point())
+        ),
         f"active {tuple(gate.active.shape)} {gate.active.dtype} and reached "
         f"{tuple(gate.reached.shape)} {gate.reached.dtype} must be bool and {shape} as margin": any(
             flag.dtype != torch.bool or tuple(flag.shape) != shape
