@@ -220,6 +220,14 @@ class Victim(nn.Module):
         """(B,) float64: the work that judges, in the victim's currency."""
         return trace.macs if self.currency == "macs" else trace.also[self.currency]
 
+    @property
+    def correction(self) -> str:
+        """What an author is to do where the MACs that he declares are not the executed ones."""
+        return (
+            f"correct the closed form in {type(self).__name__}.trace, or make forward skip what it "
+            "declares skipped"
+        )
+
     def in_float64(self) -> Victim | None:
         """A copy in double precision, where rounding does not blur decisions.
 

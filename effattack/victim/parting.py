@@ -48,8 +48,7 @@ def _macs_apart(victim: Victim, single: Batch, trace: Trace) -> str:
     parts = [
         f"{declared:,.0f} MACs, forward executed {executed:,} ({declared - executed:+,.0f})",
         f"executed: {_listed(f'{name} {macs:,}' for name, macs in largest)}",
-        f"correct the closed form in {type(victim).__name__}.trace, or make forward skip what it "
-        "declares skipped",
+        victim.correction,
     ]
     if decided:
         parts.insert(-1, f"active gates: {_listed(decided)}")
