@@ -378,7 +378,7 @@ def test_a_cap_raised_under_attack_is_an_error() -> None:
     victim, images = LinearSaver(doubt=0.1), grey_images(40)
     images = images[victim.missing(images) > 0][:4]
     victim.max_macs = 100.0
-    assert (audit(victim, beside_noise(images, 16)).macs <= victim.max_macs).all()
+    assert (audit(victim, beside_noise(images, 16, victim.domain)).macs <= victim.max_macs).all()
     with pytest.raises(ContractError, match=r"under (?!clean).* 176 MACs.*max"):
         evaluate(victim, images, torch.zeros(len(images)).long(), ["Slowdown"], timed=0)
 

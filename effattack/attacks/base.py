@@ -23,7 +23,7 @@ from effattack.errors import NotApplicable, UsageError
 from effattack.threats import ArrayThreat, Linf, Threat, parse_threat, usual_threat
 from effattack.threats.arrays import on_arrays
 from effattack.threats.base import moves_in
-from effattack.victim import Opaque, Victim
+from effattack.victim import Victim
 from effattack.victim.twins import quantized
 from effattack.victim.undisturbed import glance, seed_global_state, undisturbed
 
@@ -263,7 +263,7 @@ def check_objective(objective: Objective, victim: Victim) -> None:
     try:
         objective.check(trace, victim)
     except NotApplicable as error:
-        plain = not trace.gates and not isinstance(victim, Opaque)
+        plain = not trace.gates and victim.sees == "gates"
         rest = instead(victim, "accuracy" if plain else "compute")
         raise NotApplicable(f"{error}; {rest}") from error
 
@@ -273,9 +273,9 @@ def without_gradient(victim: Victim) -> str | None:
 
     Only quantized weights and models that cannot be opened are excused: any other victim owes one.
     """
-    if not (isinstance(victim, Opaque) or quantized(victim)):
+    if victim.sees == "gates" and not quantized(victim):
         return None
-    grey = victim.domain.place(victim.domain.example(1), victim.device).requires_grad_()
+    grey = victim.example(1).requires_grad_()
     with undisturbed(victim):
         logits = victim.trace(grey).logits
         if logits.requires_grad:
@@ -291,6 +291,6 @@ def instead(victim: Victim, kind: Kind) -> str:
         return "noise applies"
     if kind == "accuracy" or victim.constant:
         return "torchattacks.PGD and foolbox.LinfPGD apply"
-    if isinstance(victim, Opaque):
+    if victim.sees == "answers":
         return "QueryAttack and LatencyQuery apply"
     return "Slowdown, AutoSlow and QueryAttack apply"

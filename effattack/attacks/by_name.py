@@ -16,7 +16,7 @@ from effattack.attacks.naming import check_options, written
 from effattack.errors import EffattackError, UsageError, install, unknown_name
 from effattack.registry import entries, named, read_name
 from effattack.threats import Linf, Threat, usual_threat
-from effattack.victim import Opaque, Victim
+from effattack.victim import Victim
 
 GROUP = "effattack.attacks"
 CONTROLS = {
@@ -79,7 +79,7 @@ def defaults(victim: Victim) -> list[str]:
     if not victim.domain.smooth:
         return []
     found = ["Slowdown", "DeepSloth", "DeSparsify"]
-    if isinstance(victim, Opaque):
+    if victim.sees == "answers":
         found = ["QueryAttack"]
     if find_spec("torchattacks") is None:
         warnings.warn(

@@ -16,7 +16,9 @@ from rich.text import Text
 
 from effattack.reporting import words
 from effattack.reporting.nouns import Noun, noun_of, with_domains
+from effattack.results.currency import unit, work_of
 from effattack.results.limits import unmeasured_because
+from effattack.results.table import known
 from effattack.streams import shown
 
 if TYPE_CHECKING:
@@ -150,23 +152,29 @@ def _skipped(skipped: Sequence[Mapping[str, str]], verbose: bool) -> Iterator[st
 
 def _table(victim: str, rows: pd.DataFrame, noun: Noun) -> Table:
     first = rows.iloc[0]
-    work = f"clean {words.macs(first.clean_macs)}, max {words.macs(first.max_macs)} per {noun.one}"
+    clean, _, most = work_of(first)
+    work = f"clean {words.macs(clean)}, max {words.macs(most)} per {noun.one}"
     title = Text(f"{victim}: {work}{', constant' if first.constant else ''}")
     table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
     table.add_column("attack", overflow="fold", min_width=16)  # words give way, numbers do not
-    for header in ("eps", "acc.", "agree", "MACs"):
-        table.add_column(header, justify="right", no_wrap=True)
-    table.add_column("retained", justify="right", max_width=10)
+    table.add_column("eps", justify="right", no_wrap=True)
+    shown = [score for score in known().values() if score.shown.brief]
+    for score in shown:
+        folded = score.shown.form == "retained"
+        table.add_column(
+            score.shown.brief,
+            justify="right",
+            no_wrap=not folded,
+            max_width=10 if folded else None,
+        )
     table.add_column("latency", justify="right", no_wrap=True)
-    for row in rows.itertuples():
+    for row in rows.to_dict("records"):
         table.add_row(
-            Text(row.attack),
-            "" if row.threat in ("none", "box") else words.budget(row._asdict()),
-            f"{row.accuracy:.0%}",
-            f"{row.agreement:.0%}",
-            words.ratio(row.macs_ratio),
-            words.retained(row.savings_retained),
-            _latency(row, noun),
+            Text(row["attack"]),
+            "" if row["threat"] in ("none", "box") else words.budget(row),
+            *(words.brief(score, row) for score in shown),
+            # why it was not measured stands under the table
+            words.latency(row, noun.many).partition(":")[0],
         )
     return table
 
@@ -182,22 +190,19 @@ def _verdict(rows: pd.DataFrame, meta: dict[str, Any], noun: Noun) -> Iterator[s
     if rows.constant.all():
         yield "constant: its MACs cannot depend on the input, so there is nothing to take back"
         return
-    for row in rows[rows.kind == UNION].itertuples():
-        said = f"{words.ratio(row.macs_ratio)} MACs"
-        if not words.missing(row.savings_retained):
-            span = words.span(row.savings_retained_low, row.savings_retained_high)
-            said = f"{words.percent(row.savings_retained)} retained" + f" ({span})" * bool(span)
-        found = row.found_by or f"nothing cost more than the clean {noun.one}"
-        yield f"verdict at {_at(row._asdict())}: {said}; {found}"
+    for row in rows[rows.kind == UNION].to_dict("records"):
+        said = f"{words.ratio(row['equals_n_requests'])} {unit(row)}"
+        if not words.missing(row["savings_retained"]):
+            span = words.span(row["savings_retained_low"], row["savings_retained_high"])
+            said = f"{words.percent(row['savings_retained'])} retained" + f" ({span})" * bool(span)
+        found = row["found_by"] or f"nothing cost more than the clean {noun.one}"
+        yield f"verdict at {_at(row)}: {said}; {found}"
+        if row["found_by"]:
+            equal = words.decimal(row["equals_n_requests"], 2)
+            yield f"  one such request equals {equal} clean ones; who found it: {row['knowledge']}"
     yield from (f"but: {told}" for told in caveats(rows, meta))
 
 
 def _at(row: dict[str, Any]) -> str:
     """A budget inside a sentence: "eps 8/255", "l2 0.5"."""
     return words.at(row).replace("ε = ", "eps ")
-
-
-def _latency(row: Any, noun: Noun) -> str:
-    """In brief: why it was not measured stands under the table."""
-    told = words.latency(row._asdict(), noun.many)
-    return told.partition(":")[0]

@@ -14,7 +14,7 @@ from __future__ import annotations
 import linecache
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -24,10 +24,13 @@ from torch.storage import UntypedStorage
 
 from effattack.counting.macs import MacsCounter
 from effattack.counting.sight import Known, Sight, digest, leaves, storages, tensors
+from effattack.domains import Arrays, Batch, Domain
+from effattack.domains.parts import tensors as tensors_of
 from effattack.errors import UnseenWork
 
 STEPS = (32 / 255, 1 / 255, 1 / 4080, 1 / 65280)
-"""How far the second input lies from the first, per pixel; smaller where it takes another path."""
+"""How far the second input lies from the first, as a share of the range, per pixel; smaller where
+it takes another path."""
 PLACES = {
     f"aten.{name}"
     for name in """
@@ -69,7 +72,7 @@ class Entry(NamedTuple):
 class Origins(Sight):
     """A run, and for every tensor which of the values that came from outside went into it."""
 
-    def __init__(self, given: Tensor) -> None:
+    def __init__(self, given: Iterable[Tensor]) -> None:
         self.path: list[tuple[str, object]] = []
         self.entries: list[Entry] = []
         self._came = 0
@@ -150,24 +153,27 @@ class Origins(Sight):
         return self._came
 
 
-def examine(name: str, function: Callable[[Tensor], Any], given: Tensor, known: Known) -> None:
+def examine(
+    name: str, function: Callable[[Batch], Any], given: Batch, known: Known, domain: Domain
+) -> None:
     """Run a function on an input and on a neighbour, and refuse what depends on it unseen.
 
     Args:
         name: of the victim, for the message.
         function: one input -> tensors.
-        given: the input, floats in [0, 1].
+        given: the input.
         known: extended by what is equal for both inputs.
+        domain: of the input: where it has no neighbours, half of it is drawn anew.
 
     Raises:
         UnseenWork: naming where the value came in, and the remedy.
     """
-    with torch.no_grad(), MacsCounter(witness=Sight(given, known)):
+    with torch.no_grad(), MacsCounter(witness=Sight(tensors_of(given), known)):
         function(given)  # meets what was there before
     first, behind = _observed(function, given)
     steady: list[Entry] = []
     for step in STEPS:
-        other, behind_other = _observed(function, _neighbour(given, step))
+        other, behind_other = _observed(function, _neighbour(domain, given, step))
         here, there = _by_place(first), _by_place(other)
         shared = min(_shared(first, other, there), _shared(other, first, here))
         equal, unequal = _compared(first, there, shared)
@@ -186,17 +192,24 @@ def examine(name: str, function: Callable[[Tensor], Any], given: Tensor, known: 
     known.longest = max(known.longest, len(first.path))
 
 
-def _observed(function: Callable[[Tensor], Any], given: Tensor) -> tuple[Origins, int]:
-    origins = Origins(given)
+def _observed(function: Callable[[Batch], Any], given: Batch) -> tuple[Origins, int]:
+    origins = Origins(tensors_of(given))
     with torch.no_grad(), MacsCounter(witness=origins):
         result = function(given)
     return origins, origins.came_out(result)
 
 
-def _neighbour(given: Tensor, step: float) -> Tensor:
-    generator = torch.Generator().manual_seed(0)
-    signs = torch.rand(given.shape, generator=generator).sub(0.5).sign().to(given)
-    return (given + step * signs).clamp(0, 1)
+def _neighbour(domain: Domain, given: Batch, step: float) -> Batch:
+    if not isinstance(domain, Arrays):
+        return domain.disturbed(given, torch.Generator().manual_seed(STEPS.index(step)))
+    signs = (
+        torch.rand(given.shape, generator=torch.Generator().manual_seed(0))
+        .sub(0.5)
+        .sign()
+        .to(given)
+    )
+    reach = step * (domain.high - domain.low)
+    return (given + reach * signs).clamp(domain.low, domain.high)
 
 
 def _by_place(run: Origins) -> dict[Any, Entry]:

@@ -38,7 +38,7 @@ class Sight:
     """A run under a counter, as :class:`~effattack.counting.macs.Witness`: what came from outside.
 
     Args:
-        given: the input.
+        given: what the input is made of.
         known: what earlier runs of the same function have shown.
 
     Attributes:
@@ -46,13 +46,14 @@ class Sight:
         steps: how many operators ran.
     """
 
-    def __init__(self, given: Tensor, known: Known) -> None:
+    def __init__(self, given: Iterable[Tensor], known: Known) -> None:
         self.run = next(_runs)
         self.known = known
         self.strangers = False
         self.steps = 0
         self._open = False
-        self._mark(given)
+        for tensor in given:
+            self._mark(tensor)
 
     def declared(self) -> None:
         """A declared block has begun: what enters from now on may come out of it."""

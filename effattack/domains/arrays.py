@@ -54,15 +54,6 @@ class Arrays(Domain):
                 f"[{self.low:g}, {self.high:g}]: {self._rescale}"
             )
 
-    def fits(self, inputs: Tensor) -> bool:
-        """Whether a batch holds at least one input of this shape."""
-        sizes = tuple(inputs.shape[1:])
-        return (
-            inputs.dim() == 1 + len(self.shape)
-            and inputs.numel() > 0
-            and all(wanted in (None, size) for size, wanted in zip(sizes, self.shape, strict=True))
-        )
-
     def describe(self) -> dict[str, Any]:
         values = {key: getattr(self, key) for key in ("low", "high", "step", "deviation")}
         return {**super().describe(), **values}

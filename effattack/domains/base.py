@@ -39,6 +39,13 @@ class Domain(ABC):
             UsageError: naming the cause and the remedy.
         """
 
+    def fits(self, inputs: Batch) -> bool:
+        """Whether a batch holds at least one input of this shape, whatever its values."""
+        if not isinstance(inputs, Tensor) or inputs.dim() != 1 + len(self.shape):
+            return False
+        sizes = zip(inputs.shape[1:], self.shape, strict=True)
+        return inputs.numel() > 0 and all(wanted in (None, size) for size, wanted in sizes)
+
     @abstractmethod
     def place(
         self, inputs: Batch, device: torch.device | str, dtype: torch.dtype | None = None
@@ -79,6 +86,10 @@ class Domain(ABC):
     def join(self, batches: Sequence[Batch]) -> Batch:
         """One batch of several."""
         return torch.cat(list(batches))
+
+    def singles(self, inputs: Batch) -> Sequence[Batch]:
+        """Batches of one input each, as each is fed alone."""
+        return inputs.split(1)
 
     def kept(self, inputs: Batch, clean: Batch) -> Tensor | None:
         """(B, L): where each token of a clean input stands now, -1 where it does not.

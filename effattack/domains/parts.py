@@ -64,6 +64,15 @@ class PartsBatch:
         return PartsBatch({name: change(part) for name, part in self.parts.items()})
 
 
+def tensors(batch: Batch) -> Iterator[Tensor]:
+    """What a batch is made of: itself, or its parts."""
+    if isinstance(batch, Tensor):
+        yield batch
+    else:
+        for part in batch.parts.values():
+            yield from tensors(part)
+
+
 class Parts(Domain):
     """Inputs of several parts, each of a domain of its own.
 
@@ -107,6 +116,13 @@ class Parts(Domain):
         counts = {name: len(inputs[name]) for name in self.parts}
         if len(set(counts.values())) > 1:
             raise UsageError(f"parts of different lengths, {counts}: they must pair up")
+
+    def fits(self, inputs: PartsBatch) -> bool:
+        return (
+            isinstance(inputs, PartsBatch)
+            and set(inputs.parts) == set(self.parts)
+            and all(part.fits(inputs[name]) for name, part in self.parts.items())
+        )
 
     def place(
         self, inputs: PartsBatch, device: torch.device | str, dtype: torch.dtype | None = None
@@ -158,6 +174,13 @@ class Parts(Domain):
         return PartsBatch(
             {n: part.join([batch[n] for batch in batches]) for n, part in self.parts.items()}
         )
+
+    def singles(self, inputs: PartsBatch) -> list[PartsBatch]:
+        columns = {name: part.singles(inputs[name]) for name, part in self.parts.items()}
+        return [
+            PartsBatch({n: column[row] for n, column in columns.items()})
+            for row in range(len(inputs))
+        ]
 
     def kept(self, inputs: PartsBatch, clean: PartsBatch) -> Tensor | None:
         """Of the first part of tokens, if any."""

@@ -133,6 +133,11 @@ class Tokens(Domain):
         width = max(batch.shape[1] for batch in batches)
         return torch.cat([padded(batch, width) for batch in batches])
 
+    def singles(self, inputs: Tensor) -> list[Tensor]:
+        """Each prompt without its padding."""
+        counts = lengths(inputs).tolist()
+        return [row[:, :count] for row, count in zip(inputs.split(1), counts, strict=True)]
+
     def kept(self, inputs: Tensor, clean: Tensor) -> Tensor:
         found = torch.full_like(clean, PAD)
         for row, after, before in zip(found, unpadded(inputs), unpadded(clean), strict=True):

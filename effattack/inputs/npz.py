@@ -14,27 +14,40 @@ import numpy as np
 from effattack.errors import UsageError
 from effattack.streams import on_one_line
 
+INPUTS = ("images", "series", "inputs")
+"""Names under which the inputs may stand."""
+
 
 def open_npz(path: Path) -> tuple[Any, Any]:
-    """``images`` and ``labels``; those of ``np.savez`` are mapped into memory, not read.
+    """Inputs, by one of the names in :data:`INPUTS`, and ``labels``.
 
-    ``np.savez_compressed`` cannot be mapped: it is read whole. Objects are refused, and so is an
-    array that its member of the archive cannot hold, before anything is allocated.
+    Those of ``np.savez`` are mapped into memory, not read; ``np.savez_compressed`` cannot be
+    mapped: it is read whole. Objects are refused, and so is an array that its member of the archive
+    cannot hold, before anything is allocated.
 
     Raises:
-        UsageError: if the file cannot be read or lacks one of the two.
+        UsageError: if the file cannot be read or lacks one of the two, or has inputs by two names.
     """
     try:
         if not path.is_file():  # opening a pipe would wait for a writer
             raise ValueError("it is no file")
         with ZipFile(path) as archive:
-            return _array(path, archive, "images"), _array(path, archive, "labels")
+            return _array(path, archive, _inputs(archive)), _array(path, archive, "labels")
     except Exception as error:  # decoders of broken files raise anything
         reason = (str(error).splitlines() or [""])[0] or type(error).__name__
         raise UsageError(
             f"cannot read {on_one_line(path)} ({on_one_line(reason)}): it must be an .npz with "
-            "arrays 'images' (B, C, H, W) and 'labels' (B,)"
+            "arrays 'images' (B, C, H, W), 'series' (B, channels, length) or 'inputs', and "
+            "'labels' (B,)"
         ) from error
+
+
+def _inputs(archive: ZipFile) -> str:
+    """The name under which the inputs stand."""
+    found = [name for name in INPUTS if f"{name}.npy" in archive.namelist()]
+    if len(found) > 1:
+        raise ValueError(f"it holds {' and '.join(found)}")
+    return found[0] if found else INPUTS[0]
 
 
 def _array(path: Path, archive: ZipFile, name: str) -> Any:

@@ -117,6 +117,8 @@ def _ts_row(number: int, text: str, classes: list[str]) -> Row:
 
 def _lines(path: Path) -> Iterator[Line]:
     """The lines that are not empty, a byte order mark passed over."""
+    if not path.is_file():  # opening a pipe would wait for a writer
+        raise ValueError("it is no file")
     with path.open(encoding="utf-8-sig") as file:
         for number, text in enumerate(file, 1):
             if text.strip():
@@ -166,3 +168,7 @@ def _size(series: np.ndarray) -> str:
 def _unreadable(path: Path, error: Exception) -> UsageError:
     reason = "it is no text" if isinstance(error, UnicodeDecodeError) else str(error)
     return UsageError(f"cannot read {on_one_line(path)}: {on_one_line(reason)}")
+
+
+SERIES_FILES = {".csv": read_csv, ".ts": read_ts}
+"""Suffix -> reader."""

@@ -11,7 +11,7 @@ import pytest
 from effattack.errors import MeasurementError
 from effattack.pytest_plugin.held import was_judged
 from effattack.pytest_plugin.session import Session, in_words
-from effattack.results.limits import TIMED, Limit
+from effattack.results.limits import Limit
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,7 +30,7 @@ def hold_limits(session: Session, evaluation: Evaluation, limits: Sequence[Limit
     __tracebackhide__ = True
     from effattack.results.limits import judge
 
-    judged = [limit for limit in limits if not (session.worker and limit.score in TIMED)]
+    judged = [limit for limit in limits if not (session.worker and limit.on.timed)]
     untimed = [limit.score for limit in limits if limit not in judged]
     session.untimed |= bool(untimed)
     scores = evaluation.scores()

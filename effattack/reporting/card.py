@@ -9,7 +9,7 @@ from effattack.reporting.markdown import code, plain
 from effattack.reporting.meta import Meta, section
 from effattack.reporting.nouns import Noun, domain_of, with_domains
 from effattack.reporting.stored import Description
-from effattack.reporting.tables import over_dense
+from effattack.reporting.tables import flat, headlines, over_dense
 from effattack.reporting.verdict import Row, Verdict, unit_of, verdicts
 from effattack.reporting.words import missing
 
@@ -41,6 +41,7 @@ def _block(verdict: Verdict, samples: pd.DataFrame, meta: Meta) -> str:
         f"{over_dense(row)} of the dense model), max {words.macs(row['max_macs'], like)}",
         "Accuracy": f"{words.percent(clean['accuracy'])} clean, "
         f"{words.percent(row['accuracy'])} attacked",
+        **{score.flat: plain(flat(score, row, verdict.noun)) for score in headlines()},
         "Latency": _latency(timed, verdict.noun, str(machine.get("device_name", "unknown device"))),
         verdict.noun.many.capitalize(): f"{own['sample'].nunique()}, "
         f"seeds {', '.join(map(str, meta.get('seeds', [])))}",

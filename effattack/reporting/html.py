@@ -18,10 +18,11 @@ from effattack.reporting.latency import clock_checks, timings
 from effattack.reporting.meta import Meta, checks, limits, merged, section, skipped
 from effattack.reporting.nouns import Noun, domain_of, shared_noun, with_domains
 from effattack.reporting.svg import Drawing
-from effattack.reporting.tables import NO_ENERGY, blocks, columns, groups, over_dense
+from effattack.reporting.tables import blocks, columns, groups, over_dense
 from effattack.reporting.terms import terms
 from effattack.reporting.verdict import Row, Verdict, alarms, unit_of, verdicts
 from effattack.reporting.words import missing
+from effattack.results.unmeasured import NO_ENERGY
 
 JUMPS = (
     ("comparison", "Side by side"),

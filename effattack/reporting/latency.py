@@ -88,7 +88,7 @@ def _said(row: Row, alarm: bool) -> tuple[str, str]:
     if alarm:
         return "no verdict: A/A fired", "void"
     if missing(row["latency_ratio"]):
-        return f"not measured: {no_latency(row)}", "void"
+        return f"not measured: {no_latency(row).why}", "void"
     low, high = (round(row[key], 2) for key in ("latency_low", "latency_high"))
     if missing(low) or missing(high):
         return "no interval, no verdict", "void"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 
 import pandas as pd
 
@@ -12,7 +13,7 @@ from effattack.reporting.comparison import Compared, compared
 from effattack.reporting.latency import fired
 from effattack.reporting.meta import Meta, section
 from effattack.reporting.nouns import Noun, shared_noun, with_domains
-from effattack.reporting.tables import NO_ENERGY, over_dense
+from effattack.reporting.tables import flat, headlines, over_dense, shown
 from effattack.reporting.verdict import (
     KINDS,
     Row,
@@ -24,7 +25,9 @@ from effattack.reporting.verdict import (
     verdicts,
 )
 from effattack.reporting.words import missing
+from effattack.results.score import Score
 from effattack.results.union import UNION
+from effattack.results.unmeasured import NO_ENERGY
 
 HEADLINE = (
     "Victim",
@@ -40,25 +43,11 @@ HEADLINE = (
 )
 AGAINST = ("Against the first, in points", "Which means")
 """Of a comparison, behind the savings retained."""
-ALL = (
-    "Victim",
-    "Attack",
-    "Kind",
-    "ε",
-    "Savings retained",
-    "Attack success",
-    "MACs",
-    "/ clean",
-    "/ dense",
-    "Accuracy",
-    "Agreement",
-    "Latency",
-    "Clock",
-    "Energy",
-)
+ALL = ("Victim", "Attack", "Kind", "ε")
+"""Of every row, before its scores."""
 MOST = 60_000
 """Bytes that a comment takes everywhere; a step summary of GitHub takes 1 MiB."""
-LEFT = {"Victim", "Attack", "Kind", "Found by", "Clock", "Which means"}
+LEFT = {"Victim", "Attack", "Kind", "Found by", "Clock", "Knows", "Which means"}
 """Columns of words; the others are numbers."""
 
 
@@ -71,6 +60,7 @@ def summary(scores: pd.DataFrame, meta: Meta) -> str:
     found = verdicts(scores, meta)
     noun = shared_noun(meta, [verdict.victim for verdict in found])
     headline = [title.format(noun.one) for title in HEADLINE]
+    headline += [score.flat for score in headlines()]
     parts = ["### effattack: savings retained under the worst inside the budget"]
     if errors := alarms(scores, meta):
         parts.append("\n".join(f"- **Read this first:** {plain(error)}" for error in errors))
@@ -97,7 +87,8 @@ def summary(scores: pd.DataFrame, meta: Meta) -> str:
     if len(scores):
         lines = sorted(rows_of(scores), key=lambda row: KINDS.index(row["kind"]))
         lines.sort(key=lambda row: [v.victim for v in found].index(str(row["victim"])))
-        table = _table(ALL, [_line(row, noun) for row in lines])
+        written = dict(_written(noun))
+        table = _table([*ALL, *written], [_line(row, written.values()) for row in lines])
         parts.append(f"<details><summary>All scores</summary>\n\n{table}\n\n</details>")
         if scores["energy_ratio"].isna().all():
             parts.append(f"Energy: {plain(str(meta.get('energy') or NO_ENERGY))}")
@@ -138,7 +129,8 @@ def _headline(verdict: Verdict, meta: Meta) -> list[str]:
     elif worst and (span := words.span(*(worst[f"savings_retained_{b}"] for b in ("low", "high")))):
         savings += f" ({span})"
     if row is None:
-        return [code(verdict.victim), savings, "not scored", *[words.MISSING] * 7]
+        lacking = len(HEADLINE) + len(headlines()) - 3
+        return [code(verdict.victim), savings, "not scored", *[words.MISSING] * lacking]
     like = unit_of(row)
     before, after = words.macs(row["clean_macs"], like), words.macs(row["macs"], like)
     accuracy = words.percent(row["accuracy"])
@@ -159,26 +151,33 @@ def _headline(verdict: Verdict, meta: Meta) -> list[str]:
         words.percent(row["agreement"]),
         words.latency(timing, verdict.noun.many)
         + (", no verdict: A/A fired" if timed and fired(verdict.victim, meta) else ""),
+        *(_cell(score, verdict.noun, row) for score in headlines()),
     ]
 
 
-def _line(row: Row, noun: Noun) -> list[str]:
+def _line(row: Row, written: Iterable[Callable[[Row], str]]) -> list[str]:
     return [
         code(str(row["victim"])),
         code(str(row["attack"])),
         tag(row) or ("verdict" if row["kind"] == UNION else "compute attack"),
         words.budget(row),
-        words.retained(row["savings_retained"]),
-        words.percent(row["attack_success"]),
-        words.macs(row["macs"], unit_of(row)),
-        words.ratio(row["macs_ratio"]),
-        over_dense(row),
-        words.percent(row["accuracy"]),
-        words.percent(row["agreement"]),
-        words.latency(row, noun.many),
-        words.MISSING if missing(row["clock"]) else code(str(row["clock"])),
-        words.ratio(row["energy_ratio"]),
+        *(write(row) for write in written),
     ]
+
+
+def _written(noun: Noun) -> Iterator[tuple[str, Callable[[Row], str]]]:
+    """Of every row: title and writer of its scores, and of attacked MACs beside the dense ones."""
+    for score in shown():
+        if score.shown.flat is not None:
+            yield score.flat, partial(_cell, score, noun)
+        if score.name == "macs_ratio":
+            yield "MACs / dense", over_dense
+
+
+def _cell(score: Score, noun: Noun, row: Row) -> str:
+    """A score of a row; a text, which may be of a user's making, as code."""
+    text = flat(score, row, noun)
+    return code(text) if score.shown.form == "text" and text != words.MISSING else text
 
 
 def _made(meta: Meta) -> str:

@@ -16,6 +16,13 @@ class Noun(NamedTuple):
     one: str
     many: str
 
+    def fill(self, text: str) -> str:
+        """A text with the words for what it calls ``{one}`` and ``{many}``, capitals kept."""
+        words = {"{one}": self.one, "{many}": self.many, "{Many}": self.many.capitalize()}
+        for name, word in words.items():
+            text = text.replace(name, word)
+        return text
+
 
 IMAGE, INPUT = Noun("image", "images"), Noun("input", "inputs")
 

@@ -19,6 +19,7 @@ from effattack.reporting.tables import over_dense
 from effattack.reporting.verdict import Row, Verdict, rows_of, unit_of, verdicts
 from effattack.reporting.words import missing
 from effattack.results.frame import SCHEMA
+from effattack.results.scores import completed_scores
 
 NEEDED = {
     "victim",
@@ -82,7 +83,7 @@ def load(folder: Path) -> list[Published]:
         if lacking or schema != SCHEMA:
             why = f"it lacks {', '.join(lacking)}" if lacking else f"schema {schema}, not {SCHEMA}"
             raise UsageError(f"{file.parent} was not written by this version ({why}): run again")
-        found.append(Published(file.parent.name, scores, meta))
+        found.append(Published(file.parent.name, completed_scores(scores), meta))
     if not found:
         raise UsageError(
             f"{folder} holds no published scores: effattack run --victim NAME --out {folder}/NAME"

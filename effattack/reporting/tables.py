@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -12,16 +13,13 @@ from effattack.reporting.meta import Meta
 from effattack.reporting.nouns import Noun
 from effattack.reporting.verdict import KINDS, Row, Verdict, rows_of, same_cell, tag, unit_of
 from effattack.reporting.words import missing
-from effattack.results.unmeasured import NOT_TIMED, NOTHING_SAVED, WIDEST
+from effattack.results.score import Score
+from effattack.results.table import MACS, known
+from effattack.results.unmeasured import NO_ENERGY, Reason, no_dense
 
-OVER_CLEAN = f"/{words.NBSP}clean"
+GROUPS = ("Score", MACS, "Answer", "Latency", "Energy", "Attacker", "Also", "Data")
+"""Headings above the columns, in order; others come last."""
 OVER_DENSE = f"/{words.NBSP}dense"
-TOO_WIDE = f"not measured: the interval is wider than a factor of {WIDEST:g}"
-NO_ENERGY = "no energy counter was read"
-ENERGY = "the reason stands in the meta data"
-NO_MAX = "the max MACs of this victim are not known: judge it by attacked / clean"
-NO_DENSE = "the dense MACs of this victim are not known"
-NO_VALUE = "not measured"
 
 
 class Column(NamedTuple):
@@ -33,7 +31,7 @@ class Column(NamedTuple):
     write: Callable[[Row], str]
     by: str
     """The score that orders this column."""
-    reason: str | Callable[[Row], str] = NO_VALUE
+    empty: Callable[[Row], Reason]
     css: str = ""
 
 
@@ -65,75 +63,64 @@ class Block(NamedTuple):
     lines: list[Line]
 
 
-def _no_savings(row: Row) -> str:
-    return NO_MAX if missing(row["max_macs"]) else NOTHING_SAVED
-
-
-def _no_latency(row: Row) -> str:
-    return NOT_TIMED if missing(row["latency_low"]) else TOO_WIDE
-
-
-def _samples(row: Row) -> str:
-    return f"{row['samples']:,}"
-
-
-def _retained(row: Row) -> str:
-    return words.retained(row["savings_retained"])
-
-
-def _percent(group: str, title: str, hint: str, key: str, *rest: Any) -> Column:
-    return Column(group, title, hint, lambda row: words.percent(row[key]), key, *rest)
-
-
-def _ratio(group: str, title: str, hint: str, key: str, *rest: Any) -> Column:
-    return Column(group, title, hint, lambda row: words.ratio(row[key]), key, *rest)
-
-
-def _macs(group: str, title: str, key: str) -> Column:
-    return Column(group, title, "", lambda row: words.macs(row[key], like=unit_of(row)), key)
-
-
-def _clock(row: Row) -> str:
-    return words.MISSING if missing(row["clock"]) else str(row["clock"])
-
-
-def _savings_interval(row: Row) -> str:
-    return words.span(row["savings_retained_low"], row["savings_retained_high"]) or words.MISSING
-
-
-def _interval(row: Row) -> str:
-    return words.interval(row["latency_low"], row["latency_high"])
-
-
 def over_dense(row: Row) -> str:
     """Attacked MACs as a multiple of the dense model's."""
     known = not missing(row["dense_macs"]) and row["dense_macs"]
     return words.ratio(row["macs"] / row["dense_macs"]) if known else words.MISSING
 
 
-def columns(noun: Noun) -> tuple[Column, ...]:
-    """The columns of the score table, of inputs that are called so."""
-    work = f"MACs per {noun.one}, mean"
-    return (
-        Column("Budget", "ε", "l-inf, or as named", words.budget, "eps"),
-        Column("Score", "Savings retained", "", _retained, "savings_retained", _no_savings, "key"),
-        Column("Score", "Interval", "95 %", _savings_interval, "savings_retained_low", _no_savings),
-        _percent("Score", "Attack success", "", "attack_success", _no_savings),
-        _percent("Score", "Success, dense", "as papers divide", "attack_success_dense", NO_DENSE),
-        _macs(work, "Clean", "clean_macs"),
-        _macs(work, "Attacked", "macs"),
-        _ratio(work, OVER_CLEAN, "", "macs_ratio"),
-        Column(work, OVER_DENSE, "", over_dense, "macs", NO_DENSE),
-        _percent("Prediction", "Accuracy", "against the label", "accuracy"),
-        _percent("Prediction", "Agreement", "with the clean prediction", "agreement"),
-        _ratio("Latency", OVER_CLEAN, "median", "latency_ratio", _no_latency),
-        Column("Latency", "Interval", "95 %", _interval, "latency_low", NOT_TIMED),
-        _ratio("Latency", "Of means", OVER_CLEAN, "latency_mean_ratio", NOT_TIMED),
-        _ratio("Latency", "p95", OVER_CLEAN, "latency_p95_ratio", NOT_TIMED),
-        Column("Latency", "Clock", "", _clock, "clock", NOT_TIMED),
-        _ratio("Energy", OVER_CLEAN, "", "energy_ratio", ENERGY),
-        Column("Data", noun.many.capitalize(), "seeds pooled", _samples, "samples"),
-    )
+def columns(noun: Noun) -> list[Column]:
+    """The budget, every score that is shown, and attacked MACs beside the dense ones."""
+    found = [Column("Budget", "ε", "l-inf, or as named", words.budget, "eps", lambda _: Reason(""))]
+    for score in shown():
+        found += _columns(score)
+        if score.name == "macs_ratio":
+            found.append(Column(MACS, OVER_DENSE, "", over_dense, "macs", no_dense))
+    return [
+        column._replace(group=noun.fill(column.group), title=noun.fill(column.title))
+        for column in found
+    ]
+
+
+def shown() -> list[Score]:
+    """The scores that tables show, in their order there."""
+    found = [score for score in known().values() if score.shown.group]
+    order = [*GROUPS, *(score.shown.group for score in found)]
+    found.sort(key=lambda score: (order.index(score.shown.group), not score.shown.first))
+    return found
+
+
+def headlines() -> list[Score]:
+    """Those that stand beside every verdict."""
+    return [score for score in shown() if score.shown.headline]
+
+
+def flat(score: Score, row: Row, noun: Noun) -> str:
+    """A score in a table without headings: a latency has its interval beside it."""
+    timed = score.name == "latency_ratio"
+    return words.latency(row, noun.many) if timed else _written(score, row)
+
+
+def _columns(score: Score) -> Iterator[Column]:
+    """That of a score, and that of its interval."""
+    shown, empty = score.shown, score.empty
+    css = "key" if score.name == "savings_retained" else ""
+    write = partial(_written, score)
+    yield Column(shown.group, score.title, shown.hint, write, score.name, empty, css)
+    if shown.interval:
+        _, low, _ = score.columns
+        spread = partial(_spread, score)
+        yield Column(shown.group, "Interval", "95 %", spread, low, empty)
+
+
+def _written(score: Score, row: Row) -> str:
+    return words.score(score, row, unit_of(row))
+
+
+def _spread(score: Score, row: Row) -> str:
+    _, low, high = (row[column] for column in score.columns)
+    span = words.span(low, high) if score.share else words.interval(low, high)
+    return span or words.MISSING
 
 
 def groups(columns: Sequence[Column]) -> list[tuple[str, int]]:
@@ -160,14 +147,14 @@ def blocks(
             cells = []
             for column in columns:
                 text = column.write(row)
-                reason = column.reason if isinstance(column.reason, str) else column.reason(row)
-                reason = energy if reason == ENERGY else reason
-                empty = text == words.MISSING
-                if empty:
-                    whole = column.group in ("Latency", "Energy")
-                    reasons.setdefault(reason, []).append(column.group if whole else column.title)
-                value = "" if empty else row[column.by]
-                cells.append(Cell(text, reason if empty else "", column.css, value))
+                if text != words.MISSING:
+                    cells.append(Cell(text, "", column.css, row.get(column.by)))
+                    continue
+                why, _, brief = column.empty(row)
+                reason = energy if why == NO_ENERGY else brief or why
+                whole = column.group in ("Latency", "Energy")
+                reasons.setdefault(reason, []).append(column.group if whole else column.title)
+                cells.append(Cell(text, reason, column.css))
             worst = verdict.worst is not None and same_cell(row, verdict.worst)
             counts = row.get("inside", row["kind"] == "compute")
             lines.append(Line(str(row["attack"]), tag(row), worst, bool(counts), cells))

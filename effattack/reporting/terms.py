@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from effattack.reporting.nouns import Noun
+from effattack.results.table import known
 
 BUDGETS = {
     "pixels": (
@@ -30,6 +31,7 @@ class Term(NamedTuple):
 
 def terms(noun: Noun, kinds: Iterable[str]) -> tuple[Term, ...]:
     """The glossary of a report about such inputs, of domains of these kinds."""
+    explained = [score for score in known().values() if score.shown.meaning]
     return (
         Term(
             "MACs",
@@ -43,23 +45,11 @@ def terms(noun: Noun, kinds: Iterable[str]) -> tuple[Term, ...]:
             "deciding costs too",
         ),
         Term(
-            "attack success",
-            "share of the remaining head-room that the attack fills: (attacked − clean) / "
-            f"(max − clean), over all scored {noun.many}; 0 % changed nothing, 100 % reached the "
-            "max",
-        ),
-        Term("savings retained", "1 − attack success: what the mechanism still saves under attack"),
-        Term(
             "union",
             f"the verdict: {noun.one} by {noun.one}, the worst of every row inside the budget, "
             "whoever found it; right only where every row is right",
         ),
-        Term("accuracy", "share of predictions equal to the label"),
-        Term(
-            "agreement",
-            f"share of predictions equal to the same model's prediction on the clean {noun.one}; "
-            "labels play no part",
-        ),
+        *(Term(score.words, noun.fill(score.shown.meaning)) for score in explained),
         Term("ε", f"the attacker's budget: {_sizes(kinds)}"),
     )
 

@@ -16,7 +16,7 @@ from effattack.reporting.words import SLACK, at, missing, percent
 from effattack.results.caveats import caveats
 from effattack.results.limits import ATTACKS, saves_nothing, unmeasured_because
 from effattack.results.union import UNION
-from effattack.results.unmeasured import UNKNOWN_MAX, no_savings
+from effattack.results.unmeasured import no_savings, unknown_max
 
 Row = dict[str, Any]
 """One row of the scores, by column."""
@@ -118,8 +118,8 @@ def worst_of(rows: list[Row]) -> Row | None:
     with_max = [row for row in judged if not missing(row["savings_retained"])]
     if with_max:
         return min(with_max, key=lambda row: row["savings_retained"])
-    ratios = [row for row in judged if not missing(row["macs_ratio"])]
-    return max(ratios, key=lambda row: row["macs_ratio"], default=None)
+    ratios = [row for row in judged if not missing(row["equals_n_requests"])]
+    return max(ratios, key=lambda row: row["equals_n_requests"], default=None)
 
 
 def _attack(rows: list[Row]) -> Row | None:
@@ -167,8 +167,8 @@ def _verdict(name: str, scored: pd.DataFrame, meta: Meta) -> Verdict:
 
 def _unsaid(row: Row) -> str:
     """Why there is no savings retained, as a sentence."""
-    why = no_savings(row)
-    if why == UNKNOWN_MAX:
+    why = no_savings(row).why
+    if unknown_max(row):
         why += ", so savings retained cannot be given"
     return f"{why[0].upper()}{why[1:]}."
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
 from effattack.budgets import budget_text
+from effattack.results.score import Form, Score
 from effattack.results.unmeasured import NOT_TIMED, no_latency
 
 MISSING = "–"
@@ -83,7 +84,7 @@ def latency(row: Mapping[str, Any], many: str) -> str:
         many: what to call its inputs.
     """
     if missing(row["latency_ratio"]):
-        why = no_latency(row)
+        why = no_latency(row).why
         return MISSING if why == NOT_TIMED else f"not measured: {why}"
     spread = interval(row["latency_low"], row["latency_high"])
     return f"{ratio(row['latency_ratio'])} ({f'too few {many}' if spread == MISSING else spread})"
@@ -112,6 +113,30 @@ def macs_tick(value: float, like: float) -> str:
     """A round number of MACs on an axis: "0", "2.5 M"."""
     scale, unit = scale_of(like)
     return f"{value / scale:g}{NBSP}{unit}".rstrip(NBSP) if value else "0"
+
+
+FORMS: dict[Form, Callable[[Any, float], str]] = {
+    "percent": lambda value, like: percent(value),
+    "retained": lambda value, like: retained(value),
+    "ratio": lambda value, like: ratio(value),
+    "macs": macs,
+    "count": lambda value, like: f"{value:,}",
+    "number": lambda value, like: MISSING if missing(value) else f"{decimal(value, 2)}",
+    "text": lambda value, like: MISSING if missing(value) or not value else str(value),
+}
+"""How a value is written, given the number of MACs whose unit suits its row."""
+
+
+def score(of: Score, row: Mapping[str, Any], like: float = math.nan) -> str:
+    """A score of a row; scores of earlier versions lack some."""
+    value = row.get(of.name)
+    return MISSING if value is None else FORMS[of.shown.form](value, like)
+
+
+def brief(of: Score, row: Mapping[str, Any]) -> str:
+    """The same where there is little room: shares in whole percents."""
+    whole = of.shown.form == "percent"
+    return percent(row[of.name], 0).replace(NBSP, "") if whole else score(of, row)
 
 
 def budget(row: Mapping[str, Any]) -> str:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from math import nan
 from reprlib import repr as shortened
 from typing import Any, NamedTuple
+
+from effattack.results.currency import MACS
+from effattack.results.table import SCORES as TABLE
 
 LARGEST = 1e30
 """Of any number: no count of anything comes near."""
@@ -27,13 +30,21 @@ class Each(NamedTuple):
 
 
 class Named(NamedTuple):
-    """An object whose keys are free."""
+    """An object whose keys are free, but for those that it must have."""
 
     of: Shape
+    needed: Sequence[str] = ()
+
+
+class Maybe(NamedTuple):
+    """A field that may be missing."""
+
+    of: Shape
+    otherwise: Any
 
 
 Shape = Leaf | Each | Named | Mapping[str, Any]
-"""A mapping is an object of exactly these fields."""
+"""A mapping is an object of exactly these fields, each a shape, or :class:`Maybe` one."""
 
 
 def _number(value: Any) -> bool:
@@ -49,6 +60,7 @@ KIND = Leaf(
 )
 WHOLE = Leaf("a whole number", lambda value: type(value) is int and abs(value) <= LARGEST)
 COUNT = Leaf("a whole number of at least 1", lambda value: WHOLE.holds(value) and value >= 1)
+SIZE = Leaf("a whole number of at least 1, or null", lambda v: v is None or COUNT.holds(v))
 BUDGET = Leaf("a number of at least 0", lambda value: _number(value) and value >= 0, float)
 POSITIVE = Leaf("a number above 0", lambda value: _number(value) and value > 0, float)
 SHARE = Leaf("a number from 0 to 1", lambda value: _number(value) and 0 <= value <= 1, float)
@@ -63,35 +75,37 @@ MOST = Leaf(
     SCORE.read,
 )
 
-SCORES = (
-    "accuracy",
-    "agreement",
-    "macs",
-    "macs_ratio",
-    "savings_retained",
-    "latency_ratio",
-    "energy_ratio",
-)
-"""Of the score table, kept for people."""
-SERIES: Shape = {
+SCORES = tuple(score.name for score in TABLE if score.kept)
+"""Of the score table, kept for people; those of other packages beside them."""
+SERIES: dict[str, Any] = {
     "attack": TEXT,
     "kind": KIND,
     "threat": TEXT,
     "eps": BUDGET,
-    "scores": dict.fromkeys(SCORES, SCORE),
+    "scores": Named(SCORE, SCORES),
     "macs": Each(POSITIVE, 1),
     "correct": Each(SHARE, 1),
     "slowdown": Each(POSITIVE),
+    "work": Maybe(Each(BUDGET), []),
+    "ceiling": Maybe(Each(MOST), []),
 }
-RECORD: Shape = {
+RECORD: dict[str, Any] = {
     "family": TEXT,
-    "input_shape": Each(COUNT, 1),
-    "num_classes": COUNT,
+    "input_shape": Each(SIZE, 1),
+    "num_classes": Maybe(COUNT, 0),
+    "currency": Maybe(TEXT, MACS),
     "max_macs": MOST,
     "digest": TEXT,
     "data": Each(TEXT),
     "series": Each(SERIES, 1),
 }
+OPTIONAL = {
+    key: one.otherwise
+    for shape in (SERIES, RECORD)
+    for key, one in shape.items()
+    if isinstance(one, Maybe)
+}
+"""What a file leaves out where it is as usual."""
 FILE: Shape = {
     "schema": WHOLE,
     "made": {
@@ -124,12 +138,20 @@ def read(value: Any, shape: Shape, field: str = "") -> Any:
     if not isinstance(value, dict):
         raise wrong(field, value, "an object")
     if isinstance(shape, Named):
-        return {key: read(one, shape.of, _inside(field, key)) for key, one in value.items()}
-    if lacking := [key for key in shape if key not in value]:
+        return _fields(value, dict.fromkeys([*shape.needed, *value], shape.of), field)
+    return _fields(value, shape, field)
+
+
+def _fields(value: dict[str, Any], shape: Mapping[str, Any], field: str) -> dict[str, Any]:
+    """The fields of an object; those that may be missing are there in any case."""
+    whole = {key: one.of if isinstance(one, Maybe) else one for key, one in shape.items()}
+    otherwise = {key: one.otherwise for key, one in shape.items() if isinstance(one, Maybe)}
+    if lacking := [key for key in whole if key not in {**otherwise, **value}]:
         raise ValueError(f"{_inside(field, lacking[0])} is missing")
-    if unknown := [key for key in value if key not in shape]:
+    if unknown := [key for key in value if key not in whole]:
         raise ValueError(f"{_inside(field, unknown[0])} is no field of a baseline")
-    return {key: read(value[key], shape[key], _inside(field, key)) for key in shape}
+    given = {key: read(one, whole[key], _inside(field, key)) for key, one in value.items()}
+    return {**otherwise, **given}
 
 
 def wrong(field: str, value: Any, wanted: str) -> ValueError:

@@ -12,7 +12,7 @@ import os
 import re
 import subprocess
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from math import isnan
 from pathlib import Path
@@ -20,7 +20,9 @@ from reprlib import repr as shortened
 from typing import TYPE_CHECKING, Any
 
 from effattack.errors import UsageError
-from effattack.results.baseline_schema import FILE, SCORES, read, wrong
+from effattack.results.baseline_schema import FILE, OPTIONAL, read, wrong
+from effattack.results.currency import MACS, currency_of
+from effattack.results.table import known
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,7 +41,7 @@ _REMEDY = "restore it from version control, or save it again with --save"
 
 @dataclass(frozen=True)
 class Series:
-    """One victim, attack and budget; the lists hold one value per image, averaged over seeds."""
+    """One victim, attack and budget; the lists hold one value per input, averaged over seeds."""
 
     attack: str
     kind: str
@@ -50,7 +52,11 @@ class Series:
     macs: list[float]
     correct: list[float]
     slowdown: list[float]
-    """Attacked over clean seconds of the timed images."""
+    """Attacked over clean seconds of the timed inputs."""
+    work: list[float] = field(default_factory=list)
+    """In the count that judges, where that is not MACs, or where the ceiling is not one for all."""
+    ceiling: list[float] = field(default_factory=list)
+    """Of that work, per input."""
 
 
 @dataclass(frozen=True)
@@ -58,14 +64,17 @@ class Record:
     """One victim, and what it was scored on."""
 
     family: str
-    input_shape: list[int]
+    input_shape: list[int | None]
+    """None where a size is free."""
     num_classes: int
+    """0 where answers are no classes."""
     max_macs: float
     digest: str
     """Of weights, settings and source: what was scored."""
     data: list[str]
-    """Hashes of the scored images and labels, slice by slice."""
+    """Hashes of the scored inputs and labels, slice by slice."""
     series: list[Series]
+    currency: str = MACS
 
 
 @dataclass(frozen=True)
@@ -104,7 +113,7 @@ class Baseline:
         Raises:
             UsageError: if it cannot be written.
         """
-        content = _plain({"schema": SCHEMA, **asdict(self)})
+        content = _plain({"schema": SCHEMA, **asdict(self, dict_factory=_unusual)})
         text = json.dumps(content, indent=1, allow_nan=False)
         draft = path.with_suffix(f".{os.getpid()}.draft")
         try:
@@ -173,28 +182,33 @@ def commit() -> str | None:
 
 def _record(rows: pd.DataFrame, scores: pd.DataFrame, about: Mapping[str, Any]) -> Record:
     of_series = rows.groupby(["attack", "threat", "eps"], sort=False)
-    kept = ("input_shape", "num_classes", "max_macs", "digest", "data")
+    kept = ("input_shape", "max_macs", "digest", "data")
     return Record(
         family=str(rows.family.iloc[0]),
+        num_classes=about.get("num_classes") or 0,
+        currency=currency_of(scores.iloc[0]),
         series=[
             _series(own, score)
-            for score, (_, own) in zip(scores.itertuples(), of_series, strict=True)
+            for score, (_, own) in zip(scores.to_dict("records"), of_series, strict=True)
         ],
         **{key: about[key] for key in kept},
     )
 
 
-def _series(rows: pd.DataFrame, score: Any) -> Series:
-    per_image = rows.assign(slowdown=rows.seconds / rows.clean_seconds).groupby("sample")
+def _series(rows: pd.DataFrame, score: Mapping[str, Any]) -> Series:
+    per_input = rows.assign(slowdown=rows.seconds / rows.clean_seconds).groupby("sample")
+    alike = currency_of(score) == MACS and rows.max_macs.nunique(dropna=False) == 1
     return Series(
-        attack=score.attack,
+        attack=score["attack"],
         kind=str(rows.kind.iloc[0]),
-        threat=score.threat,
-        eps=float(score.eps),
-        scores={key: float(getattr(score, key)) for key in SCORES},
-        macs=per_image.macs.mean().tolist(),
-        correct=per_image.right.mean().tolist(),
-        slowdown=per_image.slowdown.mean().dropna().tolist(),
+        threat=score["threat"],
+        eps=float(score["eps"]),
+        scores={name: float(score[name]) for name, one in known().items() if one.kept},
+        macs=per_input.macs.mean().tolist(),
+        correct=per_input.right.mean().tolist(),
+        slowdown=per_input.slowdown.mean().dropna().tolist(),
+        work=[] if alike else per_input.work.mean().tolist(),
+        ceiling=[] if alike else per_input.max_work.mean().tolist(),
     )
 
 
@@ -206,11 +220,19 @@ def _read_record(content: dict[str, Any], field: str) -> Record:
         for name, values in (("macs", one.macs), ("correct", one.correct)):
             if len(values) != images:
                 raise wrong(f"{field}.series[{at}].{name}", values, f"a list of {images}")
+        for name, values in (("work", one.work), ("ceiling", one.ceiling)):
+            if len(values) not in (0, images):
+                raise wrong(f"{field}.series[{at}].{name}", values, f"a list of {images} or none")
         if len(one.slowdown) > images:
             raise wrong(f"{field}.series[{at}].slowdown", one.slowdown, f"at most {images} long")
     if not any(one.attack == "clean" for one in series):
         raise ValueError(f"{field}.series lacks the clean images")
     return Record(**{**content, "series": series})
+
+
+def _unusual(fields: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Without optional fields that are as usual."""
+    return {key: value for key, value in fields if key not in OPTIONAL or value != OPTIONAL[key]}
 
 
 def _plain(value: Any) -> Any:

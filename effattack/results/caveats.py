@@ -9,12 +9,13 @@ from typing import Any
 import pandas as pd
 
 from effattack.budgets import at_budget
+from effattack.results.currency import unit
 
 FAR = 2
 """A declared max beyond so many times what any input reached is said."""
 NEAR = 0.9
 """What took back so much of the savings leaves little to be found."""
-QUERIES = re.compile(r"(?:QueryAttack|LatencyQuery)\b.*?\bqueries=(\d+)")
+QUERIES = re.compile(r"\bqueries=(\d+)")
 
 
 def caveats(rows: pd.DataFrame, meta: Mapping[str, Any]) -> list[str]:
@@ -27,27 +28,30 @@ def caveats(rows: pd.DataFrame, meta: Mapping[str, Any]) -> list[str]:
     unions = rows[rows.kind == "union"]
     if unions.empty or rows.constant.all():
         return []
-    union = unions.loc[unions.macs_ratio.idxmax()]
+    union = unions.loc[unions.equals_n_requests.idxmax()]
     return [*_outside(rows, union), *_max(rows), *_search(rows, union, meta)]
 
 
 def _outside(rows: pd.DataFrame, union: pd.Series) -> Iterator[str]:
     """Rows that never count, where they reached more than the union did."""
-    more = rows[~rows.inside.astype(bool) & (rows.macs_ratio > union.macs_ratio)]
+    outside = ~rows.inside.astype(bool)
+    more = rows[outside & (rows.equals_n_requests > union.equals_n_requests)]
     reached = [
-        f"`{row.attack}` reached ×{row.macs_ratio:.2f}"
-        for row in more.sort_values("macs_ratio", ascending=False, kind="stable").itertuples()
+        f"`{row.attack}` reached ×{row.equals_n_requests:.2f}"
+        for row in more.sort_values(
+            "equals_n_requests", ascending=False, kind="stable"
+        ).itertuples()
     ]
     if reached:
         budget = at_budget(union.threat, union.eps)
         yield (
-            f"outside the budget, {', '.join(reached)}; the verdict, ×{union.macs_ratio:.2f}, is "
-            f"that of {budget} alone"
+            f"outside the budget, {', '.join(reached)}; the verdict, "
+            f"×{union.equals_n_requests:.2f}, is that of {budget} alone"
         )
 
 
 def _max(rows: pd.DataFrame) -> Iterator[str]:
-    declared, reached = rows.max_macs.max(), rows.reachable.max()
+    declared, reached = rows.max_work.max(), rows.reachable.max()
     if declared > FAR * reached:
         yield (
             f"the declared max is ×{declared / reached:.1f} what any input reached: if no input "
@@ -57,17 +61,17 @@ def _max(rows: pd.DataFrame) -> Iterator[str]:
 
 def _search(rows: pd.DataFrame, union: pd.Series, meta: Mapping[str, Any]) -> Iterator[str]:
     """How hard it was looked for dear inputs, where that is little."""
-    if (rows.macs_ratio == 1).all():
+    if (rows.equals_n_requests == 1).all():
         yield (
-            "neither an attack nor a control moved a MAC: nothing shows that its work depends on "
-            "the input"
+            f"neither an attack nor a control moved its {unit(union)}: nothing shows that its work "
+            "depends on the input"
         )
     compute = rows[rows.kind == "compute"]
     if compute.empty:
         yield "no compute attack ran: nobody looked for dear inputs on purpose"
-    elif compute.attack.str.match(r"(QueryAttack|LatencyQuery)\b").all():
+    elif (compute.knowledge == "queries").all():
         told = [int(n[1]) for text in meta.get("attacks") or () if (n := QUERIES.search(text))]
-        most = f", at most {max(told):,} an image" if told else ""
+        most = f", at most {max(told):,} an input" if told else ""
         if not union.attack_success >= NEAR:
             known = "its max is unknown"
             if union.attack_success == union.attack_success:

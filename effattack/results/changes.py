@@ -8,7 +8,7 @@ interval: nothing is judged there, and a note says so.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from math import isnan, nan
@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike
 from effattack.budgets import at_budget
 from effattack.errors import UsageError
 from effattack.measure.statistics import CONFIDENCE, Floats, Interval, median_ratio
+from effattack.results.baseline_schema import SCORES
 from effattack.results.baselines import Baseline, Record, Series
 from effattack.results.resampling import (
     FEWEST,
@@ -30,15 +31,14 @@ from effattack.results.resampling import (
     mean,
     savings_retained,
 )
+from effattack.results.score import Score
+from effattack.results.table import known
 
 if TYPE_CHECKING:
     from effattack.results.evaluation import Evaluation
 
 Judged = Callable[[float], Interval]
 """Confidence -> the interval of a change."""
-
-SHARES = ("savings_retained", "accuracy")
-"""Compared by difference, worse when they fall; all else by ratio, worse when it rises."""
 
 
 class Change(NamedTuple):
@@ -55,25 +55,34 @@ class Change(NamedTuple):
     """``after - before`` of shares, ``after / before`` of the rest; NaN bounds: not judged."""
 
     @property
+    def of(self) -> Score:
+        """What changed."""
+        return known()[self.score]
+
+    @property
     def moved(self) -> bool:
         """Whether it changed beyond the noise."""
-        return self.by.excludes(0 if self.score in SHARES else 1)
+        return self.by.excludes(self._none)
 
     @property
     def worse(self) -> bool:
         """Whether it changed for the worse beyond the noise."""
-        return self.by.high < 0 if self.score in SHARES else self.by.low > 1
+        return self.by.high < self._none if self.of.better == "more" else self.by.low > self._none
+
+    @property
+    def _none(self) -> int:
+        """No change."""
+        return 0 if self.of.share else 1
 
     def __str__(self) -> str:
-        share = self.score in SHARES
-        sign = "{:+.3f}" if share else "×{:.3f}"
-        number = "{:,.0f}" if self.score == "macs" else "{:.3f}"
+        sign = "{:+.3f}" if self.of.share else "×{:.3f}"
+        number = "{:,.0f}" if self.of.shown.form == "macs" else "{:.3f}"
         bounds = "no interval, not judged"
         if not isnan(self.by.low):
             bounds = f"interval {sign.format(self.by.low)} to {sign.format(self.by.high)}"
         under = _under(self.attack, self.threat, self.eps)
         return (
-            f"{self.victim} under {under}: {self.score.replace('_', ' ')} "
+            f"{self.victim} under {under}: {self.of.words} "
             f"{number.format(self.before)} → {number.format(self.after)}, "
             f"{sign.format(self.by.value)} ({bounds})"
         )
@@ -125,7 +134,7 @@ def compare(evaluation: Evaluation, baseline: Baseline, name: str) -> Comparison
         if pairs and pairs[0][0].attack != "clean":
             notes.append(f"{victim}: not compared, because its clean images did not run now")
         elif pairs:
-            changes += _changes(victim, pairs, record.max_macs, then.max_macs, timed)
+            changes += _changes(victim, pairs, (record, then), timed)
     asked, before = set(now.made["attacks"]), set(baseline.made.get("attacks", []))
     names = [{attack.partition("(")[0] for attack in some} for some in (asked - before, before)]
     if changed := sorted(names[0] & names[1]):
@@ -148,7 +157,7 @@ def _same_victim(victim: str, record: Record, baseline: Baseline, name: str) -> 
             "another, or save one of this victim with --save"
         )
     then = baseline.victims[victim]
-    for fact in ("family", "input_shape", "num_classes"):
+    for fact in ("family", "input_shape", "num_classes", "currency"):
         before, after = getattr(then, fact), getattr(record, fact)
         if before != after:
             raise UsageError(
@@ -226,12 +235,10 @@ def _few(victim: str, record: Record, name: str) -> list[str]:
 def _changes(
     victim: str,
     pairs: list[tuple[Series, Series]],
-    max_now: float,
-    max_then: float,
+    records: tuple[Record, Record],
     timed: bool,
 ) -> list[Change]:
     """The changes of one victim, with intervals that hold together."""
-    clean_now, clean_then = (series.macs for series in pairs[0])
     asked: list[tuple[Series, Series, str, Judged]] = []
     for now, then in pairs:
         right = _difference(mean, [now.correct], [then.correct])
@@ -239,16 +246,22 @@ def _changes(
         if now.attack == "clean":
             asked.append((now, then, "macs", _quotient(mean, [now.macs], [then.macs])))
             continue
-        after, before = (now.macs, clean_now), (then.macs, clean_then)
-        shares = _shares(*after, max_now), _shares(*before, max_then)
+        shares = [
+            _shares(series, clean, record)
+            for series, clean, record in zip((now, then), pairs[0], records, strict=True)
+        ]
         if any(isnan(savings_retained(np.mean(each, axis=1))) for each in shares):
+            after, before = (
+                (one.macs, clean.macs) for one, clean in zip((now, then), pairs[0], strict=True)
+            )
             asked.append((now, then, "macs_ratio", _quotient(macs_ratio, after, before)))
         else:
             asked.append((now, then, "savings_retained", _difference(savings_retained, *shares)))
         if timed and now.slowdown and len(now.slowdown) == len(then.slowdown):
             asked.append((now, then, "latency_ratio", partial(_latency, now, then)))
-        if timed and not isnan(now.scores["energy_ratio"] + then.scores["energy_ratio"]):
-            asked.append((now, then, "energy_ratio", partial(_energy, now, then)))
+        asked += [
+            (now, then, score, _figures(score, now, then)) for score in _alone(now, then, timed)
+        ]
     held = 1 - (1 - CONFIDENCE) / len(asked)
     return [
         Change(victim, *_key(now), score, then.scores[score], now.scores[score], by(held))
@@ -256,9 +269,21 @@ def _changes(
     ]
 
 
-def _shares(macs: Sequence[float], clean: Sequence[float], most: float) -> Floats:
+def _shares(series: Series, clean: Series, record: Record) -> Floats:
     """(3, n) what :func:`savings_retained` takes, in units of the max."""
-    return np.array([macs, clean, np.full(len(macs), most)]) / most
+    spent, before = series.work or series.macs, clean.work or clean.macs
+    most = np.array(series.ceiling or [record.max_macs] * len(spent))
+    return np.array([spent, before, most]) / most.max()
+
+
+def _alone(now: Series, then: Series, timed: bool) -> Iterator[str]:
+    """Scores of which one figure is known each, and no value per input."""
+    for score in now.scores:
+        told = not isnan(now.scores[score] + then.scores.get(score, nan))
+        if told and (
+            (score == "energy_ratio" and timed) or (score not in SCORES and score in known())
+        ):
+            yield score
 
 
 def _difference(of: Statistic, now: ArrayLike, then: ArrayLike) -> Judged:
@@ -285,6 +310,8 @@ def _latency(now: Series, then: Series, confidence: float) -> Interval:
     return median_ratio(now.slowdown, then.slowdown, confidence=confidence)
 
 
-def _energy(now: Series, then: Series, confidence: float) -> Interval:
+def _figures(score: str, now: Series, then: Series) -> Judged:
     """One figure each, so that there is no interval."""
-    return Interval(now.scores["energy_ratio"] / then.scores["energy_ratio"], nan, nan)
+    after, before = now.scores[score], then.scores[score]
+    by = after - before if known()[score].share else np.divide(after, before)
+    return lambda confidence: Interval(float(by), nan, nan)

@@ -1,6 +1,13 @@
-"""The per-sample frame: its columns, and the number of their meaning."""
+"""The per-sample frame: its columns, the number of their meaning, and what earlier ones lack."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from effattack.results.currency import MACS, counts_in
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SCHEMA = 2
 """Of the stored frames; raised when their columns change meaning."""
@@ -13,7 +20,55 @@ COLUMNS = [
     *("event_seconds", "clean_event_seconds", "environment", "joules", "clean_joules"),
     *("idle_watts", "modelled_joules", "clean_modelled_joules", "node", "device"),
     *("opened", "decisions", "image", "l1", "pixels"),
+    *("right", "same", "currency", "knowledge"),
 ]
-"""Columns of the per-sample frame; README of the fields in ``docs/frames.md``."""
-LATER = {"l1", "pixels"}
-"""Columns that earlier frames of this schema lack: not measured there."""
+"""Columns of every per-sample frame; README of the fields in ``docs/frames.md``. A frame also has
+those of its counts, and of the distances of its domain."""
+LATER = {"l1", "pixels", "right", "same", "currency", "knowledge"}
+"""Columns that earlier frames of this schema lack: not measured there, or told by the others."""
+
+EDITS = "edits"
+"""The distance of tokens, where arrays have norms."""
+
+KNOWLEDGE = ("nothing", "queries", "transfer", "white box")
+"""What an attacker sees of the victim, from the least on."""
+_KNEW = {"QueryAttack": "queries", "LatencyQuery": "queries", "Transfer": "transfer"}
+"""Attacks of frames that did not say it; the others saw all."""
+
+
+def arranged(samples: pd.DataFrame) -> pd.DataFrame:
+    """The columns of every frame, behind them those of counts and distances that this one has."""
+    counts = [f"{of}{count}" for count in counts_in(samples) for of in ("", "clean_", "max_")]
+    others = [column for column in (*counts, EDITS) if column in samples]
+    return completed(samples.reindex(columns=list(dict.fromkeys([*COLUMNS, *others]))))
+
+
+def completed(samples: pd.DataFrame) -> pd.DataFrame:
+    """The samples with what earlier versions left to be told by the other columns.
+
+    Their answers were classes: right is the label, the same is the clean one. Their currency was
+    MACs, and an attack's name told what it sees.
+    """
+    told = {
+        "right": samples.prediction == samples.label,
+        "same": samples.prediction == samples.clean_prediction,
+        "currency": MACS,
+        "knowledge": knew(samples),
+        "knife_edge": False,
+    }
+    filled = {column: _filled(samples, column, value) for column, value in told.items()}
+    flags = {column: filled[column].astype(bool) for column in ("right", "same", "knife_edge")}
+    return samples.assign(**(filled | flags))
+
+
+def knew(rows: pd.DataFrame) -> pd.Series:
+    """What attackers saw of a victim, as the names of attacks tell."""
+    by_name = rows.attack.astype(str).str.extract(r"^(\w+)", expand=False).map(_KNEW)
+    return by_name.fillna("white box").mask(rows.kind == "control", "nothing")
+
+
+def _filled(samples: pd.DataFrame, column: str, otherwise: Any) -> pd.Series:
+    """A column, and what stands in for it where it is missing."""
+    if column not in samples:
+        return samples.assign(**{column: otherwise})[column]
+    return samples[column].astype(object).where(samples[column].notna(), otherwise)

@@ -15,40 +15,17 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from effattack.budgets import at_budget
 from effattack.errors import MeasurementError, UsageError, unknown_name
-from effattack.results.unmeasured import NOTHING_SAVED, no_latency, no_savings
+from effattack.results.currency import unit, work_of
+from effattack.results.score import Score
+from effattack.results.table import judged, limited
 
 if TYPE_CHECKING:
     import pandas as pd
 
 ATTACKS = ("compute", "accuracy")
 """Kinds of row that somebody sought on purpose; the others are controls."""
-LESS_IS_WORSE = {"savings_retained", "accuracy", "agreement"}
-MORE_IS_WORSE = {
-    "macs_ratio",
-    "attack_success",
-    "attack_success_dense",
-    "macs",
-    "latency_ratio",
-    "latency_low",
-    "energy_ratio",
-}
-TIMED = {"latency_ratio", "latency_low", "energy_ratio"}
-"""Scores of the clock and the meter, which neighbours on the machine disturb."""
-RANGE = {
-    "savings_retained": (-inf, 1),
-    "attack_success": (-inf, 1),
-    "accuracy": (0, 1),
-    "agreement": (0, 1),
-}
-"""Where a limit makes sense; the others take any number from 0."""
-
 MOST_KNIFE_EDGES = 0.05
 """Share of rows whose two paths differ by rounding alone, above which no score is judged."""
-
-ANSWERS = {"accuracy", "agreement"}
-"""Scores of what a victim says; the others are of what that costs."""
-JUDGED_BY = {"latency_ratio": "latency_low"}
-"""Noisy scores fail only where their whole interval is beyond the limit."""
 
 
 class Limit(NamedTuple):
@@ -58,6 +35,16 @@ class Limit(NamedTuple):
     value: float
     fail_below: bool
     """True: fails where the score is below; False: where it is above."""
+
+    @property
+    def on(self) -> Score:
+        """The score that is judged; its bound, where the limit names that."""
+        return limited()[self.score]
+
+    @property
+    def column(self) -> str:
+        """What is held against the limit."""
+        return self.on.judged_by or self.on.name
 
 
 class Verdict(NamedTuple):
@@ -82,25 +69,30 @@ def parse_limit(text: str, *, fail_below: bool) -> Limit:
     Raises:
         UsageError: for an unknown score, a score of the other direction, or no number.
     """
-    score, equals, number = text.partition("=")
+    name, equals, number = text.partition("=")
     option, other = ("below", "above") if fail_below else ("above", "below")
-    right, wrong = (LESS_IS_WORSE, MORE_IS_WORSE) if fail_below else (MORE_IS_WORSE, LESS_IS_WORSE)
-    if score in wrong:
-        raise UsageError(f"{score} is worse when it is {other} a limit: use fail-{other} {text}")
-    if score not in right:
-        raise unknown_name(f"score for fail-{option}", score, right)
+    score, right = judged(name), "more" if fail_below else "less"
+    if score is None:
+        of_this_side = [known for known, one in limited().items() if one.better == right]
+        raise unknown_name(f"score for fail-{option}", name, of_this_side)
+    if score.better is None:
+        raise UsageError(
+            f"{score.name} is a fact that is neither good nor bad: limit another score"
+        )
+    if score.better != right:
+        raise UsageError(f"{name} is worse when it is {other} a limit: use fail-{other} {text}")
     try:
         value = float(number)
     except ValueError:
-        value = float("nan")
-    if not equals or value != value:
-        raise UsageError(f"fail-{option} {text!r}: write SCORE=NUMBER, such as {score}=0.6")
-    low, high = RANGE.get(score, (0, inf))
+        value = nan
+    if not equals or isnan(value):
+        raise UsageError(f"fail-{option} {text!r}: write SCORE=NUMBER, such as {name}=0.6")
+    low, high = score.range
     if not low <= value <= high:
         bounds = f"from {low:g}" if high == inf else f"up to {high:g}"
         bounds = f"in [{low:g}, {high:g}]" if inf not in (-low, high) else bounds
-        raise UsageError(f"fail-{option} {text!r} is out of range: {score} takes a number {bounds}")
-    return Limit(score, value, fail_below)
+        raise UsageError(f"fail-{option} {text!r} is out of range: {name} takes a number {bounds}")
+    return Limit(name if name == score.judged_by else score.name, value, fail_below)
 
 
 def judge(
@@ -174,9 +166,9 @@ def unmeasured_because(rows: pd.DataFrame, skipped: Sequence[str] = ()) -> str:
     if saves_nothing(first):
         return (
             "nothing was saved on the clean inputs, so nothing can be retained: each of the "
-            f"{first.samples} cost the declared max of {first.max_macs:,.0f} MACs; look at the "
-            "thresholds and the normalisation, or set constant=True if its MACs cannot depend on "
-            "the input"
+            f"{first.samples} cost the declared max of {work_of(first).most:,.0f} {unit(first)}; "
+            "look at the thresholds and the normalisation, or set constant=True if its MACs cannot "
+            "depend on the input"
         )
     if not (rows.inside & rows.kind.isin(ATTACKS)).any():
         outside = rows[rows.kind.isin(ATTACKS)].attack.unique()
@@ -188,21 +180,22 @@ def unmeasured_because(rows: pd.DataFrame, skipped: Sequence[str] = ()) -> str:
 
 def saves_nothing(row: pd.Series) -> bool:
     """Whether every clean input of a victim that is not constant costs its max already."""
-    return bool(not row.constant and row.clean_macs >= row.max_macs)
+    work = work_of(row)
+    return bool(not row.constant and work.clean >= work.most)
 
 
 def _judge(victim: str, rows: pd.DataFrame, limit: Limit) -> Verdict:
-    against = _judged(rows, limit)
-    values = against[JUDGED_BY.get(limit.score, limit.score)]
+    score, against = limit.on, _judged(rows, limit)
     if against.empty:
         raise MeasurementError(
             f"could not measure {limit.score} of {victim} (no compute attack ran on it inside a "
             "budget): name one that applies, such as QueryAttack"
         )
-    if limit.score.startswith("latency"):
-        values = values.where(against.latency_ratio.notna())
+    values = against[limit.column].where(against[score.name].notna())
     if values.isna().any():
-        why, remedy = _unmeasured(against[values.isna()].iloc[0], limit.score)
+        empty = against[values.isna()].iloc[0]
+        why, remedy, _ = score.empty(empty)
+        why = f"under {empty.attack}: {why}" if score.judged_by else why
         raise MeasurementError(f"could not measure {limit.score} of {victim} ({why}): {remedy}")
     _expect_sharp(victim, against, limit)
     worst = against.loc[values.idxmin() if limit.fail_below else values.idxmax()]
@@ -213,7 +206,7 @@ def _judge(victim: str, rows: pd.DataFrame, limit: Limit) -> Verdict:
 
 def _judged(rows: pd.DataFrame, limit: Limit) -> pd.DataFrame:
     """The rows of a victim of which the worst is held against a limit."""
-    if limit.score not in TIMED:
+    if not limit.on.timed:
         return rows[rows.kind == "union"]
     compute = rows[(rows.kind == "compute") & rows.inside]
     return rows[rows.attack == "noise"] if rows.constant.all() and compute.empty else compute
@@ -240,31 +233,19 @@ def _side(limit: Limit, passed: bool) -> str:
     return "below" if limit.fail_below else "above"
 
 
-def _unmeasured(row: pd.Series, score: str) -> tuple[str, str]:
-    """Why a score of a row is NaN, and the remedy."""
-    if score.startswith("latency"):
-        remedy = "time the victim longer (--timing 5), on a calm machine, without xdist"
-        return f"under {row.attack}: {no_latency(row)}", remedy
-    if score.startswith("energy"):
-        remedy = "effattack doctor says which counter is missing; run asks for it with --energy"
-        return "it is NaN", remedy
-    if (why := no_savings(row)) == NOTHING_SAVED:
-        return why, "check its thresholds, and the normalisation of its inputs"
-    return why, "give the victim max_macs, or limit macs_ratio, which needs none"
-
-
 def _in_words(row: pd.Series, limit: Limit, value: float, passed: bool) -> str:
-    bound = "the lower bound of " if limit.score in JUDGED_BY else ""
-    interval = _interval(row, limit.score)
-    if limit.score in ANSWERS:
-        cause, beside = "the images that keep it under every row inside", interval
+    bound = "the lower bound of " if limit.score == limit.on.name != limit.column else ""
+    interval = _interval(row, limit.on)
+    if limit.on.answers:
+        cause, beside = "the inputs that keep it under every row inside", interval
         cause = f"{cause} {at_budget(row.threat, row.eps)}"
     else:
         beside = "; ".join(filter(None, [row.found_by, interval]))
-        ceiling = f" of at most {row.max_macs:,.0f}" if row.max_macs == row.max_macs else ""
+        work = work_of(row)
+        ceiling = "" if isnan(work.most) else f" of at most {work.most:,.0f}"
         cause = (
-            f"{found_most(row)} at {at_budget(row.threat, row.eps)} moved the MACs per image "
-            f"{row.clean_macs:,.0f} → {row.macs:,.0f}{ceiling}"
+            f"{found_most(row)} at {at_budget(row.threat, row.eps)} moved the {unit(row)} per "
+            f"input {work.clean:,.0f} → {work.attacked:,.0f}{ceiling}"
         )
     return (
         f"{row.victim}: {bound}{limit.score.replace('_', ' ')} is {value:.3f}, "
@@ -280,7 +261,7 @@ def found_most(row: pd.Series) -> str:
     return first + " and others" * ("," in rest) or "nothing"
 
 
-def _interval(row: pd.Series, score: str) -> str:
+def _interval(row: pd.Series, score: Score) -> str:
     """Of the judged point, where it has one."""
-    low, high = row.get(f"{score}_low", nan), row.get(f"{score}_high", nan)
+    low, high = (row[column] for column in score.columns[1:]) if score.bounds else (nan, nan)
     return "" if isnan(low) or isnan(high) else f"95 % interval {low:.3f} to {high:.3f}"

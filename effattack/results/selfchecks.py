@@ -17,6 +17,7 @@ from torch import Tensor
 
 from effattack.budgets import at_budget
 from effattack.measure.statistics import paired_mean
+from effattack.results.currency import unit, with_work
 from effattack.results.limits import ATTACKS
 from effattack.results.union import UNION, with_unions
 from effattack.victim import Victim
@@ -50,7 +51,7 @@ def check_victim(victim: Victim, images: Tensor) -> list[Check]:
     Raises:
         ContractError: if the victim breaks the contract.
     """
-    images = beside_noise(images, CHECKED)
+    images = beside_noise(images, CHECKED, victim.domain)
     while True:
         try:
             said = {check: check(victim, images) for check in INVARIANTS}
@@ -129,26 +130,29 @@ def work_outside(samples: pd.DataFrame) -> list[str]:
 def unexplained_time(samples: pd.DataFrame) -> list[str]:
     """One sentence per victim with inputs that take far longer than their MACs explain.
 
-    Explained is the victim's median time, and as many times that as an input has MACs more than
-    the median. Of an input the median over its rows counts: every attack times the clean one anew.
+    Explained is the victim's median time, and as many times that as an input has work more than
+    the median, in the count that judges. Of an input the median over its rows counts: every attack
+    times the clean one anew.
     """
+    samples = with_work(samples)
     timed = samples[samples.seconds.notna() & (samples.batch_size == 1)]
     told = []
     for victim, rows in timed.groupby("victim", sort=False):
         arms = [
-            rows.groupby("sample")[["clean_seconds", "clean_macs"]].median().to_numpy(),
-            rows.groupby(["sample", "macs"]).seconds.median().reset_index()[["seconds", "macs"]],
+            rows.groupby("sample")[["clean_seconds", "clean_work"]].median().to_numpy(),
+            rows.groupby(["sample", "work"]).seconds.median().reset_index()[["seconds", "work"]],
         ]
-        seconds, macs = np.concatenate(arms).T
-        explained = np.median(seconds) * np.maximum(1, macs / np.median(macs))
+        seconds, work = np.concatenate(arms).T
+        explained = np.median(seconds) * np.maximum(1, work / np.median(work))
         over = (seconds > UNEXPLAINED_FACTOR * explained) & (
             seconds - explained > UNEXPLAINED_SECONDS
         )
         if over.any():
             worst = int((seconds / explained * over).argmax())
+            count = unit(rows.iloc[0])
             told.append(
-                f"{victim}: time that no MACs explain: {over.sum()} of {len(over)} timed inputs "
-                f"take more than {UNEXPLAINED_FACTOR:g} times as long as their MACs let expect "
+                f"{victim}: time that no {count} explain: {over.sum()} of {len(over)} timed inputs "
+                f"take more than {UNEXPLAINED_FACTOR:g} times as long as their {count} let expect "
                 f"(at worst {seconds[worst] * 1e3:.3g} ms against {explained[worst] * 1e3:.3g} "
                 "ms): look for work that the counter cannot see, or for a disturbed machine"
             )
@@ -163,16 +167,19 @@ class Costs(NamedTuple):
     threat: str
     eps: float
     inside: bool
-    macs: pd.Series
-    """By image, averaged over seeds."""
+    currency: str
+    """What judges: "MACs", "passes"."""
+    knowledge: str
+    work: pd.Series
+    """By input, averaged over seeds."""
     clean: pd.Series
 
     @classmethod
     def of(cls, rows: pd.DataFrame) -> Costs:
-        first, images = rows.iloc[0], rows.groupby("sample")
+        first, inputs = rows.iloc[0], rows.groupby("sample")
         return cls(
-            first.attack, first.kind, first.threat, first.eps, bool(first.inside),
-            images.macs.mean(), images.clean_macs.mean(),
+            first.attack, first.kind, first.threat, first.eps, bool(first.inside), unit(first),
+            first.knowledge, inputs.work.mean(), inputs.clean_work.mean(),
         )  # fmt: skip
 
     @property
@@ -181,11 +188,11 @@ class Costs(NamedTuple):
 
     @property
     def ratio(self) -> float:
-        return float(self.macs.sum() / self.clean.sum())
+        return float(self.work.sum() / self.clean.sum())
 
     @property
     def moved(self) -> bool:
-        return bool((self.macs != self.clean).any())
+        return bool((self.work != self.clean).any())
 
     def __str__(self) -> str:
         where = "" if self.threat == "none" else f" at {at_budget(self.threat, self.eps)}"
@@ -195,15 +202,15 @@ class Costs(NamedTuple):
 def _beats(one: Costs, other: Costs) -> tuple[bool | None, str]:
     """Whether one row does *not* cost more than another beyond chance, and both in words.
 
-    None where that cannot be told: where neither moved a MAC, or the images are too few.
+    None where that cannot be told: where neither moved any work, or the inputs are too few.
     """
-    said = f"MACs {one} against {other}"
+    said = f"{one.currency} {one} against {other}"
     if not one.moved and not other.moved:
-        return None, f"{said}: neither moved a MAC, so nothing shows whether the attack works"
-    both = pd.concat([one.macs, other.macs], axis=1).dropna()
+        return None, f"{said}: neither moved any, so nothing shows whether the attack works"
+    both = pd.concat([one.work, other.work], axis=1).dropna()
     by = paired_mean(both.iloc[:, 0], both.iloc[:, 1])
     if isnan(by.low):
-        return None, f"{said}: {len(both)} images are too few to tell"
+        return None, f"{said}: {len(both)} inputs are too few to tell"
     return bool(by.low <= 0), said
 
 
@@ -236,16 +243,12 @@ def _against_queries(victim: str, cells: Sequence[Costs]) -> Iterator[Check]:
     compute = [cell for cell in cells if cell.kind == "compute"]
     for budget in dict.fromkeys(cell.budget for cell in compute):
         here = [cell for cell in compute if cell.budget == budget]
-        blind = _dearest(cell for cell in here if _queries(cell))
-        seeing = _dearest(cell for cell in here if not _queries(cell))
+        blind = _dearest(cell for cell in here if cell.knowledge == "queries")
+        seeing = _dearest(cell for cell in here if cell.knowledge == "white box")
         if blind and seeing:
             passed, said = _beats(blind, seeing)
             said += ": the gates mask their gradients" if passed is False else ""
             yield Check(victim, "no query search beats the white-box attacks", passed, said)
-
-
-def _queries(cell: Costs) -> bool:
-    return cell.attack.partition("(")[0] == "QueryAttack"
 
 
 def _against_budgets(compute: pd.DataFrame) -> Iterator[Check]:

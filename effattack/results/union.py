@@ -11,12 +11,15 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from effattack.results.currency import counts_in, with_work
+from effattack.results.frame import completed
+
 CELL = ["victim", "attack", "threat", "eps"]
 """What one row of scores is of."""
 UNION = "union"
 """Attack and kind of the union's rows."""
-NORMS = ("linf", "l2", "l1", "pixels")
-"""Threats that are norms, by the column that measures them."""
+NORMS = ("linf", "l2", "l1", "pixels", "edits")
+"""Threats that are distances, by the column that measures them."""
 NAMED = 3
 """Of those who found the worst inputs, by name."""
 _SLACK = 1e-5
@@ -31,16 +34,14 @@ def with_unions(samples: pd.DataFrame) -> pd.DataFrame:
         samples: the frame of an evaluation.
 
     Returns:
-        its columns, but for pictures and decisions, and ``right`` and ``same`` (the answer is the
-        label, the clean answer), ``slow_and_wrong``, ``inside`` (every input of the row's cell lies
-        inside an asked budget) and ``found_by`` (in words, of unions). A union has one row per
-        input: the most executed MACs of any row inside, right only if it is under all of them.
+        its columns, but for pictures and decisions, and ``work``, ``clean_work`` and ``max_work``
+        (of the count that judges), ``slow_and_wrong``, ``inside`` (every input of the row's cell
+        lies inside an asked budget) and ``found_by`` (in words, of unions). A union has one row
+        per input: the most work of any row inside, right only if it is under all of them.
     """
-    right = samples.prediction == samples.label
-    rows = samples.drop(columns=_BULKY, errors="ignore").assign(
-        right=right,
-        same=samples.prediction == samples.clean_prediction,
-        slow_and_wrong=(samples.macs > samples.clean_macs) & ~right,
+    rows = with_work(completed(samples.drop(columns=_BULKY, errors="ignore")))
+    rows = rows.assign(
+        slow_and_wrong=(rows.work > rows.clean_work) & ~rows.right,
         inside=False,
         found_by="",
     )
@@ -74,7 +75,7 @@ def _inside(rows: pd.DataFrame, threat: str, eps: float) -> pd.Series:
     same threat, in no larger size, are known to.
     """
     size = rows[threat] if threat in NORMS and threat in rows else pd.Series(np.nan, rows.index)
-    room = eps * (1 + _SLACK) + 1e-6
+    room = eps * (1 + _SLACK) + min(1e-6, 1e-3 * eps)
     declared = (rows.threat == "none") | ((rows.threat == threat) & (rows.eps <= room))
     within = (size <= room).where(size.notna(), declared) | (threat == "box")
     return within.groupby([rows[key] for key in CELL], sort=False).transform("all")
@@ -82,18 +83,25 @@ def _inside(rows: pd.DataFrame, threat: str, eps: float) -> pd.Series:
 
 def _union(within: pd.DataFrame, threat: str, eps: float) -> pd.DataFrame:
     """One row per input, from the rows inside a budget; of equal ones, the stronger attack's."""
-    strength = within.groupby(CELL, sort=False).macs.transform("mean")
-    dearest = within.assign(strength=strength).sort_values(["macs", "strength"], ascending=False)
+    strength = within.groupby(CELL, sort=False).work.transform("mean")
+    dearest = within.assign(strength=strength).sort_values(["work", "strength"], ascending=False)
     worst = dearest.drop_duplicates("sample").drop(columns="strength").sort_values("sample")
     every = within.groupby("sample")
     index = worst["sample"]
+    dearer = worst.work >= worst.clean_work
+    counts = {}
+    for count in ("work", *counts_in(worst)):
+        counts[count] = worst[count].where(dearer, worst[f"clean_{count}"])
+        most = every[f"max_{count}"]  # in a smaller budget it may be lower
+        known = most.max().where(most.count() == every.size())
+        counts[f"max_{count}"] = known.loc[index].to_numpy()
     return worst.assign(
         attack=UNION,
         kind=UNION,
         threat=threat,
         eps=eps,
         seed=0,
-        macs=worst[["macs", "clean_macs"]].max(axis=1),
+        **counts,
         right=every.right.all().loc[index].to_numpy(),
         same=every.same.all().loc[index].to_numpy(),
         slow_and_wrong=every.slow_and_wrong.any().loc[index].to_numpy(),
@@ -108,7 +116,7 @@ def _union(within: pd.DataFrame, threat: str, eps: float) -> pd.DataFrame:
 
 def _found_by(worst: pd.DataFrame) -> str:
     """ "Slowdown found 41 of 60, foolbox.LinfPGD 19"; nothing where no input costs more."""
-    counts = worst.attack[worst.macs > worst.clean_macs].value_counts()
+    counts = worst.attack[worst.work > worst.clean_work].value_counts()
     if counts.empty:
         return ""
     (first, most), *others = counts.items()

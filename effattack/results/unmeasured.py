@@ -4,23 +4,73 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import isnan
-from typing import Any
+from typing import Any, NamedTuple
+
+from effattack.results.currency import unit, work_of
 
 WIDEST = 1.5
 """The widest interval of a latency ratio, upper over lower bound, that is a measurement."""
-NOTHING_SAVED = "nothing was saved on clean images, so nothing can be retained"
-UNKNOWN_MAX = "its max MACs are not known"
+NOTHING_SAVED = "nothing was saved on clean inputs, so nothing can be retained"
 NOT_TIMED = "not timed"
+NO_ENERGY = "no energy counter was read"
+LONGER = "time the victim longer (--timing 5), on a calm machine, without xdist"
+METER = "effattack doctor says which counter is missing; run asks for it with --energy"
+
+Row = Mapping[str, Any]
+"""One row of scores."""
 
 
-def no_savings(row: Mapping[str, Any]) -> str:
-    """Why a row of scores has no savings retained."""
-    return UNKNOWN_MAX if isnan(row["max_macs"]) else NOTHING_SAVED
+class Reason(NamedTuple):
+    """Why a score is empty, and what to do about it."""
+
+    why: str
+    remedy: str = ""
+    brief: str = ""
+    """Why, alike for every row; as ``why`` where empty."""
 
 
-def no_latency(row: Mapping[str, Any]) -> str:
-    """Why a row of scores has no latency ratio."""
+def is_nan(row: Row) -> Reason:
+    """Of a score that says no more."""
+    return Reason("it is NaN", "look at the rows it is made from")
+
+
+def unknown_max(row: Row) -> bool:
+    """Whether nobody knows the most that its inputs can be made to cost."""
+    return isnan(work_of(row).most)
+
+
+def no_savings(row: Row) -> Reason:
+    """Of savings retained and attack success."""
+    if unknown_max(row):
+        why = f"its max {unit(row)} are not known"
+        return Reason(why, "give the victim max_macs, or limit macs_ratio, which needs none")
+    return Reason(NOTHING_SAVED, "check its thresholds, and the normalisation of its inputs")
+
+
+def no_dense(row: Row) -> Reason:
+    """Of attack success as papers divide."""
+    return Reason("its dense MACs are not known", "give the victim dense_macs")
+
+
+def no_latency(row: Row) -> Reason:
+    """Of the median latency ratio."""
     low, high = row["latency_low"], row["latency_high"]
     if isnan(low):
-        return NOT_TIMED
-    return f"its interval, {low:.2f} to {high:.2f}, is wider than a factor of {WIDEST:g}"
+        return no_timing(row)
+    why = f"its interval, {low:.2f} to {high:.2f}, is wider than a factor of {WIDEST:g}"
+    return Reason(why, LONGER, f"not measured: the interval is wider than a factor of {WIDEST:g}")
+
+
+def no_timing(row: Row) -> Reason:
+    """Of all else that the clock tells."""
+    return Reason(NOT_TIMED, LONGER)
+
+
+def no_energy(row: Row) -> Reason:
+    """Of what the meter tells."""
+    return Reason(NO_ENERGY, METER)
+
+
+def nobody(row: Row) -> Reason:
+    """Of what the attacker knew."""
+    return Reason("nothing cost more than the clean inputs")

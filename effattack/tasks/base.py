@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
+import torch
 from torch import Generator, Tensor
+from torch.nn.functional import pad
 
 
 class Task(ABC):
@@ -17,6 +20,10 @@ class Task(ABC):
 
     noun: ClassVar[str]
     """What messages call one answer."""
+    outputs: ClassVar[str] = "one tensor of outputs, as its task reads them"
+    """What ``forward`` returns, as messages ask for it."""
+    padding: ClassVar[float | None] = None
+    """What stands behind the last part of a shorter output; None: all have one shape."""
     symmetric: ClassVar[bool] = True
     """Whether ``agree(a, b)`` is ``agree(b, a)``."""
 
@@ -58,6 +65,25 @@ class Task(ABC):
     @abstractmethod
     def example(self, count: int, generator: Generator) -> Tensor:
         """Valid outputs that mean nothing: the laws of the task are checked on them."""
+
+    def fits(self, outputs: Tensor, count: int) -> bool:
+        """Whether outputs have the form of those of ``count`` inputs, whatever their values."""
+        return len(outputs) == count
+
+    def form(self, count: int) -> str:
+        """That form, in words."""
+        return f"{count} rows: {self.outputs}"
+
+    def join(self, outputs: Sequence[Tensor]) -> Tensor:
+        """The outputs of one batch of several."""
+        if self.padding is not None:
+            widest = max(each.shape[1] for each in outputs)
+            outputs = [self._padded(each, widest) for each in outputs]
+        return torch.cat(list(outputs))
+
+    def _padded(self, outputs: Tensor, width: int) -> Tensor:
+        behind = (0, 0) * (outputs.dim() - 2) + (0, width - outputs.shape[1])
+        return pad(outputs, behind, value=self.padding)
 
     def close(self, found: Tensor, expected: Tensor, tolerance: float) -> Tensor:
         """(B,) bool: whether outputs differ by rounding alone."""

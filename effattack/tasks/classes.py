@@ -18,12 +18,19 @@ class Classes(Task):
     """
 
     noun = "class"
+    outputs = "plain logits, a tensor (B, classes)"
 
     def __init__(self, count: int) -> None:
         self.count = count
 
     def check(self, labels: Tensor, count: int) -> None:
         check_labels(labels, count, self.count)
+
+    def fits(self, outputs: Tensor, count: int) -> bool:
+        return tuple(outputs.shape) == (count, self.count) and outputs.is_floating_point()
+
+    def form(self, count: int) -> str:
+        return f"({count}, {self.count}) floats: return plain logits, or correct num_classes"
 
     def answer(self, outputs: Tensor) -> Tensor:
         return outputs.argmax(1)

@@ -29,6 +29,7 @@ class Shares(Task):
         cap: most members of one answer; None where there is no such limit.
     """
 
+    padding = NONE
     columns: ClassVar[tuple[str, ...]]
     """What the numbers of a row are, in their order; one is ``"score"``."""
 

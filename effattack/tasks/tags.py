@@ -21,6 +21,7 @@ class Tags(Task):
     """
 
     noun = "tags"
+    padding = -torch.inf
 
     def __init__(self, count: int) -> None:
         self.count = count

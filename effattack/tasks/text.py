@@ -23,7 +23,7 @@ class Text(Task):
         tokenizer: what makes the text of tables; None: ids stand there.
     """
 
-    noun, symmetric = "text", False
+    noun, symmetric, padding = "text", False, PAD
 
     def __init__(
         self, cap: int | None = None, end: int | None = None, tokenizer: Tokenizer | None = None

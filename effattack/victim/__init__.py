@@ -1,6 +1,6 @@
 """The contract between a victim and everything else."""
 
-from effattack.victim.audit import Audit, audit, in_float64
+from effattack.victim.audit import Audit, audit
 from effattack.victim.by_name import load_victim
 from effattack.victim.contract import Gate, Trace, Victim
 from effattack.victim.opaque import Opaque
@@ -13,7 +13,6 @@ __all__ = [
     "Trace",
     "Victim",
     "audit",
-    "in_float64",
     "load_victim",
     "margin_slack",
 ]

@@ -13,74 +13,76 @@ from effattack.counting.joules import modelled_joules
 from effattack.counting.macs import MacsCounter
 from effattack.counting.origins import examine
 from effattack.counting.sight import Known, Sight
+from effattack.domains import Batch
+from effattack.domains.parts import tensors
 from effattack.errors import AuditError, ContractError
 from effattack.victim.contract import Trace, Victim
-from effattack.victim.opaque import Opaque
 from effattack.victim.rounding import margin_slack
-from effattack.victim.twins import twin_in_float64
 
 _known: WeakKeyDictionary[nn.Module, Known] = WeakKeyDictionary()
 
 
 class Audit(NamedTuple):
-    """What the deployed path did, image by image."""
+    """What the deployed path did, input by input."""
 
     logits: Tensor
-    """(B, classes): from ``forward``, one image at a time."""
+    """(B, classes): from ``forward``, one input at a time; or other outputs, as the task has
+    them."""
     macs: Tensor
     """(B,) float64: MACs counted while ``forward`` ran."""
     elementwise: Tensor
     """(B,) float64: elements multiplied one by one beside them; see :class:`MacsCounter`."""
     outside: tuple[dict[str, float], ...]
-    """Per image, name -> seconds of the work declared by :func:`effattack.outside`."""
+    """Per input, name -> seconds of the work declared by :func:`effattack.outside`."""
     modelled_joules: Tensor
     """(B,) float64: by :mod:`effattack.counting.joules` from what was counted."""
     knife_edge: Tensor
     """(B,) bool: a decision fell within rounding of its threshold; float64 paths agree there."""
     decisions: tuple[dict[str, Tensor], ...]
-    """Per image, gate name -> (units,) bool: what ``trace`` computed."""
+    """Per input, gate name -> (units,) bool: what ``trace`` computed."""
 
 
-def audit(victim: Victim, images: Tensor) -> Audit:
+def audit(victim: Victim, batch: Batch) -> Audit:
     """Check that the MACs a victim declares are the ones it executes.
 
-    Runs the deployed path image by image under the dispatch counter and compares with
-    ``victim.trace(image).macs``: they must be equal, to the last MAC. Where a decision lies within
-    rounding of its threshold (:func:`margin_slack`) and the two paths disagree, the same image is
+    Runs the deployed path input by input under the dispatch counter and compares with
+    ``victim.trace(input).macs``: they must be equal, to the last MAC. Where a decision lies within
+    rounding of its threshold (:func:`margin_slack`) and the two paths disagree, the same input is
     audited in float64; if it agrees there, or there is no such twin, the executed count stands, and
-    the image is on a knife edge.
+    the input is on a knife edge.
 
     Args:
         victim: in eval mode.
-        images: (B, *input_shape) in [0, 1].
+        batch: valid inputs: images (B, *input_shape) in [0, 1].
 
     Raises:
-        AuditError: with the first image that differs, by how much, the module whose MACs are just
+        AuditError: with the first input that differs, by how much, the module whose MACs are just
             that many, if there is one, where the MACs went, and which gates were open.
         UnseenWork: if what decides the logits was computed where the counter cannot see.
-        ContractError: for an image on which nothing is multiplied.
+        ContractError: for an input on which nothing is multiplied.
     """
-    logits, counters, knife_edge, decisions = [], [], [], []
+    outputs, counters, knife_edge, decisions = [], [], [], []
     known = _known.setdefault(victim, Known())
-    for index, image in enumerate(images.split(1)):
+    for index, single in enumerate(victim.domain.singles(batch)):
         with torch.no_grad():
-            counter, found = _executed(victim, image, known)
-            logits.append(found)
-            trace = victim.trace(image)
+            counter, found = _executed(victim, single, known)
+            outputs.append(found)
+            trace = victim.trace(single)
         if not counter.total:
             raise ContractError(
-                f"{victim.name}: image {index}: forward multiplies nothing at all (0 MACs): "
-                "make the deployed path compute with torch operators, or nothing was measured"
+                f"{victim.name}: {victim.domain.noun} {index}: forward multiplies nothing at all "
+                "(0 MACs): make the deployed path compute with torch operators, or nothing was "
+                "measured"
             )
         declared = trace.macs.item()
         agrees = declared == counter.total
-        if not agrees and not _on_knife_edge(victim, image, trace):
-            raise AuditError(_difference(victim, image, index, trace))
+        if not agrees and not _on_knife_edge(victim, single, trace):
+            raise AuditError(_difference(victim, single, index, trace))
         counters.append(counter)
         knife_edge.append(not agrees)
         decisions.append({gate.name: gate.active.flatten().cpu() for gate in trace.gates})
     return Audit(
-        logits=torch.cat(logits),
+        logits=victim.task.join(outputs),
         macs=torch.tensor([c.total for c in counters], dtype=torch.float64),
         elementwise=torch.tensor([c.elementwise for c in counters], dtype=torch.float64),
         outside=tuple(dict(c.outside) for c in counters),
@@ -90,45 +92,36 @@ def audit(victim: Victim, images: Tensor) -> Audit:
     )
 
 
-def _executed(victim: Victim, image: Tensor, known: Known) -> tuple[MacsCounter, Tensor]:
-    """What forward executes on an image, all of it in sight, and its logits."""
-    sight = Sight(image, known)
+def _executed(victim: Victim, single: Batch, known: Known) -> tuple[MacsCounter, Tensor]:
+    """What forward executes on one input, all of it in sight, and what it says."""
+    sight = Sight(tensors(single), known)
     with MacsCounter(witness=sight) as counter:
-        logits = victim(image)
-    sight.using("the logits", None, (logits,), {})
+        outputs = victim(single)
+    sight.using("the logits", None, (outputs,), {})
     if sight.is_news:
-        examine(victim.name, victim, image, known)
-    return counter, logits
+        examine(victim.name, victim, single, known, victim.domain)
+    return counter, outputs
 
 
-def in_float64(victim: Victim) -> Victim | None:
-    """A copy in double precision, where rounding does not blur decisions.
-
-    None where there is no such thing: quantized victims, models that cannot be opened, and those
-    that do not compute in double precision throughout.
-    """
-    return None if isinstance(victim, Opaque) else twin_in_float64(victim)
-
-
-def _on_knife_edge(victim: Victim, image: Tensor, trace: Trace) -> bool:
-    """Whether rounding alone may be why the paths of a victim differ on an image."""
+def _on_knife_edge(victim: Victim, single: Batch, trace: Trace) -> bool:
+    """Whether rounding alone may be why the paths of a victim differ on an input."""
     slack = margin_slack(trace.dtype)
     near = any(bool((gate.margin.abs() <= slack)[gate.reached].any()) for gate in trace.gates)
     proxies = any(gate.proxy for gate in trace.gates)
     if trace.dtype == torch.float64 or not (near or proxies):
         return False
-    if (twin := in_float64(victim)) is None:
+    if (twin := victim.in_float64()) is None:
         return near
-    image = image.double()
+    single = victim.domain.place(single, victim.device, torch.float64)
     with torch.no_grad():
         with MacsCounter() as counter:
-            twin(image)
-        return twin.trace(image).macs.item() == counter.total
+            twin(single)
+        return twin.trace(single).macs.item() == counter.total
 
 
-def _difference(victim: Victim, image: Tensor, index: int, trace: Trace) -> str:
+def _difference(victim: Victim, single: Batch, index: int, trace: Trace) -> str:
     with torch.no_grad(), MacsCounter(victim) as counter:
-        victim(image)
+        victim(single)
     declared, executed = trace.macs.item(), counter.total
     by_module = {k: macs for k, macs in counter.by_module.items() if k != "Global"}
     suspects = [name for name, macs in by_module.items() if macs == abs(declared - executed)]
@@ -138,11 +131,10 @@ def _difference(victim: Victim, image: Tensor, index: int, trace: Trace) -> str:
         for gate in trace.gates
     ]
     parts = [
-        f"{victim.name}: image {index}: trace declares {declared:,.0f} MACs, forward executed "
-        f"{executed:,} ({declared - executed:+,.0f})",
+        f"{victim.name}: {victim.domain.noun} {index}: trace declares {declared:,.0f} MACs, "
+        f"forward executed {executed:,} ({declared - executed:+,.0f})",
         f"executed: {_listed(f'{name} {macs:,}' for name, macs in largest)}",
-        f"correct the closed form in {type(victim).__name__}.trace, or make forward skip what it "
-        "declares skipped",
+        victim.correction,
     ]
     if decided:
         parts.insert(-1, f"active gates: {_listed(decided)}")

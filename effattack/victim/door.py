@@ -1,8 +1,9 @@
 """The door of a victim: what its paths are given, and in which precision they answer.
 
-Attacks, budgets and results hold images in float32, whatever a victim computes in. Both of its
-paths are entered here: they get a copy in the victim's precision, so that a path may write into its
-input, and their answers go out in the precision of the images. Gradients pass both ways.
+Attacks, budgets and results hold inputs in float32, whatever a victim computes in; ids are whole
+numbers everywhere. Both of its paths are entered here: they get a copy in the victim's precision,
+so that a path may write into its input, and their answers go out in the precision of the inputs.
+Gradients pass both ways.
 """
 
 from __future__ import annotations
@@ -16,31 +17,35 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from effattack.domains import Batch, Domain, PartsBatch
+from effattack.domains.parts import tensors
 from effattack.errors import ContractError, GradientError, MeasurementError, first_line
 
 Answer = TypeVar("Answer")
 
 PRECISIONS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 """What a victim may compute in."""
-EXPECTED = {
-    "forward": "return plain logits, a tensor (B, classes)",
-    "trace": "return effattack.Trace(logits, gates, macs)",
-}
 
 _writers: ContextVar[dict[str, None] | None] = ContextVar("writers", default=None)
 
 
 def enter(
-    path: str, run: Callable[[Tensor], Any], images: Tensor, victim: nn.Module, kind: type[Answer]
+    path: str,
+    run: Callable[[Batch], Any],
+    batch: Batch,
+    victim: nn.Module,
+    kind: type[Answer],
+    expected: str,
 ) -> Answer:
-    """Run one path of a victim on a copy of the images.
+    """Run one path of a victim on a copy of a batch.
 
     Args:
         path: ``"forward"`` or ``"trace"``.
         run: the path.
-        images: (B, *input_shape); what the path writes into its input does not reach them.
+        batch: what the path writes into its input does not reach it.
         victim: whose path it is.
-        kind: what the path has to return.
+        kind: what the path has to return,
+        expected: and that in words.
 
     Raises:
         ContractError: where it returns something else, or the weights are on the meta device.
@@ -50,14 +55,14 @@ def enter(
     example = example_of(victim)
     if example.is_meta:
         raise ContractError(without_numbers(str(victim.name)))
-    given = images.to(example.dtype, copy=True)
+    given = copied(batch, example.dtype)
     with in_words(f"{victim.name}: {path}"):
         found = run(given)
     if not isinstance(found, kind):
         returned = "None" if found is None else f"a {type(found).__name__}"
-        raise ContractError(f"{victim.name}: {path} returned {returned}: {EXPECTED[path]}")
+        raise ContractError(f"{victim.name}: {path} returned {returned}: return {expected}")
     writers = _writers.get()
-    if writers is not None and not torch.equal(given.detach(), images.detach().to(given.dtype)):
+    if writers is not None and _differ(given, batch):
         writers[path] = None
     return found
 
@@ -68,14 +73,33 @@ def example_of(module: nn.Module) -> Tensor:
     return next((t for t in tensors if t.dtype in PRECISIONS), torch.empty(0, dtype=torch.float32))
 
 
-def blank(module: nn.Module, shape: tuple[int, ...], value: float = 0.5) -> Tensor:
-    """Grey images of a shape, as a module takes them."""
+def blank(module: nn.Module, domain: Domain, count: int) -> Batch:
+    """Inputs that mean nothing, as a module takes them."""
     example = example_of(module)
-    return torch.full(shape, value, dtype=example.dtype, device=example.device)
+    return domain.place(domain.example(count), example.device, example.dtype)
+
+
+def copied(batch: Batch, dtype: torch.dtype) -> Batch:
+    """A copy whose floats are in a precision; ids stay whole numbers."""
+    if isinstance(batch, PartsBatch):
+        return PartsBatch({name: copied(part, dtype) for name, part in batch.parts.items()})
+    return batch.to(dtype, copy=True) if batch.is_floating_point() else batch.clone()
+
+
+def precision(batch: Batch, weights: torch.dtype) -> torch.dtype:
+    """In which a victim answers: that of the floats of a batch; of ids, float32 at least."""
+    floats = (part.dtype for part in tensors(batch) if part.is_floating_point())
+    return next(floats, torch.promote_types(weights, torch.float32))
+
+
+def _differ(given: Batch, batch: Batch) -> bool:
+    """Whether a path wrote into the copy that it was given."""
+    pairs = zip(tensors(given), tensors(batch), strict=True)
+    return not all(torch.equal(one.detach(), own.detach().to(one.dtype)) for one, own in pairs)
 
 
 def answered(value: Any, dtype: torch.dtype) -> Any:
-    """Floats in the precision of the images; whatever is none, as it is."""
+    """Floats in a precision; whatever is none, as it is."""
     return value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
 
 

@@ -36,19 +36,19 @@ def twin_in_float64(victim: Kind) -> Kind | None:
     """A copy that computes in double precision throughout; None where there is none.
 
     Quantized weights have none. Nor has a victim that cannot be copied, that does not run in double
-    precision, or both of whose paths cast to a narrower type: one grey image shows. Where only one
-    of them does, the twin shows that they differ.
+    precision, or both of whose paths cast to a narrower type: one input that means nothing shows.
+    Where only one of them does, the twin shows that they differ.
     """
     if quantized(victim):
         return None
     try:
         twin = copy.deepcopy(victim).double()
-        grey = torch.full((1, *twin.input_shape), 0.5, dtype=torch.float64, device=twin.device)
+        example = twin.domain.place(twin.domain.example(1), twin.device, torch.float64)
         with torch.no_grad():
             with _Narrowing() as deployed:
-                twin(grey)
+                twin(example)
             with _Narrowing() as traced:
-                twin.trace(grey)
+                twin.trace(example)
     except Exception:  # whatever a model raises that was never meant for doubles
         return None
     return None if deployed.seen and traced.seen else twin

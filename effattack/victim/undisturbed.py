@@ -71,11 +71,9 @@ def _normal_tensors(victim: nn.Module) -> list[tuple[dict[str, Any], str, Tensor
 
 
 def glance(victim: Victim) -> Trace:
-    """The trace of one grey image, without gradients: what a victim shows."""
-    shape = (1, *victim.input_shape)
-    grey = torch.full(shape, 0.5, device=victim.device)
+    """The trace of one input that means nothing, without gradients: what a victim shows."""
     with undisturbed(victim), torch.no_grad():
-        return victim.trace(grey)
+        return victim.trace(victim.example(1))
 
 
 def seed_global_state(seed: int) -> None:

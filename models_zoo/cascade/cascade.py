@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from effattack.counting.macs import count_macs
+from effattack.domains import Pixels
 from effattack.errors import UsageError
 from effattack.models_zoo.criteria import Criterion, as_criterion
 from effattack.models_zoo.exits import criterion_trace
@@ -54,7 +55,7 @@ class Cascade(Victim):
         if len(models) < 2:
             raise UsageError("a cascade needs at least two models, cheapest first")
         criterion = as_criterion(thresholds, len(models) - 1)
-        grey = blank(models[0], (1, *input_shape))
+        grey = blank(models[0], Pixels(input_shape), 1)
         macs, widths = [], []
         for model in models:
             set_mode(model, False)

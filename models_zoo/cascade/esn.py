@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from effattack.counting.macs import count_macs
+from effattack.domains import Pixels
 from effattack.errors import UsageError
 from effattack.models_zoo.cascade.exit_sequence import ExitSequence
 from effattack.models_zoo.criteria import Criterion, as_criterion
@@ -68,7 +69,7 @@ class ESN(Victim):
         if heads < 1 or width < 1 or width % heads:
             raise UsageError(f"width {width} does not split into {heads} heads: use a multiple")
         criterion = as_criterion(criterion, len(stages))
-        grey = blank(saver[0], (1, *input_shape))
+        grey = blank(saver[0], Pixels(input_shape), 1)
         saver_macs, saver_shapes = _measure(saver, grey)
         base_macs, base_shapes = _measure([*stages, head], grey)
         classes = saver_shapes[-1][1], base_shapes[-1][1]

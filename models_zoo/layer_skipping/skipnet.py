@@ -14,10 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from effattack.counting.macs import count_macs
+from effattack.domains import Pixels
 from effattack.errors import UsageError
-from effattack.models_zoo.margins import bounded, log_odds
 from effattack.victim import Gate, Trace, Victim
 from effattack.victim.door import blank
+from effattack.victim.margins import bounded, log_odds
 
 Memory = tuple[Tensor, Tensor] | None
 """Hidden and cell state (B, width) that recurrent gates hand on."""
@@ -97,7 +98,7 @@ class SkipNet(Victim):
         policy = SigmoidGate(threshold)
         modules = nn.ModuleList([stem, *blocks, *gated.values(), head]).eval()
         with torch.no_grad():
-            x = blank(modules, (1, *input_shape))
+            x = blank(modules, Pixels(input_shape), 1)
             always, gating, skippable = count_macs(stem, x), 0, {}
             x, memory = stem(x), None
             for k, (block, gate) in enumerate(zip(blocks, gates, strict=True)):

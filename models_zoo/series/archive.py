@@ -15,6 +15,7 @@ import hashlib
 import os
 import sys
 from contextlib import redirect_stdout
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
@@ -22,6 +23,7 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor
 
+from effattack.domains.series import Series
 from effattack.errors import UsageError
 from effattack.inputs.series_files import read_ts
 from effattack.models_zoo.files import load_weights, save_weights
@@ -45,6 +47,9 @@ class Set(NamedTuple):
 ITALY_POWER_DEMAND = Set("ItalyPowerDemand", length=24, classes=2, every=1, epochs=150)
 GUN_POINT = Set("GunPoint", length=150, classes=2, every=5, epochs=300)
 OSU_LEAF = Set("OSULeaf", length=427, classes=6, every=7, epochs=100)
+DOMAIN = partial(Series, 1, low=-8, high=8, step=2**-10, deviation=1)
+"""By the length of the series: what a sensor of 14 bits resolves, deviations of the scaled series.
+"""
 CONFIDENCE = 0.9
 """At which reading stops: the sets are too small to hold series out for choosing it."""
 BATCH = 32
@@ -81,12 +86,13 @@ def osu_leaf_test() -> tuple[Tensor, Tensor]:
 
 
 def read(kind: Set, split: str) -> tuple[Tensor, Tensor]:
-    """Series and labels of the split TRAIN or TEST.
+    """Series, on the grid of their domain, and labels of the split TRAIN or TEST.
 
     Raises:
         UsageError: where aeon is not installed.
     """
-    return read_ts(_file(kind, split))
+    series, labels = read_ts(_file(kind, split))
+    return DOMAIN(kind.length).snap(series), labels
 
 
 def _file(kind: Set, split: str) -> Path:
@@ -103,7 +109,7 @@ def _victim(factory: str, kind: Set) -> EarlyReading:
     torch.manual_seed(0)
     victim = EarlyReading(
         GRUReader(channels=1, width=32),
-        length=kind.length,
+        DOMAIN(kind.length),
         every=kind.every,
         classes=kind.classes,
         criterion=CONFIDENCE,

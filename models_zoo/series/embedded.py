@@ -24,7 +24,7 @@ def cbf_early_gru(trained: bool = True) -> EarlyReading:
     name = "cbf_early_gru"
     victim = EarlyReading(
         GRUReader(channels=1, width=32),
-        length=cbf.LENGTH,
+        cbf.DOMAIN,
         every=4,
         classes=CLASSES,
         criterion=stored_threshold(name, trained),
@@ -40,8 +40,7 @@ def cbf_cnn_exit(trained: bool = True) -> EarlyExit:
     name = "cbf_cnn_exit"
     stages, heads = exit_stages(channels=1, classes=CLASSES)
     threshold = stored_threshold(name, trained)
-    shape = (1, cbf.LENGTH)
-    victim = EarlyExit(stages, heads, threshold, shape, name=name, data=DATA, **SCALE)
+    victim = EarlyExit(stages, heads, threshold, domain=cbf.DOMAIN, name=name, data=DATA, **SCALE)
     return with_weights(victim, name, trained)
 
 
@@ -50,6 +49,7 @@ def cbf_transformer_merge(trained: bool = True) -> NeighbourMerging:
     name = "cbf_transformer_merge"
     victim = NeighbourMerging(
         PatchTransformer(channels=1, length=cbf.LENGTH, patch=4, classes=CLASSES),
+        cbf.DOMAIN,
         merging_blocks=(0, 1, 2),
         threshold=stored_threshold(name, trained),
         name=name,

@@ -2,11 +2,14 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from effattack.errors import UsageError
+from effattack.inputs.npz import open_npz
 from effattack.inputs.series_files import read_csv, read_ts
+from effattack.inputs.source import Source
 
 HEADER = "@problemName x\n# a comment\n@timeStamps false\n@classLabel true up down\n@data\n"
 
@@ -105,3 +108,20 @@ def test_no_text_and_no_file(tmp_path, read):
         read(tmp_path / "a")
     with pytest.raises(UsageError, match="cannot read"):
         read(tmp_path / "missing")
+
+
+def test_a_source_reads_them_by_suffix(tmp_path):
+    ts = written(tmp_path, "a.ts", HEADER + "1,2,3:up\n4,5,6:down\n7,8,9:up\n")
+    csv = written(tmp_path, "a.csv", "label,a,b,c\n0,1,2,3\n1,4,5,6\n0,7,8,9\n")
+    np.savez(tmp_path / "a.npz", series=read_ts(ts)[0].numpy(), labels=np.array([0, 1, 0]))
+    for path in (ts, csv, tmp_path / "a.npz"):
+        series, labels = Source(str(path), (1, 3), samples=2).open().whole()
+        assert series.tolist() == [[[1, 2, 3]], [[4, 5, 6]]]
+        assert labels.tolist() == [0, 1]
+
+
+def test_npz_with_two_kinds_of_inputs_is_refused(tmp_path):
+    ones = np.ones((1, 1, 3), "f4")
+    np.savez(tmp_path / "a.npz", series=ones, inputs=ones, labels=np.zeros(1, int))
+    with pytest.raises(UsageError, match="it holds series and inputs"):
+        open_npz(tmp_path / "a.npz")

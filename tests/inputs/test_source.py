@@ -16,8 +16,10 @@ import torch
 from PIL import Image
 from toys import LinearSaver, grey_images
 
+from effattack.domains import Pixels
 from effattack.errors import UsageError
 from effattack.inputs.source import load_data, subset
+from effattack.tasks import Classes
 
 VICTIM = LinearSaver()
 IMAGES, LABELS = grey_images(6), torch.tensor([0, 0, 0, 1, 1, 1])
@@ -57,7 +59,7 @@ def test_a_factory_and_the_victims_own() -> None:
 
 def _rgb() -> LinearSaver:
     victim = LinearSaver()
-    victim.input_shape, victim.num_classes = (3, 32, 32), 10
+    victim.domain, victim.task = Pixels((3, 32, 32)), Classes(10)
     victim.data = "effattack.models_zoo.digits:scored_images"
     return victim
 
@@ -89,15 +91,17 @@ def test_an_empty_folder(tmp_path: Path) -> None:
 
 
 def test_nothing_at_that_path() -> None:
-    with pytest.raises(UsageError, match=r"no such folder or .npz"):
+    with pytest.raises(UsageError, match=r"no such folder, \.npz"):
         load_data("nowhere", VICTIM)
 
 
-@pytest.mark.parametrize("name", ["pipe", "pipe.npz", "name" * 99])
+@pytest.mark.parametrize("name", ["pipe", "pipe.npz", "pipe.ts", "pipe.csv", "name" * 99])
 def test_what_is_no_file_is_never_opened(name: str, tmp_path: Path) -> None:
     if len(name) < 99:
         os.mkfifo(tmp_path / name)
-    with pytest.raises(UsageError, match=r"no such folder or .npz file|it is no file"):
+    with pytest.raises(
+        UsageError, match=r"no such folder, \.npz, \.csv or \.ts file|it is no file"
+    ):
         load_data(str(tmp_path / name), VICTIM)
 
 

@@ -102,7 +102,7 @@ def test_summary_of_several(
         for line in text.splitlines()
         if line.startswith("|")
     )
-    assert {len(header), len(first), len(second)} == {12}
+    assert {len(header), len(first), len(second)} == {14}
     assert first[:1] + first[2:4] == ["`digits_cnn_early_exit (before)`", "–", "the reference"]
     assert second[:1] + second[3:4] == ["`digits_cnn_early_exit (after)`", "keeps more"]
     assert re.fullmatch(r"\+\d+\.\d \(\+\d+\.\d to \+\d+\.\d\)", second[2])

@@ -27,8 +27,8 @@ def rows(text: str) -> list[list[str]]:
 def test_one_row_per_victim_and_one_per_score(scores: pd.DataFrame) -> None:
     text = summary(scores, frames.meta())
     assert len(rows(text)) == 2 + len(frames.VICTIMS) + 2 + len(scores)
-    assert {len(row) for row in rows(text.partition("<details>")[0])} == {10}
-    assert {len(row) for row in rows(text.partition("<details>")[2])} == {14}
+    assert {len(row) for row in rows(text.partition("<details>")[0])} == {12}
+    assert {len(row) for row in rows(text.partition("<details>")[2])} == {16}
     worst = scores[(scores.kind == "union") & (scores.victim == "digits_vit_ats")]
     savings = f"{worst.savings_retained.min():.0%}".replace("%", ".%")
     row = rf"\| `digits_vit_ats` \| \*\*{savings}\*\* \(\d+ to \d+.%\) \| "
@@ -86,7 +86,7 @@ def test_hostile_names(scores: pd.DataFrame) -> None:
     hostile = scores.assign(victim=name, clock=name)
     meta = frames.meta() | {"data": name, "energy": name, "command": name}
     text = summary(hostile, meta)
-    assert {len(row) for row in rows(text)} == {10, 14}
+    assert {len(row) for row in rows(text)} == {12, 16}
     outside = re.sub(r"``.*?``(?!`)", "", text)
     assert "<script>" not in outside
     assert "@all" not in outside

@@ -123,7 +123,7 @@ def test_every_budget_has_a_union_and_limits_judge_the_worst() -> None:
     assert unions.macs.to_dict() == {4 / 255: 90 / 4, EPS: 140 / 4}
     (verdict,) = judge(table, [parse_limit("macs=30", fail_below=False)])
     assert not verdict.passed
-    assert "Slowdown at eps 8/255 moved the MACs per image 20 → 35" in verdict.message
+    assert "Slowdown at eps 8/255 moved the MACs per input 20 → 35" in verdict.message
     assert "Slowdown found 1 of 4" in verdict.message
 
 
@@ -165,11 +165,11 @@ FAR = {"threat": "box", "eps": 1.0, "linf": 1.0}
             "outside the budget, `uniform` reached ×4.00; the verdict, ×1.50, is that of eps 8/255",
         ),
         ([rows("Slowdown", [30.0] * 4)], "the declared max is ×3.3 what any input reached"),
-        ([rows("Slowdown", CLEAN)], "neither an attack nor a control moved a MAC"),
+        ([rows("Slowdown", CLEAN)], "neither an attack nor a control moved its MACs"),
         ([rows("noise", CLEAN), rows("PGD", [60.0] * 4)], "no compute attack ran"),
         (
             [rows("QueryAttack", [60.0] * 4)],
-            "only queries looked for dear inputs, at most 50 an image, and all that was found took "
+            "only queries looked for dear inputs, at most 50 an input, and all that was found took "
             "back 50% of the savings: more may exist",
         ),
         ([rows("QueryAttack", [60.0] * 4, max_macs=np.nan)], "its max is unknown"),

@@ -30,7 +30,7 @@ from effattack.models_zoo import EarlyExit, TinySaver
 from effattack.models_zoo.layer_skipping.skipnet import PooledGate, SkipNet
 from effattack.results.limits import judge, parse_limit
 from effattack.threats import Linf
-from effattack.victim import Trace, Victim, in_float64, margin_slack
+from effattack.victim import Trace, Victim, margin_slack
 from effattack.victim.checks import INVARIANTS, check_declared
 from effattack.victim.rounding import on_knife_edge
 from effattack.victim.twins import quantized
@@ -450,10 +450,10 @@ def test_the_weights_are_asked_for_a_twin_not_the_family() -> None:
     victim = int8_exits()
     victim.family = "my int8"
     assert quantized(victim)
-    assert in_float64(victim) is None
+    assert victim.in_float64() is None
     plain = LinearSaver()
     plain.family = "quantization"
-    twin = in_float64(plain)
+    twin = plain.in_float64()
     assert twin is not None
     assert twin.dtype == torch.float64
     for check in INVARIANTS:
@@ -468,7 +468,7 @@ class CastsInside(LinearSaver):
 
 
 def test_there_is_no_twin_where_both_paths_cast() -> None:
-    assert in_float64(CastsInside()) is None
+    assert CastsInside().in_float64() is None
 
 
 def test_inference_weights_are_put_back_after_an_exception() -> None:

@@ -89,7 +89,7 @@ class FloatModel(Victim):
 
     def __init__(self, model: nn.Module, like: Victim) -> None:
         with undisturbed(model), torch.no_grad():
-            classes = model(blank(model, (1, *like.input_shape))).shape[1]
+            classes = model(blank(model, like.domain, 1)).shape[1]
         super().__init__(
             name=type(model).__name__,
             family="plain",

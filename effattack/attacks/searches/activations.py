@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from effattack.errors import NotApplicable
-from effattack.victim import Opaque, Victim
+from effattack.victim import Victim
 
 KINDS = (
     *(nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Mish),
@@ -77,7 +77,7 @@ def activation_modules(victim: Victim) -> list[nn.Module]:
 
 def why_unseen(victim: Victim) -> str | None:
     """Why the activations of a victim cannot be seen; None if they can."""
-    if isinstance(victim, Opaque):
+    if victim.sees == "answers":
         return f"sponge attacks look into the model, and {victim.name} cannot be opened"
     if not activation_modules(victim):
         return (

@@ -1,27 +1,28 @@
-"""Which images a victim is checked on, and which of them broke a rule."""
+"""Which inputs a victim is checked on, and which of them broke a rule."""
 
 from __future__ import annotations
 
 import torch
 from torch import Generator, Tensor
 
-from effattack.domains.pixels import to_grid
+from effattack.domains import Batch, Domain
 
 DECLARE_COUPLED = "declare batch_coupled=True if the mechanism is coupled by definition"
 
 
-def beside_noise(images: Tensor, count: int) -> Tensor:
-    """(B, ...) images on the grid -> (count, ...): behind them, the same again, half noise.
+def beside_noise(batch: Batch, count: int, domain: Domain) -> Batch:
+    """B inputs that were snapped -> ``count``: behind them, the same again, half noise.
 
-    Noise opens gates that natural images leave shut, and a batch is made of one image.
+    Noise opens gates that natural inputs leave shut, and a batch is made of one input.
     """
-    again = images[torch.arange(count - len(images)) % len(images)]
-    noise = torch.rand(again.shape, generator=Generator().manual_seed(0)).to(again)
-    return torch.cat([images, to_grid((again + noise) / 2)])
+    if count <= len(batch):
+        return batch
+    again = batch[torch.arange(count - len(batch)) % len(batch)]
+    return domain.join([batch, domain.disturbed(again, Generator().manual_seed(0))])
 
 
 def first_of(broken: Tensor) -> int:
-    """Index of the first image with anything broken, of (B,) or (B, ...) bool."""
+    """Index of the first input with anything broken, of (B,) or (B, ...) bool."""
     return int(per_image(broken).any(1).nonzero()[0])
 
 

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-from torch import Tensor
-
+from effattack.domains import Batch
 from effattack.errors import ContractError
 from effattack.victim import Victim, audit
 from effattack.victim.undisturbed import undisturbed
 
 
-def check_macs(victim: Victim, images: Tensor) -> list[str]:
+def check_macs(victim: Victim, batch: Batch) -> list[str]:
     """Invariant 3: the MACs declared are the MACs executed, within (0, max]; constant ones rest.
 
     Raises:
         AuditError: a ContractError, from :func:`effattack.audit`.
     """
     with undisturbed(victim):
-        macs = audit(victim, images).macs
+        macs = audit(victim, batch).macs
     if victim.constant and (macs == macs[0]).all() and macs[0] != victim.max_macs:
         raise ContractError(
             f"{victim.name} is constant at {macs[0]:,.0f} MACs, but declares max_macs = "
             f"{victim.max_macs:,.0f}: they must be equal"
         )
     for index, spent in enumerate(macs.tolist()):
-        expect_admitted(victim, spent, f"image {index}")
+        expect_admitted(victim, spent, f"{victim.domain.noun} {index}")
     return []
 
 

@@ -9,19 +9,21 @@ from itertools import chain
 import torch
 from torch import Generator, Tensor
 
+from effattack.domains import Batch, Domain, check_domain
 from effattack.errors import ContractError
+from effattack.tasks import Task, check_task
 from effattack.victim import Trace, Victim
 from effattack.victim.door import noticing, without_numbers
 from effattack.victim.opaque import ONE_LOGIT
 from effattack.victim.undisturbed import undisturbed
 
 
-def check_declared(victim: Victim, images: Tensor | None = None) -> list[str]:
+def check_declared(victim: Victim, batch: Batch | None = None) -> list[str]:
     """What the victim says of itself is complete, and both paths give what it says.
 
     Args:
         victim: any victim.
-        images: (B, *input_shape) in [0, 1]; two of noise where missing.
+        batch: valid inputs; two of noise where missing.
 
     Returns:
         which paths write into their input: they are given copies.
@@ -40,38 +42,33 @@ def check_declared(victim: Victim, images: Tensor | None = None) -> list[str]:
             )
     if any(held.is_meta for held in chain(victim.parameters(), victim.buffers())):
         raise ContractError(without_numbers(victim.name))
-    if images is None:
-        images = torch.rand((2, *victim.input_shape), generator=Generator().manual_seed(0))
-        images = images.to(victim.device)
+    check_domain(victim.domain)
+    check_task(victim.task)
+    if batch is None:
+        batch = victim.domain.disturbed(victim.example(2), Generator().manual_seed(0))
     with undisturbed(victim), torch.no_grad(), noticing() as writers:
-        trace = victim.trace(images)
-        found = {"forward": victim(images), "trace().logits": trace.logits}
-    _check_answers(victim, trace, found, len(images))
+        trace = victim.trace(batch)
+        found = {"forward": victim(batch), "trace().logits": trace.logits}
+    _check_answers(victim, trace, found, len(batch))
     return [f"{victim.name}: {' and '.join(writers)} wrote into its input: copies were given"] * (
         len(writers) > 0
     )
 
 
-def _check_answers(victim: Victim, trace: Trace, found: dict[str, Tensor], images: int) -> None:
-    """The logits of both paths, and what a trace declares, are of the form that is promised."""
-    shape = (images, victim.num_classes)
-    for path, logits in found.items():
-        if not isinstance(logits, Tensor):
-            raise ContractError(f"{victim.name}: {path} is no tensor: give logits {shape}")
-        if tuple(logits.shape) != shape or not logits.is_floating_point():
+def _check_answers(victim: Victim, trace: Trace, found: dict[str, Tensor], count: int) -> None:
+    """The outputs of both paths, and what a trace declares, are of the form that is promised."""
+    expected = victim.task.form(count)
+    for path, outputs in found.items():
+        if not isinstance(outputs, Tensor):
+            raise ContractError(f"{victim.name}: {path} is no tensor: give {expected}")
+        if not victim.task.fits(outputs, count):
             raise ContractError(
-                f"{victim.name}: {path} gives {tuple(logits.shape)} {logits.dtype}, expected "
-                f"{shape} floats: return plain logits, or correct num_classes"
+                f"{victim.name}: {path} gives {tuple(outputs.shape)} {outputs.dtype}, expected "
+                f"{expected}"
             )
-    if not isinstance(trace.macs, Tensor):
-        raise ContractError(f"{victim.name}: trace().macs is no tensor: give float64 {shape[:1]}")
-    if tuple(trace.macs.shape) != shape[:1] or trace.macs.dtype != torch.float64:
-        raise ContractError(
-            f"{victim.name}: trace().macs is {tuple(trace.macs.shape)} {trace.macs.dtype}, "
-            f"expected {shape[:1]} torch.float64 (float32 cannot hold large counts)"
-        )
-    stages = trace.stage_logits
-    if stages is not None and (stages.dim() != 3 or (stages.shape[0], stages.shape[2]) != shape):
+    _check_work(victim, "macs", trace.macs, count)
+    stages, classes = trace.stage_logits, (count, victim.num_classes)
+    if stages is not None and (stages.dim() != 3 or (stages.shape[0], stages.shape[2]) != classes):
         raise ContractError(
             f"{victim.name}: trace().stage_logits is {tuple(stages.shape)}, expected (B, stages, "
             "classes)"
@@ -80,6 +77,16 @@ def _check_answers(victim: Victim, trace: Trace, found: dict[str, Tensor], image
         raise ContractError(
             f"{victim.name}: max_macs is NaN, but there are gates: declare the structural worst "
             "case, all of them open"
+        )
+
+
+def _check_work(victim: Victim, what: str, work: object, count: int) -> None:
+    if not isinstance(work, Tensor):
+        raise ContractError(f"{victim.name}: trace().{what} is no tensor: give float64 ({count},)")
+    if tuple(work.shape) != (count,) or work.dtype != torch.float64:
+        raise ContractError(
+            f"{victim.name}: trace().{what} is {tuple(work.shape)} {work.dtype}, expected "
+            f"({count},) torch.float64 (float32 cannot hold large counts)"
         )
 
 
@@ -94,15 +101,18 @@ def _is_macs(value: object) -> bool:
 _DECLARED: dict[str, tuple[str, Callable[[object], bool]]] = {
     "name": ("a name", lambda v: isinstance(v, str) and bool(v)),
     "family": ("a family such as 'early exit'", lambda v: isinstance(v, str) and bool(v)),
+    "domain": ("an effattack.domains.Domain", lambda v: isinstance(v, Domain)),
+    "task": ("an effattack.tasks.Task", lambda v: isinstance(v, Task)),
     "input_shape": (
         "a tuple (C, H, W)",
-        lambda v: isinstance(v, tuple) and bool(v) and all(map(_is_count, v)),
+        lambda v: isinstance(v, tuple) and all(size is None or _is_count(size) for size in v),
     ),
-    "num_classes": ("a number of classes, 2 or more", lambda v: _is_count(v, 2)),
+    "num_classes": ("a number of classes, 2 or more", lambda v: _is_count(v, 0) and v != 1),
     "max_macs": ("the structural worst case in MACs, or NaN", _is_macs),
     "dense_macs": ("the MACs without the mechanism, or NaN", _is_macs),
     "constant": ("True or False", lambda v: isinstance(v, bool)),
     "batch_coupled": ("True or False", lambda v: isinstance(v, bool)),
+    "pads": ("True or False", lambda v: isinstance(v, bool)),
     "data": (
         "'module:factory' or None",
         lambda v: v is None or (isinstance(v, str) and ":" in v),

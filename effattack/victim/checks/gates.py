@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from effattack.domains import Batch
 from effattack.errors import ContractError
 from effattack.victim import Gate, Victim
 from effattack.victim.checks.blame import first_of
@@ -16,7 +17,7 @@ MARGIN_BOUND = 1.0
 """Margins are in units of decisions: none exceeds this where attacks push it."""
 
 
-def check_gates(victim: Victim, images: Tensor) -> list[str]:
+def check_gates(victim: Victim, batch: Batch) -> list[str]:
     """Gates are well formed, and their margins tell the decisions.
 
     Shapes and dtypes agree, names are unique, costs positive; margins are finite, and within
@@ -24,13 +25,13 @@ def check_gates(victim: Victim, images: Tensor) -> list[str]:
     except for proxies, margin > 0 equals active wherever reached.
     """
     with undisturbed(victim), torch.no_grad():
-        trace = victim.trace(images)
+        trace = victim.trace(batch)
     gates, in_a_row = trace.gates, trace.stage_logits is not None
     names = [gate.name for gate in gates]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ContractError(f"{victim.name}: gates {twice} share names: number them")
     for gate in gates:
-        _check_form(victim, gate, len(images))
+        _check_form(victim, gate, len(batch))
         wrong = (gate.margin > 0) != gate.active
         size = gate.margin.abs().nan_to_num(nan=math.inf)
         rules = {
@@ -47,18 +48,19 @@ def check_gates(victim: Victim, images: Tensor) -> list[str]:
         for complaint, broken in rules.items():
             if broken.any():
                 raise ContractError(
-                    f"{victim.name}: gate {gate.name}: image {first_of(broken)}: {complaint}"
+                    f"{victim.name}: gate {gate.name}: {victim.domain.noun} {first_of(broken)}: "
+                    f"{complaint}"
                 )
     return []
 
 
-def _check_form(victim: Victim, gate: Gate, images: int) -> None:
+def _check_form(victim: Victim, gate: Gate, count: int) -> None:
     shape = tuple(gate.margin.shape)
     problems = {
         "it has no name": not gate.name,
         f"margin is {shape} {gate.margin.dtype}, expected floats, (B,) or (B, units)": len(shape)
         not in (1, 2)
-        or shape[0] != images
+        or shape[0] != count
         or not gate.margin.is_floating_point(),
         f"active {tuple(gate.active.shape)} {gate.active.dtype} and reached "
         f"{tuple(gate.reached.shape)} {gate.reached.dtype} must be bool and {shape} as margin": any(

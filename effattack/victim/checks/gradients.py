@@ -1,15 +1,16 @@
-"""Gradients reach the pixels from everything that attacks go through."""
+"""Gradients reach the input from everything that attacks go through."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Generator, Tensor
 
 from effattack.budgets import LEVELS
+from effattack.domains import Arrays, Batch
 from effattack.errors import GradientError
-from effattack.victim import Opaque, Trace, Victim
+from effattack.victim import Trace, Victim
 from effattack.victim.checks.blame import first_of, per_image
 from effattack.victim.door import in_words
 from effattack.victim.twins import quantized
@@ -19,13 +20,15 @@ EXCESS = 3.0
 """How many times more a value may move than its gradient tells: 0.3 is the most in the zoo."""
 
 
-def check_gradients(victim: Victim, images: Tensor) -> list[str]:
-    """Invariant 4: gradients reach the pixels from the logits and from every gate.
+def check_gradients(victim: Victim, batch: Batch) -> list[str]:
+    """Invariant 4: gradients reach the input from the logits and from every gate.
 
-    And they are those of the values: where every pixel changes by one grey level, up or down at
-    random, a value moves by no more than ``EXCESS`` times the most that its gradient allows such a
-    change. A value that was detached and given another gradient does; a straight-through estimator
-    does not.
+    And they are those of the values: where every pixel changes by one grey level (every sample of a
+    series by a 255th of its range), up or down at random, a value moves by no more than ``EXCESS``
+    times the most that its gradient allows such a change. A value that was detached and given
+    another gradient does; a straight-through estimator does not.
+
+    A domain without neighbours has no gradients in its inputs: there, this does not apply.
 
     Returns:
         one warning for each of them whose gradient is zero over the whole batch. (An ``Opaque``
@@ -34,15 +37,17 @@ def check_gradients(victim: Victim, images: Tensor) -> list[str]:
     Raises:
         GradientError: a ContractError, where the gradient is missing, NaN, infinite or another's.
     """
-    warnings = []
+    if not isinstance(victim.domain, Arrays):
+        return []
+    warnings, noun = [], victim.domain.noun
     with undisturbed(victim):
-        pixels = images.detach().clone().requires_grad_()
+        pixels = batch.detach().clone().requires_grad_()
         sources = _sources(victim.trace(pixels))
-        moved = _moved(victim, images)
+        moved = _moved(victim, batch)
         for source, change in zip(sources, moved, strict=True):
             with in_words(f"{victim.name}: trace"):
                 gradient = source.gradient(pixels)
-            if gradient is None and (isinstance(victim, Opaque) or quantized(victim)):
+            if gradient is None and (victim.sees == "answers" or quantized(victim)):
                 warnings.append(f"{victim.name}: no gradient: only query attacks apply")
             elif gradient is None:
                 raise GradientError(
@@ -53,16 +58,16 @@ def check_gradients(victim: Victim, images: Tensor) -> list[str]:
             elif not torch.isfinite(gradient).all():
                 index = first_of(~torch.isfinite(gradient))
                 raise GradientError(
-                    f"{victim.name}: image {index}: the gradient from {source.name} is NaN or "
+                    f"{victim.name}: {noun} {index}: the gradient from {source.name} is NaN or "
                     "infinite: look for 0 * log 0, a norm at 0 or a division by 0 in trace()"
                 )
-            elif untold := source.untold(gradient, change):
+            elif untold := source.untold(gradient, change, victim.domain):
                 raise GradientError(f"{victim.name}: {untold}")
             elif source.reached.any() and not gradient.any():
                 warnings.append(
                     f"{victim.name}: the gradient from {source.name} is zero over all "
-                    f"{len(images)} images: attacks through it are blind; bound margins without "
-                    "saturating them"
+                    f"{len(batch)} {victim.domain.nouns}: attacks through it are blind; "
+                    "bound margins without saturating them"
                 )
     return warnings
 
@@ -96,19 +101,21 @@ class _Source(NamedTuple):
         mixture = (self.values * self.weights).sum()
         return torch.autograd.grad(mixture, pixels, retain_graph=True, allow_unused=True)[0]
 
-    def untold(self, gradient: Tensor, change: Tensor) -> str:
-        """What most images moved by, and their gradient does not tell of; empty if it does."""
+    def untold(self, gradient: Tensor, change: Tensor, domain: Arrays) -> str:
+        """What most inputs moved by, and their gradient does not tell of; empty if it does."""
         seen = per_image(self.reached).any(1)
         moved = per_image(change * self.weights).sum(1).abs()
-        told = per_image(gradient).abs().sum(1) / LEVELS
+        told = per_image(gradient).abs().sum(1) * (domain.high - domain.low) / LEVELS
         rounding = 100 * self.eps * per_image(self.values).abs().amax(1)
         hidden = seen & (moved > EXCESS * told + rounding)
         if 2 * hidden.sum() <= seen.sum():
             return ""
         index = first_of(hidden)
+        grey = "pixel changed by a grey level"
+        little = grey if domain.kind == "pixels" else "value changed by a 255th of its range"
         return (
-            f"image {index}: {self.name} moved by {moved[index]:.2g} when each pixel changed by a "
-            f"grey level, of which its gradient allows {told[index]:.2g} at most: it is not the "
+            f"{domain.noun} {index}: {self.name} moved by {moved[index]:.2g} when each {little}, "
+            f"of which its gradient allows {told[index]:.2g} at most: it is not the "
             "gradient of this value; compute both in trace() without detach or no_grad"
         )
 
@@ -120,13 +127,14 @@ def _sources(trace: Trace) -> list[_Source]:
     return [_Source("the logits", trace.logits, everything, eps), *gates]
 
 
-def _moved(victim: Victim, images: Tensor) -> list[Tensor]:
-    """Of each source, half of what it moves by between two images that lie around each image."""
+def _moved(victim: Victim, batch: Batch) -> list[Tensor]:
+    """Of each source, half of what it moves by between two inputs that lie around each input."""
+    domain: Any = victim.domain
     generator = Generator().manual_seed(0)
-    signs = torch.randint(0, 2, images.shape, generator=generator).to(images) * 2 - 1
+    signs = torch.randint(0, 2, batch.shape, generator=generator).to(batch) * 2 - 1
     with torch.no_grad():
         above, below = (
-            _sources(victim.trace((images + level * signs / LEVELS).clamp(0, 1)))
-            for level in (1, -1)
+            _sources(victim.trace((batch + reach * signs / LEVELS).clamp(domain.low, domain.high)))
+            for reach in (domain.high - domain.low, domain.low - domain.high)
         )
     return [(a.values - b.values) / 2 for a, b in zip(above, below, strict=True)]
