@@ -115,10 +115,10 @@ def energy_ratio(
     Raises:
         UsageError: for arms that do not pair up, no images, a short window, no repeats.
     """
-    if clean.shape != attacked.shape or repeats < 1:
+    if len(clean) != len(attacked) or repeats < 1:
         raise UsageError(
-            f"clean {tuple(clean.shape)}, attacked {tuple(attacked.shape)}, repeats {repeats}: "
-            "give the same images in the same order, and at least one repeat"
+            f"{len(clean)} clean inputs, {len(attacked)} attacked ones, repeats {repeats}: give "
+            "the same inputs in the same order, and at least one repeat"
         )
     _check_window(window)
     idle = idle_watts(counter, window, now=now, sleep=sleep)

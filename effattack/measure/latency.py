@@ -25,6 +25,7 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
+from effattack.domains import Batch
 from effattack.errors import UsageError
 from effattack.measure.clocks import Call, Clock, clocks_for, deployed
 from effattack.measure.environment import environment
@@ -82,7 +83,11 @@ def time_pairs(
         expect_deterministic(victim, clean)
         both = clean, attacked
         for batch_size in dict.fromkeys(fitting(victim, both, size) for size in batch_sizes):
-            arms = (images.split(batch_size) for images in both)
+            alone = batch_size == 1
+            arms = (
+                victim.domain.singles(inputs) if alone else inputs.split(batch_size)
+                for inputs in both
+            )
             pairs = [(partial(run, a), partial(run, b)) for a, b in zip(*arms, strict=True)]
             first = np.arange(0, len(clean), batch_size)
             sizes = np.minimum(batch_size, len(clean) - first)
@@ -174,15 +179,15 @@ def warm_up(
 
 
 def _check(
-    clean: Tensor, attacked: Tensor, batch_sizes: Sequence[int], repeats: int, seconds: float
+    clean: Batch, attacked: Batch, batch_sizes: Sequence[int], repeats: int, seconds: float
 ) -> None:
-    if clean.shape != attacked.shape:
+    if len(clean) != len(attacked):
         raise UsageError(
-            f"clean images have shape {tuple(clean.shape)}, attacked {tuple(attacked.shape)}: "
-            "give the same images in the same order"
+            f"there are {len(clean)} clean inputs and {len(attacked)} attacked ones: give the same "
+            "inputs in the same order"
         )
     if not len(clean):
-        raise UsageError("there are no images to time: the batch is empty")
+        raise UsageError("there are no inputs to time: the batch is empty")
     if not batch_sizes or min(batch_sizes) < 1 or repeats < 1:
         raise UsageError(f"batch sizes are {batch_sizes}, repeats {repeats}: all start at 1")
     if not 0 <= seconds < float("inf"):

@@ -40,6 +40,9 @@ class Audit(NamedTuple):
     """(B,) bool: a decision fell within rounding of its threshold; float64 paths agree there."""
     decisions: tuple[dict[str, Tensor], ...]
     """Per input, gate name -> (units,) bool: what ``trace`` computed."""
+    counts: Mapping[str, Tensor] = {}
+    """(B,) float64 each, by name: what ``forward`` told of ``Victim.counts``; of those that are not
+    audited, what ``trace`` says."""
 
 
 def audit(victim: Victim, batch: Batch) -> Audit:
