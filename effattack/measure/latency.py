@@ -88,7 +88,11 @@ def time_pairs(
         expect_deterministic(victim, clean)
         both = clean, attacked
         for batch_size in dict.fromkeys(fitting(victim, both, size) for size in batch_sizes):
-            arms = (images.split(batch_size) for images in both)
+            alone = batch_size == 1
+            arms = (
+                victim.domain.singles(inputs) if alone else inputs.split(batch_size)
+                for inputs in both
+            )
             pairs = [(partial(run, a), partial(run, b)) for a, b in zip(*arms, strict=True)]
             first = np.arange(0, len(clean), batch_size)
             sizes = np.minimum(batch_size, len(clean) - first)
