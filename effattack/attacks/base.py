@@ -29,6 +29,7 @@ from effattack.victim.twins import quantized
 from effattack.victim.undisturbed import glance, seed_global_state, undisturbed
 
 Kind = Literal["compute", "accuracy", "control"]
+Knowledge = Literal["white box", "transfer", "queries", "nothing"]
 
 
 class Attack(ABC):
@@ -48,6 +49,8 @@ class Attack(ABC):
     """
 
     kind: ClassVar[Kind] = "compute"
+    knowledge: ClassVar[Knowledge] = "white box"
+    """What it sees of the victim: all, another model in its place, its answers alone, nothing."""
     budgeted: ClassVar[bool] = True
     """Whether it is made with a budget that the caller chooses."""
     takes: ClassVar[str] = "arrays"

@@ -17,6 +17,7 @@ class Clean(Attack):
     """The clean inputs themselves; no seed changes them."""
 
     kind: ClassVar[Kind] = "control"
+    knowledge = "nothing"
     budgeted, takes = False, "any"
     label = "clean"
 
@@ -38,6 +39,7 @@ class Noise(Attack):
     """
 
     kind: ClassVar[Kind] = "control"
+    knowledge = "nothing"
     takes = "any"
     label = "noise"
 
@@ -65,6 +67,7 @@ class NearUniform(Attack):
     """
 
     kind: ClassVar[Kind] = "control"
+    knowledge = "nothing"
     budgeted, label = False, "uniform"
     threat: ArrayThreat
 

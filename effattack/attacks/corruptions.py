@@ -54,6 +54,7 @@ class Corruption(Attack):
     """
 
     kind: ClassVar[Kind] = "control"
+    knowledge = "nothing"
     budgeted, takes, label = False, "pixels", "corruption"
 
     def __init__(

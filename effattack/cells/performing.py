@@ -153,6 +153,7 @@ def run_attack(held: Held, spec: CellSpec, watch: Watch) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "sample": samples,
+            "knowledge": held.attacks[spec.attack_digest].knowledge,
             "label": labels.cpu(),
             "prediction": found.logits.argmax(1).cpu(),
             "macs": found.macs,

@@ -46,6 +46,7 @@ class LatencyQuery(Attack):
         UsageError: for fewer than one query or six readings.
     """
 
+    knowledge = "queries"
     threat: ArrayThreat
 
     def __init__(

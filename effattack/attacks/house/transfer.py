@@ -43,6 +43,7 @@ class Transfer(Attack):
     """
 
     kind: ClassVar[Kind] = "accuracy"
+    knowledge = "transfer"
 
     def __init__(
         self,
