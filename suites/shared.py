@@ -6,6 +6,7 @@ family. It scores those, or in their place the user's own victim of --effattack-
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from effattack.results.evaluation import Evaluation
     from effattack.victim import Trace, Victim
 
-IMAGES = 16
+INPUTS = 16
 """On which the contract is checked."""
 BASELINES = Path(str(files("effattack"))) / "reports" / "baselines"
 """Of the registered victims: one file per level."""
@@ -38,25 +39,25 @@ class Suite:
     def _concerns(self, effattack_victim: Victim, pytestconfig: pytest.Config) -> None:
         """Skip what is of another family; a failure shows beside the victim's name."""
         session = pytestconfig.stash[SESSION]
-        if not self.covers(effattack_victim.family):
+        if not self.covers(effattack_victim):
             session.tell(effattack_victim.name, LEFT, True)
-            pytest.skip(
-                f"{effattack_victim.name} is of the family {effattack_victim.family!r}, which has "
-                "a suite of its own"
-            )
+            whose = f"of the family {effattack_victim.family!r}"
+            if reads_series(effattack_victim):
+                whose = "a victim of series"
+            pytest.skip(f"{effattack_victim.name} is {whose}, which has a suite of its own")
         session.tell(effattack_victim.name, "verdict", SEVERITY[0])
 
-    def covers(self, family: str) -> bool:
-        """Whether victims of that family are tested here."""
-        return family == self.family
+    def covers(self, victim: Victim) -> bool:
+        """Whether a victim is tested here: one of the family, unless it reads series."""
+        return victim.family == self.family and not reads_series(victim)
 
     def test_it_keeps_the_contract(
         self, effattack_victim: Victim, effattack_data: tuple[Tensor, Tensor]
     ) -> None:
         """What must hold before any number means anything: :mod:`effattack.victim.checks`.
 
-        Both paths agree, no image depends on its batch, declared MACs are the executed ones,
-        margins tell decisions, gradients reach the pixels.
+        Both paths agree, no input depends on its batch, declared MACs are the executed ones,
+        margins tell decisions, gradients reach the inputs.
         """
         from effattack.errors import ContractError
         from effattack.victim.checks import INVARIANTS
@@ -64,7 +65,7 @@ class Suite:
         broken = []
         for check in INVARIANTS:
             try:
-                check(effattack_victim, effattack_data[0][:IMAGES])
+                check(effattack_victim, effattack_data[0][:INPUTS])
             except ContractError as error:
                 broken.append(str(error))
         if broken:
@@ -110,7 +111,7 @@ class Suite:
             pytest.skip(f"not compared with {path.stem}: {'; '.join(comparison.notes)}")
 
     def test_opening_gates_never_saves_work(self, attacked: dict[str, Trace]) -> None:
-        """Where one image opened every gate that another one did, it cost no less.
+        """Where one input opened every gate that another one did, it cost no less.
 
         Attacks open gates; were this wrong, they would push the wrong way.
         """
@@ -120,30 +121,29 @@ class Suite:
         if not traces[0].gates:
             pytest.skip("it has no gates")
         macs = torch.cat([trace.macs for trace in traces])
-        active = torch.cat(
-            [torch.cat([gate.active.view(len(t.macs), -1) for gate in t.gates], 1) for t in traces]
-        ).double()
+        active = torch.cat([units(trace) for trace in traces]).double()
         only_first = active @ (1 - active).T
         cheaper = (only_first.T == 0) & (macs[:, None] < macs[None, :])
-        assert not cheaper.any(), f"{int(cheaper.sum())} pairs of images cost less with more open"
+        assert not cheaper.any(), f"{int(cheaper.sum())} pairs of inputs cost less with more open"
 
 
 @pytest.fixture(scope="session")
-def attacked(effattack_victim: Victim, effattack_evaluation: Evaluation) -> dict[str, Trace]:
-    """Attack -> the trace of the attacked images that the evaluation keeps; ``clean`` first."""
-    import numpy as np
+def attacked(
+    effattack_victim: Victim,
+    effattack_data: tuple[Tensor, Tensor],
+    effattack_evaluation: Evaluation,
+) -> dict[str, Trace]:
+    """Attack -> the trace of the attacked inputs that the evaluation keeps; ``clean`` first."""
     import torch
 
-    from effattack.budgets import LEVELS
     from effattack.victim.undisturbed import undisturbed
 
     victim, found = effattack_victim, {}
     kept = effattack_evaluation.samples.dropna(subset=["image"])
     with in_words(), undisturbed(victim), torch.no_grad():
         for attack, rows in kept.groupby("attack", sort=False):
-            levels = np.stack([np.frombuffer(image, np.uint8) for image in rows.image])
-            images = torch.from_numpy(levels).view(-1, *victim.input_shape) / LEVELS
-            found[str(attack)] = victim.trace(images.to(victim.device))
+            inputs = victim.domain.unpack([*rows.image], effattack_data[0])
+            found[str(attack)] = victim.trace(inputs)
     return found
 
 
@@ -155,18 +155,39 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("limit", limits, ids=names)
 
 
+def reads_series(victim: Victim) -> bool:
+    """Whether its inputs are series, which have a suite of their own."""
+    return victim.domain.kind == "series"
+
+
+def units(trace: Trace) -> Tensor:
+    """(B, units of all gates) bool: what was computed, in the order of evaluation."""
+    import torch
+
+    return torch.cat([gate.active.view(len(trace.macs), -1) for gate in trace.gates], 1)
+
+
 def depth(trace: Trace) -> Tensor:
-    """How many decisions of a chain of (B,) gates each image was passed on by: (B,).
+    """How many decisions of a chain each input was passed on by: (B,).
 
     Asserts that it is a chain: a decision is reached by those whom the one before passed on.
     """
     import torch
 
-    onward = torch.ones_like(trace.gates[0].active)
-    passed = torch.zeros_like(onward, dtype=torch.long)
-    for gate in trace.gates:
-        assert gate.active.dim() == 1, f"{gate.name} decides on more than the image as a whole"
-        assert torch.equal(gate.reached, onward), f"{gate.name} was reached by others than it says"
-        onward = gate.active
-        passed += onward
-    return passed
+    active = units(trace)
+    reached = torch.cat([gate.reached.view(len(active), -1) for gate in trace.gates], 1)
+    onward = torch.cat([torch.ones_like(active[:, :1]), active[:, :-1]], 1)
+    wrong = (reached != onward).any(0).nonzero().flatten().tolist()
+    assert not wrong, f"decisions {wrong} of the chain were reached by others than they say"
+    return active.sum(1)
+
+
+def is_staircase(traces: Iterable[Trace]) -> None:
+    """Assert that all who leave a chain at one step cost the same, and the next step costs more."""
+    steps: dict[int, set[float]] = {}
+    for trace in traces:
+        for step, macs in zip(depth(trace).tolist(), trace.macs.tolist(), strict=True):
+            steps.setdefault(step, set()).add(macs)
+    assert all(len(costs) == 1 for costs in steps.values()), "one exit, several costs"
+    costs = [min(steps[step]) for step in sorted(steps)]
+    assert costs == sorted(set(costs)), "a later exit costs no more than an earlier one"

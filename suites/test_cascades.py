@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from effattack.suites.shared import Suite, attacked, depth, pytest_generate_tests
+from effattack.suites.shared import Suite, attacked, depth, pytest_generate_tests, units
 
 if TYPE_CHECKING:
     from effattack.victim import Trace, Victim
@@ -37,7 +37,7 @@ class TestCascades(Suite):
         for trace in attacked.values():
             if trace.stage_logits is None:
                 pytest.skip("the trace tells no stage_logits")
-            always = trace.stage_logits.shape[1] - 1 - len(trace.gates)
+            always = trace.stage_logits.shape[1] - 1 - units(trace).shape[1]
             rows = torch.arange(len(trace.logits), device=trace.logits.device)
             asked = trace.stage_logits[rows, always + depth(trace)]
             torch.testing.assert_close(trace.logits, asked)
@@ -48,5 +48,5 @@ class TestCascades(Suite):
         """Whoever is escalated to the end has paid for every model on the way."""
         assert effattack_victim.max_macs > effattack_victim.dense_macs
         for trace in attacked.values():
-            escalated = depth(trace) == len(trace.gates)
+            escalated = units(trace).all(1)
             assert (trace.macs[escalated] == effattack_victim.max_macs).all()

@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from effattack.suites.shared import Suite, attacked, depth, pytest_generate_tests
+from effattack.suites.shared import (
+    Suite,
+    attacked,
+    depth,
+    is_staircase,
+    pytest_generate_tests,
+    units,
+)
 
 if TYPE_CHECKING:
     from effattack.victim import Trace, Victim
@@ -32,13 +39,7 @@ class TestEarlyExit(Suite):
 
     def test_work_is_a_staircase(self, attacked: dict[str, Trace]) -> None:
         """All who leave at one exit cost the same, and the next exit costs more."""
-        steps: dict[int, set[float]] = {}
-        for trace in attacked.values():
-            for step, macs in zip(depth(trace).tolist(), trace.macs.tolist(), strict=True):
-                steps.setdefault(step, set()).add(macs)
-        assert all(len(costs) == 1 for costs in steps.values()), "one exit, several costs"
-        costs = [min(steps[step]) for step in sorted(steps)]
-        assert costs == sorted(set(costs)), "a later exit costs no more than an earlier one"
+        is_staircase(attacked.values())
 
     def test_staying_to_the_end_is_the_worst_case(
         self, effattack_victim: Victim, attacked: dict[str, Trace]
@@ -46,5 +47,5 @@ class TestEarlyExit(Suite):
         """Whoever leaves nowhere costs the declared max: the network and every exit on the way."""
         assert effattack_victim.max_macs >= effattack_victim.dense_macs
         for trace in attacked.values():
-            stayed = depth(trace) == len(trace.gates)
+            stayed = units(trace).all(1)
             assert (trace.macs[stayed] == effattack_victim.max_macs).all()

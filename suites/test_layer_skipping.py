@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from effattack.suites.shared import Suite, attacked, pytest_generate_tests
+from effattack.suites.shared import Suite, attacked, pytest_generate_tests, units
 
 if TYPE_CHECKING:
     from effattack.victim import Trace, Victim
@@ -23,25 +23,24 @@ class TestLayerSkipping(Suite):
     family = "layer skipping"
 
     def test_every_block_is_decided_on(self, attacked: dict[str, Trace]) -> None:
-        """One decision per block and image; what one gate skips, the next still decides on."""
+        """One decision per block and input; what one gate skips, the next still decides on."""
         for trace in attacked.values():
             for gate in trace.gates:
-                assert gate.active.dim() == 1, f"{gate.name} decides on parts of an image"
-                assert gate.reached.all(), f"{gate.name} was not asked for every image"
+                assert gate.active[0].numel() == 1, f"{gate.name} decides on parts of an input"
+                assert gate.reached.all(), f"{gate.name} was not asked for every input"
 
     def test_the_same_blocks_cost_the_same(self, attacked: dict[str, Trace]) -> None:
-        """Work follows from the set of open gates, whatever image or attack opened them."""
+        """Work follows from the set of open gates, whatever input or attack opened them."""
         costs: dict[tuple[bool, ...], float] = {}
         for trace in attacked.values():
-            gates = zip(*(gate.active.tolist() for gate in trace.gates), strict=True)
-            for opened, macs in zip(gates, trace.macs.tolist(), strict=True):
-                assert costs.setdefault(opened, macs) == macs
+            for opened, macs in zip(units(trace).tolist(), trace.macs.tolist(), strict=True):
+                assert costs.setdefault(tuple(opened), macs) == macs
 
     def test_no_block_skipped_is_the_worst_case(
         self, effattack_victim: Victim, attacked: dict[str, Trace]
     ) -> None:
         """All blocks and all gates cost the max, and nothing costs more."""
         for trace in attacked.values():
-            everything = sum(gate.active.long() for gate in trace.gates) == len(trace.gates)
+            everything = units(trace).all(1)
             assert (trace.macs[everything] == effattack_victim.max_macs).all()
             assert (trace.macs <= effattack_victim.max_macs).all()

@@ -5,14 +5,19 @@ Nothing is known of how it saves, so it is held to what every victim is held to.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
-from effattack.suites.shared import Suite, attacked, pytest_generate_tests
+from effattack.suites.shared import Suite, attacked, pytest_generate_tests, reads_series
 from effattack.suites.test_cascades import TestCascades as _Cascades
 from effattack.suites.test_early_exit import TestEarlyExit as _EarlyExit
 from effattack.suites.test_layer_skipping import TestLayerSkipping as _LayerSkipping
 from effattack.suites.test_quantized import TestQuantized as _Quantized
 from effattack.suites.test_token_sparsification import TestTokenSparsification as _Tokens
+
+if TYPE_CHECKING:
+    from effattack.victim import Victim
 
 __all__ = ["attacked", "pytest_generate_tests"]
 
@@ -21,5 +26,5 @@ KNOWN = {suite.family for suite in (_Cascades, _EarlyExit, _LayerSkipping, _Quan
 
 @pytest.mark.effattack(victims=[])
 class TestOtherMechanisms(Suite):
-    def covers(self, family: str) -> bool:
-        return family not in KNOWN
+    def covers(self, victim: Victim) -> bool:
+        return victim.family not in KNOWN and not reads_series(victim)

@@ -131,6 +131,8 @@ class Decoder(Prompted):
         self.draw_weights(seed)
 
     def ceiling(self, batch: Tensor, count: str = "macs") -> Tensor:
+        if count != "macs":
+            return super().ceiling(batch, count)
         return self.macs(lengths(batch), torch.full((len(batch),), CAP))
 
     def macs(self, sizes: Tensor, passes: Tensor) -> Tensor:

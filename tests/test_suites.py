@@ -20,10 +20,11 @@ FAMILIES = (
     "test_layer_skipping",
     "test_other_mechanisms",
     "test_quantized",
+    "test_series",
     "test_token_sparsification",
 )
-DIGITS = {name for name in entries(VICTIMS) if name.startswith("digits_")}
-"""Registered victims whose data are part of the package; CIFAR-10 is the user's to bring."""
+OWN = {name for name in entries(VICTIMS) if name.startswith(("digits_", "cbf_"))}
+"""Registered victims that bring their data; CIFAR-10 is the user's to bring."""
 
 
 @pytest.fixture
@@ -169,13 +170,13 @@ def test_a_victim_of_another_family_is_left_to_its_own_suite(run: Run) -> None:
 
 def test_every_victim_that_brings_its_data_has_one_suite() -> None:
     found = [name for module in FAMILIES for name in _victims(module)]
-    assert sorted(found) == sorted(DIGITS)
+    assert sorted(found) == sorted(OWN)
 
 
 @pytest.mark.parametrize("level", [path.stem for path in shared.BASELINES.glob("*.json")])
 def test_stored_baselines_hold_every_victim_of_the_suites(level: str) -> None:
     baseline = Baseline.load(shared.BASELINES / f"{level}.json")
-    assert set(baseline.victims) == DIGITS
+    assert set(baseline.victims) == OWN
     for record in baseline.victims.values():
         assert len(record.series[0].macs) == LEVELS[level].samples
 

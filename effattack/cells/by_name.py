@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from effattack.attacks.base import Attack
 from effattack.cells.held import Held
 from effattack.cells.lineup import Skipped, lineup
 from effattack.cells.spec import CellSpec, Work, code_version
+from effattack.domains import Batch, Domain
 from effattack.errors import CellError, ContractError
 from effattack.inputs.source import Source, held_out
 from effattack.victim import Victim, load_victim
@@ -52,14 +53,16 @@ class Named:
 
     def lineup(self, victim: Victim) -> tuple[list[Attack], list[Skipped]]:
         """Its attacks on a victim, and those that cannot apply."""
-        return lineup(victim, self.attacks, self.budgets, self.seeds, cache(self._fitting))
+        fit = cache(partial(self._fitting, victim.domain))
+        return lineup(victim, self.attacks, self.budgets, self.seeds, fit)
 
-    def _fitting(self) -> tuple[Tensor, Tensor] | None:
+    def _fitting(self, domain: Domain) -> tuple[Batch, Tensor] | None:
         if self.fit is not None:
             return self.fit.open().whole()
         if self.data.samples is None:
             return None
-        return held_out(*replace(self.data, samples=None).open().whole(), self.data.samples)
+        inputs, labels = replace(self.data, samples=None).open().whole()
+        return held_out(domain, inputs, labels, self.data.samples)
 
     def open(self, spec: CellSpec) -> Held:
         """What it names, made in this process or kept from a cell before.
@@ -125,7 +128,7 @@ _WORDS = {
     "code": "the code of effattack differs",
     "torch": "torch differs",
     "victim_digest": "the victim differs",
-    "data_digest": "the images differ",
+    "data_digest": "the data differ",
 }
 _REMEDIES = {
     "code": "install the same effattack on every node",

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from effattack.attacks.base import Attack
 from effattack.cells.spec import CellSpec, data_digest
-from effattack.domains.pixels import in_float32, to_grid
+from effattack.domains import Batch
 from effattack.inputs.readers import Data
 from effattack.inputs.source import Source
 from effattack.victim import Victim
@@ -25,27 +25,46 @@ class About:
 
     name: str
     family: str
-    input_shape: tuple[int, ...]
+    input_shape: tuple[int | None, ...]
     num_classes: int
     max_macs: float
     dense_macs: float
     constant: bool
+    currency: str
+    domain: Mapping[str, Any]
+    """What a report must know to show its inputs; plain JSON."""
+    counts: Mapping[str, Mapping[str, Any]]
+    """Name -> unit, and whether it is audited."""
 
     @classmethod
     def of(cls, victim: Victim) -> About:
-        return cls(**{key: getattr(victim, key) for key in cls.__dataclass_fields__})
+        return cls(
+            victim.name,
+            victim.family,
+            victim.input_shape,
+            victim.num_classes,
+            victim.max_macs,
+            victim.dense_macs,
+            victim.constant,
+            victim.currency,
+            victim.domain.describe(),
+            {
+                name: {"unit": count.unit, "audited": count.audited}
+                for name, count in victim.counts.items()
+            },
+        )
 
     @property
     def work(self) -> float:
-        """MACs of one image at the most; a guess where they are unknown."""
+        """MACs of one input at the most; a guess where they are unknown."""
         return self.max_macs if self.max_macs == self.max_macs else 1e6
 
 
 class Slice(NamedTuple):
-    """Part of the data, as it came, in float32."""
+    """Part of the data, as it came."""
 
     span: tuple[int, int]
-    images: Tensor
+    inputs: Batch
     labels: Tensor
     digest: str
 
@@ -63,6 +82,7 @@ class Held:
         self.victim, self.source = victim, source
         self.attacks = {attack_digest(attack): attack for attack in attacks}
         self._slice: Slice | None = None
+        self._answered: tuple[tuple[int, int], Tensor] | None = None
 
     @cached_property
     def digest(self) -> str:
@@ -94,19 +114,31 @@ class Held:
         return self
 
     def digest_of(self, spec: CellSpec) -> str:
-        """Of a cell's images and labels, as they came."""
+        """Of a cell's inputs and labels, as they came."""
         return self._read(spec).digest
 
-    def images(self, spec: CellSpec) -> tuple[Tensor, Tensor]:
-        """Images of a cell's slice on the 8-bit grid, and labels, where the victim is."""
-        part, device = self._read(spec), self.victim.device
-        return to_grid(part.images.to(device)), part.labels.to(device)
+    def inputs(self, spec: CellSpec) -> tuple[Batch, Tensor]:
+        """Inputs of a cell's slice as a deployed model can be fed, and labels, where the victim
+        is."""
+        part, domain, device = self._read(spec), self.victim.domain, self.victim.device
+        return domain.snap(domain.place(part.inputs, device)), part.labels.to(device)
+
+    def answers(self, spec: CellSpec) -> Tensor:
+        """What the victim says of the clean inputs of a cell's slice, each fed alone."""
+        span = spec.first, spec.last
+        if self._answered is None or self._answered[0] != span:
+            victim = self.victim
+            with torch.no_grad():
+                said = [victim(single) for single in victim.domain.singles(self.inputs(spec)[0])]
+            self._answered = span, victim.task.answer(victim.task.join(said))
+        return self._answered[1]
 
     def _read(self, spec: CellSpec) -> Slice:
         """A cell's slice; read once for all cells in a row that need it."""
         span = spec.first, spec.last
         if self._slice is None or self._slice.span != span:
-            images, labels = self.data.read(*span)
-            images = in_float32(images)
-            self._slice = Slice(span, images, labels, data_digest(images, labels))
+            domain = self.victim.domain
+            inputs, labels = self.data.read(*span)
+            inputs = domain.place(inputs, inputs.device)
+            self._slice = Slice(span, inputs, labels, data_digest(domain, inputs, labels))
         return self._slice

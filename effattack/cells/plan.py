@@ -19,7 +19,7 @@ FEWEST = 6
 class Cell:
     """One unit of work: what decides its rows, and from what any process makes them.
 
-    ``gradients`` and ``macs`` are estimates: gradient evaluations of single images, and the work
+    ``gradients`` and ``macs`` are estimates: gradient evaluations of single inputs, and the work
     altogether, for the time left.
     """
 
@@ -33,10 +33,10 @@ class Cell:
 
 @dataclass(frozen=True)
 class Timing(Cell):
-    """Latency and energy of the images that attack cells stored, on a device of its own."""
+    """Latency and energy of the inputs that attack cells stored, on a device of its own."""
 
     attacked: tuple[CellSpec, ...]
-    """The slices that hold these images."""
+    """The slices that hold these inputs."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Plan:
     skipped: tuple[Skipped, ...] = ()
     notes: tuple[str, ...] = ()
     timed: Timed = UNTIMED
-    timed_images: int = 0
+    timed_inputs: int = 0
     """How many there are for the timed calls: whole batches."""
     timed_digest: str = ""
     """Of their data."""
@@ -57,19 +57,19 @@ class Plan:
     """Why the victim will not be attacked, if that is known already."""
 
     def timings(self, place: str) -> tuple[Timing, ...]:
-        """Of the first images under each attack, clean against clean first.
+        """Of the first inputs under each attack, clean against clean first.
 
         Args:
             place: the device, by name: a timing is true of it alone.
         """
         slices: dict[CellSpec, list[Cell]] = {}
         for cell in self.attacks:
-            if cell.spec.first < self.timed_images:
+            if cell.spec.first < self.timed_inputs:
                 spec = replace(
                     cell.spec,
                     work=Work.TIMING,
                     first=0,
-                    last=self.timed_images,
+                    last=self.timed_inputs,
                     data_digest=self.timed_digest,
                     timed=self.timed,
                     place=place,
@@ -82,7 +82,7 @@ class Plan:
                 cells[0].kind,
                 cells[0].threat,
                 gradients=0,
-                macs=30 * self.timed_images * self.about.work,
+                macs=30 * self.timed_inputs * self.about.work,
                 attacked=tuple(cell.spec for cell in cells),
             )
             for spec, cells in slices.items()
@@ -100,16 +100,16 @@ class Plan:
 
 
 def _identity(cells: Iterable[Cell]) -> str:
-    """Of attacked images: other mates in a slice may have made them others."""
+    """Of attacked inputs: other mates in a slice may have made them others."""
     return hash_text(" ".join(cell.spec.key for cell in cells))
 
 
-def batch_notes(name: str, timed: Timed, count: int) -> list[str]:
-    """What there is to say of latency where the images are too few for the batches."""
+def batch_notes(name: str, nouns: str, timed: Timed, count: int) -> list[str]:
+    """What there is to say of latency where the inputs are too few for the batches."""
     size = timed.batch_size
     if not timed.calls or size == 1 or count // size >= FEWEST:
         return []
     return [
-        f"{name}: {count} images are {count // size} batches of {size}, and latency "
-        f"takes {FEWEST} for an interval: score at least {FEWEST * size} images"
+        f"{name}: {count} {nouns} are {count // size} batches of {size}, and latency "
+        f"takes {FEWEST} for an interval: score at least {FEWEST * size} {nouns}"
     ]

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 import effattack
+from effattack.domains import Batch, Domain
 from effattack.errors import expect_least
 
 FACES = ("cli", "pytest_plugin", "reporting", "suites")
@@ -53,8 +54,8 @@ class Timed:
 
     Attributes:
         calls: of the victim, clean and attacked; 0: none.
-        batch_size: images per call.
-        seconds: of timing per attack, at least; three passes over the images in any case.
+        batch_size: inputs per call.
+        seconds: of timing per attack, at least; three passes over the inputs in any case.
         energy: whether energy is metered too.
 
     Raises:
@@ -72,8 +73,8 @@ class Timed:
         expect_least("seconds of timing", self.seconds, 0)
 
     @property
-    def images(self) -> int:
-        """That the calls take together."""
+    def inputs(self) -> int:
+        """How many the calls take together."""
         return self.calls * self.batch_size
 
 
@@ -98,13 +99,13 @@ class CellSpec:
     last: int = 0
     data_digest: str = ""
     kept: int = 0
-    """Of how many images, from the first on, the attacked pixels are stored."""
+    """Of how many inputs, from the first on, the attacked ones are stored."""
     timed: Timed | None = None
     """How, of a timing."""
     place: str = ""
     """Name of the device that a timing is true of."""
     attacked: str = ""
-    """Hash of the cells whose images are timed: other mates in a slice may have made others."""
+    """Hash of the cells whose inputs are timed: other mates in a slice may have made others."""
     device: str = "cpu"
     threads: int = 1
     code: str = field(default_factory=code_version)
@@ -117,10 +118,12 @@ class CellSpec:
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def data_digest(images: Tensor, labels: Tensor) -> str:
-    """Hash of images (as 8-bit levels) and labels."""
-    levels = (images.detach().cpu() * 255).round().to(torch.uint8).contiguous()
-    digest = hashlib.sha256(levels.numpy().tobytes())
-    digest.update(str(tuple(levels.shape)).encode())
-    digest.update(labels.detach().cpu().long().numpy().tobytes())
+def data_digest(domain: Domain, inputs: Batch, labels: Tensor) -> str:
+    """Hash of inputs, as their domain tells them apart, and labels (B, ...)."""
+    digest = hashlib.sha256()
+    for row in domain.pack(inputs):
+        digest.update(len(row).to_bytes(8, "little") + row)
+    labels = labels.detach().cpu()
+    digest.update(str(tuple(labels.shape)).encode())
+    digest.update((labels if labels.is_floating_point() else labels.long()).numpy().tobytes())
     return digest.hexdigest()[:16]

@@ -18,6 +18,7 @@ from effattack import streams
 from effattack.borders import staying
 from effattack.cli import (
     calibrate,
+    check,
     completion,
     doctor,
     listing,
@@ -36,6 +37,7 @@ COMMANDS = {
     "report": report,
     "summary": summary,
     "scoreboard": scoreboard,
+    "check": check,
     "doctor": doctor,
     "calibrate": calibrate,
     "completion": completion,

@@ -1,4 +1,4 @@
-"""Where images come from, one slice at a time: memory stays flat in their number.
+"""Where inputs come from, one slice at a time: memory stays flat in their number.
 
 A slice is read when a cell needs it, in whichever process runs the cell, and must be the same every
 time; nothing here shuffles.
@@ -25,6 +25,7 @@ from torch.utils.data import (
 )
 
 from effattack.borders import blaming
+from effattack.domains import Batch
 from effattack.errors import UsageError
 from effattack.inputs.arrays import as_tensors, check_paired, pair, taken
 from effattack.inputs.folders import listing, remarks
@@ -33,21 +34,21 @@ from effattack.streams import on_one_line
 
 
 class Data(ABC):
-    """Images and labels that can be read in part, in any order."""
+    """Inputs and labels that can be read in part, in any order."""
 
     @abstractmethod
     def __len__(self) -> int: ...
 
     @abstractmethod
-    def rows(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Images (B, C, H, W) and labels (B,) of these indices, in this order."""
+    def rows(self, indices: Sequence[int]) -> tuple[Batch, Tensor]:
+        """Inputs (B, ...) and labels (B, ...) of these indices, in this order."""
 
-    def read(self, first: int, last: int) -> tuple[Tensor, Tensor]:
-        """Images and labels from ``first`` up to ``last``; fewer, or none, at the end."""
+    def read(self, first: int, last: int) -> tuple[Batch, Tensor]:
+        """Inputs and labels from ``first`` up to ``last``; fewer, or none, at the end."""
         return self.rows(range(min(first, len(self)), min(last, len(self))))
 
-    def whole(self) -> tuple[Tensor, Tensor]:
-        """All images and labels at once, in memory."""
+    def whole(self) -> tuple[Batch, Tensor]:
+        """All inputs and labels at once, in memory."""
         return self.read(0, sys.maxsize)
 
     def remarks(self, num_classes: int) -> list[str]:
@@ -70,6 +71,25 @@ class Arrays(Data):
         return as_tensors(taken(self.images, span), taken(self.labels, span), "the data")
 
 
+class InMemory(Data):
+    """A batch of a victim's domain and its labels, at hand; rows are handed out as copies."""
+
+    def __init__(self, inputs: Batch, labels: Tensor) -> None:
+        if len(inputs) != len(labels):
+            raise UsageError(
+                f"there are {len(inputs)} inputs but {len(labels)} labels: they must pair up"
+            )
+        self.inputs, self.labels = inputs, labels
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def rows(self, indices: Sequence[int]) -> tuple[Batch, Tensor]:
+        span = slice(indices.start, indices.stop) if isinstance(indices, range) else list(indices)
+        labels = self.labels[span].detach().clone()
+        return self.inputs[span].detach().clone(), labels
+
+
 class Spread(Data):
     """``count`` rows of other data, evenly spread over their order; all, if there are fewer."""
 
@@ -81,7 +101,7 @@ class Spread(Data):
     def __len__(self) -> int:
         return len(self._indices)
 
-    def rows(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
+    def rows(self, indices: Sequence[int]) -> tuple[Batch, Tensor]:
         return self._data.rows([self._indices[i] for i in indices])
 
     def remarks(self, num_classes: int) -> list[str]:
@@ -93,11 +113,14 @@ class Folder(Data):
 
     Args:
         folder: of the classes.
-        shape: (C, H, W) that every image must have; one channel reads them as grey.
+        shape: (C, H, W) that every image must have, None where a size is free; one channel reads
+            them as grey.
         leave_out: files that are passed over, relative to the folder.
     """
 
-    def __init__(self, folder: Path, shape: tuple[int, ...], leave_out: Sequence[str] = ()) -> None:
+    def __init__(
+        self, folder: Path, shape: tuple[int | None, ...], leave_out: Sequence[str] = ()
+    ) -> None:
         self.folder, self.shape, self.left_out = folder, shape, tuple(leave_out)
         self.listing = listing(folder)
         without = {folder / name for name in leave_out}
@@ -114,7 +137,13 @@ class Folder(Data):
             images = [read_image(file, self.shape) for file, _ in chosen]
         except Unreadable as error:
             raise self._all_unreadable() from error
-        empty = torch.empty(0, *self.shape)
+        if len(sizes := {tuple(image.shape) for image in images}) > 1:
+            raise UsageError(
+                f"{on_one_line(self.folder)} holds images of several shapes, "
+                f"{' and '.join(map(str, sorted(sizes)[:2]))}, which no batch can hold: bring them "
+                "to one, or keep each size in a folder of its own"
+            )
+        empty = torch.empty(0, *(size or 0 for size in self.shape))
         return torch.stack(images) if images else empty, torch.tensor([y for _, y in chosen])
 
     def remarks(self, num_classes: int) -> list[str]:

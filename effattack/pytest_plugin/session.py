@@ -144,7 +144,7 @@ def fit_data(
         return None
     if settings.fit_data:
         return load_data(settings.fit_data, victim)
-    return held_out(*load_data(settings.data, victim), settings.samples)
+    return held_out(victim.domain, *load_data(settings.data, victim), settings.samples)
 
 
 def for_pytest(error: Exception) -> str:

@@ -10,11 +10,12 @@ import pandas as pd
 import torch
 
 import effattack
+from effattack.cells.attacking import SHOWN
 from effattack.cells.held import About
-from effattack.cells.performing import SHOWN, ratio
 from effattack.cells.plan import Cell, Plan
 from effattack.cells.spec import CellSpec, Work
 from effattack.cells.store import Shelf
+from effattack.cells.timing import ratio
 from effattack.errors import StoreError
 from effattack.measure.counters import available_counters, why_empty
 from effattack.measure.environment import environment
@@ -74,15 +75,16 @@ def read(shelf: Shelf, spec: CellSpec) -> pd.DataFrame:
     rows = shelf.read(spec)
     if rows is None:
         raise StoreError(
-            f"the rows of {spec.victim} under {spec.attack} from image {spec.first} on are damaged "
+            f"the rows of {spec.victim} under {spec.attack} from input {spec.first} on are damaged "
             f"({spec.key}.parquet): the same command with --verify runs what is damaged again"
         )
     return rows
 
 
 def _joined(rows: pd.DataFrame, clean: pd.DataFrame, cell: Cell, about: About) -> pd.DataFrame:
-    """The rows of a cell beside what the clean images did."""
+    """The rows of a cell beside what the clean inputs did."""
     shown = rows["sample"] < SHOWN
+    beside = ("prediction", "macs", *about.counts, "elementwise", "modelled_joules")
     return rows.assign(
         victim=about.name,
         family=about.family,
@@ -91,13 +93,10 @@ def _joined(rows: pd.DataFrame, clean: pd.DataFrame, cell: Cell, about: About) -
         threat=cell.threat,
         eps=cell.spec.eps,
         seed=cell.spec.seed,
-        clean_prediction=clean.prediction.to_numpy(),
-        clean_macs=clean.macs.to_numpy(),
-        clean_elementwise=clean.elementwise.to_numpy(),
-        clean_modelled_joules=clean.modelled_joules.to_numpy(),
+        **{f"clean_{column}": clean[column].to_numpy() for column in beside},
         dense_macs=about.dense_macs,
-        max_macs=about.max_macs,
         constant=about.constant,
+        currency=about.currency,
         image=rows.image.where(shown, None),
     )
 
@@ -140,6 +139,9 @@ def _provenance(
                 "num_classes": victim.num_classes,
                 "max_macs": victim.max_macs,
                 "dense_macs": victim.dense_macs,
+                "domain": victim.domain,
+                "currency": victim.currency,
+                "counts": victim.counts,
                 "digest": contract.victim_digest,
                 "data": list(dict.fromkeys(spec.data_digest for spec in attacked)),
             }
@@ -158,17 +160,18 @@ def _failures(planned: Plan, failed: dict[str, str]) -> list[dict[str, str]]:
         {
             "victim": cell.spec.victim,
             "attack": cell.spec.attack,
-            "reason": f"{cell.spec.victim} {_place(cell.spec)}: {failed[cell.spec.key]}",
+            "reason": f"{_place(cell.spec, planned.about)}: {failed[cell.spec.key]}",
         }
         for cell in (*planned.cells, *planned.timings(""))
         if cell.spec.key in failed
     ]
 
 
-def _place(spec: CellSpec) -> str:
+def _place(spec: CellSpec, about: About) -> str:
     if spec.work is Work.CONTRACT:
-        return "was not attacked"
-    return f"under {spec.attack}, images {spec.first} to {spec.last - 1}, failed"
+        return f"{spec.victim} was not attacked"
+    where = f"{about.domain['nouns']} {spec.first} to {spec.last - 1}"
+    return f"{spec.victim} under {spec.attack}, {where}, failed"
 
 
 def _records(checks: pd.DataFrame) -> list[dict[str, Any]]:

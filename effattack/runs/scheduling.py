@@ -6,11 +6,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 
-from effattack.cells.performing import Outcome, ratio
+from effattack.cells.performing import Outcome
 from effattack.cells.plan import Cell, Plan
 from effattack.cells.spec import CellSpec, Work
 from effattack.cells.store import Shelf, Store
 from effattack.cells.store.journal import changes
+from effattack.cells.timing import ratio
 from effattack.runs.executors import Executor
 
 POLL = 0.5
@@ -41,7 +42,7 @@ def execute(
     Raises:
         StoreError: if the store cannot be written any more; finished cells are safe.
     """
-    timed = any(plan.timed_images for plan in plans)
+    timed = any(plan.timed_inputs for plan in plans)
     with executor:
         place = executor.place(plans[0].cells[0].spec.device) if timed else ""
         _run([plan.contract for plan in plans], shelf, executor, failed, progress)
@@ -49,7 +50,7 @@ def execute(
         _run([cell for plan in sound for cell in plan.attacks], shelf, executor, failed, progress)
         if timed:
             with executor.alone() as alone, _owned(shelf, place):
-                for plan in filter(lambda plan: plan.timed_images, sound):
+                for plan in filter(lambda plan: plan.timed_inputs, sound):
                     _time(plan, shelf, alone, place, failed, progress)
     return place
 
@@ -125,7 +126,7 @@ def outcomes(cells: Iterable[Cell], shelf: Shelf, executor: Executor) -> Iterato
 
 def finished(plans: Sequence[Plan], shelf: Shelf, executor: Executor) -> list[CellSpec]:
     """What of the plans is there already, timings included."""
-    timed = any(plan.timed_images for plan in plans)
+    timed = any(plan.timed_inputs for plan in plans)
     with executor if timed else nullcontext():
         place = executor.place(plans[0].cells[0].spec.device) if timed else ""
     cells = [cell for plan in plans for cell in (*plan.cells, *plan.timings(place))]
@@ -152,7 +153,7 @@ def overview(plans: Sequence[Plan], store: Store) -> tuple[float, list[str]]:
         f"{len(cells):,} cells: {len(cells) - len(todo):,} done, {len(running):,} running in other "
         f"processes, {len(todo) - len(running):,} to do",
         f"to do: the contract of {len(contracts):,} victims, then about {gradients:,} gradient "
-        f"evaluations of one image, {sum(cell.macs for cell in todo):.2g} MACs; afterwards "
+        f"evaluations of one input, {sum(cell.macs for cell in todo):.2g} MACs; afterwards "
         f"{len(timings):,} timings, one by one",
     ]
     lines += [f"will not be attacked: {plan.refused}" for plan in plans if plan.refused]

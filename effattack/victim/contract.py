@@ -21,6 +21,7 @@ from effattack.domains import Batch, Domain, Pixels
 from effattack.errors import ContractError, UsageError, unknown_name
 from effattack.tasks import Classes, Task
 from effattack.victim.door import answered, coarsest, enter, example_of, precision
+from effattack.victim.leaf import Leaf
 from effattack.victim.twins import twin_in_float64
 
 
@@ -134,7 +135,7 @@ class Victim(nn.Module):
     def __init_subclass__(cls, **settings: Any) -> None:
         super().__init_subclass__(**settings)
         if not hasattr(cls.trace, "at_the_door"):
-            cls.trace = _at_the_door(cls.trace)  # type: ignore[method-assign, assignment]
+            cls.trace = _at_the_door(cls.trace)  # type: ignore[method-assign]
 
     def __call__(self, batch: Batch) -> Tensor:
         """What the deployed path says of a batch: logits (B, classes) of images (B, *input_shape).
@@ -165,8 +166,27 @@ class Victim(nn.Module):
         raise ContractError(f"{type(self).__name__} must implement forward(images)")
 
     def trace(self, batch: Batch) -> Trace:
-        """The same hard decisions in fixed shapes, differentiable in the input."""
+        """The same hard decisions in fixed shapes, differentiable in the input.
+
+        A victim that implements :meth:`lift` takes ``leaf=None`` as well, and reads it in its
+        places.
+        """
         raise ContractError(f"{type(self).__name__} must implement trace(images)")
+
+    def lift(self, batch: Batch, places: Tensor) -> Leaf:
+        """What gradients are taken in where inputs are words: embedding rows of places (B, k).
+
+        Not part of the MACs. Victims of prompts implement it; without, only queries apply to them.
+        """
+        raise ContractError(
+            f"{type(self).__name__} lifts no words: implement lift(batch, places), which returns "
+            "effattack.victim.leaf.Leaf, and trace(batch, leaf=None)"
+        )
+
+    @property
+    def lifts(self) -> bool:
+        """Whether it implements :meth:`lift`."""
+        return type(self).lift is not Victim.lift
 
     def ceiling(self, batch: Batch, count: str = "macs") -> Tensor:
         """(B,) float64: the most work that any inputs of these sizes can cause; NaN where unknown.
@@ -183,6 +203,14 @@ class Victim(nn.Module):
         if count not in self.counts:
             raise unknown_name("count", count, ["macs", *self.counts])
         return self.counts[count].ceiling(batch).double()
+
+    @property
+    def correction(self) -> str:
+        """What an author is to do where the MACs that he declares are not the executed ones."""
+        return (
+            f"correct the closed form in {type(self).__name__}.trace, or make forward skip what it "
+            "declares skipped"
+        )
 
     def in_float64(self) -> Victim | None:
         """A copy in double precision, where rounding does not blur decisions.
@@ -249,13 +277,16 @@ def either(
     return default(given) if whole is None else whole
 
 
-def _at_the_door(trace: Callable[[Any, Batch], Trace]) -> Callable[[Any, Batch], Trace]:
+def _at_the_door(trace: Callable[..., Trace]) -> Callable[..., Trace]:
     """A victim's ``trace`` as everybody calls it."""
 
     @wraps(trace)
-    def entered(self: Victim, batch: Batch) -> Trace:
+    def entered(self: Victim, batch: Batch, leaf: Leaf | None = None) -> Trace:
+        run = partial(trace, self)
+        if leaf is not None:
+            run = partial(run, leaf=leaf._replace(rows=leaf.rows.to(self.dtype)))
         expected = "effattack.Trace(logits, gates, macs)"
-        found = enter("trace", partial(trace, self), batch, self, Trace, expected)
+        found = enter("trace", run, batch, self, Trace, expected)
         if not all(isinstance(gate, Gate) for gate in found.gates or ()):
             raise ContractError(
                 f"{self.name}: trace().gates = {found.gates!r}: give a tuple of effattack.Gate"

@@ -16,13 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from effattack.counting.macs import count_macs
-from effattack.domains import Pixels
+from effattack.domains import Domain, Pixels
 from effattack.errors import UsageError
 from effattack.models_zoo.criteria import Criterion, as_criterion
 from effattack.models_zoo.exits import criterion_trace
 from effattack.models_zoo.official import load_official
 from effattack.victim import Trace, Victim
-from effattack.victim.contract import set_mode
+from effattack.victim.contract import either, set_mode
 from effattack.victim.door import blank, example_of
 
 
@@ -40,8 +40,9 @@ class EarlyExit(Victim):
             ``Entropy``, ``Margin``, ``Patience`` or your own subclass of ``Criterion``; numbers
             (one, or one per internal classifier) are confidence thresholds.
         input_shape: (C, H, W) of one image.
+        domain: what inputs are, in place of ``input_shape``, where they are no images.
         mean, std: normalisation per channel; identity by default.
-        settings: ``data``.
+        settings: ``data``, ``counts``.
 
     Raises:
         UsageError: if stages and heads do not pair up or disagree on the classes, or the criterion
@@ -56,8 +57,9 @@ class EarlyExit(Victim):
         stages: Sequence[nn.Module],
         heads: Sequence[nn.Module],
         criterion: float | Sequence[float] | Criterion,
-        input_shape: tuple[int, ...],
+        input_shape: tuple[int, ...] | None = None,
         *,
+        domain: Domain | None = None,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         name: str = "EarlyExit",
@@ -69,14 +71,15 @@ class EarlyExit(Victim):
                 "head for each (the last one is the final classifier)"
             )
         criterion = as_criterion(criterion, len(stages) - 1)
-        stage_macs, head_macs, widths = measure_stages(stages, heads, input_shape)
+        domain = either(name, "input_shape", input_shape, "domain", domain, Pixels)
+        stage_macs, head_macs, widths = measure_stages(stages, heads, domain)
         if len(set(widths)) != 1:
             raise UsageError(f"the heads have {widths} classes: they must agree")
         spent = [a + b for a, b in zip(accumulate(stage_macs), accumulate(head_macs), strict=True)]
         super().__init__(
             name=name,
             family="early exit",
-            input_shape=input_shape,
+            domain=domain,
             num_classes=widths[0],
             max_macs=spent[-1],
             dense_macs=sum(stage_macs) + head_macs[-1],
@@ -88,7 +91,7 @@ class EarlyExit(Victim):
         like = example_of(nn.ModuleList([*stages, *heads]))
         for key, given, identity in (("mean", mean, 0.0), ("std", std, 1.0)):
             values = torch.tensor([identity] if given is None else list(given)).to(like)
-            values = values.view(-1, *(1,) * (len(input_shape) - 1))
+            values = values.view(-1, *(1,) * (len(domain.shape) - 1))
             self.register_buffer(key, values, persistent=False)
         self._cumulative_macs = spent
 
@@ -135,12 +138,21 @@ class EarlyExit(Victim):
 
 
 def measure_stages(
-    stages: Sequence[nn.Module], heads: Sequence[nn.Module], input_shape: tuple[int, ...]
+    stages: Sequence[nn.Module], heads: Sequence[nn.Module], domain: Domain
 ) -> tuple[list[int], list[int], list[int]]:
-    """MACs of each stage and each head, and the classes of each head, for one image."""
+    """MACs of each stage and each head, and the classes of each head, for one input.
+
+    Raises:
+        UsageError: where a size of the inputs is free.
+    """
+    if None in domain.shape:
+        raise UsageError(
+            f"{domain.nouns} of shape {domain.shape} cost as many MACs as they are large: give "
+            "stages in a row a domain of one size"
+        )
     stage_macs, head_macs, widths = [], [], []
     with torch.no_grad():
-        features = blank(nn.ModuleList([*stages, *heads]), Pixels(input_shape), 1)
+        features = blank(nn.ModuleList([*stages, *heads]), domain, 1)
         for stage, head in zip(stages, heads, strict=True):
             for part in (stage, head):
                 set_mode(part, False)

@@ -109,7 +109,7 @@ def _victim(factory: str, kind: Set) -> EarlyReading:
     torch.manual_seed(0)
     victim = EarlyReading(
         GRUReader(channels=1, width=32),
-        length=kind.length,
+        DOMAIN(kind.length),
         every=kind.every,
         classes=kind.classes,
         criterion=CONFIDENCE,

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from effattack.domains import Series
 from effattack.errors import UsageError
 from effattack.models_zoo.criteria import Criterion
 from effattack.models_zoo.early_exit.early_exit import EarlyExit
@@ -29,27 +30,33 @@ class EarlyReading(EarlyExit):
 
     Args:
         reader: reads the pieces; see :mod:`effattack.models_zoo.series.readers`.
-        length: steps of a whole series.
+        domain: of the series, all of one length.
         every: steps of a piece; the last one may be shorter.
         classes: of the linear classifier on the reader's summary.
         criterion: when to stop; a number is a confidence threshold.
         settings: ``mean`` and ``std`` per channel, ``name``, ``data``.
 
     Raises:
-        UsageError: if there is no look before the end, or the criterion does not fit.
+        UsageError: if there is no look before the end, or domain or criterion do not fit.
     """
 
     def __init__(
         self,
         reader: Reader,
+        domain: Series,
         *,
-        length: int,
         every: int,
         classes: int,
         criterion: float | Sequence[float] | Criterion,
         name: str = "EarlyReading",
         **settings: Any,
     ) -> None:
+        channels, length = domain.shape
+        if channels != reader.channels or length is None:
+            raise UsageError(
+                f"{name}: a reader of {reader.channels} channels in Series{domain.shape}: give "
+                "both the same channels, and the series a length"
+            )
         if not 0 < every < length:
             raise UsageError(
                 f"every = {every} of {length} steps: the classifier must look at least once before "
@@ -61,7 +68,7 @@ class EarlyReading(EarlyExit):
             [_Piece(reader, first, end) for first, end in pairwise([0, *ends])],
             [_Look(classifier) for _ in ends],
             criterion,
-            (reader.channels, length),
+            domain=domain,
             name=name,
             **settings,
         )
@@ -70,7 +77,7 @@ class EarlyReading(EarlyExit):
         self.ends = tuple(ends)
 
     def trace(self, series: Tensor) -> Trace:
-        """As of early exits, its gates in one; ``aux["read"]`` (B,) is the share of steps read."""
+        """As of early exits, its gates in one; ``aux["samples"]`` (B,) says how many were read."""
         trace = super().trace(series)
         gates = trace.gates
         costs = [torch.as_tensor(gate.cost, dtype=torch.float64).flatten() for gate in gates]
@@ -83,8 +90,8 @@ class EarlyReading(EarlyExit):
             proxy=gates[0].proxy,
         )
         looks = steps.active.sum(1) + self.criterion.earliest
-        read = torch.tensor(self.ends, device=series.device)[looks] / self.ends[-1]
-        return trace._replace(gates=(steps,), aux={"read": read})
+        read = torch.tensor(self.ends, dtype=torch.float64, device=series.device)[looks]
+        return trace._replace(gates=(steps,), aux={"samples": read})
 
 
 def _units(parts: Sequence[Tensor]) -> Tensor:

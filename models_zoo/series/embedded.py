@@ -6,6 +6,8 @@ factory builds what its recipe starts from.
 
 from __future__ import annotations
 
+from typing import Any
+
 from effattack.models_zoo.early_exit.early_exit import EarlyExit
 from effattack.models_zoo.files import stored_threshold, with_weights
 from effattack.models_zoo.series import cbf
@@ -15,7 +17,7 @@ from effattack.models_zoo.series.networks import exit_stages
 from effattack.models_zoo.series.readers import GRUReader
 
 DATA = "effattack.models_zoo.series.cbf:scored_series"
-SCALE = {"mean": [2.0], "std": [cbf.DOMAIN.deviation]}
+SCALE: dict[str, Any] = {"mean": [2.0], "std": [cbf.DOMAIN.deviation]}
 CLASSES = len(cbf.CLASSES)
 
 
@@ -24,7 +26,7 @@ def cbf_early_gru(trained: bool = True) -> EarlyReading:
     name = "cbf_early_gru"
     victim = EarlyReading(
         GRUReader(channels=1, width=32),
-        length=cbf.LENGTH,
+        cbf.DOMAIN,
         every=4,
         classes=CLASSES,
         criterion=stored_threshold(name, trained),
@@ -40,8 +42,7 @@ def cbf_cnn_exit(trained: bool = True) -> EarlyExit:
     name = "cbf_cnn_exit"
     stages, heads = exit_stages(channels=1, classes=CLASSES)
     threshold = stored_threshold(name, trained)
-    shape = (1, cbf.LENGTH)
-    victim = EarlyExit(stages, heads, threshold, shape, name=name, data=DATA, **SCALE)
+    victim = EarlyExit(stages, heads, threshold, domain=cbf.DOMAIN, name=name, data=DATA, **SCALE)
     return with_weights(victim, name, trained)
 
 
@@ -50,6 +51,7 @@ def cbf_transformer_merge(trained: bool = True) -> NeighbourMerging:
     name = "cbf_transformer_merge"
     victim = NeighbourMerging(
         PatchTransformer(channels=1, length=cbf.LENGTH, patch=4, classes=CLASSES),
+        cbf.DOMAIN,
         merging_blocks=(0, 1, 2),
         threshold=stored_threshold(name, trained),
         name=name,

@@ -10,7 +10,6 @@ arXiv 2210.09461).
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from math import nan
 from typing import Any, NamedTuple
 
 import torch
@@ -19,8 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from effattack.counting.macs import linear_macs
+from effattack.domains import Series
 from effattack.errors import UsageError
-from effattack.models_zoo.margins import bounded
 from effattack.models_zoo.token_sparsification.ragged import (
     Layout,
     merge_heads,
@@ -33,6 +32,7 @@ from effattack.models_zoo.token_sparsification.vit import (
     queries_keys_values,
 )
 from effattack.victim import Gate, Trace, Victim
+from effattack.victim.margins import bounded
 
 
 class PatchTransformer(nn.Module):
@@ -85,13 +85,15 @@ class NeighbourMerging(Victim):
 
     Args:
         transformer: trained, with merging or without.
+        domain: of the series.
         merging_blocks: 0-based indices.
         threshold: cosine in (-1, 1] beyond which a pair merges; 1 merges none.
         mean, std: normalisation per channel; identity by default.
         settings: ``data``.
 
     Raises:
-        UsageError: for blocks that are not there, or a threshold that is no cosine.
+        UsageError: for blocks that are not there, series of another size than the transformer's, or
+            a threshold that is no cosine.
     """
 
     mean: Tensor
@@ -100,6 +102,7 @@ class NeighbourMerging(Victim):
     def __init__(
         self,
         transformer: PatchTransformer,
+        domain: Series,
         *,
         merging_blocks: Iterable[int],
         threshold: float,
@@ -111,15 +114,18 @@ class NeighbourMerging(Victim):
         chosen, depth = tuple(sorted(set(merging_blocks))), len(transformer.blocks)
         if not chosen or not all(0 <= k < depth for k in chosen):
             raise UsageError(f"merging_blocks = {chosen} must name some of 0 to {depth - 1}")
+        if domain.shape != (transformer.channels, transformer.length):
+            raise UsageError(
+                f"{name}: a transformer for {(transformer.channels, transformer.length)} in "
+                f"Series{domain.shape}: give both the same channels and length"
+            )
         if not -1 < threshold <= 1:
             raise UsageError(f"threshold = {threshold} is no cosine: use a value in (-1, 1]")
         super().__init__(
             name=name,
             family="token sparsification",
-            input_shape=(transformer.channels, transformer.length),
+            domain=domain,
             num_classes=transformer.classifier.out_features,
-            max_macs=nan,
-            dense_macs=nan,
             **settings,
         )
         self.transformer = transformer.eval()

@@ -12,6 +12,7 @@ from effattack.attacks import UniversalSlowdown, build
 from effattack.attacks.objectives import Step
 from effattack.attacks.searches.projected import constant, cosine
 from effattack.attacks.searches.training import Adam, Steepest, Training
+from effattack.domains import Pixels
 from effattack.errors import GradientError, UsageError
 from effattack.inputs.source import held_out
 from effattack.threats import L2, Linf
@@ -171,7 +172,7 @@ def test_evaluate_refuses_what_was_not_held_out() -> None:
 def test_what_the_samples_leave_is_held_out() -> None:
     images, labels = grey_images(10), torch.arange(10)
     images[1] = images[0]
-    rest = held_out(images, labels, 5)  # 0, 2, 4, 6, 8 are scored; 1 equals 0
+    rest = held_out(Pixels((1, 4, 4)), images, labels, 5)  # 0, 2, 4, 6, 8 are scored; 1 equals 0
     assert rest is not None
     assert rest[1].tolist() == [3, 5, 7, 9]
-    assert held_out(images, labels, 10) is None
+    assert held_out(Pixels((1, 4, 4)), images, labels, 10) is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -13,6 +14,7 @@ from torch import Tensor
 from toys import embedded
 
 from effattack.counting.macs import count_macs
+from effattack.domains import Series
 from effattack.errors import UsageError
 from effattack.models_zoo.series import cbf
 from effattack.models_zoo.series.early_reading import EarlyReading
@@ -21,6 +23,7 @@ from effattack.models_zoo.series.readers import ConvReader, GRUReader, Reader
 from effattack.victim import Victim, audit
 
 LENGTH = 30
+RANGE = partial(Series, low=-64, high=64)
 READERS = {"gru": lambda: GRUReader(2, 5), "convolutions": lambda: ConvReader(2, (4, 6, 3))}
 STEP_MACS = {"gru": 3 * 5 * (2 + 5), "convolutions": 3 * (2 * 4 + 4 * 6 + 6 * 3)}
 WIDTH = {"gru": 5, "convolutions": 3}
@@ -31,7 +34,7 @@ every_reader = pytest.mark.parametrize("kind", READERS)
 def made(kind: str, every: int = 8, criterion: float = 0.5) -> EarlyReading:
     torch.manual_seed(0)
     reader: Reader = READERS[kind]()
-    victim = EarlyReading(reader, length=LENGTH, every=every, classes=3, criterion=criterion)
+    victim = EarlyReading(reader, RANGE(2, LENGTH), every=every, classes=3, criterion=criterion)
     with torch.no_grad():
         victim.classifier.weight.mul_(8)
     return victim
@@ -40,7 +43,8 @@ def made(kind: str, every: int = 8, criterion: float = 0.5) -> EarlyReading:
 def merging(threshold: float, length: int = 64, patch: int = 4) -> NeighbourMerging:
     torch.manual_seed(0)
     network = PatchTransformer(1, length, patch=patch, classes=3, width=16, depth=3, heads=2)
-    return NeighbourMerging(network, merging_blocks=(0, 1, 2), threshold=threshold)
+    blocks = (0, 1, 2)
+    return NeighbourMerging(network, RANGE(1, length), merging_blocks=blocks, threshold=threshold)
 
 
 def noise(count: int, *shape: int) -> Tensor:
@@ -94,7 +98,7 @@ def test_what_was_not_read_does_not_matter(kind: str) -> None:
     """The later steps of a series that stopped may be anything, even no numbers."""
     victim, series = made(kind), noise(40, 2, LENGTH)
     trace = victim.trace(series)
-    read = (trace.aux["read"] * LENGTH).round().long()
+    read = trace.aux["samples"].long()
     assert len(read.unique()) > 1
     for one, end, logits in zip(series.split(1), read, trace.logits, strict=True):
         cut = one.clone()
@@ -112,7 +116,7 @@ def test_macs_follow_the_steps_read(kind: str) -> None:
     read = (8 * looks).clamp(max=LENGTH)
     expected = read * STEP_MACS[kind] + looks * WIDTH[kind] * 3
     assert trace.macs.tolist() == expected.tolist()
-    assert torch.equal(trace.aux["read"], read / LENGTH)
+    assert trace.aux["samples"].tolist() == read.tolist()
     assert victim.max_macs == LENGTH * STEP_MACS[kind] + 4 * WIDTH[kind] * 3
     to_go = [22 * STEP_MACS[kind], 14 * STEP_MACS[kind], 6 * STEP_MACS[kind]]
     looks_to_go = [3 * WIDTH[kind] * k for k in (3, 2, 1)]
@@ -122,6 +126,12 @@ def test_macs_follow_the_steps_read(kind: str) -> None:
 def test_no_look_before_the_end_is_refused() -> None:
     with pytest.raises(UsageError, match="every = 30 of 30 steps"):
         made("gru", every=LENGTH)
+
+
+@pytest.mark.parametrize("domain", [RANGE(1, LENGTH), RANGE(2, None)])
+def test_series_that_do_not_fit_are_refused(domain: Series) -> None:
+    with pytest.raises(UsageError, match="give both the same channels, and the series a length"):
+        EarlyReading(GRUReader(2, 5), domain, every=8, classes=3, criterion=0.5)
 
 
 @pytest.mark.parametrize(
@@ -156,9 +166,11 @@ def test_merged_tokens_are_the_mean_of_their_patches() -> None:
 def test_blocks_that_are_not_there_are_refused(settings: dict[str, tuple[int, ...]]) -> None:
     network = PatchTransformer(1, 64, patch=4, classes=3, depth=3)
     with pytest.raises(UsageError, match="must name some of 0 to 2"):
-        NeighbourMerging(network, threshold=0.5, **settings)
+        NeighbourMerging(network, RANGE(1, 64), threshold=0.5, **settings)
     with pytest.raises(UsageError, match="is no cosine"):
-        NeighbourMerging(network, merging_blocks=(0,), threshold=1.5)
+        NeighbourMerging(network, RANGE(1, 64), merging_blocks=(0,), threshold=1.5)
+    with pytest.raises(UsageError, match="give both the same channels and length"):
+        NeighbourMerging(network, RANGE(1, 60), merging_blocks=(0,), threshold=0.5)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,91 @@
+"""The rows of an attack cell: every input is attacked, run on the deployed path, and audited.
+
+The prediction comes from ``forward``, the work is what was counted while it ran, and ``trace`` must
+have declared the same.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import pandas as pd
+from torch import Tensor
+
+from effattack.attacks.fitting import fitted
+from effattack.attacks.objectives import Step
+from effattack.cells.held import Held
+from effattack.cells.spec import CellSpec
+from effattack.domains import Batch
+from effattack.errors import MeasurementError
+from effattack.results.decisions import opened, to_text
+from effattack.victim import Audit, Victim, audit
+
+SHOWN = 8
+"""Inputs per victim and attack that the frame keeps for the report."""
+
+Watch = Callable[[CellSpec, Step], None]
+"""Told of every step of an attack, and whose it is."""
+
+
+def run_attack(held: Held, spec: CellSpec, watch: Watch) -> pd.DataFrame:
+    """Attack one slice and score it input by input.
+
+    Raises:
+        ContractError: if the declared work of an input is not the executed one, is none, leaves
+            out work that the counter cannot see, or is more than the victim admits.
+        MeasurementError: if no answer can be read.
+    """
+    victim, domain, task = held.victim, held.victim.domain, held.victim.task
+    inputs, labels = held.inputs(spec)
+    attack, watched = held.attacks[spec.attack_digest], partial(watch, spec)
+    adversarial = fitted(attack, watched)(inputs, labels, watched)
+    found = audit(victim, adversarial)
+    _expect_answers(victim, spec, found)
+    answers, clean = task.answer(found.logits), held.answers(spec)
+    samples = np.arange(spec.first, spec.last)
+    return pd.DataFrame(
+        {
+            "sample": samples,
+            "knowledge": attack.knowledge,
+            "label": [task.text(label) for label in labels],
+            "prediction": [task.text(answer) for answer in answers],
+            "right": task.right(answers, labels).cpu(),
+            "same": task.agree(clean, answers, domain.kept(adversarial, inputs)).cpu(),
+            **_work(victim, spec, found, attack.threat.largest(inputs)),
+            "elementwise": found.elementwise,
+            "outside": [json.dumps(one) if one else None for one in found.outside],
+            "modelled_joules": found.modelled_joules,
+            "knife_edge": found.knife_edge,
+            **domain.distances(adversarial, inputs),
+            "opened": [opened(one) for one in found.decisions],
+            "decisions": [
+                to_text(one) if sample < SHOWN else None
+                for sample, one in zip(samples, found.decisions, strict=True)
+            ],
+            "image": [
+                row if sample < spec.kept else None
+                for sample, row in zip(samples, domain.pack(adversarial), strict=True)
+            ],
+        }
+    )
+
+
+def _expect_answers(victim: Victim, spec: CellSpec, found: Audit) -> None:
+    if broken := (~victim.task.valid(found.logits)).nonzero().flatten().tolist():
+        raise MeasurementError(
+            f"{spec.victim}: no answer can be read from the outputs for {victim.domain.noun} "
+            f"{spec.first + broken[0]} under {spec.attack} (NaN or infinite?): check the weights "
+            "and the normalisation"
+        )
+
+
+def _work(victim: Victim, spec: CellSpec, found: Audit, largest: Batch) -> dict[str, Tensor]:
+    """Each count by its name, and the most of it that the threat admits: ``max_`` and its name."""
+    columns: dict[str, Tensor] = {}
+    for name, spent in {"macs": found.macs}.items():
+        most = victim.ceiling(largest, name).cpu().double()
+        columns |= {name: spent, f"max_{name}": most}
+    return columns
