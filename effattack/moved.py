@@ -85,7 +85,7 @@ MOVED: dict[str, tuple[str, ...]] = {
         "runs.scheduling",
         "runs.joining",
     ),
-    "execution": ("cells.performing",),
+    "execution": ("cells.performing", "cells.attacking", "cells.timing"),
     "executors": ("runs.executors",),
     "executors.cluster": ("runs.executors.cluster",),
     "executors.in_process": ("runs.executors.in_process",),

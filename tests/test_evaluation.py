@@ -14,7 +14,7 @@ from toys import LinearSaver, grey_images
 
 import effattack
 from effattack.attacks import Attack, DeepSloth, Slowdown
-from effattack.cells import performing as execution
+from effattack.cells import timing
 from effattack.errors import AuditError, UsageError
 from effattack.measure import latency
 from effattack.measure.clocks import WallClock
@@ -144,7 +144,7 @@ def test_a_device_that_vanishes_while_it_is_timed_loses_no_finished_row(
             raise RuntimeError("CUDA error: unspecified launch failure")
         return latency.time_pairs(*arguments, **settings)
 
-    monkeypatch.setattr(execution, "time_pairs", vanishing)
+    monkeypatch.setattr(timing, "time_pairs", vanishing)
     monkeypatch.setattr(Interval, "excludes", lambda *_: False)
     with pytest.raises(RuntimeError, match="launch failure"):
         run(toy, data, ["Slowdown"], timed=6, out=tmp_path)

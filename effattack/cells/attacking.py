@@ -18,10 +18,10 @@ from effattack.attacks.fitting import fitted
 from effattack.attacks.objectives import Step
 from effattack.cells.held import Held
 from effattack.cells.spec import CellSpec
+from effattack.domains import Batch
 from effattack.errors import MeasurementError
 from effattack.results.decisions import opened, to_text
 from effattack.victim import Audit, Victim, audit
-from effattack.victim.checks.costs import expect_admitted
 
 SHOWN = 8
 """Inputs per victim and attack that the frame keeps for the report."""
@@ -81,10 +81,10 @@ def _expect_answers(victim: Victim, spec: CellSpec, found: Audit) -> None:
         )
 
 
-def _work(victim: Victim, spec: CellSpec, found: Audit, largest: object) -> dict[str, Tensor]:
+def _work(victim: Victim, spec: CellSpec, found: Audit, largest: Batch) -> dict[str, Tensor]:
     """Each count by its name, and the most of it that the threat admits: ``max_`` and its name."""
-    columns = {}
-    for name, spent in {"macs": found.macs, **found.counts}.items():
+    columns: dict[str, Tensor] = {}
+    for name, spent in {"macs": found.macs}.items():
         most = victim.ceiling(largest, name).cpu().double()
         columns |= {name: spent, f"max_{name}": most}
     return columns

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from effattack.attacks import Attack, Clean, NearUniform, Noise, build
+from effattack.attacks import Attack, Clean, build
+from effattack.attacks.by_name import threat_of, usual_controls
 from effattack.attacks.fitting import Fit, prepared
 from effattack.errors import NotApplicable, UsageError
-from effattack.threats import Linf
+from effattack.threats import Threat
 from effattack.victim import Victim
 from effattack.victim.digests import attack_digest
 
+Budget = float | Threat | None
+"""An l-inf radius, a threat, or the usual one of the victim's domain."""
 Skipped = dict[str, str]
 """``victim``, ``attack``, and the ``reason`` why it will not be run."""
 
@@ -18,7 +21,7 @@ Skipped = dict[str, str]
 def lineup(
     victim: Victim,
     attacks: Sequence[Attack | str],
-    budgets: Sequence[float],
+    budgets: Sequence[Budget],
     seeds: Sequence[int],
     fit: Fit,
 ) -> tuple[list[Attack], list[Skipped]]:
@@ -26,17 +29,17 @@ def lineup(
 
     Args:
         victim, attacks, budgets, seeds: what to make.
-        fit: gives the images and labels that unfitted universal attacks learn from.
+        fit: gives the inputs and labels that unfitted universal attacks learn from.
 
     Raises:
         UsageError: for an attack made for another victim, or two that would share their rows.
     """
     ready: dict[str, Attack] = {}
     skipped: list[Skipped] = []
-    for eps in budgets:
-        asked, reasons = _asked(victim, attacks, eps, seeds)
+    for budget in budgets:
+        asked, reasons = _asked(victim, attacks, budget, seeds)
         by_name = any(isinstance(given, str) for given in attacks)
-        for attack in (*_controls(victim, asked, by_name, eps, seeds), *asked):
+        for attack in (*_controls(victim, asked, by_name, budget, seeds), *asked):
             ready.setdefault(attack_digest(attack), attack)
         skipped += [reason for reason in reasons if reason not in skipped]
     _check_distinct(ready.values())
@@ -44,13 +47,13 @@ def lineup(
 
 
 def _asked(
-    victim: Victim, attacks: Sequence[Attack | str], eps: float, seeds: Sequence[int]
+    victim: Victim, attacks: Sequence[Attack | str], budget: Budget, seeds: Sequence[int]
 ) -> tuple[list[Attack], list[Skipped]]:
     asked, skipped = [], []
     for given in attacks:
         if isinstance(given, str):
             try:
-                asked += [build(given, victim, eps, seed) for seed in seeds]
+                asked += [build(given, victim, budget, seed) for seed in seeds]
             except NotApplicable as error:
                 skipped.append({"victim": victim.name, "attack": given, "reason": str(error)})
         elif given.victim is not victim:
@@ -64,16 +67,15 @@ def _asked(
 
 
 def _controls(
-    victim: Victim, asked: Sequence[Attack], by_name: bool, eps: float, seeds: Sequence[int]
+    victim: Victim, asked: Sequence[Attack], by_name: bool, budget: Budget, seeds: Sequence[int]
 ) -> list[Attack]:
-    """Those of the domain; noise in every budget, at ``eps`` if an attack was asked for by name."""
+    """Those of every budget; also of the given one, if an attack was asked for by its name."""
     rivals = [attack.threat for attack in asked if attack.kind != "control"]
     if by_name or not rivals:
-        rivals.append(Linf(eps))
+        rivals.append(threat_of(victim, budget))
     threats = sorted({str(t): t for t in rivals}.values(), key=lambda t: (t.name, t.eps))
-    controls: list[Attack] = [Clean(victim)]
-    controls += [Noise(victim, threat=threat, seed=seed) for threat in threats for seed in seeds]
-    return controls + [NearUniform(victim, seed=seed) for seed in seeds]
+    beside = [c for t in threats for seed in seeds for c in usual_controls(victim, t, seed)]
+    return [Clean(victim), *sorted(beside, key=lambda control: not control.budgeted)]
 
 
 def _check_distinct(attacks: Iterable[Attack]) -> None:

@@ -13,7 +13,7 @@ from effattack.attacks import Attack
 from effattack.attacks.fitting import check_unseen
 from effattack.cells.by_name import Named
 from effattack.cells.held import About, Held
-from effattack.cells.lineup import Skipped, lineup
+from effattack.cells.lineup import Budget, Skipped, lineup
 from effattack.cells.plan import Cell, Plan, batch_notes
 from effattack.cells.spec import CellSpec, Timed, Work, data_digest
 from effattack.domains import Batch
@@ -38,7 +38,7 @@ def plan(
     labels: Tensor,
     attacks: Sequence[Attack | str],
     *,
-    eps: float = 8 / 255,
+    eps: Budget = None,
     seeds: Sequence[int] = (0,),
     timed: Timed = Timed(),  # noqa: B008 (frozen)
     fit: tuple[Batch, Tensor] | None = None,

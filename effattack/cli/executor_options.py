@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from effattack.errors import UsageError
 
 if TYPE_CHECKING:
-    from effattack.cells.performing import Watch
+    from effattack.cells.attacking import Watch
     from effattack.runs.executors import Executor
 
 

@@ -24,12 +24,12 @@ class Unreadable(UsageError):
         return f"cannot read {name} as an image: {why}; remove or repair it"
 
 
-def read_image(file: Path, shape: tuple[int, ...]) -> Tensor:
+def read_image(file: Path, shape: tuple[int | None, ...]) -> Tensor:
     """One image, float in [0, 1].
 
     Args:
         file: an image of at most 8 bits a channel, or of floats in [0, 1].
-        shape: (C, H, W) that it must have; one channel reads it as grey.
+        shape: (C, H, W) that it must have, None where a size is free; one channel reads it as grey.
 
     Raises:
         Unreadable: for a file that is no such image.
@@ -45,7 +45,8 @@ def read_image(file: Path, shape: tuple[int, ...]) -> Tensor:
             image = pixels(picture, grey=shape[0] == 1)
     except Exception as error:  # decoders of broken files raise anything
         raise Unreadable(on_one_line(file), _reason(error)) from error
-    if tuple(image.shape) != tuple(shape):
+    sizes = zip(shape, image.shape, strict=False)
+    if len(shape) != 3 or any(wanted not in (None, size) for wanted, size in sizes):
         raise UsageError(
             f"{on_one_line(file)} has shape {tuple(image.shape)}, the victim takes {tuple(shape)}: "
             "resize the images, or resize inside the victim and give its input_shape accordingly"

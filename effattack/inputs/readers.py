@@ -113,11 +113,14 @@ class Folder(Data):
 
     Args:
         folder: of the classes.
-        shape: (C, H, W) that every image must have; one channel reads them as grey.
+        shape: (C, H, W) that every image must have, None where a size is free; one channel reads
+            them as grey.
         leave_out: files that are passed over, relative to the folder.
     """
 
-    def __init__(self, folder: Path, shape: tuple[int, ...], leave_out: Sequence[str] = ()) -> None:
+    def __init__(
+        self, folder: Path, shape: tuple[int | None, ...], leave_out: Sequence[str] = ()
+    ) -> None:
         self.folder, self.shape, self.left_out = folder, shape, tuple(leave_out)
         self.listing = listing(folder)
         without = {folder / name for name in leave_out}
@@ -134,7 +137,13 @@ class Folder(Data):
             images = [read_image(file, self.shape) for file, _ in chosen]
         except Unreadable as error:
             raise self._all_unreadable() from error
-        empty = torch.empty(0, *self.shape)
+        if len(sizes := {tuple(image.shape) for image in images}) > 1:
+            raise UsageError(
+                f"{on_one_line(self.folder)} holds images of several shapes, "
+                f"{' and '.join(map(str, sorted(sizes)[:2]))}, which no batch can hold: bring them "
+                "to one, or keep each size in a folder of its own"
+            )
+        empty = torch.empty(0, *(size or 0 for size in self.shape))
         return torch.stack(images) if images else empty, torch.tensor([y for _, y in chosen])
 
     def remarks(self, num_classes: int) -> list[str]:

@@ -10,8 +10,8 @@ import pandas as pd
 import torch
 
 import effattack
-from effattack.cells.held import About
 from effattack.cells.attacking import SHOWN
+from effattack.cells.held import About
 from effattack.cells.plan import Cell, Plan
 from effattack.cells.spec import CellSpec, Work
 from effattack.cells.store import Shelf
@@ -162,7 +162,7 @@ def _failures(planned: Plan, failed: dict[str, str]) -> list[dict[str, str]]:
         {
             "victim": cell.spec.victim,
             "attack": cell.spec.attack,
-            "reason": f"{cell.spec.victim} {_place(cell.spec, planned.about)}: {failed[cell.spec.key]}",
+            "reason": f"{_place(cell.spec, planned.about)}: {failed[cell.spec.key]}",
         }
         for cell in (*planned.cells, *planned.timings(""))
         if cell.spec.key in failed
@@ -171,8 +171,9 @@ def _failures(planned: Plan, failed: dict[str, str]) -> list[dict[str, str]]:
 
 def _place(spec: CellSpec, about: About) -> str:
     if spec.work is Work.CONTRACT:
-        return "was not attacked"
-    return f"under {spec.attack}, {about.domain['nouns']} {spec.first} to {spec.last - 1}, failed"
+        return f"{spec.victim} was not attacked"
+    where = f"{about.domain['nouns']} {spec.first} to {spec.last - 1}"
+    return f"{spec.victim} under {spec.attack}, {where}, failed"
 
 
 def _records(checks: pd.DataFrame) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ from toys import grey_images
 
 import effattack
 from effattack.cells.spec import CellSpec, Timed, Work, code_version, data_digest
+from effattack.domains import Pixels, Tokens
 
 SPEC = CellSpec(
     work=Work.ATTACK,
@@ -58,10 +59,20 @@ def test_everything_that_decides_the_rows_decides_the_key(key: str, value: objec
 
 def test_data_are_known_by_pixels_and_labels() -> None:
     images, labels = grey_images(4), torch.tensor([0, 1, 0, 1])
-    digest = data_digest(images, labels)
-    assert data_digest(images.clone(), labels.clone()) == digest
-    assert data_digest(images.flip(0), labels) != digest
-    assert data_digest(images, 1 - labels) != digest
+    domain = Pixels((1, 4, 4))
+    digest = data_digest(domain, images, labels)
+    assert data_digest(domain, images.clone(), labels.int()) == digest
+    assert data_digest(domain, images.flip(0), labels) != digest
+    assert data_digest(domain, images, 1 - labels) != digest
+
+
+def test_prompts_are_known_by_their_tokens_wherever_one_ends() -> None:
+    """The same ids in a row, parted elsewhere, are other prompts; padding is none of them."""
+    domain, labels = Tokens(9, 4), torch.tensor([0, 1])
+    prompts = torch.tensor([[1, 2, -1], [3, -1, -1]])
+    digest = data_digest(domain, prompts, labels)
+    assert data_digest(domain, torch.tensor([[1, 2], [3, -1]]), labels) == digest
+    assert data_digest(domain, torch.tensor([[1, -1], [2, 3]]), labels) != digest
 
 
 def test_what_only_shows_decides_no_rows(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from toys import LinearSaver, grey_images
 
 from effattack import evaluate
 from effattack.attacks import Slowdown, build
-from effattack.cells import performing
+from effattack.cells import timing
 from effattack.cli import main
 from effattack.errors import UsageError
 from effattack.measure import latency
@@ -57,7 +57,7 @@ def test_batches_are_made_of_the_first_images_of_as_many_slices_as_it_takes(
         seen.append((clean, attacked, settings["batch_sizes"]))
         return latency.time_pairs(victim, clean, attacked, **settings)
 
-    monkeypatch.setattr(performing, "time_pairs", watched)
+    monkeypatch.setattr(timing, "time_pairs", watched)
     images = grey_images(130)
     with pytest.warns(UserWarning, match="130 images are 2 batches of 60.* at least 360 images"):
         found = run(images, batch_size=60)
