@@ -30,8 +30,8 @@ from effattack.models_zoo import (
     embedded,
 )
 from effattack.models_zoo.digits import digits
-from effattack.models_zoo.margins import log_odds
 from effattack.models_zoo.token_sparsification.vit import ViTVictim
+from effattack.victim.margins import log_odds
 
 PRUNING_BLOCKS = (3, 6, 9)
 DIGITS = (

@@ -14,8 +14,10 @@ __version__ = "0.1.0"
 
 _HOME = {
     "Audit": "victim",
+    "Decision": "victim.hooked",
     "Evaluation": "results.evaluation",
     "Gate": "victim",
+    "Hooked": "victim.hooked",
     "Opaque": "victim",
     "Score": "results.score",
     "Trace": "victim",

@@ -9,5 +9,7 @@ from effattack.victim import Opaque as Opaque
 from effattack.victim import Trace as Trace
 from effattack.victim import Victim as Victim
 from effattack.victim import audit as audit
+from effattack.victim.hooked import Decision as Decision
+from effattack.victim.hooked import Hooked as Hooked
 
 __version__: str

@@ -7,20 +7,19 @@ goes blind.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from math import inf, log, log1p
+from math import inf
 from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from effattack.errors import UsageError
-from effattack.models_zoo.margins import (
-    NEVER,
+from effattack.victim.margins import (
     bounded,
-    confidence_log_odds,
+    confidence_doubt,
     disagreement,
-    log_entropy,
-    log_odds,
+    entropy_doubt,
+    lead_doubt,
     spread,
 )
 
@@ -85,13 +84,12 @@ class Confidence(Thresholds):
     """
 
     def doubt(self, logits: Tensor, threshold: float) -> Tensor:
-        """log(t / (1 - t)) - log(p / (1 - p)), p the top probability.
+        """:func:`~effattack.victim.margins.confidence_doubt`.
 
-        The sign is that of t - p; unlike it, the slope does not underflow where the softmax
-        saturates, and as the margin is bounded by the spread of the logits, scaling all of them
-        (with t chosen anew) changes nothing.
+        As the margin is bounded by the spread of the logits, scaling all of them (with t chosen
+        anew) changes nothing.
         """
-        return log_odds(threshold) - confidence_log_odds(logits)
+        return confidence_doubt(logits, threshold)
 
 
 class Entropy(Thresholds):
@@ -106,8 +104,7 @@ class Entropy(Thresholds):
     highest = inf
 
     def doubt(self, logits: Tensor, threshold: float) -> Tensor:
-        """log H - log t."""
-        return log_entropy(logits) - (log(threshold) if threshold > 0 else -NEVER)
+        return entropy_doubt(logits, threshold)
 
 
 class Margin(Thresholds):
@@ -118,12 +115,7 @@ class Margin(Thresholds):
     """
 
     def doubt(self, logits: Tensor, threshold: float) -> Tensor:
-        """p1 - p2 < t in logits: log[(1 + t) e^z2 + t Σ of the others] - log[(1 - t) e^z1]."""
-        first, second = logits.topk(2, dim=1).indices.split(1, dim=1)
-        weight = torch.full_like(logits, log(threshold) if threshold > 0 else -inf)
-        weight = weight.scatter(1, second, log1p(threshold)).scatter(1, first, -inf)
-        kept = log1p(-threshold) if threshold < 1 else -NEVER
-        return (logits + weight).logsumexp(1) - logits.gather(1, first)[:, 0] - kept
+        return lead_doubt(logits, threshold)
 
 
 class Patience(Criterion):

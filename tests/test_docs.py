@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 from pathlib import Path
@@ -18,7 +19,7 @@ DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", ROOT / "reports" / "README.md", *sorted(DOCS.glob("*.md"))]
 ELSEWHERE = "checkpoints.md"
 """Its code needs files, which tests/models_zoo/test_checkpoints.py makes."""
-OWN = "bring_your_own.md"
+OWN = ("bring_your_own.md", "your_own_model.md")
 FENCED = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 
 
@@ -75,9 +76,20 @@ def test_the_three_examples_are_short() -> None:
     lengths = [
         sum(bool(line.strip()) for line in code.splitlines())
         for place, code in blocks("python")
-        if place.startswith(OWN)
+        if place.startswith("bring_your_own.md")
     ]
     assert max(lengths[:3]) <= 25
+
+
+@pytest.mark.parametrize(
+    "code", [code for place, code in PYTHON if place.startswith("your_own_model.md")]
+)
+def test_ten_lines_wrap_your_own_model(code: str) -> None:
+    """Whatever would not be there without the wrapper."""
+    statements = ast.parse(code).body
+    wrapping = [s for s in statements if re.search(r"Hooked|Decision", ast.unparse(s))]
+    assert ast.unparse(wrapping[-1]).startswith("victim = Hooked(")
+    assert sum(s.end_lineno - s.lineno + 1 for s in wrapping if s.end_lineno) <= 10
 
 
 def commands() -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
 from torch import Generator
@@ -59,9 +59,9 @@ def check_domain(domain: Domain) -> None:
     Raises:
         ContractError: naming the domain and the law.
     """
-    for inputs in _samples(domain):
-        for broken in (law for law in LAWS if not law(domain, inputs)):
-            raise _broken(domain, str(broken.__doc__))
+    inputs = _examples(domain)
+    for broken in (law for law in LAWS if not law(domain, inputs)):
+        raise _broken(domain, str(broken.__doc__))
 
 
 def same(one: Batch, other: Batch) -> bool:
@@ -83,17 +83,16 @@ def _moved(domain: Domain, inputs: Batch) -> list[bool]:
     return [not same(inputs[row], other[row]) for row in rows]
 
 
-def _samples(domain: Domain) -> Iterator[Batch]:
-    """Inputs that mean nothing, and the same half noise, as a victim is fed them."""
-    plain = domain.example(3)
-    for seed in range(3):
-        noisy = domain.disturbed(plain, Generator().manual_seed(seed))
-        inputs = domain.snap(domain.place(domain.join([plain, noisy]), "cpu"))
-        try:
-            domain.check(inputs)
-        except UsageError as error:
-            raise _broken(domain, f"check(x) refuses its examples ({first_line(error)})") from error
-        yield inputs
+def _examples(domain: Domain) -> Batch:
+    """Two inputs that mean nothing, and the same half noise, as a victim is fed them."""
+    plain = domain.example(2)
+    noisy = domain.disturbed(plain, Generator().manual_seed(0))
+    inputs = domain.snap(domain.place(domain.join([plain, noisy]), "cpu"))
+    try:
+        domain.check(inputs)
+    except UsageError as error:
+        raise _broken(domain, f"check(x) refuses its examples ({first_line(error)})") from error
+    return inputs
 
 
 def _broken(domain: Domain, law: str) -> ContractError:

@@ -12,8 +12,9 @@ from typing import Any
 import pandas as pd
 
 from effattack.errors import UsageError
+from effattack.results.currency import judged_by
 from effattack.results.files import writable
-from effattack.results.frame import COLUMNS, LATER, SCHEMA
+from effattack.results.frame import COLUMNS, LATER, SCHEMA, arranged
 from effattack.results.scores import score_table
 from effattack.results.selfchecks import Check, check_scores
 from effattack.results.union import CELL
@@ -31,9 +32,24 @@ class Evaluation:
     samples: pd.DataFrame
     meta: dict[str, Any] = field(default_factory=dict)
 
-    def scores(self) -> pd.DataFrame:
-        """One row per victim, attack, threat and eps, then the unions, as in ``scores.csv``."""
-        return self._scores.copy()
+    def scores(self, by: str | None = None) -> pd.DataFrame:
+        """One row per victim, attack, threat and eps, then the unions, as in ``scores.csv``.
+
+        Args:
+            by: an audited count that judges in place of each victim's currency.
+
+        Raises:
+            UsageError: for a count that a victim lacks, or that nobody audits.
+        """
+        return self._scores.copy() if by is None else self.judged_by(by).scores()
+
+    def judged_by(self, by: str) -> Evaluation:
+        """The same rows, judged by another audited count than each victim's currency.
+
+        Raises:
+            UsageError: for a count that a victim lacks, or that nobody audits.
+        """
+        return Evaluation(judged_by(self.samples, by, self.meta.get("victims", {})), self.meta)
 
     @cached_property
     def _scores(self) -> pd.DataFrame:
@@ -117,4 +133,4 @@ class Evaluation:
             raise UsageError(
                 f"{folder}/samples.parquet lacks the columns {', '.join(lacking)}: run again"
             )
-        return cls(samples.reindex(columns=COLUMNS), meta)
+        return cls(arranged(samples), meta)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from effattack.results.currency import MACS, counts_in
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -25,10 +27,20 @@ those of its counts, and of the distances of its domain."""
 LATER = {"l1", "pixels", "right", "same", "currency", "knowledge"}
 """Columns that earlier frames of this schema lack: not measured there, or told by the others."""
 
+EDITS = "edits"
+"""The distance of tokens, where arrays have norms."""
+
 KNOWLEDGE = ("nothing", "queries", "transfer", "white box")
 """What an attacker sees of the victim, from the least on."""
 _KNEW = {"QueryAttack": "queries", "LatencyQuery": "queries", "Transfer": "transfer"}
 """Attacks of frames that did not say it; the others saw all."""
+
+
+def arranged(samples: pd.DataFrame) -> pd.DataFrame:
+    """The columns of every frame, behind them those of counts and distances that this one has."""
+    counts = [f"{of}{count}" for count in counts_in(samples) for of in ("", "clean_", "max_")]
+    others = [column for column in (*counts, EDITS) if column in samples]
+    return completed(samples.reindex(columns=list(dict.fromkeys([*COLUMNS, *others]))))
 
 
 def completed(samples: pd.DataFrame) -> pd.DataFrame:
@@ -40,7 +52,7 @@ def completed(samples: pd.DataFrame) -> pd.DataFrame:
     told = {
         "right": samples.prediction == samples.label,
         "same": samples.prediction == samples.clean_prediction,
-        "currency": "macs",
+        "currency": MACS,
         "knowledge": knew(samples),
         "knife_edge": False,
     }

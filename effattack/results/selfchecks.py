@@ -17,7 +17,7 @@ from torch import Tensor
 
 from effattack.budgets import at_budget
 from effattack.measure.statistics import paired_mean
-from effattack.results.currency import unit
+from effattack.results.currency import unit, with_work
 from effattack.results.limits import ATTACKS
 from effattack.results.union import UNION, with_unions
 from effattack.victim import Victim
@@ -130,26 +130,29 @@ def work_outside(samples: pd.DataFrame) -> list[str]:
 def unexplained_time(samples: pd.DataFrame) -> list[str]:
     """One sentence per victim with inputs that take far longer than their MACs explain.
 
-    Explained is the victim's median time, and as many times that as an input has MACs more than
-    the median. Of an input the median over its rows counts: every attack times the clean one anew.
+    Explained is the victim's median time, and as many times that as an input has work more than
+    the median, in the count that judges. Of an input the median over its rows counts: every attack
+    times the clean one anew.
     """
+    samples = with_work(samples)
     timed = samples[samples.seconds.notna() & (samples.batch_size == 1)]
     told = []
     for victim, rows in timed.groupby("victim", sort=False):
         arms = [
-            rows.groupby("sample")[["clean_seconds", "clean_macs"]].median().to_numpy(),
-            rows.groupby(["sample", "macs"]).seconds.median().reset_index()[["seconds", "macs"]],
+            rows.groupby("sample")[["clean_seconds", "clean_work"]].median().to_numpy(),
+            rows.groupby(["sample", "work"]).seconds.median().reset_index()[["seconds", "work"]],
         ]
-        seconds, macs = np.concatenate(arms).T
-        explained = np.median(seconds) * np.maximum(1, macs / np.median(macs))
+        seconds, work = np.concatenate(arms).T
+        explained = np.median(seconds) * np.maximum(1, work / np.median(work))
         over = (seconds > UNEXPLAINED_FACTOR * explained) & (
             seconds - explained > UNEXPLAINED_SECONDS
         )
         if over.any():
             worst = int((seconds / explained * over).argmax())
+            count = unit(rows.iloc[0])
             told.append(
-                f"{victim}: time that no MACs explain: {over.sum()} of {len(over)} timed inputs "
-                f"take more than {UNEXPLAINED_FACTOR:g} times as long as their MACs let expect "
+                f"{victim}: time that no {count} explain: {over.sum()} of {len(over)} timed inputs "
+                f"take more than {UNEXPLAINED_FACTOR:g} times as long as their {count} let expect "
                 f"(at worst {seconds[worst] * 1e3:.3g} ms against {explained[worst] * 1e3:.3g} "
                 "ms): look for work that the counter cannot see, or for a disturbed machine"
             )

@@ -89,10 +89,12 @@ def _union(within: pd.DataFrame, threat: str, eps: float) -> pd.DataFrame:
     every = within.groupby("sample")
     index = worst["sample"]
     dearer = worst.work >= worst.clean_work
-    counts = {
-        count: worst[count].where(dearer, worst[f"clean_{count}"])
-        for count in ("work", *counts_in(worst))
-    }
+    counts = {}
+    for count in ("work", *counts_in(worst)):
+        counts[count] = worst[count].where(dearer, worst[f"clean_{count}"])
+        most = every[f"max_{count}"]  # in a smaller budget it may be lower
+        known = most.max().where(most.count() == every.size())
+        counts[f"max_{count}"] = known.loc[index].to_numpy()
     return worst.assign(
         attack=UNION,
         kind=UNION,

@@ -20,7 +20,7 @@ from effattack.errors import StoreError
 from effattack.measure.counters import available_counters, why_empty
 from effattack.measure.environment import environment
 from effattack.measure.statistics import Interval
-from effattack.results.frame import COLUMNS, SCHEMA, completed
+from effattack.results.frame import COLUMNS, SCHEMA, arranged
 from effattack.results.selfchecks import unexplained_time, work_outside
 
 
@@ -60,9 +60,7 @@ def assembled(
                 rows = rows.merge(times, on="sample", how="left")
         frames.append(_joined(rows, clean, cell, planned.about))
     samples = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
-    samples = samples.drop(columns="no_energy", errors="ignore")
-    columns = dict.fromkeys([*COLUMNS, *samples.columns])
-    samples = completed(samples.reindex(columns=[*columns]))
+    samples = arranged(samples)
     meta = _provenance(planned, shelf, same, no_energy, failed)
     meta["notes"] += [*work_outside(samples), *unexplained_time(samples)]
     return samples, meta

@@ -8,6 +8,7 @@ from effattack.registry import entries, named, read_name
 from effattack.threats.balls import Linf
 from effattack.threats.base import Threat
 from effattack.threats.forms import forms
+from effattack.threats.parts import OfParts
 
 GROUP = "effattack.threats"
 BUILT_IN = {
@@ -18,6 +19,9 @@ BUILT_IN = {
     "patch": "effattack.threats.sparse:Patch",
     "window": "effattack.threats.sparse:Window",
     "box": "effattack.threats.whole:Box",
+    "suffix": "effattack.threats.edits:Suffix",
+    "prefix": "effattack.threats.edits:Prefix",
+    "swap": "effattack.threats.edits:Swaps",
     "none": "effattack.threats.whole:Nothing",
 }
 """What a threat is called -> its class, which loads when it is named."""
@@ -38,10 +42,12 @@ def threat_class(name: str) -> type[Threat]:
 
 
 def parse_threat(text: str) -> Threat:
-    """The threat that is written as ``linf:8/255``, ``l2:1.0``, ``patch:16@4,4`` or ``box``.
+    """The threat that is written as ``linf:8/255``, ``patch:16@4,4``, ``suffix:10`` or ``box``.
 
     The name before the colon is one of ours or of the entry points ``effattack.threats``; behind it
-    stands the size. Any other class is written as ``package.module:Class(option=value)``.
+    stands the size. Any other class is written as ``package.module:Class(option=value)``. Of inputs
+    of several parts, the part comes first: ``image:linf:8/255``, or with a budget in two of them
+    ``image:linf:8/255+question:suffix:3``.
 
     Raises:
         UsageError: for any other text, or a size that is none.
@@ -52,6 +58,8 @@ def parse_threat(text: str) -> Threat:
             return _class(BUILT_IN[name]).read(size)
         if name in entries(GROUP):
             return _class(name).read(size)
+        if (inner := size.partition(":")[0]) in BUILT_IN or inner in entries(GROUP):
+            return _of_parts(text)
         path, options = read_name(text)
         if path.partition(":")[2].isidentifier():
             return _class(path)(**options)
@@ -60,6 +68,12 @@ def parse_threat(text: str) -> Threat:
     except (TypeError, ValueError) as error:
         raise UsageError(f"{text!r} is no threat ({error}): write {forms('')}") from error
     raise UsageError(f"{text!r} is no threat: write {forms('')}")
+
+
+def _of_parts(text: str) -> OfParts:
+    """Threats behind the names of their parts, joined by plus signs."""
+    pairs = (part.partition(":") for part in text.split("+"))
+    return OfParts({part: parse_threat(threat) for part, _, threat in pairs})
 
 
 def usual_threat(domain: Domain) -> Threat:

@@ -134,8 +134,7 @@ def _difference(victim: Victim, single: Batch, index: int, trace: Trace) -> str:
         f"{victim.name}: {victim.domain.noun} {index}: trace declares {declared:,.0f} MACs, "
         f"forward executed {executed:,} ({declared - executed:+,.0f})",
         f"executed: {_listed(f'{name} {macs:,}' for name, macs in largest)}",
-        f"correct the closed form in {type(victim).__name__}.trace, or make forward skip what it "
-        "declares skipped",
+        victim.correction,
     ]
     if decided:
         parts.insert(-1, f"active gates: {_listed(decided)}")

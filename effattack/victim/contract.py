@@ -204,6 +204,14 @@ class Victim(nn.Module):
             raise unknown_name("count", count, ["macs", *self.counts])
         return self.counts[count].ceiling(batch).double()
 
+    @property
+    def correction(self) -> str:
+        """What an author is to do where the MACs that he declares are not the executed ones."""
+        return (
+            f"correct the closed form in {type(self).__name__}.trace, or make forward skip what it "
+            "declares skipped"
+        )
+
     def in_float64(self) -> Victim | None:
         """A copy in double precision, where rounding does not blur decisions.
 

@@ -6,7 +6,8 @@ that may change (:meth:`effattack.Victim.lift`), and its ``trace`` reads them in
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,30 +22,25 @@ class Leaf(NamedTuple):
     """(B, k): where; past the end of a prompt nothing is read."""
 
 
-class Lifting(Protocol):
-    """A victim of prompts whose words can be lifted."""
+def word_gradients(
+    lift: Callable[[Tensor, Tensor], Leaf], gradient: Tensor, words: Tensor, chunk: int = 4096
+) -> Tensor:
+    """The gradient of words in every place: gradient · embeddingᵀ.
 
-    domain: Any
-
-    def lift(self, batch: Any, places: Tensor) -> Leaf: ...
-
-
-def word_gradients(victim: Lifting, gradient: Tensor, chunk: int = 4096) -> Tensor:
-    """The gradient of every word in every place: gradient · embeddingᵀ.
-
-    It is what the gradient of one-hot rows (B, k, vocabulary) would be, which for a real vocabulary
-    fit in no memory; so this goes through the vocabulary in chunks.
+    It is what the gradient of one-hot rows (B, k, vocabulary) would be, which of a real vocabulary
+    fit in no memory; so this goes through the words in chunks.
 
     Args:
-        victim: whose domain has the vocabulary, and whose ``lift`` its embedding rows.
+        lift: of the victim, which gives the embedding rows.
         gradient: (B, k, width) of a leaf's rows.
+        words: (n,) ids, such as all that an attacker may write.
         chunk: words at once.
 
     Returns:
-        (B, k, vocabulary).
+        (B, k, n).
     """
     found = []
-    for words in torch.arange(victim.domain.vocabulary, device=gradient.device).split(chunk):
-        rows = victim.lift(words[:, None], torch.zeros_like(words)[:, None]).rows[:, 0]
+    for ids in words.to(gradient.device).split(chunk):
+        rows = lift(ids[:, None], torch.zeros_like(ids)[:, None]).rows[:, 0]
         found.append(gradient @ rows.detach().mT.to(gradient))
     return torch.cat(found, dim=2)

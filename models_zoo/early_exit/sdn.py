@@ -22,8 +22,8 @@ from effattack.models_zoo.early_exit.early_exit import (
     load_network,
     sizing_weight,
 )
-from effattack.models_zoo.margins import confidence_log_odds
 from effattack.models_zoo.official import official_names
+from effattack.victim.margins import confidence_log_odds
 
 
 class SDN(EarlyExit):

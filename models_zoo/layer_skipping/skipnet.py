@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from effattack.counting.macs import count_macs
 from effattack.domains import Pixels
 from effattack.errors import UsageError
-from effattack.models_zoo.margins import bounded, log_odds
 from effattack.victim import Gate, Trace, Victim
 from effattack.victim.door import blank
+from effattack.victim.margins import bounded, log_odds
 
 Memory = tuple[Tensor, Tensor] | None
 """Hidden and cell state (B, width) that recurrent gates hand on."""

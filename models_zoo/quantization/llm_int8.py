@@ -18,10 +18,10 @@ from torch import Tensor, nn
 
 from effattack.counting.macs import register
 from effattack.errors import ContractError, UsageError, unknown_name
-from effattack.models_zoo.margins import bounded_margin
 from effattack.models_zoo.quantization.probing import bit_operations, observed, probe, replaced
 from effattack.models_zoo.quantization.quantized import optional
 from effattack.victim import Gate, Trace, Victim
+from effattack.victim.margins import bounded_margin
 
 
 class OutlierColumns:

@@ -8,8 +8,8 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from effattack.errors import UsageError
-from effattack.models_zoo.margins import bounded_margin, log_odds
 from effattack.victim import Gate
+from effattack.victim.margins import bounded_margin, log_odds
 
 OPEN = 3.0
 """Bias of an untrained policy: σ(3) = 0.95, everything is computed."""

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from effattack.models_zoo.margins import bounded_margin
+from effattack.victim.margins import bounded_margin
 
 
 class Halted(NamedTuple):

@@ -36,8 +36,8 @@ from effattack.domains.pixels import to_grid
 from effattack.errors import GradientError, NotApplicable, UsageError
 from effattack.models_zoo.criteria import Confidence
 from effattack.models_zoo.early_exit.early_exit import EarlyExit
-from effattack.models_zoo.margins import log_odds
 from effattack.victim import Opaque, Trace, Victim
+from effattack.victim.margins import log_odds
 from effattack.victim.undisturbed import undisturbed
 
 

@@ -16,9 +16,9 @@ from effattack.errors import NotApplicable
 from effattack.models_zoo.criteria import Criterion
 from effattack.models_zoo.digits import digits
 from effattack.models_zoo.early_exit.early_exit import EarlyExit
-from effattack.models_zoo.margins import bounded, confidence_log_odds, spread
 from effattack.threats import Linf
 from effattack.victim import Opaque, Trace, Victim
+from effattack.victim.margins import bounded, confidence_log_odds, spread
 
 
 def macs(victim: Victim, images: Tensor) -> Tensor:

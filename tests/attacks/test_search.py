@@ -14,7 +14,7 @@ from torch import Tensor
 from toys import LinearSaver, grey_images
 
 from effattack.attacks import CascadeAttack, DeepSloth, SlowAndWrong, Slowdown, search
-from effattack.attacks.base import GradientAttack
+from effattack.attacks.base import Composed
 from effattack.attacks.objectives import Goal, MarginHinge
 from effattack.attacks.searches.projected import ProjectedGradient, constant, cosine
 from effattack.errors import GradientError, UsageError
@@ -57,8 +57,8 @@ class Spy:
         return value
 
 
-def spied(victim: Victim, spy: Spy, search: ProjectedGradient, levels: int = 8) -> GradientAttack:
-    return GradientAttack(victim, Linf(levels / 255), spy, search, seed=0)
+def spied(victim: Victim, spy: Spy, search: ProjectedGradient, levels: int = 8) -> Composed:
+    return Composed(victim, Linf(levels / 255), spy, search)
 
 
 # the closed-form oracle

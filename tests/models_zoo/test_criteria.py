@@ -18,9 +18,9 @@ from effattack.models_zoo.cascade.cascade import Cascade, TinySaver
 from effattack.models_zoo.criteria import Confidence, Criterion, Entropy, Margin, Patience
 from effattack.models_zoo.early_exit.early_exit import EarlyExit
 from effattack.models_zoo.exits import first_exit
-from effattack.models_zoo.margins import disagreement, log_entropy
 from effattack.models_zoo.networks import convolution, pooled_head
 from effattack.victim.checks import INVARIANTS, Check
+from effattack.victim.margins import disagreement, log_entropy
 
 THRESHOLDED = {"confidence": Confidence, "entropy": Entropy, "margin": Margin}
 EVERY: list[Criterion] = [Confidence(0.5), Entropy(1.0), Margin(0.3), Patience(1), Patience(2)]

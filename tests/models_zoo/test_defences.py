@@ -21,13 +21,13 @@ from effattack.models_zoo.defences.token_caps import CappedATS, CappedAViT, Toke
 from effattack.models_zoo.digits import digits
 from effattack.models_zoo.early_exit.early_exit import EarlyExit
 from effattack.models_zoo.files import read_card
-from effattack.models_zoo.margins import log_odds
 from effattack.models_zoo.networks import small_vit
 from effattack.models_zoo.recipes.defences import PatchPool
 from effattack.models_zoo.token_sparsification.ats import ATS
 from effattack.models_zoo.token_sparsification.avit import AViT
 from effattack.victim import Victim
 from effattack.victim.checks import INVARIANTS, Check
+from effattack.victim.margins import log_odds
 
 SHAPE = (3, 16, 16)
 

@@ -107,7 +107,7 @@ def timed(milliseconds: list[float], macs: list[float], repeats: int = 3) -> pd.
     rows = pd.DataFrame({"seconds": milliseconds, "macs": macs, "sample": range(len(macs))})
     rows = rows.assign(seconds=rows.seconds / 1e3, clean_seconds=1e-3, clean_macs=100.0)
     rows = pd.concat([rows] * repeats, ignore_index=True)
-    return rows.assign(victim="toy", batch_size=1.0)
+    return rows.assign(victim="toy", batch_size=1.0, max_macs=1e3, currency="macs")
 
 
 @pytest.mark.parametrize(

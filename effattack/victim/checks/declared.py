@@ -9,9 +9,9 @@ from itertools import chain
 import torch
 from torch import Generator, Tensor
 
-from effattack.domains import Batch, Domain
+from effattack.domains import Batch, Domain, check_domain
 from effattack.errors import ContractError
-from effattack.tasks import Task
+from effattack.tasks import Task, check_task
 from effattack.victim import Trace, Victim
 from effattack.victim.door import noticing, without_numbers
 from effattack.victim.opaque import ONE_LOGIT
@@ -42,6 +42,8 @@ def check_declared(victim: Victim, batch: Batch | None = None) -> list[str]:
             )
     if any(held.is_meta for held in chain(victim.parameters(), victim.buffers())):
         raise ContractError(without_numbers(victim.name))
+    check_domain(victim.domain)
+    check_task(victim.task)
     if batch is None:
         batch = victim.domain.disturbed(victim.example(2), Generator().manual_seed(0))
     with undisturbed(victim), torch.no_grad(), noticing() as writers:

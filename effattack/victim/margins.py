@@ -8,7 +8,7 @@ square of the distance instead of exponentially.
 
 from __future__ import annotations
 
-from math import inf, log
+from math import inf, log, log1p
 
 import torch
 from torch import Tensor
@@ -25,21 +25,47 @@ def confidence_log_odds(logits: Tensor) -> Tensor:
 
 
 def log_entropy(logits: Tensor) -> Tensor:
-    """Log of the softmax entropy in nats, (B, classes) -> (B,); finite where the softmax saturates.
+    """Log of the softmax entropy in nats: (B, ..., classes) -> (B, ...); finite if it saturates.
 
     With d_k the distance of z_k from the top and S = Σ e^-d_k over the others, all terms of
     H = log(1 + S) + Σ d_k e^-d_k / (1 + S) are positive, and the logs of both are stable.
     """
-    top, index = logits.max(1, keepdim=True)
+    top, index = logits.max(-1, keepdim=True)
     behind = top - logits
-    others = (-behind).scatter(1, index, -inf)
-    mass = others.logsumexp(1)  # log S
+    others = (-behind).scatter(-1, index, -inf)
+    mass = others.logsumexp(-1)  # log S
     log1p_s = softplus(mass)
     shallow = softplus(mass.clamp_min(-40)).log()  # log log(1 + S), which is log S far below 0
     distance = behind.clamp_min(torch.finfo(logits.dtype).tiny).log()
     return torch.logaddexp(
-        torch.where(mass > -40, shallow, mass), (others + distance).logsumexp(1) - log1p_s
+        torch.where(mass > -40, shallow, mass), (others + distance).logsumexp(-1) - log1p_s
     )
+
+
+def confidence_doubt(logits: Tensor, threshold: float) -> Tensor:
+    """log(t / (1 - t)) - log(p / (1 - p)), p the top probability: (B, ..., classes) -> (B, ...).
+
+    The sign is that of t - p; unlike it, the slope does not underflow where the softmax saturates.
+    """
+    return log_odds(threshold) - confidence_log_odds(logits)
+
+
+def entropy_doubt(logits: Tensor, threshold: float) -> Tensor:
+    """log H - log t, H the entropy in nats: (B, ..., classes) -> (B, ...)."""
+    return log_entropy(logits) - (log(threshold) if threshold > 0 else -NEVER)
+
+
+def lead_doubt(logits: Tensor, threshold: float) -> Tensor:
+    """How far the lead of the top over the second probability falls short of t, in logits.
+
+    p1 - p2 < t: log[(1 + t) e^z2 + t Σ of the others] - log[(1 - t) e^z1]; (B, ..., classes) ->
+    (B, ...).
+    """
+    first, second = logits.topk(2, dim=-1).indices.split(1, dim=-1)
+    weight = torch.full_like(logits, log(threshold) if threshold > 0 else -inf)
+    weight = weight.scatter(-1, second, log1p(threshold)).scatter(-1, first, -inf)
+    kept = log1p(-threshold) if threshold < 1 else -NEVER
+    return (logits + weight).logsumexp(-1) - logits.gather(-1, first).squeeze(-1) - kept
 
 
 def disagreement(before: Tensor, after: Tensor) -> Tensor:

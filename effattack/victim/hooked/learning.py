@@ -1,0 +1,152 @@
+"""What trial runs tell of decisions: their units, what they are worth, and what they hide.
+
+A decision that has a ``threshold`` is forced shut, all others open, and what that saves is counted;
+another one is worth the MACs of the modules that it spares.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import nan
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from effattack.errors import GradientError, UsageError, first_line, unknown_name
+from effattack.victim.hooked.decision import Decision
+from effattack.victim.hooked.passes import run
+from effattack.victim.hooked.trials import Trial, Trials
+
+Spares = Mapping[str, tuple[str, ...]]
+"""Name of a decision -> dotted names of the modules that run only where it is open."""
+
+
+class Learnt(NamedTuple):
+    """What trial runs tell of a decision."""
+
+    cost: float
+    """MACs that opening one unit makes possible."""
+    units: int | None
+    """The most units it can have; None for one decision per input."""
+    hides: frozenset[str]
+    """Decisions that are not reached where it saves; known of those that can be forced."""
+    logits: bool
+    """Its tensor is an answer in the classes of the model."""
+
+
+def learn(trials: Trials, spares: Spares) -> dict[str, Learnt]:
+    """By the names of the decisions.
+
+    Raises:
+        UsageError: where a decision is not what it is said to be.
+        GradientError: where no gradient from one reaches the input.
+    """
+    _check_spares(trials, spares)
+    units = {decision.name: _units(decision, trials) for decision in trials.decisions}
+    widest = max((count for count in units.values() if count is not None), default=None)
+    learnt = {}
+    for decision in trials.decisions:
+        name, count, seen = decision.name, units[decision.name], trials.reaching(decision)
+        if name in trials.forcible:
+            shut = _shut(decision, seen, trials)
+            saved = seen.macs - shut.macs
+            hides = frozenset(seen.passed.tensors.keys() - shut.passed.tensors.keys())
+        else:
+            saved, hides = sum(map(trials.macs_of, spares[name])), frozenset()
+            count = count if count is None else widest
+        learnt[name] = Learnt(
+            cost=saved / (count or 1),
+            units=count,
+            hides=hides,
+            logits=seen.passed.tensors[name].shape == seen.passed.logits.shape,
+        )
+    return learnt
+
+
+def most_macs(trials: Trials, learnt: Mapping[str, Learnt], spares: Spares) -> float:
+    """MACs of an input on which nothing is saved.
+
+    With everything forced open, and what the other decisions spared added; NaN where they have
+    units, all of which no trial input need have opened.
+    """
+    others = [name for name in learnt if name not in trials.forcible]
+    if any(learnt[name].units is not None for name in others):
+        return nan
+    modules = {module for name in others for module in spares[name]}
+    outer = {m for m in modules if not any(m.startswith(f"{other}.") for other in modules)}
+    return max(
+        trial.macs + sum(trials.macs_of(module) for module in outer if not trial.under(module))
+        for trial in trials.opened
+    )
+
+
+def _units(decision: Decision, trials: Trials) -> int | None:
+    """How many units a decision has where all are open; its gradient is checked on the way."""
+    pixels = trials.reaching(decision).image.detach().clone().requires_grad_()
+    with torch.enable_grad():
+        passed = run(trials.model, pixels, trials.decisions, trials.forcible)
+        if decision.name not in passed.tensors:
+            passed = run(trials.model, pixels, trials.decisions)
+        tensor = passed.tensors[decision.name]
+        try:
+            margin, active = decision.rule.decide(tensor)
+        except (RuntimeError, IndexError) as error:
+            raise _misshapen(decision, tensor, first_line(error)) from error
+    if margin.shape != active.shape or margin.dim() not in (1, 2) or len(margin) != 1:
+        found = f"margins {tuple(margin.shape)}, decisions {tuple(active.shape)}"
+        raise _misshapen(decision, tensor, found)
+    gradient = None
+    if margin.requires_grad:
+        (gradient,) = torch.autograd.grad(margin.sum(), pixels, allow_unused=True)
+    if gradient is None:
+        raise GradientError(
+            f"decision {decision.name}: no gradient from {decision.module} reaches the input: "
+            "compute it without no_grad, detach, numpy or argmax, name a tensor before that, or "
+            "wrap the model as effattack.Opaque, for attacks that need none"
+        )
+    return margin.shape[1] if margin.dim() == 2 else None
+
+
+def _shut(decision: Decision, opened: Trial, trials: Trials) -> Trial:
+    """The same input where a decision saves all that it can, the others forced open."""
+    name = decision.name
+    shut = trials.run(opened.image, {**trials.forcible, name: -trials.forcible[name]})
+    if shut.macs == opened.macs:
+        raise UsageError(
+            f"decision {name}: setting {decision.threshold} changes nothing, {opened.macs:,} MACs "
+            "either way: name the attribute that is compared where the decision is taken (read "
+            "there, not copied before), or leave it out and name what is spared"
+        )
+    if shut.macs > opened.macs:
+        raise UsageError(
+            f"decision {name}: {decision.rule} is to say where work is saved, but the model "
+            f"executes {shut.macs:,} MACs there and {opened.macs:,} elsewhere: swap above and below"
+        )
+    return shut
+
+
+def _check_spares(trials: Trials, spares: Spares) -> None:
+    names = [decision.name for decision in trials.decisions]
+    modules = {name for name, _ in trials.model.named_modules() if name}
+    for name, spared in spares.items():
+        if name not in names:
+            raise unknown_name("decision in spares", name, names)
+        for module in spared:
+            if module not in modules:
+                raise unknown_name(f"module of {type(trials.model).__name__}", module, modules)
+    for name in names:
+        if name not in trials.forcible and not spares.get(name):
+            raise UsageError(
+                f"decision {name}: what it saves is not known: name the attribute that forces it, "
+                "threshold=, or the modules that run only where nothing is saved, "
+                f"spares={{{name!r}: [...]}}"
+            )
+
+
+def _misshapen(decision: Decision, tensor: Tensor, found: str) -> UsageError:
+    return UsageError(
+        f"decision {decision.name}: {decision.module} gives {tuple(tensor.shape)}, which its rule "
+        f"cannot read as one decision (1,) or units (1, n) of one input ({found}): name another "
+        "tensor, or another measure in the rule"
+    )
