@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from effattack.domains import Series
 from effattack.suites.shared import (
     Suite,
     attacked,
@@ -51,6 +52,7 @@ class TestSeries(Suite):
             pieces = 1 + gate.active.shape[1]
             read = -(-(1 + gate.active.sum(1)) * series.shape[2] // pieces)
             changed = series.clone()
+            assert isinstance(victim.domain, Series)
             for row, first in zip(changed, read.tolist(), strict=True):
                 row[:, first:] = victim.domain.low
             before, after = victim.trace(series), victim.trace(changed)

@@ -44,9 +44,7 @@ def train_exits(
         return exits((series - victim.mean) / victim.std, labels)
 
     _fit(victim, loss, epochs, rate)
-    stage_logits = torch.cat(
-        [victim.trace(some).stage_logits.detach() for some in cbf("heldout")[0].split(100)]
-    )
+    stage_logits = torch.cat([_stages(victim, some) for some in cbf("heldout")[0].split(100)])
     threshold = lowest_threshold(stage_logits, cbf("heldout")[1])
     _describe(factory, threshold, cards.share_right(lambda x: last_stage(victim, x), *cbf("test")))
 
@@ -103,3 +101,9 @@ RECIPES: dict[str, Callable[[], None]] = {
     "cbf_cnn_exit": train_cnn_exit,
     "cbf_transformer_merge": train_transformer_merge,
 }
+
+
+def _stages(victim: EarlyExit, series: Tensor) -> Tensor:
+    stages = victim.trace(series).stage_logits
+    assert stages is not None
+    return stages.detach()

@@ -6,6 +6,8 @@ factory builds what its recipe starts from.
 
 from __future__ import annotations
 
+from typing import Any
+
 from effattack.models_zoo.early_exit.early_exit import EarlyExit
 from effattack.models_zoo.files import stored_threshold, with_weights
 from effattack.models_zoo.series import cbf
@@ -15,7 +17,7 @@ from effattack.models_zoo.series.networks import exit_stages
 from effattack.models_zoo.series.readers import GRUReader
 
 DATA = "effattack.models_zoo.series.cbf:scored_series"
-SCALE = {"mean": [2.0], "std": [cbf.DOMAIN.deviation]}
+SCALE: dict[str, Any] = {"mean": [2.0], "std": [cbf.DOMAIN.deviation]}
 CLASSES = len(cbf.CLASSES)
 
 

@@ -20,7 +20,6 @@ from torch.nn import functional as F
 from effattack.counting.macs import linear_macs
 from effattack.domains import Series
 from effattack.errors import UsageError
-from effattack.models_zoo.margins import bounded
 from effattack.models_zoo.token_sparsification.ragged import (
     Layout,
     merge_heads,
@@ -33,6 +32,7 @@ from effattack.models_zoo.token_sparsification.vit import (
     queries_keys_values,
 )
 from effattack.victim import Gate, Trace, Victim
+from effattack.victim.margins import bounded
 
 
 class PatchTransformer(nn.Module):
