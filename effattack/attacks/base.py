@@ -83,7 +83,7 @@ class Attack(ABC):
                 f"{instead(victim, self.kind)}"
             )
         self.threat = self.budget(eps, threat).on(victim.domain)
-        if self.takes != "any":
+        if self.takes != "any" and isinstance(victim.domain, Arrays):
             on_arrays(self.threat)
         if reason := self.why_not(victim):
             raise NotApplicable(f"{reason}; {instead(victim, self.kind)}")
