@@ -97,9 +97,7 @@ def test_texts_agree_where_they_begin_with_the_clean_one(decoder: Evaluation) ->
         assert rows.same.tolist() == begins
 
 
-def test_the_page_speaks_of_prompts(
-    exits: Evaluation, decoder: Evaluation, tmp_path: Path
-) -> None:
+def test_the_page_speaks_of_prompts(exits: Evaluation, decoder: Evaluation, tmp_path: Path) -> None:
     both = Evaluation.concat([exits, decoder])
     page = write(*both.report(), tmp_path / "page.html").read_text()
     assert "prompt" in page

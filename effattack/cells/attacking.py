@@ -85,7 +85,7 @@ def _expect_answers(victim: Victim, spec: CellSpec, found: Audit) -> None:
 def _work(victim: Victim, spec: CellSpec, found: Audit, largest: Batch) -> dict[str, Tensor]:
     """Each count by its name, and the most of it that the threat admits: ``max_`` and its name."""
     columns: dict[str, Tensor] = {}
-    for name, spent in {"macs": found.macs}.items():
+    for name, spent in {"macs": found.macs, **found.counts}.items():
         most = victim.ceiling(largest, name).cpu().double()
         for row, (done, admitted) in enumerate(zip(spent.tolist(), most.tolist(), strict=True)):
             what = f"{victim.domain.noun} {spec.first + row} under {spec.attack}"
