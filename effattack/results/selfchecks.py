@@ -63,7 +63,7 @@ def check_victim(victim: Victim, images: Tensor) -> list[Check]:
     blind = said.pop(check_gradients)
     limits = [sentence for sentences in said.values() for sentence in sentences]
     limits += misleading_proxies(victim, images)
-    kept = f"{len(INVARIANTS)} invariants hold on {len(images)} images"
+    kept = f"{len(INVARIANTS)} invariants hold on {len(images)} {victim.domain.nouns}"
     return [
         Check(victim.name, "contract", not limits, "; ".join(limits) or kept),
         _gradients(victim, blind),
@@ -76,6 +76,8 @@ def _gradients(victim: Victim, blind: list[str]) -> Check:
     gates = len(glance(victim).gates)
     if not gates:
         return Check(victim.name, name, None, "no gates")
+    if not (victim.domain.smooth or victim.lifts):
+        return Check(victim.name, name, None, f"{victim.domain.nouns} have none: queries apply")
     if blind:
         return Check(victim.name, name, False, "; ".join(blind))
     return Check(victim.name, name, True, f"non-zero for all {gates} gates")
@@ -84,11 +86,13 @@ def _gradients(victim: Victim, blind: list[str]) -> Check:
 def _determinism(victim: Victim, images: Tensor) -> Check:
     name = "deterministic forward"
     with torch.no_grad():
-        same = all(torch.equal(victim(image), victim(image)) for image in images.split(1))
+        singles = victim.domain.singles(images)
+        same = all(torch.equal(victim(single), victim(single)) for single in singles)
     message = (
-        f"{len(images)} images ran twice alike"
+        f"{len(images)} {victim.domain.nouns} ran twice alike"
         if same
-        else "the same image gave different logits twice: scores are one draw of many"
+        else f"the same {victim.domain.noun} gave different outputs twice: scores are one draw of "
+        "many"
     )
     return Check(victim.name, name, same, message)
 
