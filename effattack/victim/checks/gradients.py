@@ -8,10 +8,11 @@ import torch
 from torch import Generator, Tensor
 
 from effattack.budgets import LEVELS
-from effattack.domains import Arrays, Batch
+from effattack.domains import Arrays, Batch, Tokens
 from effattack.errors import GradientError
 from effattack.victim import Trace, Victim
 from effattack.victim.checks.blame import first_of, per_image
+from effattack.victim.checks.lifted import check_lifted
 from effattack.victim.door import in_words
 from effattack.victim.twins import quantized
 from effattack.victim.undisturbed import undisturbed
@@ -28,7 +29,8 @@ def check_gradients(victim: Victim, batch: Batch) -> list[str]:
     times the most that its gradient allows such a change. A value that was detached and given
     another gradient does; a straight-through estimator does not.
 
-    A domain without neighbours has no gradients in its inputs: there, this does not apply.
+    Of prompts they reach the words instead (:func:`check_lifted`); where inputs have neither
+    neighbours nor words, this does not apply.
 
     Returns:
         one warning for each of them whose gradient is zero over the whole batch. (An ``Opaque``
@@ -37,6 +39,8 @@ def check_gradients(victim: Victim, batch: Batch) -> list[str]:
     Raises:
         GradientError: a ContractError, where the gradient is missing, NaN, infinite or another's.
     """
+    if isinstance(victim.domain, Tokens):
+        return check_lifted(victim, batch)
     if not isinstance(victim.domain, Arrays):
         return []
     warnings, noun = [], victim.domain.noun
