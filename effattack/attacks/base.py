@@ -28,6 +28,7 @@ from effattack.victim.twins import quantized
 from effattack.victim.undisturbed import glance, seed_global_state, undisturbed
 
 Kind = Literal["compute", "accuracy", "control"]
+Knowledge = Literal["white box", "transfer", "queries", "nothing"]
 
 
 class Attack(ABC):
@@ -51,6 +52,8 @@ class Attack(ABC):
     """
 
     kind: ClassVar[Kind] = "compute"
+    knowledge: ClassVar[Knowledge] = "white box"
+    """What it sees of the victim: all, another model in its place, its answers alone, nothing."""
     budgeted: ClassVar[bool] = True
     """Whether a budget that is given for all attacks is meant for this one, too."""
     fixed: ClassVar[bool] = False
@@ -80,7 +83,7 @@ class Attack(ABC):
                 f"{instead(victim, self.kind)}"
             )
         self.threat = self.budget(eps, threat).on(victim.domain)
-        if self.takes != "any":
+        if self.takes != "any" and isinstance(victim.domain, Arrays):
             on_arrays(self.threat)
         if reason := self.why_not(victim):
             raise NotApplicable(f"{reason}; {instead(victim, self.kind)}")

@@ -17,6 +17,7 @@ class WithoutBudget(Attack):
     """A control that keeps to no budget of the caller's."""
 
     kind: ClassVar[Kind] = "control"
+    knowledge = "nothing"
     budgeted, fixed = False, True
 
 
@@ -47,6 +48,7 @@ class Noise(Attack):
     """
 
     kind: ClassVar[Kind] = "control"
+    knowledge = "nothing"
     takes = "any"
     label = "noise"
 

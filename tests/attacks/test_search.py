@@ -27,7 +27,7 @@ from effattack.victim.rounding import on_knife_edge
 def opened(victim: Victim, images: Tensor) -> Tensor:
     """(B,) whether the only gate is open, on the deployed path's own decisions."""
     with torch.no_grad():
-        return victim.trace(images).gates[0].active
+        return victim.trace(images).gates[0].active[:, 0]
 
 
 def total_macs(victim: Victim, images: Tensor) -> Tensor:
