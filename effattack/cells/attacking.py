@@ -19,9 +19,10 @@ from effattack.attacks.objectives import Step
 from effattack.cells.held import Held
 from effattack.cells.spec import CellSpec
 from effattack.domains import Batch
-from effattack.errors import MeasurementError
+from effattack.errors import ContractError, MeasurementError
 from effattack.results.decisions import opened, to_text
 from effattack.victim import Audit, Victim, audit
+from effattack.victim.checks.costs import expect_admitted
 
 SHOWN = 8
 """Inputs per victim and attack that the frame keeps for the report."""
@@ -85,7 +86,16 @@ def _expect_answers(victim: Victim, spec: CellSpec, found: Audit) -> None:
 def _work(victim: Victim, spec: CellSpec, found: Audit, largest: Batch) -> dict[str, Tensor]:
     """Each count by its name, and the most of it that the threat admits: ``max_`` and its name."""
     columns: dict[str, Tensor] = {}
-    for name, spent in {"macs": found.macs}.items():
+    for name, spent in {"macs": found.macs, **found.counts}.items():
         most = victim.ceiling(largest, name).cpu().double()
+        for row, (done, admitted) in enumerate(zip(spent.tolist(), most.tolist(), strict=True)):
+            what = f"{victim.domain.noun} {spec.first + row} under {spec.attack}"
+            if name == "macs":
+                expect_admitted(victim, done, what)
+            if done > admitted:
+                raise ContractError(
+                    f"{victim.name}: {what} took {done:,.0f} {name}, {done - admitted:,.0f} more "
+                    "than the ceiling of its threat: correct Victim.ceiling"
+                )
         columns |= {name: spent, f"max_{name}": most}
     return columns

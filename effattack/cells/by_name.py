@@ -31,7 +31,8 @@ class Named:
     Attributes:
         victim: registered name, or ``module:factory``.
         attacks: names, as the user gave them.
-        budgets: l-inf radii of attacks whose name tells none.
+        budgets: l-inf radii, or threats as text, of attacks whose name tells none; empty: the usual
+            one of the victim's domain.
         seeds: of each.
         data: where the images are.
         fit: what universal attacks learn from; None: those of ``data`` that are not scored.
@@ -41,7 +42,7 @@ class Named:
 
     victim: str
     attacks: tuple[str, ...]
-    budgets: tuple[float, ...]
+    budgets: tuple[float | str, ...]
     seeds: tuple[int, ...]
     data: Source
     fit: Source | None

@@ -8,12 +8,12 @@ from effattack.attacks import Attack, Clean, build
 from effattack.attacks.by_name import threat_of, usual_controls
 from effattack.attacks.fitting import Fit, prepared
 from effattack.errors import NotApplicable, UsageError
-from effattack.threats import Threat
+from effattack.threats import Threat, parse_threat
 from effattack.victim import Victim
 from effattack.victim.digests import attack_digest
 
-Budget = float | Threat | None
-"""An l-inf radius, a threat, or the usual one of the victim's domain."""
+Budget = float | str | Threat | None
+"""An l-inf radius, a threat or its text, or the usual one of the victim's domain."""
 Skipped = dict[str, str]
 """``victim``, ``attack``, and the ``reason`` why it will not be run."""
 
@@ -28,7 +28,7 @@ def lineup(
     """Controls and what was asked for in all budgets, each once; and what cannot apply.
 
     Args:
-        victim, attacks, budgets, seeds: what to make.
+        victim, attacks, budgets, seeds: what to make; no budget: the usual one.
         fit: gives the inputs and labels that unfitted universal attacks learn from.
 
     Raises:
@@ -36,7 +36,8 @@ def lineup(
     """
     ready: dict[str, Attack] = {}
     skipped: list[Skipped] = []
-    for budget in budgets:
+    for given in budgets or (None,):
+        budget = parse_threat(given) if isinstance(given, str) else given
         asked, reasons = _asked(victim, attacks, budget, seeds)
         by_name = any(isinstance(given, str) for given in attacks)
         for attack in (*_controls(victim, asked, by_name, budget, seeds), *asked):
@@ -47,7 +48,10 @@ def lineup(
 
 
 def _asked(
-    victim: Victim, attacks: Sequence[Attack | str], budget: Budget, seeds: Sequence[int]
+    victim: Victim,
+    attacks: Sequence[Attack | str],
+    budget: float | Threat | None,
+    seeds: Sequence[int],
 ) -> tuple[list[Attack], list[Skipped]]:
     asked, skipped = [], []
     for given in attacks:
@@ -67,7 +71,11 @@ def _asked(
 
 
 def _controls(
-    victim: Victim, asked: Sequence[Attack], by_name: bool, budget: Budget, seeds: Sequence[int]
+    victim: Victim,
+    asked: Sequence[Attack],
+    by_name: bool,
+    budget: float | Threat | None,
+    seeds: Sequence[int],
 ) -> list[Attack]:
     """Those of every budget; also of the given one, if an attack was asked for by its name."""
     rivals = [attack.threat for attack in asked if attack.kind != "control"]

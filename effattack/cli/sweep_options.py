@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from effattack.budgets import parse_eps
 from effattack.cli.terminal import PLAIN
 from effattack.errors import MissingPackage, UsageError
 
@@ -36,7 +35,9 @@ def arguments(run: argparse.ArgumentParser) -> None:
         metavar="NAME[(OPTION=VALUE, ...)]",
         help="default: all that apply",
     )
-    what.add_argument("--eps", help="l-inf budget in [0, 1] pixels (8/255)")
+    what.add_argument(
+        "--eps", metavar="SIZE|THREAT", help="l-inf budget, or another: l2:1.0 (of images 8/255)"
+    )
     what.add_argument("--samples", type=int, metavar="N", help="images (200)")
     what.add_argument(
         "--data", metavar="PATH|MODULE:FACTORY", help="folder by class, .npz, or a callable"
@@ -69,11 +70,12 @@ def arguments(run: argparse.ArgumentParser) -> None:
 def sweep_of(options: argparse.Namespace, console: Console) -> Sweep:
     """The sweep of the file, or of the options; says which default victims are left out."""
     from effattack.runs.sweep import Sweep
+    from effattack.runs.sweepfile import read_budget
 
     given = {
         "victims": options.victim and tuple(options.victim),
         "attacks": options.attack and tuple(dict.fromkeys(options.attack)),
-        "budgets": options.eps and (parse_eps(options.eps),),
+        "budgets": options.eps and (read_budget(options.eps),),
         "samples": options.samples,
         "data": options.data,
         "fit": options.fit_data,

@@ -9,9 +9,11 @@ from torch import Tensor
 
 from effattack.attacks import Attack
 from effattack.borders import staying
+from effattack.cells.lineup import Budget
 from effattack.cells.planning import plan
 from effattack.cells.spec import Timed
 from effattack.cells.store import Memory, Store
+from effattack.domains import Batch
 from effattack.results.currency import expect_audited
 from effattack.results.evaluation import Evaluation
 from effattack.runs.executors.in_process import InProcess
@@ -22,17 +24,17 @@ from effattack.victim import Victim
 
 def evaluate(
     victim: Victim,
-    images: Tensor,
+    inputs: Batch,
     labels: Tensor,
     attacks: Sequence[Attack | str],
     *,
-    eps: float = 8 / 255,
+    eps: Budget = None,
     seeds: Sequence[int] = (0,),
     timed: int = 16,
     batch_size: int = 1,
     seconds: float = 0.0,
     energy: bool = False,
-    fit: tuple[Tensor, Tensor] | None = None,
+    fit: tuple[Batch, Tensor] | None = None,
     out: str | Path | None = None,
     by: str | None = None,
     progress: Progress | None = None,
@@ -41,19 +43,21 @@ def evaluate(
 
     Args:
         victim: used in eval mode; its own mode is restored.
-        images: (B, *input_shape) float in [0, 1]; rounded to the 8-bit grid, with a note.
-        labels: (B,) class indices.
+        inputs: of the victim's domain: (B, *input_shape) float in [0, 1] for images; rounded
+            to the 8-bit grid, with a note.
+        labels: of the victim's task: (B,) class indices.
         attacks: attack objects made for this victim, or names (``"Slowdown"``,
             ``"Slowdown(threat='l2:1.0')"``; once per seed). Names that cannot apply are skipped,
             with the reason in ``meta``.
-        eps: l-inf budget of attacks given by name, where the name tells no threat.
+        eps: budget of attacks given by name, where the name tells none: an l-inf radius, a threat,
+            or its text (``"l2:1.0"``); by default the usual one of the inputs, of images 8/255.
         seeds: of attacks given by name, and of the controls.
         timed: calls whose latency is measured, clean and attacked; 0 measures none.
-        batch_size: images per timed call: 1, or the deployment's. All else is scored image by
-            image.
-        seconds: of timing per attack, at least; three passes over the images in any case.
+        batch_size: inputs per timed call: 1, or the deployment's. All else is scored input by
+            input.
+        seconds: of timing per attack, at least; three passes over the inputs in any case.
         energy: also meter their energy, where a counter is reachable; 30 s per attack.
-        fit: images and labels that unfitted universal attacks learn from; none may be scored.
+        fit: inputs and labels that unfitted universal attacks learn from; none may be scored.
         out: folder of finished cells; the same call with the same folder resumes.
         by: an audited count that judges in place of the victim's own currency.
         progress: called after each cell.
@@ -66,7 +70,7 @@ def evaluate(
     with staying("the victim, or its data,"):
         planned = plan(
             victim,
-            images,
+            inputs,
             labels,
             attacks,
             eps=eps,

@@ -33,6 +33,7 @@ from effattack.runs.executors.in_process import InProcess
 from effattack.runs.run import failed, go_on, run
 from effattack.runs.scheduling import Progress
 from effattack.runs.sweepfile import read
+from effattack.threats import parse_threat
 from effattack.victim.checks import check_declared
 
 MOST = 1_000_000
@@ -46,7 +47,8 @@ class Sweep:
     Attributes:
         victims: registered names, or ``module:factory``.
         attacks: names, as ``effattack list attacks`` shows them; empty: all that apply by default.
-        budgets: l-inf radii in [0, 1] pixels; in a file also ``"8/255"``.
+        budgets: l-inf radii, or threats as text, ``"l2:1.0"``; in a file also ``"8/255"``. Empty:
+            the usual one of the inputs, of images 8/255.
         seeds: of each attack.
         data: folder by class, ``.npz``, or ``module:factory``; None: the victims' own.
         fit: what universal attacks learn from; None: those of the data that are not scored.
@@ -66,7 +68,7 @@ class Sweep:
 
     victims: tuple[str, ...]
     attacks: tuple[str, ...] = ()
-    budgets: tuple[float, ...] = (8 / 255,)
+    budgets: tuple[float | str, ...] = ()
     seeds: tuple[int, ...] = (0,)
     data: str | None = None
     fit: str | None = None
@@ -80,7 +82,7 @@ class Sweep:
     skip_bad: bool = False
 
     def __post_init__(self) -> None:
-        for axis in ("victims", "budgets", "seeds"):
+        for axis in ("victims", "seeds"):
             if not getattr(self, axis):
                 raise UsageError(f"{axis} is empty, and so is the matrix: name at least one")
         for axis in ("victims", "attacks", "budgets", "seeds"):
@@ -98,8 +100,8 @@ class Sweep:
             raise UsageError(f"device = {self.device!r}: it is 'cpu' or 'cuda'")
         for name in self.attacks:
             attack_class(name)
-        for eps in self.budgets:
-            check_eps(eps)
+        for budget in self.budgets:
+            parse_threat(budget) if isinstance(budget, str) else check_eps(budget)
 
     @classmethod
     def load(cls, path: str | Path) -> Sweep:
@@ -164,7 +166,7 @@ class Sweep:
 
     def _cells(self, attacks: int, slices: int) -> int:
         """Of a victim: its controls are one, one per seed, and one per seed and budget."""
-        variants = 1 + len(self.seeds) + (1 + attacks) * len(self.seeds) * len(self.budgets)
+        variants = 1 + len(self.seeds) + (1 + attacks) * len(self.seeds) * (len(self.budgets) or 1)
         return variants * slices
 
     def _plan(self, name: str, listed_before: int) -> Plan:

@@ -11,6 +11,7 @@ from typing import Any
 from effattack.budgets import parse_eps
 from effattack.errors import UsageError, unknown_name
 from effattack.results.files import regular
+from effattack.threats import parse_threat
 
 
 def read(path: Path, fields: Iterable[str]) -> dict[str, Any]:
@@ -65,7 +66,10 @@ def _is(*types: type) -> Callable[[Any], bool]:
     return lambda value: type(value) in types
 
 
-def _budget(value: str | int | float) -> float:
+def read_budget(value: str | int | float) -> float | str:
+    """A radius; the text of any other threat as it is."""
+    if isinstance(value, str) and ":" in value:
+        return str(parse_threat(value))
     return parse_eps(str(value))
 
 
@@ -79,7 +83,7 @@ _SWITCH = (_is(bool), "true or false", _same)
 _KINDS: dict[str, tuple[Callable[[Any], bool], str, Callable[[Any], Any]]] = {
     "victims": (_is(str), "registered names or module:factory", _same),
     "attacks": (_is(str), "names", _same),
-    "budgets": (_is(str, int, float), "numbers, or text such as '8/255'", _budget),
+    "budgets": (_is(str, int, float), "numbers, or text such as '8/255' or 'l2:1.0'", read_budget),
     "seeds": _COUNT,
     "data": _NAME,
     "fit": _NAME,

@@ -200,5 +200,5 @@ def test_a_subset_is_spread_over_the_classes() -> None:
     assert labels.tolist() == [0, 1]
     assert torch.equal(images, IMAGES[[0, 3]])
     assert len(subset(IMAGES, LABELS, 99)[0]) == 6
-    with pytest.raises(UsageError, match="at least one image"):
+    with pytest.raises(UsageError, match="at least one input"):
         subset(IMAGES, LABELS, 0)
