@@ -256,7 +256,7 @@ class Counting(LinearSaver):
             images = images.clone()
             images.register_hook(self.count)
         trace = super().trace(images)
-        shares = trace.gates[0].margin.sigmoid()[:, None]
+        shares = trace.gates[0].margin.sigmoid()
         return trace._replace(aux={"shares": shares})
 
     def count(self, gradient: Tensor) -> None:

@@ -28,6 +28,7 @@ from effattack.victim.twins import quantized
 from effattack.victim.undisturbed import glance, seed_global_state, undisturbed
 
 Kind = Literal["compute", "accuracy", "control"]
+Knowledge = Literal["white box", "transfer", "queries", "nothing"]
 
 
 class Attack(ABC):
@@ -51,8 +52,12 @@ class Attack(ABC):
     """
 
     kind: ClassVar[Kind] = "compute"
+    knowledge: ClassVar[Knowledge] = "white box"
+    """What it sees of the victim: all, another model in its place, its answers alone, nothing."""
     budgeted: ClassVar[bool] = True
     """Whether a budget that is given for all attacks is meant for this one, too."""
+    fixed: ClassVar[bool] = False
+    """Whether its budget cannot be chosen at all."""
     takes: ClassVar[str] = "arrays"
     """What it changes: ``"any"`` inputs, ``"arrays"``, or those of one kind of domain."""
     settings: Mapping[str, Any]
@@ -95,6 +100,8 @@ class Attack(ABC):
         Raises:
             UsageError: for a threat that is none.
         """
+        if self.fixed and (eps is not None or threat is not None):
+            raise UsageError(f"{self.label} keeps to no budget: leave eps and threat out")
         if threat is not None:
             return as_threat(threat)
         return self.usual(self.victim) if eps is None else Linf(eps)

@@ -9,7 +9,6 @@ from torch import Generator, Tensor
 
 from effattack.attacks.base import Attack, Kind
 from effattack.attacks.objectives import Goal
-from effattack.errors import UsageError
 from effattack.threats import ArrayThreat, Box, Nothing, Threat
 from effattack.victim import Victim
 
@@ -18,12 +17,8 @@ class WithoutBudget(Attack):
     """A control that keeps to no budget of the caller's."""
 
     kind: ClassVar[Kind] = "control"
-    budgeted = False
-
-    def budget(self, eps: float | None, threat: Threat | str | None) -> Threat:
-        if eps is not None or threat is not None:
-            raise UsageError(f"{self.label} keeps to no budget: leave eps and threat out")
-        return self.usual(self.victim)
+    knowledge = "nothing"
+    budgeted, fixed = False, True
 
 
 class Clean(WithoutBudget):
@@ -53,6 +48,7 @@ class Noise(Attack):
     """
 
     kind: ClassVar[Kind] = "control"
+    knowledge = "nothing"
     takes = "any"
     label = "noise"
 

@@ -18,6 +18,7 @@ class Disturbance(Attack):
     """A disturbance of series, brought into the budget."""
 
     kind: ClassVar[Kind] = "control"
+    knowledge = "nothing"
     takes = "series"
     threat: ArrayThreat
 

@@ -24,13 +24,14 @@ def check_options(cls: type, name: str, options: Mapping[str, Any]) -> None:
         UsageError: listing those that it has.
     """
     usual = options_of(cls)
+    known = [*usual] if getattr(cls, "fixed", False) else ["threat", *usual]
     for option, value in options.items():
         if option in ELSEWHERE:
             raise UsageError(f"{option} is no option of {name}: {ELSEWHERE[option]}")
+        if option not in known:
+            raise _unknown(name, option, known)
         if option == "threat":
             continue
-        if option not in usual:
-            raise _unknown(name, option, ["threat", *usual])
         if (kind := _kind(usual[option])) and not isinstance(value, _KINDS[kind]):
             raise UsageError(f"{name}: {option} = {value!r}: give a {kind}")
 

@@ -16,8 +16,8 @@ from effattack.results.limits import Limit, parse_limit
 
 MARKER = (
     "effattack(victims, attacks, eps, threat, seeds, timed, batch_size, fail_below, fail_above): "
-    "what effattack_victim and effattack_evaluate score in this test, unless --effattack-victim or an "
-    "argument says otherwise, and the limits they hold it to, such as "
+    "what effattack_victim and effattack_evaluate score in this test, unless --effattack-victim or "
+    "an argument says otherwise, and the limits they hold it to, such as "
     "fail_below={'savings_retained': 0.6}"
 )
 

@@ -45,6 +45,7 @@ class LatencyQuery(Attack):
         UsageError: for fewer than one query or six readings.
     """
 
+    knowledge = "queries"
     threat: ArrayThreat
 
     queries: int = 50

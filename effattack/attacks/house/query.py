@@ -35,6 +35,7 @@ class QueryAttack(Attack):
         UsageError: for fewer than one query.
     """
 
+    knowledge = "queries"
     threat: ArrayThreat
 
     queries: int = 200

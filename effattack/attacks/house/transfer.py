@@ -42,6 +42,7 @@ class Transfer(Attack):
     """
 
     kind: ClassVar[Kind] = "accuracy"
+    knowledge = "transfer"
 
     source: Any = None
     attack: str = "foolbox.LinfPGD"

@@ -32,7 +32,7 @@ class DesiredStates(Pull):
         distance = trace.logits.new_zeros(len(trace.logits))
         for gate in trace.gates:
             missing = (self.kappa - gate.margin).clamp_min(0) * gate.reached
-            distance = distance + missing.reshape(len(distance), -1).sum(1)
+            distance = distance + missing.sum(1)
         return -self.weight * distance
 
 
