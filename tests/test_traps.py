@@ -126,7 +126,7 @@ class Returns(Attack):
 
     def __init__(self, victim: Victim, found: Tensor, threat: Any) -> None:
         self.found = found
-        super().__init__(victim, threat)
+        super().__init__(victim, threat=threat)
 
     def run(self, clean: Tensor, goal: Goal, generator: Generator) -> Tensor:
         return self.found

@@ -50,6 +50,7 @@ def run_attack(held: Held, spec: CellSpec, watch: Watch) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "sample": samples,
+            "knowledge": attack.knowledge,
             "label": [task.text(label) for label in labels],
             "prediction": [task.text(answer) for answer in answers],
             "right": task.right(answers, labels).cpu(),

@@ -194,7 +194,7 @@ def test_victims_without_gates_are_refused() -> None:
 def test_goal_of_some_images(goal: Goal) -> None:
     logits, labels = torch.eye(8)[[4, 5, 6]], torch.tensor([1, 2, 3])
     some = Goal(goal.victim, logits, labels, print).rows(torch.tensor([2, 0]))
-    assert some.prediction.tolist() == [6, 4]
+    assert some.answer.tolist() == [6, 4]
     assert some.labels.tolist() == [3, 1]
     assert some.callback is print
     assert some.victim is goal.victim
