@@ -23,6 +23,7 @@ from effattack.counting.macs import count_macs
 from effattack.errors import UsageError
 from effattack.measure.clocks import deployed, synchronize
 from effattack.measure.counters import Counter
+from effattack.measure.guards import expect_paired
 from effattack.measure.statistics import NOTHING, Interval, median_ratio
 from effattack.victim import Victim
 

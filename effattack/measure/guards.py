@@ -33,6 +33,20 @@ def expect_own_device() -> None:
         )
 
 
+def expect_paired(victim: Victim, clean: Batch, attacked: Batch) -> None:
+    """Refuse arms that are not as many inputs of the victim; attacked prompts may be longer.
+
+    Raises:
+        UsageError: with what they are.
+    """
+    if len(clean) != len(attacked) or not all(map(victim.domain.fits, (clean, attacked))):
+        shapes = (tuple(getattr(arm, "shape", (len(arm),))) for arm in (clean, attacked))
+        raise UsageError(
+            "clean {nouns} have shape {}, attacked {}: give the same {nouns} in the same "
+            "order".format(*shapes, nouns=victim.domain.nouns)
+        )
+
+
 def expect_deterministic(victim: Victim, batch: Batch) -> None:
     """Refuse a victim that does other work each time it is called.
 

@@ -29,7 +29,12 @@ from effattack.domains import Batch
 from effattack.errors import UsageError
 from effattack.measure.clocks import Call, Clock, clocks_for, deployed
 from effattack.measure.environment import environment
-from effattack.measure.guards import expect_deterministic, expect_own_device, fitting
+from effattack.measure.guards import (
+    expect_deterministic,
+    expect_own_device,
+    expect_paired,
+    fitting,
+)
 from effattack.measure.statistics import Floats
 from effattack.victim import Victim
 
@@ -39,8 +44,8 @@ Pairs = Sequence[tuple[Call, Call]]
 
 def time_pairs(
     victim: Victim,
-    clean: Tensor,
-    attacked: Tensor,
+    clean: Batch,
+    attacked: Batch,
     *,
     batch_sizes: Sequence[int] = (1,),
     repeats: int = 3,
@@ -54,8 +59,8 @@ def time_pairs(
 
     Args:
         victim: whose deployed path is timed.
-        clean: (B, *input_shape) in [0, 1].
-        attacked: (B, *input_shape): the same images, attacked, in the same order.
+        clean: inputs of the victim, such as images (B, *input_shape) in [0, 1].
+        attacked: the same inputs, attacked, in the same order.
         batch_sizes: images per call: 1, which the savings of most victims are made for, and the
             deployment's. One that does not fit in memory is halved until it does, with a warning.
         repeats: the fewest quadruples per image; the least call of an arm is what counts.
@@ -73,7 +78,7 @@ def time_pairs(
         UsageError: for arms that do not pair up, no images, counts below 1, or an xdist worker.
         MeasurementError: for a forward that gives other logits when run again.
     """
-    _check(clean, attacked, batch_sizes, repeats, seconds)
+    _check(victim, clean, attacked, batch_sizes, repeats, seconds)
     expect_own_device()
     device = victim.device
     clean, attacked = clean.to(device), attacked.to(device)

@@ -176,4 +176,5 @@ def test_a_victim_of_prompts_that_lifts_nothing_is_left_to_queries() -> None:
 
     assert check_gradients(Closed(), some_prompts(2)) == []
     (told,) = [c for c in check_victim(Closed(), some_prompts(2)) if "gradient" in c.check]
-    assert (told.passed, told.message) == (None, "prompts have none: queries apply")
+    assert told.passed is None
+    assert told.message.startswith("prompts have no neighbours")
