@@ -57,6 +57,11 @@ class EarlyReading(EarlyExit):
                 f"{name}: a reader of {reader.channels} channels in Series{domain.shape}: give "
                 "both the same channels, and the series a length"
             )
+        if length % reader.frame or every % reader.frame:
+            raise UsageError(
+                f"every = {every} of {length} steps: the reader takes {reader.frame} at a time, "
+                "give multiples of it"
+            )
         if not 0 < every < length:
             raise UsageError(
                 f"every = {every} of {length} steps: the classifier must look at least once before "
