@@ -29,7 +29,7 @@ from tables import markdown
 from torch import Tensor
 from torch.nn import functional as F
 
-from effattack.attacks.base import GradientAttack
+from effattack.attacks.base import Composed
 from effattack.attacks.foreign.adapters import TracedLogits
 from effattack.attacks.objectives import Goal
 from effattack.attacks.searches.projected import ProjectedGradient, constant
@@ -72,7 +72,7 @@ def rivals(
 ) -> dict[str, Callable[[], Tensor]]:
     """What is timed, by name."""
     search = ProjectedGradient(steps, constant(STEP / EPS))
-    ours = GradientAttack(victim, Linf(EPS), CrossEntropy(), search, 0)
+    ours = Composed(victim, Linf(EPS), CrossEntropy(), search)
     model = TracedLogits(victim).eval()
     theirs = torchattacks.PGD(model, eps=EPS, alpha=STEP, steps=steps)
     wrapped = foolbox.PyTorchModel(model, bounds=(0, 1), device=images.device)

@@ -13,7 +13,6 @@ An estimate of what is left to do is printed first; ``--estimate`` prints that a
 from __future__ import annotations
 
 import argparse
-import inspect
 import math
 import re
 import time
@@ -28,7 +27,7 @@ from tables import markdown
 from torch import Tensor
 
 from effattack.attacks import Slowdown, attack_class, build, eps50, names
-from effattack.attacks.naming import written
+from effattack.attacks.naming import options_of, written
 from effattack.attacks.objectives import Step
 from effattack.budgets import budget_text, parse_eps, size_text
 from effattack.cells.plan import Plan
@@ -51,7 +50,7 @@ RIVALS = ("ILFO(steps=200)", "SlowFormer(loss='code')")
 def with_steps(text: str, steps: Sequence[int]) -> Iterator[str]:
     """An attack's name once per number of steps, if it takes any and tells none."""
     name, options = read_name(text)
-    accepts = "steps" in inspect.signature(attack_class(name)).parameters
+    accepts = "steps" in options_of(attack_class(name))
     if not accepts or "steps" in options:
         yield text
         return

@@ -108,6 +108,7 @@ MOVED: dict[str, tuple[str, ...]] = {
     "measure.origins": ("counting.origins",),
     "measure.outside": ("counting.outside",),
     "measure.sight": ("counting.sight",),
+    "models_zoo.margins": ("victim.margins",),
     "named": ("cells.by_name",),
     "npz": ("inputs.npz",),
     "objectives": ("attacks.objectives",),

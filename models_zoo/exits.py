@@ -83,6 +83,7 @@ def chain_trace(
             reached=reached[:, k],
             cost=float(cumulative_macs[-1] - cumulative_macs[k]),
             proxy=proxy,
+            pushed=True,
         )
         for k, (name, margin) in enumerate(zip(names, margins, strict=True))
     )

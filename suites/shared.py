@@ -164,7 +164,7 @@ def units(trace: Trace) -> Tensor:
     """(B, units of all gates) bool: what was computed, in the order of evaluation."""
     import torch
 
-    return torch.cat([gate.active.view(len(trace.macs), -1) for gate in trace.gates], 1)
+    return torch.cat([gate.active for gate in trace.gates], 1)
 
 
 def depth(trace: Trace) -> Tensor:
@@ -175,7 +175,7 @@ def depth(trace: Trace) -> Tensor:
     import torch
 
     active = units(trace)
-    reached = torch.cat([gate.reached.view(len(active), -1) for gate in trace.gates], 1)
+    reached = torch.cat([gate.reached for gate in trace.gates], 1)
     onward = torch.cat([torch.ones_like(active[:, :1]), active[:, :-1]], 1)
     wrong = (reached != onward).any(0).nonzero().flatten().tolist()
     assert not wrong, f"decisions {wrong} of the chain were reached by others than they say"

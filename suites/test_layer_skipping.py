@@ -26,7 +26,7 @@ class TestLayerSkipping(Suite):
         """One decision per block and input; what one gate skips, the next still decides on."""
         for trace in attacked.values():
             for gate in trace.gates:
-                assert gate.active[0].numel() == 1, f"{gate.name} decides on parts of an input"
+                assert gate.active.shape[1] == 1, f"{gate.name} decides on parts of an input"
                 assert gate.reached.all(), f"{gate.name} was not asked for every input"
 
     def test_the_same_blocks_cost_the_same(self, attacked: dict[str, Trace]) -> None:

@@ -102,7 +102,7 @@ class TokenExits(Prompted):
         cost = WIDTH * CLASSES + sizes.double() * WIDTH**2
         return Trace(
             logits=torch.where(onward, late, early),
-            gates=(Gate("exit", margin, onward, torch.ones_like(onward), cost),),
+            gates=(Gate("exit", margin, onward, torch.ones_like(onward), cost, pushed=True),),
             macs=WIDTH * CLASSES + (onward * cost)[:, 0],
             stage_logits=torch.stack([early, late], 1),
         )

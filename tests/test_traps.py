@@ -126,7 +126,7 @@ class Returns(Attack):
 
     def __init__(self, victim: Victim, found: Tensor, threat: Any) -> None:
         self.found = found
-        super().__init__(victim, threat)
+        super().__init__(victim, threat=threat)
 
     def run(self, clean: Tensor, goal: Goal, generator: Generator) -> Tensor:
         return self.found
@@ -256,7 +256,7 @@ class Counting(LinearSaver):
             images = images.clone()
             images.register_hook(self.count)
         trace = super().trace(images)
-        shares = trace.gates[0].margin.sigmoid()[:, None]
+        shares = trace.gates[0].margin.sigmoid()
         return trace._replace(aux={"shares": shares})
 
     def count(self, gradient: Tensor) -> None:

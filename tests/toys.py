@@ -80,7 +80,7 @@ class LinearSaver(Victim):
         reached = torch.ones_like(onward)
         return Trace(
             logits=torch.where(onward[:, None], stages[:, 1], stages[:, 0]),
-            gates=(Gate("saver", margin, onward, reached, cost=144.0),),
+            gates=(Gate("saver", margin, onward, reached, cost=144.0, pushed=True),),
             macs=32 + 144 * onward.double(),
             stage_logits=stages,
         )

@@ -6,22 +6,21 @@ look). A published attack is a short class that names the three and its paper's 
 
 from __future__ import annotations
 
-import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Generator, Tensor
 
 from effattack.attacks.foreign.libraries import telling
-from effattack.attacks.naming import options_given, options_known, written
+from effattack.attacks.naming import options_given, options_of, written
 from effattack.attacks.objectives import BatchGoal, Callback, Objective, unwatched
 from effattack.attacks.searches.projected import ProjectedGradient
 from effattack.budgets import size_text
 from effattack.domains import Arrays
 from effattack.errors import NotApplicable, UsageError
-from effattack.threats import ArrayThreat, Box, Linf, Threat, parse_threat
+from effattack.threats import ArrayThreat, Linf, Threat, parse_threat, usual_threat
 from effattack.threats.arrays import on_arrays
 from effattack.threats.base import moves_in
 from effattack.victim import Victim
@@ -29,54 +28,87 @@ from effattack.victim.twins import quantized
 from effattack.victim.undisturbed import glance, seed_global_state, undisturbed
 
 Kind = Literal["compute", "accuracy", "control"]
+Knowledge = Literal["white box", "transfer", "queries", "nothing"]
 
 
 class Attack(ABC):
     """Made for one victim, called like a function: ``adversarial = attack(images, labels)``.
 
-    The keywords of a subclass's constructor are its options: ``settings`` holds all of them, and
-    those that differ from their default stand in ``name``. Victim, seed and budget (``eps`` or
-    ``threat``) have columns of their own.
+    The annotated attributes of a subclass that have a value are its options, keywords of the
+    constructor as in a dataclass: ``settings`` holds all of them, and those that differ from their
+    default stand in ``name``. Victim, seed and budget have columns of their own.
 
     Args:
         victim: the victim under attack.
-        threat: what the attack may change.
+        eps: l-inf budget, in the unit of the victim's inputs: of images in [0, 1] pixels.
+        threat: another budget in place of ``eps``, or its text: ``L2(1.0)``, ``"patch:16"``. By
+            default what is :meth:`usual`.
         seed: of the attack's own random numbers; the global state is as before afterwards.
+        options: of the attack.
 
     Raises:
         NotApplicable: if the attack cannot apply to the victim.
+        UsageError: for an option that it does not have, or a budget that is none.
     """
 
     kind: ClassVar[Kind] = "compute"
+    knowledge: ClassVar[Knowledge] = "white box"
+    """What it sees of the victim: all, another model in its place, its answers alone, nothing."""
     budgeted: ClassVar[bool] = True
-    """Whether it is made with a budget that the caller chooses."""
+    """Whether a budget that is given for all attacks is meant for this one, too."""
+    fixed: ClassVar[bool] = False
+    """Whether its budget cannot be chosen at all."""
     takes: ClassVar[str] = "arrays"
     """What it changes: ``"any"`` inputs, ``"arrays"``, or those of one kind of domain."""
-    __signature__: ClassVar[inspect.Signature]
     settings: Mapping[str, Any]
     """Every option that the attack was made with, defaults included."""
+    threat: Threat
+    """What it may change, bound to the domain of the victim."""
 
-    def __init_subclass__(cls) -> None:
-        _, *parameters = inspect.signature(cls.__init__).parameters.values()
-        cls.__signature__ = inspect.Signature(parameters)  # else __new__ would hide it
-
-    def __new__(cls, *arguments: Any, **options: Any) -> Self:
-        attack = super().__new__(cls)
-        attack.settings = options_given(cls, arguments, options)
-        return attack
-
-    def __init__(self, victim: Victim, threat: Threat, *, seed: int = 0) -> None:
+    def __init__(
+        self,
+        victim: Victim,
+        eps: float | None = None,
+        *,
+        threat: Threat | str | None = None,
+        seed: int = 0,
+        **options: Any,
+    ) -> None:
         self.victim, self.seed = victim, seed
+        self.settings = options_given(type(self), options)
+        vars(self).update(self.settings)
         if not moves_in(self.takes, victim.domain):
             raise NotApplicable(
                 f"{self.label} changes {self.takes}, {victim.name} takes {victim.domain.nouns}; "
                 f"{instead(victim, self.kind)}"
             )
-        self.threat = threat.on(victim.domain)
-        if self.takes != "any":
+        self.threat = self.budget(eps, threat).on(victim.domain)
+        if self.takes != "any" and isinstance(victim.domain, Arrays):
             on_arrays(self.threat)
         if reason := self.why_not(victim):
             raise NotApplicable(f"{reason}; {instead(victim, self.kind)}")
+        self.prepare()
+
+    @classmethod
+    def usual(cls, victim: Victim) -> Threat:
+        """The budget of an attack that is given none: of images 8/255 in l-inf."""
+        return usual_threat(victim.domain)
+
+    def budget(self, eps: float | None, threat: Threat | str | None) -> Threat:
+        """The threat that the arguments of the constructor mean.
+
+        Raises:
+            UsageError: for a threat that is none.
+        """
+        if self.fixed and (eps is not None or threat is not None):
+            raise UsageError(f"{self.label} keeps to no budget: leave eps and threat out")
+        if threat is not None:
+            return as_threat(threat)
+        return self.usual(self.victim) if eps is None else Linf(eps)
+
+    def prepare(self) -> None:
+        """Make what the options stand for, and refuse those that are none; by default nothing."""
+        return
 
     @property
     def eps(self) -> float:
@@ -101,7 +133,7 @@ class Attack(ABC):
     @property
     def told(self) -> dict[str, Any]:
         """The options that differ from their default."""
-        usual = options_known(type(self))
+        usual = options_of(type(self))
         return {k: v for k, v in self.settings.items() if k not in usual or v != usual[k]}
 
     @classmethod
@@ -172,17 +204,13 @@ class GradientAttack(Attack):
 
     threat: ArrayThreat
 
-    def __init__(
-        self,
-        victim: Victim,
-        threat: Threat,
-        objective: Objective,
-        search: ProjectedGradient,
-        seed: int,
-    ) -> None:
-        self.objective, self.search = objective, search
-        super().__init__(victim, threat, seed=seed)
-        check_objective(objective, victim)
+    @abstractmethod
+    def composed(self) -> tuple[Objective, ProjectedGradient]:
+        """What to want and how to look, by the options."""
+
+    def prepare(self) -> None:
+        self.objective, self.search = self.composed()
+        check_objective(self.objective, self.victim)
 
     @property
     def gradients(self) -> int:
@@ -192,16 +220,37 @@ class GradientAttack(Attack):
         return self.search(clean, self.threat, self.objective, goal, generator)
 
 
-def budget(eps: float | None, threat: Threat | str | None) -> Threat:
-    """The threat that an attack is made with: an l-inf ball of ``eps`` unless another is given.
+class Composed(GradientAttack):
+    """Any objective under any search, without a class of its own.
 
-    Attacks whose papers set no budget have ``eps = None`` as default: the pixel box alone.
+    Args:
+        victim, threat, seed: see :class:`Attack`.
+        objective: what to want.
+        search: how to look.
+    """
+
+    def __init__(
+        self,
+        victim: Victim,
+        threat: Threat,
+        objective: Objective,
+        search: ProjectedGradient,
+        *,
+        seed: int = 0,
+    ) -> None:
+        self._parts = objective, search
+        super().__init__(victim, threat=threat, seed=seed)
+
+    def composed(self) -> tuple[Objective, ProjectedGradient]:
+        return self._parts
+
+
+def as_threat(threat: Threat | str) -> Threat:
+    """A threat as it is, or of its text.
 
     Raises:
         UsageError: for a threat that is none.
     """
-    if threat is None:
-        return Box() if eps is None else Linf(eps)
     if isinstance(threat, str):
         return parse_threat(threat)
     if not isinstance(threat, Threat):

@@ -7,21 +7,31 @@ from typing import ClassVar
 import torch
 from torch import Generator, Tensor
 
-from effattack.attacks.base import Attack, Kind, budget
+from effattack.attacks.base import Attack, Kind
 from effattack.attacks.objectives import Goal
 from effattack.threats import ArrayThreat, Box, Nothing, Threat
 from effattack.victim import Victim
 
 
-class Clean(Attack):
-    """The clean inputs themselves; no seed changes them."""
+class WithoutBudget(Attack):
+    """A control that keeps to no budget of the caller's."""
 
     kind: ClassVar[Kind] = "control"
-    budgeted, takes = False, "any"
-    label = "clean"
+    knowledge = "nothing"
+    budgeted, fixed = False, True
 
-    def __init__(self, victim: Victim, *, seed: int = 0) -> None:
-        super().__init__(victim, Nothing(), seed=0)
+
+class Clean(WithoutBudget):
+    """The clean inputs themselves; no seed changes them."""
+
+    takes, label = "any", "clean"
+
+    def prepare(self) -> None:
+        self.seed = 0
+
+    @classmethod
+    def usual(cls, victim: Victim) -> Threat:
+        return Nothing()
 
     def run(self, clean: Tensor, goal: Goal, generator: Generator) -> Tensor:
         return clean
@@ -38,25 +48,16 @@ class Noise(Attack):
     """
 
     kind: ClassVar[Kind] = "control"
+    knowledge = "nothing"
     takes = "any"
     label = "noise"
-
-    def __init__(
-        self,
-        victim: Victim,
-        eps: float = 8 / 255,
-        *,
-        threat: Threat | str | None = None,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(victim, budget(eps, threat), seed=seed)
 
     def run(self, clean: Tensor, goal: Goal, generator: Generator) -> Tensor:
         threat = self.threat.placed(clean, generator)
         return threat.on_grid(threat.start(clean, generator), clean)
 
 
-class NearUniform(Attack):
+class NearUniform(WithoutBudget):
     """A nearly uniform input, N(0.5, 2/255) per value of a range of 1, whatever the clean one was.
 
     Müller and Quiring, "The Impact of Uniform Inputs on Activation Sparsity and Energy-Latency
@@ -64,12 +65,12 @@ class NearUniform(Attack):
     The budget is the whole range, eps = 1.
     """
 
-    kind: ClassVar[Kind] = "control"
-    budgeted, label = False, "uniform"
+    label = "uniform"
     threat: ArrayThreat
 
-    def __init__(self, victim: Victim, *, seed: int = 0) -> None:
-        super().__init__(victim, Box(), seed=seed)
+    @classmethod
+    def usual(cls, victim: Victim) -> Threat:
+        return Box()
 
     def run(self, clean: Tensor, goal: Goal, generator: Generator) -> Tensor:
         domain = self.threat.domain

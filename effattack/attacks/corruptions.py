@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -16,12 +15,12 @@ from PIL import Image
 from torch import Generator, Tensor
 from torchvision.transforms.functional import gaussian_blur
 
-from effattack.attacks.base import Attack, Kind
+from effattack.attacks.controls import WithoutBudget
 from effattack.attacks.objectives import Goal
 from effattack.budgets import LEVELS
 from effattack.domains.pixels import to_grid
 from effattack.errors import NotApplicable, UsageError, unknown_name
-from effattack.threats import Box
+from effattack.threats import Box, Threat
 from effattack.victim import Victim
 
 SMALL = 64
@@ -36,7 +35,7 @@ STRENGTHS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
 of HSV; quality of JPEG. Each for small images, and for others."""
 
 
-class Corruption(Attack):
+class Corruption(WithoutBudget):
     """A common corruption: noise, blur, brightness or JPEG, at five strengths. A control.
 
     ``corruption(kind='jpeg', severity=5)`` on the command line. It keeps to no budget: its threat
@@ -53,25 +52,30 @@ class Corruption(Attack):
         NotApplicable: for JPEG on images that have neither 1 nor 3 channels.
     """
 
-    kind: ClassVar[Kind] = "control"
-    budgeted, takes, label = False, "pixels", "corruption"
+    takes, label = "pixels", "corruption"
 
     def __init__(
         self, victim: Victim, *, kind: str = "noise", severity: int = 3, seed: int = 0
     ) -> None:
+        super().__init__(victim, seed=seed)
         if kind not in STRENGTHS:
             raise unknown_name("corruption", kind, STRENGTHS)
         if severity not in range(1, 6):
             raise UsageError(f"severity = {severity!r}: give a whole number from 1 to 5")
-        if kind == "jpeg" and victim.input_shape[0] not in (1, 3):
+        channels, *_, width = victim.domain.shape
+        if kind == "jpeg" and channels not in (1, 3):
             raise NotApplicable(
-                f"JPEG needs images of 1 or 3 channels; {victim.name} takes {victim.input_shape}: "
+                f"JPEG needs images of 1 or 3 channels; {victim.name} takes {victim.domain.shape}: "
                 "noise, blur and brightness apply"
             )
-        small, large = STRENGTHS[kind]
+        self.settings = {"kind": kind, "severity": severity}
         self.corrupted = _CORRUPTIONS[kind]
-        self.strength = (small if victim.input_shape[-1] < SMALL else large)[severity - 1]
-        super().__init__(victim, Box(), seed=seed)
+        small, large = STRENGTHS[kind]
+        self.strength = (small if width is not None and width < SMALL else large)[severity - 1]
+
+    @classmethod
+    def usual(cls, victim: Victim) -> Threat:
+        return Box()
 
     def run(self, clean: Tensor, goal: Goal, generator: Generator) -> Tensor:
         return to_grid(self.corrupted(clean, self.strength, generator).clamp(0, 1))

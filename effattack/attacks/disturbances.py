@@ -8,17 +8,17 @@ from typing import ClassVar, Literal
 import torch
 from torch import Generator, Tensor
 
-from effattack.attacks.base import Attack, Kind, budget
+from effattack.attacks.base import Attack, Kind
 from effattack.attacks.objectives import Goal
 from effattack.errors import UsageError
-from effattack.threats import ArrayThreat, Threat
-from effattack.victim import Victim
+from effattack.threats import ArrayThreat
 
 
 class Disturbance(Attack):
     """A disturbance of series, brought into the budget."""
 
     kind: ClassVar[Kind] = "control"
+    knowledge = "nothing"
     takes = "series"
     threat: ArrayThreat
 
@@ -50,24 +50,16 @@ class Gaps(Disturbance):
 
     label = "gaps"
 
-    def __init__(
-        self,
-        victim: Victim,
-        eps: float | None = None,
-        *,
-        threat: Threat | str | None = None,
-        share: float = 0.2,
-        length: int = 4,
-        fill: Literal["last", "zero"] = "last",
-        seed: int = 0,
-    ) -> None:
-        if not 0 < share <= 1 or length < 1 or fill not in ("last", "zero"):
+    share: float = 0.2
+    length: int = 4
+    fill: Literal["last", "zero"] = "last"
+
+    def prepare(self) -> None:
+        if not 0 < self.share <= 1 or self.length < 1 or self.fill not in ("last", "zero"):
             raise UsageError(
-                f"share = {share}, length = {length}, fill = {fill!r}: give a share in (0, 1], at "
-                "least one sample, and 'last' or 'zero'"
+                f"share = {self.share}, length = {self.length}, fill = {self.fill!r}: give a share "
+                "in (0, 1], at least one sample, and 'last' or 'zero'"
             )
-        self.share, self.length, self.fill = share, length, fill
-        super().__init__(victim, budget(eps, threat), seed=seed)
 
     def disturbed(self, clean: Tensor, generator: Generator) -> Tensor:
         batch, _, times = clean.shape
@@ -92,16 +84,6 @@ class Drift(Disturbance):
     """
 
     label = "drift"
-
-    def __init__(
-        self,
-        victim: Victim,
-        eps: float | None = None,
-        *,
-        threat: Threat | str | None = None,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(victim, budget(eps, threat), seed=seed)
 
     def disturbed(self, clean: Tensor, generator: Generator) -> Tensor:
         up = 2 * torch.randint(0, 2, (*clean.shape[:2], 1), generator=generator) - 1

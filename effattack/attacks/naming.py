@@ -23,19 +23,22 @@ def check_options(cls: type, name: str, options: Mapping[str, Any]) -> None:
     Raises:
         UsageError: listing those that it has.
     """
-    parameters = inspect.signature(cls).parameters
-    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-        return
-    known = [key for key in parameters if key not in ELSEWHERE and key != "victim"]
+    usual = options_of(cls)
+    known = [*usual] if getattr(cls, "fixed", False) else ["threat", *usual]
     for option, value in options.items():
         if option in ELSEWHERE:
             raise UsageError(f"{option} is no option of {name}: {ELSEWHERE[option]}")
         if option not in known:
-            listed = ", ".join(known) or "none"
-            hint = unknown_name(f"option of {name}", option, known or [name])
-            raise UsageError(f"{hint}; its options: {listed}")
-        if (kind := _kind(parameters[option].default)) and not isinstance(value, _KINDS[kind]):
+            raise _unknown(name, option, known)
+        if option == "threat":
+            continue
+        if (kind := _kind(usual[option])) and not isinstance(value, _KINDS[kind]):
             raise UsageError(f"{name}: {option} = {value!r}: give a {kind}")
+
+
+def _unknown(name: str, option: str, known: list[str]) -> UsageError:
+    hint = unknown_name(f"option of {name}", option, known or [name])
+    return UsageError(f"{hint}; its options: {', '.join(known) or 'none'}")
 
 
 _KINDS: dict[str, type | tuple[type, ...]] = {
@@ -51,27 +54,34 @@ def _kind(default: Any) -> str | None:
     return next((kind for kind, types in _KINDS.items() if isinstance(default, types)), None)
 
 
-def options_known(cls: type) -> dict[str, Any]:
-    """The options of an attack, and their defaults."""
-    parameters = inspect.signature(cls).parameters.items()
-    return {k: p.default for k, p in parameters if p.default is not p.empty and k not in COLUMNS}
+def options_of(cls: type) -> dict[str, Any]:
+    """The options of an attack and their defaults, those of a constructor of its own included."""
+    parameters = inspect.signature(cls).parameters.values()
+    named = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+    return declared(cls) | {key: value for key, value in named.items() if key not in COLUMNS}
 
 
-def options_given(
-    cls: type, arguments: tuple[Any, ...], keywords: Mapping[str, Any]
-) -> dict[str, Any]:
-    """The options that a call of an attack's constructor means, its defaults included."""
-    signature = inspect.signature(cls)
-    try:
-        bound = signature.bind_partial(*arguments, **keywords)
-    except TypeError:
-        return {}  # the constructor itself is about to say so
-    bound.apply_defaults()
-    options = {k: v for k, v in bound.arguments.items() if k in options_known(cls)}
-    for key, parameter in signature.parameters.items():
-        if parameter.kind is parameter.VAR_KEYWORD:
-            options |= {k: v for k, v in bound.arguments[key].items() if k not in COLUMNS}
-    return options
+def declared(cls: type) -> dict[str, Any]:
+    """The annotated attributes of a class that have a value, the base's first."""
+    return {
+        name: vars(each)[name]
+        for each in reversed(cls.__mro__)
+        for name, kind in inspect.get_annotations(each).items()
+        if name in vars(each) and "ClassVar" not in str(kind)
+    }
+
+
+def options_given(cls: type, options: Mapping[str, Any]) -> dict[str, Any]:
+    """All declared options of an attack, with the values that are given.
+
+    Raises:
+        UsageError: for one that it does not have.
+    """
+    usual = declared(cls)
+    for option in options:
+        if option not in usual:
+            raise _unknown(cls.__name__, option, [*usual])
+    return {**usual, **options}
 
 
 def written(options: Mapping[str, Any]) -> str:

@@ -94,9 +94,7 @@ class Objective(Protocol):
 class MarginHinge:
     """The house objective: Σ cost · min(margin, κ) over reached gates, over max MACs.
 
-    Of stages in a row (``trace.stage_logits``) all gates count, reached or not: their margins are
-    those of answers that every stage gives. Pushed only once it is reached, a later stage pulls the
-    earlier ones shut again.
+    Where a gate is ``pushed``, as those of stages in a row are, all units count, reached or not.
 
     The cost of a gate is its cost-to-go, what opening it makes possible downstream. κ is the
     overshoot beyond a decision that is still rewarded: enough to be safe from rounding, no more.
@@ -119,10 +117,9 @@ class MarginHinge:
         total = trace.logits.new_zeros(len(trace.logits))
         for gate in trace.gates:
             push = gate.margin.clamp(max=self.kappa)
-            if trace.stage_logits is None:
+            if not gate.pushed:
                 push = torch.where(gate.reached, push, torch.zeros_like(push))
-            worth = push * gate.cost
-            total = total + worth.flatten(1).sum(1) if worth.dim() > 1 else total + worth
+            total = total + (push * gate.cost).sum(1)
         return total / goal.victim.max_macs
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterable
 from typing import Self
 
@@ -13,8 +14,7 @@ from effattack.attacks.objectives import Callback, Goal, Objective, Step, unwatc
 from effattack.attacks.searches.projected import input_gradient
 from effattack.attacks.searches.training import Training
 from effattack.errors import UsageError
-from effattack.threats import ArrayThreat, Threat
-from effattack.victim import Victim
+from effattack.threats import ArrayThreat
 from effattack.victim.undisturbed import seed_global_state, undisturbed
 
 
@@ -39,26 +39,22 @@ class UniversalAttack(Attack):
     """
 
     threat: ArrayThreat
-    perturbation: Tensor | None = None
+    per_class = False
+    perturbation: Tensor | None
     """(1 or classes, *shape of an input), for patches (..., size, size); None before ``fit``."""
-    to_fit: tuple[Tensor, Tensor] | None = None
+    to_fit: tuple[Tensor, Tensor] | None
     """Images and labels that an evaluation will fit it on."""
-    fitted_on: frozenset[str] = frozenset()
+    fitted_on: frozenset[str]
     """Fingerprints of the inputs it was fitted on: it must not be scored on these."""
 
-    def __init__(
-        self,
-        victim: Victim,
-        threat: Threat,
-        objective: Objective,
-        training: Training,
-        seed: int,
-        *,
-        per_class: bool = False,
-    ) -> None:
-        self.objective, self.training, self.per_class = objective, training, per_class
-        super().__init__(victim, threat, seed=seed)
-        check_objective(objective, victim)
+    @abstractmethod
+    def composed(self) -> tuple[Objective, Training]:
+        """What to want and how to learn, by the options."""
+
+    def prepare(self) -> None:
+        self.perturbation, self.to_fit, self.fitted_on = None, None, frozenset()
+        self.objective, self.training = self.composed()
+        check_objective(self.objective, self.victim)
 
     def fit(
         self,

@@ -50,6 +50,7 @@ def run_attack(held: Held, spec: CellSpec, watch: Watch) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "sample": samples,
+            "knowledge": attack.knowledge,
             "label": [task.text(label) for label in labels],
             "prediction": [task.text(answer) for answer in answers],
             "right": task.right(answers, labels).cpu(),
@@ -85,7 +86,7 @@ def _expect_answers(victim: Victim, spec: CellSpec, found: Audit) -> None:
 def _work(victim: Victim, spec: CellSpec, found: Audit, largest: Batch) -> dict[str, Tensor]:
     """Each count by its name, and the most of it that the threat admits: ``max_`` and its name."""
     columns: dict[str, Tensor] = {}
-    for name, spent in {"macs": found.macs}.items():
+    for name, spent in {"macs": found.macs, **found.counts}.items():
         most = victim.ceiling(largest, name).cpu().double()
         for row, (done, admitted) in enumerate(zip(spent.tolist(), most.tolist(), strict=True)):
             what = f"{victim.domain.noun} {spec.first + row} under {spec.attack}"

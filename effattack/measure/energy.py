@@ -23,6 +23,7 @@ from effattack.counting.macs import count_macs
 from effattack.errors import UsageError
 from effattack.measure.clocks import deployed, synchronize
 from effattack.measure.counters import Counter
+from effattack.measure.guards import expect_paired
 from effattack.measure.statistics import NOTHING, Interval, median_ratio
 from effattack.victim import Victim
 
@@ -115,11 +116,9 @@ def energy_ratio(
     Raises:
         UsageError: for arms that do not pair up, no images, a short window, no repeats.
     """
-    if clean.shape != attacked.shape or repeats < 1:
-        raise UsageError(
-            f"clean {tuple(clean.shape)}, attacked {tuple(attacked.shape)}, repeats {repeats}: "
-            "give the same images in the same order, and at least one repeat"
-        )
+    expect_paired(victim, clean, attacked)
+    if repeats < 1:
+        raise UsageError(f"repeats = {repeats}: give at least one")
     _check_window(window)
     idle = idle_watts(counter, window, now=now, sleep=sleep)
     order = (clean, attacked, attacked, clean) * repeats

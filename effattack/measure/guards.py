@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from effattack.domains import Batch
 from effattack.errors import MeasurementError, UsageError
 from effattack.victim import Victim
 
@@ -32,22 +33,37 @@ def expect_own_device() -> None:
         )
 
 
-def expect_deterministic(victim: Victim, images: Tensor) -> None:
+def expect_paired(victim: Victim, clean: Batch, attacked: Batch) -> None:
+    """Refuse arms that are not as many inputs of the victim; attacked prompts may be longer.
+
+    Raises:
+        UsageError: with what they are.
+    """
+    if len(clean) != len(attacked) or not all(map(victim.domain.fits, (clean, attacked))):
+        shapes = (tuple(getattr(arm, "shape", (len(arm),))) for arm in (clean, attacked))
+        raise UsageError(
+            "clean {nouns} have shape {}, attacked {}: give the same {nouns} in the same "
+            "order".format(*shapes, nouns=victim.domain.nouns)
+        )
+
+
+def expect_deterministic(victim: Victim, batch: Batch) -> None:
     """Refuse a victim that does other work each time it is called.
 
     Args:
         victim: in the state in which it is measured.
-        images: (B, *input_shape) on its device; the first 8 are run twice.
+        batch: inputs on its device; the first 8 are run twice.
 
     Raises:
-        MeasurementError: if the logits differ by more than rounding.
+        MeasurementError: if the outputs differ by more than rounding.
     """
-    for index, image in enumerate(images[:8].split(1)):
-        first, second = victim(image), victim(image)
-        gap = (first - second).abs().max().item()
-        if not gap <= SAME * max(1.0, first.abs().max().item()):
+    for index, single in enumerate(victim.domain.singles(batch[:8])):
+        first, second = victim(single), victim(single)
+        gap = victim.task.gap(second, first).item()
+        if not gap <= SAME:
+            which = f"{victim.domain.noun} {index}"
             raise MeasurementError(
-                f"{victim.name} is not deterministic: logits of image {index} differ by {gap:.3g} "
+                f"{victim.name} is not deterministic: outputs of {which} differ by {gap:.3g} "
                 "from one call to the next, so no two timings are of the same work; put dropout "
                 "and sampling into eval mode, or draw from a generator seeded in forward"
             )

@@ -25,10 +25,16 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
+from effattack.domains import Batch
 from effattack.errors import UsageError
 from effattack.measure.clocks import Call, Clock, clocks_for, deployed
 from effattack.measure.environment import environment
-from effattack.measure.guards import expect_deterministic, expect_own_device, fitting
+from effattack.measure.guards import (
+    expect_deterministic,
+    expect_own_device,
+    expect_paired,
+    fitting,
+)
 from effattack.measure.statistics import Floats
 from effattack.victim import Victim
 
@@ -38,8 +44,8 @@ Pairs = Sequence[tuple[Call, Call]]
 
 def time_pairs(
     victim: Victim,
-    clean: Tensor,
-    attacked: Tensor,
+    clean: Batch,
+    attacked: Batch,
     *,
     batch_sizes: Sequence[int] = (1,),
     repeats: int = 3,
@@ -53,8 +59,8 @@ def time_pairs(
 
     Args:
         victim: whose deployed path is timed.
-        clean: (B, *input_shape) in [0, 1].
-        attacked: (B, *input_shape): the same images, attacked, in the same order.
+        clean: inputs of the victim, such as images (B, *input_shape) in [0, 1].
+        attacked: the same inputs, attacked, in the same order.
         batch_sizes: images per call: 1, which the savings of most victims are made for, and the
             deployment's. One that does not fit in memory is halved until it does, with a warning.
         repeats: the fewest quadruples per image; the least call of an arm is what counts.
@@ -72,7 +78,7 @@ def time_pairs(
         UsageError: for arms that do not pair up, no images, counts below 1, or an xdist worker.
         MeasurementError: for a forward that gives other logits when run again.
     """
-    _check(clean, attacked, batch_sizes, repeats, seconds)
+    _check(victim, clean, attacked, batch_sizes, repeats, seconds)
     expect_own_device()
     device = victim.device
     clean, attacked = clean.to(device), attacked.to(device)
@@ -82,7 +88,11 @@ def time_pairs(
         expect_deterministic(victim, clean)
         both = clean, attacked
         for batch_size in dict.fromkeys(fitting(victim, both, size) for size in batch_sizes):
-            arms = (images.split(batch_size) for images in both)
+            alone = batch_size == 1
+            arms = (
+                victim.domain.singles(inputs) if alone else inputs.split(batch_size)
+                for inputs in both
+            )
             pairs = [(partial(run, a), partial(run, b)) for a, b in zip(*arms, strict=True)]
             first = np.arange(0, len(clean), batch_size)
             sizes = np.minimum(batch_size, len(clean) - first)
@@ -174,15 +184,16 @@ def warm_up(
 
 
 def _check(
-    clean: Tensor, attacked: Tensor, batch_sizes: Sequence[int], repeats: int, seconds: float
+    victim: Victim,
+    clean: Batch,
+    attacked: Batch,
+    batch_sizes: Sequence[int],
+    repeats: int,
+    seconds: float,
 ) -> None:
-    if clean.shape != attacked.shape:
-        raise UsageError(
-            f"clean images have shape {tuple(clean.shape)}, attacked {tuple(attacked.shape)}: "
-            "give the same images in the same order"
-        )
     if not len(clean):
-        raise UsageError("there are no images to time: the batch is empty")
+        raise UsageError(f"there are no {victim.domain.nouns} to time: the batch is empty")
+    expect_paired(victim, clean, attacked)
     if not batch_sizes or min(batch_sizes) < 1 or repeats < 1:
         raise UsageError(f"batch sizes are {batch_sizes}, repeats {repeats}: all start at 1")
     if not 0 <= seconds < float("inf"):

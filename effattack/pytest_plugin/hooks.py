@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from effattack.attacks import Attack
+    from effattack.domains import Batch
     from effattack.results.evaluation import Evaluation
     from effattack.victim import Victim
 
@@ -130,8 +131,8 @@ def effattack_victim(effattack_victim_name: str, pytestconfig: pytest.Config) ->
 
 
 @pytest.fixture(scope="session")
-def effattack_data(effattack_victim: Victim, pytestconfig: pytest.Config) -> tuple[Tensor, Tensor]:
-    """Images and labels of --effattack-data; without that option, the victim's own."""
+def effattack_data(effattack_victim: Victim, pytestconfig: pytest.Config) -> tuple[Batch, Tensor]:
+    """Inputs and labels of --effattack-data; without that option, the victim's own."""
     session, victim = pytestconfig.stash[SESSION], effattack_victim
     data = session.settings.data or victim.data
     with users_code(session, data or "no data"):
@@ -140,8 +141,8 @@ def effattack_data(effattack_victim: Victim, pytestconfig: pytest.Config) -> tup
         opened = source_of(data, victim).open()
         told = [f"{victim.name}: {remark}" for remark in opened.remarks(victim.num_classes)]
         session.remarks[victim.name] = told
-        images, labels = subset(*checked(opened, victim), session.settings.samples)
-        return images.to(victim.device), labels.to(victim.device)
+        inputs, labels = subset(*checked(opened, victim), session.settings.samples)
+        return victim.domain.place(inputs, victim.device), labels.to(victim.device)
 
 
 @pytest.fixture(scope="session")
@@ -155,7 +156,7 @@ def effattack_evaluate(pytestconfig: pytest.Config) -> Callable[..., Evaluation]
 
     def evaluate(
         victim: Victim,
-        images: Tensor,
+        inputs: Batch,
         labels: Tensor,
         attacks: Sequence[Attack | str] = (),
         **arguments: Any,
@@ -168,7 +169,7 @@ def effattack_evaluate(pytestconfig: pytest.Config) -> Callable[..., Evaluation]
         attacks = attacks or asked.pop("attacks", ())
         with noting(session.item):
             with in_words():
-                found = score(session, victim, images, labels, attacks, **{**asked, **arguments})
+                found = score(session, victim, inputs, labels, attacks, **{**asked, **arguments})
             if path := session.settings.compare:
                 comparison = compared(session, found, path)
                 hold_baseline(session, comparison, comparison.worse, path.stem)
@@ -181,7 +182,7 @@ def effattack_evaluate(pytestconfig: pytest.Config) -> Callable[..., Evaluation]
 @pytest.fixture(scope="session")
 def effattack_evaluation(
     effattack_victim: Victim,
-    effattack_data: tuple[Tensor, Tensor],
+    effattack_data: tuple[Batch, Tensor],
     pytestconfig: pytest.Config,
 ) -> Evaluation:
     """The victim under the attacks of the options, evaluated once for all tests.

@@ -15,9 +15,9 @@ from effattack.errors import UsageError, unknown_name
 from effattack.results.limits import Limit, parse_limit
 
 MARKER = (
-    "effattack(victims, attacks, eps, seeds, timed, batch_size, fail_below, fail_above): what "
-    "effattack_victim and effattack_evaluate score in this test, unless --effattack-victim or an "
-    "argument says otherwise, and the limits they hold it to, such as "
+    "effattack(victims, attacks, eps, threat, seeds, timed, batch_size, fail_below, fail_above): "
+    "what effattack_victim and effattack_evaluate score in this test, unless --effattack-victim or "
+    "an argument says otherwise, and the limits they hold it to, such as "
     "fail_below={'savings_retained': 0.6}"
 )
 
@@ -25,7 +25,7 @@ MARKER = (
 def marked(node: pytest.Item | pytest.Function | None) -> dict[str, Any]:
     """The checked arguments of a test's markers, those nearest to it first.
 
-    ``eps`` is a number, ``limits`` a list of ``Limit``; the rest as given.
+    ``eps`` is a number, or the text of a threat; ``limits`` a list of ``Limit``; the rest as given.
 
     Raises:
         UsageError: for an argument that there is not, or a value that it cannot have.
@@ -41,6 +41,8 @@ def marked(node: pytest.Item | pytest.Function | None) -> dict[str, Any]:
                 raise unknown_name("argument of mark.effattack", key, _READ)
         given = {**marker.kwargs, **given}
     read = {key: _READ[key](value) for key, value in given.items()}
+    if "threat" in read:
+        read["eps"] = read.pop("threat")
     limits = [*read.pop("fail_below", []), *read.pop("fail_above", [])]
     return {**read, "limits": limits}
 
@@ -70,6 +72,12 @@ def _eps(value: Any) -> float:
     return parse_eps(value) if isinstance(value, str) else check_eps(value)
 
 
+def _threat(value: Any) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise UsageError(f"mark.effattack(threat={value!r}): give its text, such as 'l2:1.0'")
+    return value
+
+
 def _seeds(value: Any) -> tuple[int, ...]:
     if not isinstance(value, list | tuple) or not value or not all(map(_is_count, value)):
         raise UsageError(f"mark.effattack(seeds={value!r}): give whole numbers, 0 or more")
@@ -78,14 +86,14 @@ def _seeds(value: Any) -> tuple[int, ...]:
 
 def _timed(value: Any) -> int:
     if not _is_count(value):
-        raise UsageError(f"mark.effattack(timed={value!r}): give a number of images, 0 or more")
+        raise UsageError(f"mark.effattack(timed={value!r}): give a number of inputs, 0 or more")
     return int(value)
 
 
 def _batch_size(value: Any) -> int:
     if not _is_count(value) or not value:
         raise UsageError(
-            f"mark.effattack(batch_size={value!r}): give a number of images, 1 or more"
+            f"mark.effattack(batch_size={value!r}): give a number of inputs, 1 or more"
         )
     return int(value)
 
@@ -110,6 +118,7 @@ _READ: dict[str, Callable[[Any], Any]] = {
     "victims": _strings,
     "attacks": _strings,
     "eps": _eps,
+    "threat": _threat,
     "seeds": _seeds,
     "timed": _timed,
     "batch_size": _batch_size,

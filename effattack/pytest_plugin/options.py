@@ -17,6 +17,7 @@ from effattack.errors import UsageError, unknown_name
 from effattack.registry import VICTIMS, entries
 from effattack.results.baseline_paths import FOLDER, path_of
 from effattack.results.limits import Limit, parse_limit
+from effattack.results.table import called
 from effattack.runs.levels import LEVELS, Level, level_of
 
 
@@ -40,23 +41,34 @@ OPTIONS = (
     Option(
         "data",
         "PATH|MODULE:FACTORY",
-        "image folder by class, .npz with images and labels, or a callable that returns both",
+        "folder by class, .npz with inputs and labels, or a callable that returns both",
     ),
     Option(
         "fit-data",
         "PATH|MODULE:FACTORY",
-        "what universal attacks learn from (default: images of the data that are not scored)",
+        "what universal attacks learn from (default: inputs of the data that are not scored)",
     ),
     Option(
         "level",
         "|".join(LEVELS),
-        "how thorough effattack.suites are: images, attacks and seeds (quick)",
+        "how thorough effattack.suites are: inputs, attacks and seeds (quick)",
         default="quick",
     ),
     Option("attack", "NAME", "attack to run, repeatable (default: the level's)", repeatable=True),
-    Option("eps", "EPS", "l-inf budget of pixels in [0, 1] (8/255)", default="8/255"),
-    Option("samples", "N", "images to score (default: the level's)"),
-    Option("batch-size", "N", "images per timed call: your deployment's (1)", default="1"),
+    Option("eps", "EPS", "l-inf budget, of images in [0, 1] pixels (8/255)"),
+    Option(
+        "threat",
+        "THREAT",
+        "what may be changed, in place of EPS: l2:1.0, linf:.1sd, module:Class(option=value)",
+    ),
+    Option("samples", "N", "inputs to score (default: the level's)"),
+    Option("batch-size", "N", "inputs per timed call: your deployment's (1)", default="1"),
+    Option(
+        "score",
+        "NAME|MODULE:OBJECT",
+        "a score from outside that tables show, too; repeatable",
+        repeatable=True,
+    ),
     Option(
         "fail-below",
         "SCORE=VALUE",
@@ -109,7 +121,8 @@ class Settings:
     fit_data: str
     level: str
     attacks: list[str]
-    eps: float
+    budget: float | str | None
+    """An l-inf radius, or the text of a threat; None: the usual one of the inputs."""
     samples: int
     batch_size: int
     limits: list[Limit]
@@ -160,6 +173,8 @@ def settings_of(config: pytest.Config) -> Settings:
     if victim and ":" not in victim and victim not in (known := entries(VICTIMS)):
         raise unknown_name("victim", victim, known)
     standard = level_of(level).samples
+    for name in several("score"):
+        called(name)
     baselines = config.rootpath / single("baselines")
     save, compare = (
         path_of(name, baselines) if name else None for name in (single("save"), single("compare"))
@@ -174,7 +189,7 @@ def settings_of(config: pytest.Config) -> Settings:
         fit_data=single("fit-data"),
         level=level,
         attacks=several("attack"),
-        eps=parse_eps(single("eps")),
+        budget=_budget(single("eps"), single("threat")),
         samples=_count("samples", single("samples")) if single("samples") else standard,
         batch_size=_count("batch-size", single("batch-size")),
         limits=[
@@ -185,6 +200,12 @@ def settings_of(config: pytest.Config) -> Settings:
         compare=compare,
         out=folder / out if out else None,
     )
+
+
+def _budget(eps: str, threat: str) -> float | str | None:
+    if eps and threat:
+        raise UsageError("--effattack-eps and --effattack-threat: give one of them")
+    return parse_eps(eps) if eps else threat or None
 
 
 def _count(name: str, text: str) -> int:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from effattack.attacks import Attack
+    from effattack.domains import Batch
     from effattack.results.evaluation import Evaluation
     from effattack.victim import Victim
 
@@ -95,7 +96,7 @@ def victim_of(item: pytest.Item | None) -> str:
 def score(
     session: Session,
     victim: Victim,
-    images: Tensor,
+    inputs: Batch,
     labels: Tensor,
     attacks: Sequence[Attack | str] = (),
     **arguments: Any,
@@ -111,7 +112,7 @@ def score(
     asked = attacks or settings.attacks
     attacks = asked or attacks_of(settings.thoroughness, victim)
     common = {
-        "eps": settings.eps,
+        "eps": settings.budget,
         "seeds": settings.thoroughness.seeds,
         "batch_size": settings.batch_size,
         "out": settings.out,
@@ -119,7 +120,7 @@ def score(
     if session.worker:
         session.untimed |= arguments.get("timed") != 0
         arguments["timed"] = 0
-    found = evaluate(victim, images, labels, attacks, **{**common, **arguments})
+    found = evaluate(victim, inputs, labels, attacks, **{**common, **arguments})
     if told := session.remarks.get(victim.name):
         found.meta["notes"] += told
         session.tell(victim.name, "data", "; ".join(told))
@@ -132,10 +133,10 @@ def score(
 
 def fit_data(
     settings: Settings, victim: Victim, attacks: Sequence[str]
-) -> tuple[Tensor, Tensor] | None:
-    """What universal ones of these attacks learn from: none of the scored images.
+) -> tuple[Batch, Tensor] | None:
+    """What universal ones of these attacks learn from: none of the scored inputs.
 
-    None where there is no such attack, or no image is left.
+    None where there is no such attack, or no input is left.
     """
     from effattack.attacks import UniversalAttack, attack_class
     from effattack.inputs.source import held_out, load_data
@@ -149,7 +150,7 @@ def fit_data(
 
 def for_pytest(error: Exception) -> str:
     """The message, with the options of ``effattack run`` under the names they have here."""
-    options = "attack|baselines|compare|data|eps|fit-data|out|samples|save|victim"
+    options = "attack|baselines|compare|data|eps|fit-data|out|samples|save|score|threat|victim"
     renamed = rf"(?<![\w-])(?:--(?=(?:{options})\b)|(?=fail-(?:below|above)\b))"
     return re.sub(renamed, "--effattack-", str(error))
 

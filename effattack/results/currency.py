@@ -85,13 +85,27 @@ def judged_by(samples: pd.DataFrame, by: str, victims: Mapping[str, Any]) -> pd.
     """
     for victim, rows in samples.groupby("victim", sort=False):
         counts = victims.get(str(victim), {}).get("counts") or {}
-        audited = [MACS, *(name for name, count in counts.items() if count.get("audited"))]
-        if by not in audited:
-            why = "is declared, not audited" if by in counts else "is no count of it"
-            raise UsageError(
-                f"{victim} cannot be judged by {by!r}, which {why}: judge it by "
-                f"{' or '.join(audited)}"
-            )
-        if rows[by].isna().all():
+        told = {name: bool(count.get("audited")) for name, count in counts.items()}
+        expect_audited(str(victim), by, told)
+        if by not in rows or rows[by].isna().all():
             raise UsageError(f"{victim} has no {by} in its rows: run it again")
     return samples.assign(currency=by)
+
+
+def expect_audited(victim: str, by: str, counts: Mapping[str, bool]) -> None:
+    """Refuse to judge a victim by what nobody audits.
+
+    Args:
+        victim: its name.
+        by: what is to judge.
+        counts: the victim's, and whether each is audited; MACs always are.
+
+    Raises:
+        UsageError: naming what may judge.
+    """
+    audited = [MACS, *(name for name, sure in counts.items() if sure)]
+    if by not in audited:
+        why = "is declared, not audited" if by in counts else "is no count of it"
+        raise UsageError(
+            f"{victim} cannot be judged by {by!r}, which {why}: judge it by {' or '.join(audited)}"
+        )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from effattack.results.currency import MACS, counts_in
+from effattack.results.currency import MACS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,9 +27,6 @@ those of its counts, and of the distances of its domain."""
 LATER = {"l1", "pixels", "right", "same", "currency", "knowledge"}
 """Columns that earlier frames of this schema lack: not measured there, or told by the others."""
 
-EDITS = "edits"
-"""The distance of tokens, where arrays have norms."""
-
 KNOWLEDGE = ("nothing", "queries", "transfer", "white box")
 """What an attacker sees of the victim, from the least on."""
 _KNEW = {"QueryAttack": "queries", "LatencyQuery": "queries", "Transfer": "transfer"}
@@ -37,10 +34,8 @@ _KNEW = {"QueryAttack": "queries", "LatencyQuery": "queries", "Transfer": "trans
 
 
 def arranged(samples: pd.DataFrame) -> pd.DataFrame:
-    """The columns of every frame, behind them those of counts and distances that this one has."""
-    counts = [f"{of}{count}" for count in counts_in(samples) for of in ("", "clean_", "max_")]
-    others = [column for column in (*counts, EDITS) if column in samples]
-    return completed(samples.reindex(columns=list(dict.fromkeys([*COLUMNS, *others]))))
+    """The columns of every frame, behind them those of its own counts and distances."""
+    return completed(samples.reindex(columns=list(dict.fromkeys([*COLUMNS, *samples.columns]))))
 
 
 def completed(samples: pd.DataFrame) -> pd.DataFrame:

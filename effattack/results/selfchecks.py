@@ -13,9 +13,9 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
 
 from effattack.budgets import at_budget
+from effattack.domains import Batch
 from effattack.measure.statistics import paired_mean
 from effattack.results.currency import unit, with_work
 from effattack.results.limits import ATTACKS
@@ -30,7 +30,7 @@ UNEXPLAINED_FACTOR = 5.0
 UNEXPLAINED_SECONDS = 0.005
 """seconds above it: from where on time is said to be explained by no MACs."""
 CHECKED = 16
-"""Images that a victim is checked on; at most half of them are the user's own."""
+"""Inputs that a victim is checked on; at most half of them are the user's own."""
 
 
 class Check(NamedTuple):
@@ -43,31 +43,31 @@ class Check(NamedTuple):
     message: str
 
 
-def check_victim(victim: Victim, images: Tensor) -> list[Check]:
-    """What is checked before any attack, on a few images: the contract and determinism.
+def check_victim(victim: Victim, inputs: Batch) -> list[Check]:
+    """What is checked before any attack, on a few inputs: the contract and determinism.
 
     Where so many do not fit in memory together, on half of them, and so on.
 
     Raises:
         ContractError: if the victim breaks the contract.
     """
-    images = beside_noise(images, CHECKED, victim.domain)
+    inputs = beside_noise(inputs, CHECKED, victim.domain)
     while True:
         try:
-            said = {check: check(victim, images) for check in INVARIANTS}
+            said = {check: check(victim, inputs) for check in INVARIANTS}
             break
         except torch.OutOfMemoryError:
-            if len(images) == 1:
+            if len(inputs) == 1:
                 raise
-            images = images[::2]
+            inputs = inputs[::2]
     blind = said.pop(check_gradients)
     limits = [sentence for sentences in said.values() for sentence in sentences]
-    limits += misleading_proxies(victim, images)
-    kept = f"{len(INVARIANTS)} invariants hold on {len(images)} images"
+    limits += misleading_proxies(victim, inputs)
+    kept = f"{len(INVARIANTS)} invariants hold on {len(inputs)} {victim.domain.nouns}"
     return [
         Check(victim.name, "contract", not limits, "; ".join(limits) or kept),
         _gradients(victim, blind),
-        _determinism(victim, images),
+        _determinism(victim, inputs),
     ]
 
 
@@ -76,19 +76,23 @@ def _gradients(victim: Victim, blind: list[str]) -> Check:
     gates = len(glance(victim).gates)
     if not gates:
         return Check(victim.name, name, None, "no gates")
+    if not victim.domain.smooth:
+        none = f"{victim.domain.nouns} have no neighbours, so that no gradient reaches them"
+        return Check(victim.name, name, None, none)
     if blind:
         return Check(victim.name, name, False, "; ".join(blind))
     return Check(victim.name, name, True, f"non-zero for all {gates} gates")
 
 
-def _determinism(victim: Victim, images: Tensor) -> Check:
-    name = "deterministic forward"
+def _determinism(victim: Victim, inputs: Batch) -> Check:
+    name, noun = "deterministic forward", victim.domain.noun
     with torch.no_grad():
-        same = all(torch.equal(victim(image), victim(image)) for image in images.split(1))
+        twice = [(victim(one), victim(one)) for one in inputs.split(1)]
+    same = all(victim.task.close(first, second, 0.0).all() for first, second in twice)
     message = (
-        f"{len(images)} images ran twice alike"
+        f"{len(inputs)} {victim.domain.nouns} ran twice alike"
         if same
-        else "the same image gave different logits twice: scores are one draw of many"
+        else f"the same {noun} gave different outputs twice: scores are one draw of many"
     )
     return Check(victim.name, name, same, message)
 
@@ -96,7 +100,7 @@ def _determinism(victim: Victim, images: Tensor) -> Check:
 def check_scores(samples: pd.DataFrame, scores: pd.DataFrame) -> list[Check]:
     """What can be checked afterwards: every row against the attacks, and budgets against budgets.
 
-    Rows are compared image by image, and one beats another only where the 95 % interval of the
+    Rows are compared input by input, and one beats another only where the 95 % interval of the
     paired difference lies above 0.
 
     Args:

@@ -10,7 +10,7 @@ from functools import cache
 from math import inf
 
 from effattack.borders import blaming
-from effattack.errors import UsageError
+from effattack.errors import UsageError, unknown_name
 from effattack.registry import entries, named
 from effattack.results.score import HIDDEN, Score, Shown
 from effattack.results.unmeasured import (
@@ -241,6 +241,18 @@ def judged(name: str) -> Score | None:
         score = _NAMED[name] = _loaded(name)
         return score
     return limited().get(name)
+
+
+def called(name: str) -> Score:
+    """The score of that name, or at ``module:object``: from now on, tables show it, too.
+
+    Raises:
+        UsageError: for a name that nobody registered, or what is no score.
+    """
+    score = judged(name) if ":" in name else known().get(name)
+    if score is None:
+        raise unknown_name("score", name, known())
+    return score
 
 
 def limited() -> dict[str, Score]:

@@ -14,6 +14,7 @@ from effattack.cells.planning import plan
 from effattack.cells.spec import Timed
 from effattack.cells.store import Memory, Store
 from effattack.domains import Batch
+from effattack.results.currency import expect_audited
 from effattack.results.evaluation import Evaluation
 from effattack.runs.executors.in_process import InProcess
 from effattack.runs.run import give_up, run
@@ -35,6 +36,7 @@ def evaluate(
     energy: bool = False,
     fit: tuple[Batch, Tensor] | None = None,
     out: str | Path | None = None,
+    by: str | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Score a victim under attacks, beside the controls ``clean``, ``noise`` and ``uniform``.
@@ -57,6 +59,7 @@ def evaluate(
         energy: also meter their energy, where a counter is reachable; 30 s per attack.
         fit: inputs and labels that unfitted universal attacks learn from; none may be scored.
         out: folder of finished cells; the same call with the same folder resumes.
+        by: an audited count that judges in place of the victim's own currency.
         progress: called after each cell.
 
     Raises:
@@ -75,6 +78,10 @@ def evaluate(
             timed=Timed(timed, batch_size, seconds, energy),
             fit=fit,
         )
+    if by is not None:
+        counts = {name: count.audited for name, count in victim.counts.items()}
+        expect_audited(victim.name, by, counts)
     shelf, executor = Memory() if out is None else Store(Path(out) / "cells"), InProcess()
     discard_damaged([planned], shelf, executor)
-    return run([planned], shelf, executor, give_up, progress)[0]
+    found = run([planned], shelf, executor, give_up, progress)[0]
+    return found if by is None else found.judged_by(by)

@@ -60,7 +60,7 @@ def assembled(
                 rows = rows.merge(times, on="sample", how="left")
         frames.append(_joined(rows, clean, cell, planned.about))
     samples = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
-    samples = arranged(samples)
+    samples = arranged(samples.drop(columns="no_energy", errors="ignore"))
     meta = _provenance(planned, shelf, same, no_energy, failed)
     meta["notes"] += [*work_outside(samples), *unexplained_time(samples)]
     return samples, meta

@@ -1,8 +1,8 @@
-"""The audit: the MACs that a victim declares are those that its deployed path executes."""
+"""The audit: the work that a victim declares is that which its deployed path does."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -13,10 +13,12 @@ from effattack.counting.joules import modelled_joules
 from effattack.counting.macs import MacsCounter
 from effattack.counting.origins import examine
 from effattack.counting.sight import Known, Sight
+from effattack.counting.tallies import tallied
 from effattack.domains import Batch
 from effattack.domains.parts import tensors
 from effattack.errors import AuditError, ContractError
 from effattack.victim.contract import Trace, Victim
+from effattack.victim.parting import difference
 from effattack.victim.rounding import margin_slack
 
 _known: WeakKeyDictionary[nn.Module, Known] = WeakKeyDictionary()
@@ -40,13 +42,17 @@ class Audit(NamedTuple):
     """(B,) bool: a decision fell within rounding of its threshold; float64 paths agree there."""
     decisions: tuple[dict[str, Tensor], ...]
     """Per input, gate name -> (units,) bool: what ``trace`` computed."""
+    counts: Mapping[str, Tensor] = {}
+    """(B,) float64 each, by name: what ``forward`` told of ``Victim.counts``; of those that are not
+    audited, what ``trace`` says."""
 
 
 def audit(victim: Victim, batch: Batch) -> Audit:
-    """Check that the MACs a victim declares are the ones it executes.
+    """Check that the work a victim declares is what it does.
 
     Runs the deployed path input by input under the dispatch counter and compares with
-    ``victim.trace(input).macs``: they must be equal, to the last MAC. Where a decision lies within
+    ``victim.trace(input)``: ``macs`` must be what was counted, to the last MAC, and ``also`` what
+    was told by :func:`effattack.tally`. Where a decision lies within
     rounding of its threshold (:func:`margin_slack`) and the two paths disagree, the same input is
     audited in float64; if it agrees there, or there is no such twin, the executed count stands, and
     the input is on a knife edge.
@@ -57,15 +63,16 @@ def audit(victim: Victim, batch: Batch) -> Audit:
 
     Raises:
         AuditError: with the first input that differs, by how much, the module whose MACs are just
-            that many, if there is one, where the MACs went, and which gates were open.
+            that many, if there is one, where the MACs went, and which gates were open; or with the
+            count that differs, or that nobody declared.
         UnseenWork: if what decides the logits was computed where the counter cannot see.
         ContractError: for an input on which nothing is multiplied.
     """
-    outputs, counters, knife_edge, decisions = [], [], [], []
+    outputs, counters, knife_edge, decisions, counts = [], [], [], [], []
     known = _known.setdefault(victim, Known())
     for index, single in enumerate(victim.domain.singles(batch)):
         with torch.no_grad():
-            counter, found = _executed(victim, single, known)
+            counter, told, found = _executed(victim, single, known)
             outputs.append(found)
             trace = victim.trace(single)
         if not counter.total:
@@ -74,13 +81,13 @@ def audit(victim: Victim, batch: Batch) -> Audit:
                 "(0 MACs): make the deployed path compute with torch operators, or nothing was "
                 "measured"
             )
-        declared = trace.macs.item()
-        agrees = declared == counter.total
+        agrees = _declares(victim, trace, counter, told)
         if not agrees and not _on_knife_edge(victim, single, trace):
-            raise AuditError(_difference(victim, single, index, trace))
+            raise AuditError(difference(victim, single, index, trace, told))
         counters.append(counter)
+        counts.append({**{name: work.item() for name, work in trace.also.items()}, **told})
         knife_edge.append(not agrees)
-        decisions.append({gate.name: gate.active.flatten().cpu() for gate in trace.gates})
+        decisions.append({gate.name: gate.active[0].cpu() for gate in trace.gates})
     return Audit(
         logits=victim.task.join(outputs),
         macs=torch.tensor([c.total for c in counters], dtype=torch.float64),
@@ -89,24 +96,63 @@ def audit(victim: Victim, batch: Batch) -> Audit:
         modelled_joules=torch.tensor([*map(modelled_joules, counters)], dtype=torch.float64),
         knife_edge=torch.tensor(knife_edge),
         decisions=tuple(decisions),
+        counts={
+            name: torch.tensor([each[name] for each in counts], dtype=torch.float64)
+            for name in victim.counts
+        },
     )
 
 
-def _executed(victim: Victim, single: Batch, known: Known) -> tuple[MacsCounter, Tensor]:
-    """What forward executes on one input, all of it in sight, and what it says."""
+def _executed(
+    victim: Victim, single: Batch, known: Known
+) -> tuple[MacsCounter, dict[str, float], Tensor]:
+    """What forward executes on one input, all of it in sight, what it tells, and what it says."""
     sight = Sight(tensors(single), known)
-    with MacsCounter(witness=sight) as counter:
+    with tallied() as told, MacsCounter(witness=sight) as counter:
         outputs = victim(single)
     sight.using("the logits", None, (outputs,), {})
     if sight.is_news:
         examine(victim.name, victim, single, known, victim.domain)
-    return counter, outputs
+    return counter, _told(victim, told), outputs
+
+
+def _told(victim: Victim, told: Mapping[str, float]) -> dict[str, float]:
+    """What was told of the audited counts of a victim; of what was not, nothing.
+
+    Raises:
+        ContractError: for a tally that the victim does not declare as audited.
+    """
+    audited = [name for name, count in victim.counts.items() if count.audited]
+    if strange := sorted(set(told) - set(audited)):
+        raise ContractError(
+            f"{victim.name}: forward tallies {', '.join(strange)}, which is no audited count of "
+            "the victim: give it to Victim.__init__ as counts={name: Count(unit, ceiling)}"
+        )
+    return {name: float(told.get(name, 0)) for name in audited}
+
+
+def _declares(
+    victim: Victim, trace: Trace, counter: MacsCounter, told: Mapping[str, float]
+) -> bool:
+    """Whether a trace of one input states the work that was done.
+
+    Raises:
+        ContractError: where it leaves a count out.
+    """
+    if missing := sorted(set(victim.counts) - set(trace.also)):
+        raise ContractError(
+            f"{victim.name}: trace().also leaves out {', '.join(missing)}: give (B,) float64 of "
+            "each of the victim's counts"
+        )
+    same = all(trace.also[name].item() == work for name, work in told.items())
+    return same and trace.macs.item() == counter.total
 
 
 def _on_knife_edge(victim: Victim, single: Batch, trace: Trace) -> bool:
     """Whether rounding alone may be why the paths of a victim differ on an input."""
     slack = margin_slack(trace.dtype)
     near = any(bool((gate.margin.abs() <= slack)[gate.reached].any()) for gate in trace.gates)
+    near |= trace.slack is not None and bool((trace.slack <= slack).any())
     proxies = any(gate.proxy for gate in trace.gates)
     if trace.dtype == torch.float64 or not (near or proxies):
         return False
@@ -114,45 +160,6 @@ def _on_knife_edge(victim: Victim, single: Batch, trace: Trace) -> bool:
         return near
     single = victim.domain.place(single, victim.device, torch.float64)
     with torch.no_grad():
-        with MacsCounter() as counter:
+        with tallied() as told, MacsCounter() as counter:
             twin(single)
-        return twin.trace(single).macs.item() == counter.total
-
-
-def _difference(victim: Victim, single: Batch, index: int, trace: Trace) -> str:
-    with torch.no_grad(), MacsCounter(victim) as counter:
-        victim(single)
-    declared, executed = trace.macs.item(), counter.total
-    by_module = {k: macs for k, macs in counter.by_module.items() if k != "Global"}
-    suspects = [name for name, macs in by_module.items() if macs == abs(declared - executed)]
-    largest = sorted(_own(by_module).items(), key=lambda item: -item[1])
-    decided = [
-        f"{gate.name} {int(gate.active.sum())} of {int(gate.reached.sum())} reached"
-        for gate in trace.gates
-    ]
-    parts = [
-        f"{victim.name}: {victim.domain.noun} {index}: trace declares {declared:,.0f} MACs, "
-        f"forward executed {executed:,} ({declared - executed:+,.0f})",
-        f"executed: {_listed(f'{name} {macs:,}' for name, macs in largest)}",
-        victim.correction,
-    ]
-    if decided:
-        parts.insert(-1, f"active gates: {_listed(decided)}")
-    if suspects:
-        parts.insert(1, f"the difference is exactly what {' or '.join(sorted(suspects)[:3])} costs")
-    return "; ".join(parts)
-
-
-def _own(by_module: Mapping[str, int]) -> dict[str, int]:
-    """MACs of every module without those of the modules inside it; modules without any left out."""
-    own = dict(by_module)
-    for name, macs in by_module.items():
-        outer = [other for other in by_module if name.startswith(f"{other}.")]
-        if outer:
-            own[max(outer, key=len)] -= macs
-    return {name: macs for name, macs in own.items() if macs}
-
-
-def _listed(parts: Iterable[str], most: int = 8) -> str:
-    parts = list(parts)
-    return ", ".join(parts[:most]) + f" and {len(parts) - most} more" * (len(parts) > most)
+        return _declares(twin, twin.trace(single), counter, _told(twin, told))

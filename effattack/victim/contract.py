@@ -26,13 +26,16 @@ from effattack.victim.twins import twin_in_float64
 
 
 class Gate(NamedTuple):
-    """One kind of input-dependent decision in one forward pass, for a batch of B inputs."""
+    """One kind of input-dependent decision in one forward pass, for a batch of B inputs.
+
+    (B, units), whoever reads it: where a path gives (B,), the victim's door makes it (B, 1).
+    """
 
     name: str
     """``"blocks.3.tokens"``, ``"exits.1"``, ``"saver"``."""
     margin: Tensor
-    """(B,) or (B, units): differentiable push towards "computed", in [-1, 1] where reached; of
-    stages in a row (``stage_logits``) also where not reached, as attacks push all of them."""
+    """(B, units): differentiable push towards "computed", in [-1, 1] where reached; where
+    ``pushed``, everywhere."""
     active: Tensor
     """Same shape, bool: the decision; computed or not, upstream decisions included."""
     reached: Tensor
@@ -41,6 +44,10 @@ class Gate(NamedTuple):
     """MACs that opening one unit makes possible, downstream included: a weight for attacks."""
     proxy: bool = False
     """True where the sign of ``margin`` is not the decision; else they agree where reached."""
+    pushed: bool = False
+    """Margins count where the decision was not reached, too, as those of stages in a row do: every
+    stage gives an answer, and pushed only once it is reached, a later one pulls the earlier ones
+    shut again."""
 
 
 class Trace(NamedTuple):
@@ -57,6 +64,11 @@ class Trace(NamedTuple):
     """(B, stages, classes): every exit, saver and base, whether taken or not."""
     aux: dict[str, Tensor] = {}
     """What a paper's own loss needs beside the gates (CLS attention, halting scores)."""
+    also: Mapping[str, Tensor] = {}
+    """(B,) float64 each, by the names of ``Victim.counts``: work that is no MAC."""
+    slack: Tensor | None = None
+    """(B,): the smallest distance of any hard choice to its tie, in units of margins, those without
+    a gate included (which token, which box); beside the margins, it tells knife edges."""
     dtype: torch.dtype | None = None
     """The coarsest precision that it was computed in; the victim's door tells it, not you."""
 
@@ -204,6 +216,10 @@ class Victim(nn.Module):
             raise unknown_name("count", count, ["macs", *self.counts])
         return self.counts[count].ceiling(batch).double()
 
+    def spent(self, trace: Trace) -> Tensor:
+        """(B,) float64: the work that judges, in the victim's currency."""
+        return trace.macs if self.currency == "macs" else trace.also[self.currency]
+
     @property
     def correction(self) -> str:
         """What an author is to do where the MACs that he declares are not the executed ones."""
@@ -303,11 +319,22 @@ def _answered(trace: Trace, weights: torch.dtype, inputs: torch.dtype) -> Trace:
     floats = [t.dtype for t in said if isinstance(t, Tensor) and t.is_floating_point()]
     return trace._replace(
         logits=answered(trace.logits, inputs),
-        gates=tuple(g._replace(margin=answered(g.margin, inputs)) for g in trace.gates),
+        gates=tuple(_widened(g._replace(margin=answered(g.margin, inputs))) for g in trace.gates),
         stage_logits=answered(trace.stage_logits, inputs),
         aux={key: answered(value, inputs) for key, value in trace.aux.items()},
         dtype=coarsest(trace.dtype or weights, weights, *floats),
     )
+
+
+def _widened(gate: Gate) -> Gate:
+    """(B,) -> (B, 1): units have a dimension of their own."""
+    fields = ("margin", "active", "reached", *(["cost"] if _is_flat(gate.margin) else []))
+    flat = {name: getattr(gate, name) for name in fields}
+    return gate._replace(**{name: v[:, None] for name, v in flat.items() if _is_flat(v)})
+
+
+def _is_flat(value: object) -> bool:
+    return isinstance(value, Tensor) and value.dim() == 1
 
 
 def set_mode(model: nn.Module, mode: bool) -> None:

@@ -15,12 +15,12 @@ def margin_slack(dtype: torch.dtype | None) -> float:
 
 def on_knife_edge(trace: Trace) -> Tensor:
     """(B,) bool: some decision lies so near its threshold that rounding could flip it."""
+    slack = margin_slack(trace.dtype)
     near = torch.zeros(len(trace.logits), dtype=torch.bool, device=trace.logits.device)
     for gate in trace.gates:
         if not gate.proxy:
-            close = gate.reached & (gate.margin.detach().abs() <= margin_slack(trace.dtype))
-            near |= close.flatten(1).any(1) if close.dim() > 1 else close
-    return near
+            near |= (gate.reached & (gate.margin.detach().abs() <= slack)).any(1)
+    return near if trace.slack is None else near | (trace.slack.detach() <= slack)
 
 
 def safe_macs(trace: Trace) -> Tensor:

@@ -88,20 +88,16 @@ class EarlyReading(EarlyExit):
         costs = [torch.as_tensor(gate.cost, dtype=torch.float64).flatten() for gate in gates]
         steps = Gate(
             name="steps",
-            margin=_units([gate.margin for gate in gates]),
-            active=_units([gate.active for gate in gates]),
-            reached=_units([gate.reached for gate in gates]),
+            margin=torch.cat([gate.margin for gate in gates], 1),
+            active=torch.cat([gate.active for gate in gates], 1),
+            reached=torch.cat([gate.reached for gate in gates], 1),
             cost=torch.cat(costs).to(series.device),
             proxy=gates[0].proxy,
+            pushed=True,
         )
         looks = steps.active.sum(1) + self.criterion.earliest
         read = torch.tensor(self.ends, dtype=torch.float64, device=series.device)[looks]
         return trace._replace(gates=(steps,), aux={"samples": read})
-
-
-def _units(parts: Sequence[Tensor]) -> Tensor:
-    """Tensors (B,) or (B, 1) side by side: (B, units)."""
-    return torch.cat([part.reshape(len(part), -1) for part in parts], dim=1)
 
 
 class _Piece(nn.Module):

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 from toys import LinearSaver, grey_images
 
-from effattack.attacks import Foolbox, Torchattacks, build, libraries
+from effattack.attacks import Foolbox, Torchattacks, build
 from effattack.attacks.base import Attack
+from effattack.attacks.foreign import libraries
 from effattack.budgets import LEVELS
 from effattack.domains.pixels import to_grid
 from effattack.errors import UsageError

@@ -26,6 +26,7 @@ from effattack.attacks import (
     LatencyQuery,
     Slowdown,
     attack_class,
+    by_name,
     names,
 )
 from effattack.attacks import build as built
@@ -385,7 +386,7 @@ def test_unknown_names_suggest_the_nearest(name: str, nearest: str) -> None:
 
 def test_every_kind_is_stated() -> None:
     kinds = {name: attack_class(name).kind for name in names()}
-    assert {n for n, kind in kinds.items() if kind == "control"} == set(attacks.CONTROLS)
+    assert {n for n, kind in kinds.items() if kind == "control"} == set(by_name.CONTROLS)
     assert {n for n, kind in kinds.items() if kind == "accuracy"} == {
         "PGDAvg",
         "PGDMax",

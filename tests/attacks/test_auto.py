@@ -9,8 +9,11 @@ import torch
 from torch import Tensor, nn
 from toys import LinearSaver, embedded, grey_images
 
-from effattack.attacks import AutoSlow, DeepSloth, Slowdown, auto, search
+from effattack.attacks import AutoSlow, DeepSloth, Slowdown
+from effattack.attacks.house import auto
 from effattack.attacks.objectives import AlsoAnswer, BatchGoal, MarginHinge, Step, UniformExits
+from effattack.attacks.searches import projected
+from effattack.attacks.searches.best import kept
 from effattack.attacks.searches.projected import Best, ProjectedGradient, constant, input_gradient
 from effattack.errors import NotApplicable
 from effattack.models_zoo.criteria import Criterion
@@ -53,7 +56,7 @@ def test_its_stages(keep: bool) -> None:
     assert auto.FINE_KAPPA < auto.KAPPA / 10
     for stage in stages:
         assert stage.search.momentum > 0
-        assert stage.search.accept is (search.kept if keep else None)
+        assert stage.search.accept is (kept if keep else None)
         assert isinstance(stage.objective, AlsoAnswer) is keep
 
 
@@ -79,7 +82,7 @@ def test_the_budget_of_gradients_is_fixed_and_kept(monkeypatch: pytest.MonkeyPat
         looks.append(images)
         return input_gradient(value, images, trace)
 
-    monkeypatch.setattr(search, "input_gradient", counted)
+    monkeypatch.setattr(projected, "input_gradient", counted)
     attack = AutoSlow(LinearSaver(), 1 / 255)
     attack(grey_images(16))
     assert attack.gradients == len(looks) == auto.HOUSE + auto.OTHERS + auto.AGAIN
@@ -100,12 +103,12 @@ def test_a_later_stage_goes_on_from_the_best_and_loses_nothing() -> None:
     victim, images = LinearSaver(), grey_images(20)
     goal = BatchGoal.of(victim, images, None)
     best = Best.of(images, goal)
-    before = best.macs.clone()
+    before = best.rank.work.clone()
     ProjectedGradient(8, constant(0.5)).climb(
-        best, best.images.clone(), images, Linf(4 / 255), UniformExits(), goal
+        best, best.inputs.clone(), images, Linf(4 / 255), UniformExits(), goal
     )
-    assert (best.macs >= before).all()
-    assert (best.macs > before).any()
+    assert (best.rank.work >= before).all()
+    assert (best.rank.work > before).any()
 
 
 def test_queries_open_what_masked_gradients_leave_shut() -> None:

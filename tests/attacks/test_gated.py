@@ -56,6 +56,8 @@ def a_trace(*gates: Gate, shares: Tensor | None = None) -> Trace:
 
 
 def a_gate(margin: Tensor, reached: Tensor) -> Gate:
+    """As the door shows it: (B,) is one unit."""
+    margin, reached = margin.view(len(margin), -1), reached.view(len(reached), -1)
     return Gate("g", margin, (margin > 0) & reached, reached, 1.0)
 
 
@@ -153,8 +155,7 @@ def test_shares_decide_at_one_half_in_the_order_of_the_gates(
 ) -> None:
     with torch.no_grad():
         trace = embedded(name).trace(digit_images[:4])
-    rows = len(trace.logits)
-    active = torch.cat([gate.active.reshape(rows, -1) for gate in trace.gates], dim=1)
+    active = torch.cat([gate.active for gate in trace.gates], dim=1)
     assert torch.equal(reached_shares(trace) > 0.5, active)
     assert active.any()
     assert not active.all()

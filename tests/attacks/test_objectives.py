@@ -33,9 +33,14 @@ def a_trace(
     return Trace(logits=logits, gates=gates, macs=macs, stage_logits=stage_logits, aux=aux)
 
 
-def a_gate(margin: Tensor, reached: Tensor | None = None, cost: float | Tensor = 1.0) -> Gate:
-    reached = torch.ones_like(margin, dtype=torch.bool) if reached is None else reached
-    return Gate("g", margin, (margin > 0) & reached, reached, cost)
+def a_gate(
+    margin: Tensor, reached: Tensor | None = None, cost: float | Tensor = 1.0, pushed: bool = False
+) -> Gate:
+    """As the door shows it: (B,) is one unit."""
+    margin = margin.view(len(margin), -1)
+    everywhere = torch.ones_like(margin, dtype=torch.bool)
+    reached = everywhere if reached is None else reached.view_as(margin)
+    return Gate("g", margin, (margin > 0) & reached, reached, cost, pushed=pushed)
 
 
 @pytest.fixture
@@ -87,8 +92,8 @@ def test_hinge_ignores_what_was_not_reached(goal: Goal) -> None:
 
 def test_of_stages_in_a_row_the_hinge_pushes_all(goal: Goal) -> None:
     margin = torch.tensor([-0.5, -0.25], requires_grad=True)
-    gate = a_gate(margin, reached=torch.tensor([True, False]), cost=176.0)
-    value = MarginHinge()(a_trace((gate,), stage_logits=torch.zeros(2, 2, 3)), goal)
+    gate = a_gate(margin, reached=torch.tensor([True, False]), cost=176.0, pushed=True)
+    value = MarginHinge()(a_trace((gate,)), goal)
     assert value.tolist() == [-0.5, -0.25], "the next stage has answered, too"
     value.sum().backward()
     assert margin.grad is not None
@@ -189,7 +194,7 @@ def test_victims_without_gates_are_refused() -> None:
 def test_goal_of_some_images(goal: Goal) -> None:
     logits, labels = torch.eye(8)[[4, 5, 6]], torch.tensor([1, 2, 3])
     some = Goal(goal.victim, logits, labels, print).rows(torch.tensor([2, 0]))
-    assert some.prediction.tolist() == [6, 4]
+    assert some.answer.tolist() == [6, 4]
     assert some.labels.tolist() == [3, 1]
     assert some.callback is print
     assert some.victim is goal.victim

@@ -13,9 +13,10 @@ from hypothesis.extra.numpy import arrays
 from torch import Tensor
 from toys import LinearSaver, grey_images
 
-from effattack.attacks import CascadeAttack, DeepSloth, SlowAndWrong, Slowdown, search
-from effattack.attacks.base import GradientAttack
+from effattack.attacks import CascadeAttack, DeepSloth, SlowAndWrong, Slowdown
+from effattack.attacks.base import Composed
 from effattack.attacks.objectives import Goal, MarginHinge
+from effattack.attacks.searches import best as judging
 from effattack.attacks.searches.projected import ProjectedGradient, constant, cosine
 from effattack.errors import GradientError, UsageError
 from effattack.threats import Linf
@@ -26,7 +27,7 @@ from effattack.victim.rounding import on_knife_edge
 def opened(victim: Victim, images: Tensor) -> Tensor:
     """(B,) whether the only gate is open, on the deployed path's own decisions."""
     with torch.no_grad():
-        return victim.trace(images).gates[0].active
+        return victim.trace(images).gates[0].active[:, 0]
 
 
 def total_macs(victim: Victim, images: Tensor) -> Tensor:
@@ -57,8 +58,8 @@ class Spy:
         return value
 
 
-def spied(victim: Victim, spy: Spy, search: ProjectedGradient, levels: int = 8) -> GradientAttack:
-    return GradientAttack(victim, Linf(levels / 255), spy, search, seed=0)
+def spied(victim: Victim, spy: Spy, search: ProjectedGradient, levels: int = 8) -> Composed:
+    return Composed(victim, Linf(levels / 255), spy, search)
 
 
 # the closed-form oracle
@@ -126,7 +127,7 @@ def test_refuses_a_momentum_that_is_no_share(momentum: float) -> None:
 
 
 def test_of_equal_work_an_iterate_beyond_rounding_wins(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every second iterate is on a knife edge: it counts half a MAC less, whatever its value."""
+    """Every second iterate is on a knife edge: it ranks below, whatever its value."""
     victim, clean, spy = LinearSaver(), grey_images(40), Spy()
     victim.max_macs *= 10  # so that no image is finished early
     unsafe: list[bool] = []
@@ -135,7 +136,7 @@ def test_of_equal_work_an_iterate_beyond_rounding_wins(monkeypatch: pytest.Monke
         unsafe.append(len(unsafe) % 2 == 1)
         return torch.full((len(trace.logits),), unsafe[-1])
 
-    monkeypatch.setattr(search, "on_knife_edge", edge)
+    monkeypatch.setattr(judging, "on_knife_edge", edge)
     found = spied(victim, spy, ProjectedGradient(15, cosine(1.0)))(clean)
     macs, values = torch.stack(spy.macs[1:]), torch.stack(spy.values[1:])  # [0]: the clean images
     safe = ~torch.tensor(unsafe)[:, None]
@@ -151,9 +152,9 @@ def test_an_answer_at_a_tie_is_neither_kept_nor_changed() -> None:
     logits = torch.cat([pairs, torch.full((4, 1), -9.0)], dim=1)
     trace = Trace(logits, (), torch.ones(4).double())
     goal = Goal(LinearSaver(), torch.tensor([[1.0, 0.0, 0.0]] * 4), torch.zeros(4).long())
-    assert search.kept(trace, goal).tolist() == [False, True, False, False]
-    assert search.changed(trace, goal).tolist() == [False, False, True, False]
-    assert search.wrong(trace, goal).tolist() == [False, False, True, False]
+    assert judging.kept(trace, goal).tolist() == [False, True, False, False]
+    assert judging.changed(trace, goal).tolist() == [False, False, True, False]
+    assert judging.wrong(trace, goal).tolist() == [False, False, True, False]
 
 
 def test_the_house_attacks_keep_momentum_and_the_published_ones_have_none() -> None:

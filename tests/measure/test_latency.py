@@ -215,7 +215,7 @@ def test_a_victim_that_is_not_deterministic_is_refused() -> None:
             return super().forward(images) + len(self.seen)
 
     victim = Dropping()
-    with pytest.raises(MeasurementError, match="recorder is not deterministic: logits of image 0"):
+    with pytest.raises(MeasurementError, match="recorder is not deterministic: outputs of image 0"):
         time_pairs(victim, images(1.0), images(1.0), clocks=[FakeClock(victim)])
 
 

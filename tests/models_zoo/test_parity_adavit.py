@@ -97,8 +97,8 @@ def test_decisions(official: AdaViT, variant: str) -> None:
     heads, layers = (VECTORS[f"{variant}/{kind}_select"].bool() for kind in ("head", "layer"))
     assert torch.equal(trace.aux["head_policy"] > 0.5, heads)
     assert torch.equal(trace.aux["layer_policy"] > 0.5, layers)
-    assert torch.equal(torch.stack(gates(trace, "attention"), 1), layers[:, :, 0])
-    assert torch.equal(torch.stack(gates(trace, "mlp"), 1), layers[:, :, 1])
+    assert torch.equal(torch.cat(gates(trace, "attention"), 1), layers[:, :, 0])
+    assert torch.equal(torch.cat(gates(trace, "mlp"), 1), layers[:, :, 1])
     computed = layers.any(2)
     assert torch.equal(
         torch.stack(gates(trace, "tokens")[1:], 1), tokens[:, 1:] & computed[..., None]

@@ -57,9 +57,9 @@ def test_decisions(official: AViT, variant: str, stop_on_cls: bool) -> None:
     for index in range(expected.shape[1] - 1):
         cls, tokens = trace.gates[2 * index : 2 * index + 2]
         assert (cls.name, tokens.name) == (f"blocks.{index}.cls", f"blocks.{index}.tokens")
-        onward = torch.cat([cls.active[:, None], tokens.active], dim=1)
+        onward = torch.cat([cls.active, tokens.active], dim=1)
         assert torch.equal(onward, expected[:, index + 1])
-        assert torch.equal(cls.reached, expected[:, index, 0])
+        assert torch.equal(cls.reached[:, 0], expected[:, index, 0])
 
 
 def test_scores(variant: str) -> None:

@@ -45,7 +45,7 @@ def test_exits_and_logits(variant: str) -> None:
     victim, taken = build(variant), VECTORS[f"exit_index/{variant}"].long()
     with torch.no_grad():
         trace, deployed = victim.trace(IMAGES), victim(IMAGES)
-    passed = torch.stack([gate.active for gate in trace.gates], dim=1).sum(1)
+    passed = torch.cat([gate.active for gate in trace.gates], dim=1).sum(1)
     assert passed.tolist() == taken.tolist()
     expected = all_exits()[range(len(IMAGES)), taken]
     assert relative(trace.logits, expected) < 1e-5
@@ -59,7 +59,7 @@ def test_budgeted_exits_but_for_knife_edges(variant: str) -> None:
     edge = (VECTORS["confidence"] - thresholds).abs().amin(1) < 1e-6
     with torch.no_grad():
         gates = build(thresholds=thresholds).trace(IMAGES).gates
-    passed = torch.stack([gate.active for gate in gates], dim=1).sum(1)
+    passed = torch.cat([gate.active for gate in gates], dim=1).sum(1)
     assert (~edge).any()
     assert passed[~edge].tolist() == VECTORS[f"exit_index/{variant}"][~edge].tolist()
 

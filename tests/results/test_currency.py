@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import toys
 from test_scores import samples
 
+from effattack import evaluate
 from effattack.errors import MeasurementError, UsageError
 from effattack.results.baselines import Baseline
 from effattack.results.changes import compare
@@ -132,6 +134,39 @@ def test_what_cannot_judge_is_refused(by: str, count: dict[str, object], message
         evaluation("macs", **count).scores(by=by)
 
 
+@pytest.fixture(scope="module")
+def evaluated() -> Evaluation:
+    images = toys.grey_images(8)
+    attacks = ["Slowdown(steps=2)", "QueryAttack(queries=3)"]
+    return evaluate(toys.LinearSaver(), images, images[:, 0, 0, 0].long(), attacks, timed=0)
+
+
+def test_rows_tell_what_the_attacker_knew(evaluated: Evaluation) -> None:
+    told = evaluated.samples.groupby("attack", sort=False).knowledge.unique()
+    assert {attack: list(knows) for attack, knows in told.items()} == {
+        "clean": ["nothing"],
+        "noise": ["nothing"],
+        "uniform": ["nothing"],
+        "Slowdown(steps=2)": ["white box"],
+        "QueryAttack(queries=3)": ["queries"],
+    }
+    assert evaluated.samples[["right", "same"]].dtypes.tolist() == [bool, bool]
+
+
+def test_what_cannot_judge_is_refused_before_anything_runs() -> None:
+    images, done = toys.grey_images(2), []
+    with pytest.raises(UsageError, match="toy cannot be judged by 'passes', which is no count"):
+        evaluate(
+            toys.LinearSaver(),
+            images,
+            images[:, 0, 0, 0].long(),
+            ["Slowdown"],
+            by="passes",
+            progress=lambda *told: done.append(told),
+        )
+    assert not done
+
+
 def test_a_frame_keeps_its_counts(tmp_path: Path) -> None:
     made = evaluation("passes")
     found = Evaluation(arranged(made.samples), made.meta)
@@ -157,4 +192,4 @@ def test_self_checks_compare_what_judges() -> None:
     found = {check.check: check for check in check_scores(frame, score_table(frame))}
     check = found["Slowdown is stronger than noise"]
     assert check.passed
-    assert check.message.startswith("passes ×1.200 of noise at suffix 10 against ×1.800 of Slow")
+    assert check.message.startswith("passes ×1.200 of noise at suffix 10 tokens against ×1.800 of")

@@ -422,10 +422,10 @@ def test_every_check_was_seen_to_fail() -> None:
     ],
 )
 def test_audit_says_by_how_much_and_where(wrong: int, says: str) -> None:
-    victim = with_trace(lambda t: t._replace(macs=t.macs + wrong * t.gates[0].active))
+    victim = with_trace(lambda t: t._replace(macs=t.macs + wrong * t.gates[0].active[:, 0]))
     images = grey_images(8)
     with pytest.raises(AuditError, match=re.escape(says)):
-        audit(victim, images[victim.trace(images).gates[0].active])
+        audit(victim, images[victim.trace(images).gates[0].active[:, 0]])
 
 
 def test_specific_errors_are_contract_errors() -> None:
@@ -533,11 +533,11 @@ def test_zero_gradient_is_a_warning(edit: Callable[[Gate], Tensor], source: str)
 
 def test_unit_margins_that_sum_to_a_constant_are_not_blind() -> None:
     def shares(gate: Gate) -> Tensor:
-        share = gate.margin.sigmoid()[:, None]
+        share = gate.margin.sigmoid()
         return torch.cat([share, 1 - share], dim=1)
 
     def twice(gate: Gate) -> Tensor:
-        return gate.reached[:, None].expand(-1, 2)
+        return gate.reached.expand(-1, 2)
 
     victim = with_gate(margin=shares, active=twice, reached=twice, proxy=lambda g: True)
     assert contract.check_gradients(victim, grey_images(8)) == []

@@ -408,9 +408,6 @@ def test_gradients_that_break_in_place_are_told(attack: str) -> None:
 class FromALibrary(Attack):
     """Fails in the code of torch."""
 
-    def __init__(self, victim: Victim) -> None:
-        super().__init__(victim, Linf(8 / 255))
-
     def run(self, clean: Tensor, goal: Goal, generator: torch.Generator) -> Tensor:
         return nn.Linear(3, 3)(clean)
 

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Generator, Tensor, nn
 
-from effattack.attacks.base import Attack, Kind, budget, without_gradient
+from effattack.attacks.base import Attack, Kind, without_gradient
 from effattack.attacks.objectives import Goal
 from effattack.domains import Arrays
 from effattack.errors import NotApplicable, UsageError, unknown_name
@@ -82,7 +82,7 @@ class LibraryAttack(Attack):
         self,
         victim: Victim,
         attack: str,
-        eps: float = 8 / 255,
+        eps: float | None = None,
         *,
         threat: Threat | str | None = None,
         seed: int = 0,
@@ -94,7 +94,8 @@ class LibraryAttack(Attack):
         if attack not in known:
             raise unknown_name(f"{self.library} attack", attack, known)
         self.cls, usable = known[attack]
-        super().__init__(victim, budget(eps, threat), seed=seed)
+        super().__init__(victim, eps, threat=threat, seed=seed)
+        self.settings = options
         name = self.threat.name.partition("@")[0]
         if name not in usable:
             raise UsageError(

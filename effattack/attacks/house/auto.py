@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from torch import Generator, Tensor
 
-from effattack.attacks.base import Attack, budget, check_objective
+from effattack.attacks.base import Attack, check_objective
 from effattack.attacks.house.slowdown import house_objective, house_search
 from effattack.attacks.objectives import (
     AlsoAnswer,
@@ -22,7 +22,7 @@ from effattack.attacks.searches.best import Best, kept
 from effattack.attacks.searches.projected import ProjectedGradient
 from effattack.attacks.searches.squares import RandomSearch
 from effattack.errors import NotApplicable
-from effattack.threats import ArrayThreat, Threat
+from effattack.threats import ArrayThreat
 from effattack.victim import Victim
 
 MEMBERS: tuple[Objective, ...] = (
@@ -77,21 +77,14 @@ class AutoSlow(Attack):
 
     threat: ArrayThreat
 
-    def __init__(
-        self,
-        victim: Victim,
-        eps: float = 8 / 255,
-        *,
-        threat: Threat | str | None = None,
-        keep_prediction: bool = False,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(victim, budget(eps, threat), seed=seed)
-        accept = kept if keep_prediction else None
-        house, fine = (house_objective(k, keep_prediction) for k in (KAPPA, FINE_KAPPA))
-        check_objective(house, victim)
-        others = [each for each in MEMBERS if applies(each, victim)]
-        if keep_prediction:
+    keep_prediction: bool = False
+
+    def prepare(self) -> None:
+        accept = kept if self.keep_prediction else None
+        house, fine = (house_objective(k, self.keep_prediction) for k in (KAPPA, FINE_KAPPA))
+        check_objective(house, self.victim)
+        others = [each for each in MEMBERS if applies(each, self.victim)]
+        if self.keep_prediction:
             others = [AlsoAnswer(each, prediction_leads) for each in others]
         share = OTHERS // max(1, len(others))
         again = AGAIN + OTHERS - share * len(others)

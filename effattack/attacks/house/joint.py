@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from effattack.attacks.base import GradientAttack, budget
+from effattack.attacks.base import GradientAttack
 from effattack.attacks.house.slowdown import house_search
-from effattack.attacks.objectives import AlsoAnswer, MarginHinge, label_trails
+from effattack.attacks.objectives import AlsoAnswer, MarginHinge, Objective, label_trails
 from effattack.attacks.searches.best import wrong
-from effattack.threats import Threat
-from effattack.victim import Victim
+from effattack.attacks.searches.projected import ProjectedGradient
 
 
 class SlowAndWrong(GradientAttack):
@@ -33,22 +32,11 @@ class SlowAndWrong(GradientAttack):
         NotApplicable: for a victim without gates.
     """
 
-    def __init__(
-        self,
-        victim: Victim,
-        eps: float = 8 / 255,
-        *,
-        threat: Threat | str | None = None,
-        steps: int = 50,
-        weight: float = 0.5,
-        kappa: float = 0.05,
-        restarts: int = 1,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(
-            victim,
-            budget(eps, threat),
-            AlsoAnswer(MarginHinge(kappa), label_trails, weight, kappa),
-            house_search(steps, restarts=restarts, accept=wrong, ask=wrong),
-            seed,
-        )
+    steps: int = 50
+    weight: float = 0.5
+    kappa: float = 0.05
+    restarts: int = 1
+
+    def composed(self) -> tuple[Objective, ProjectedGradient]:
+        search = house_search(self.steps, restarts=self.restarts, accept=wrong, ask=wrong)
+        return AlsoAnswer(MarginHinge(self.kappa), label_trails, self.weight, self.kappa), search

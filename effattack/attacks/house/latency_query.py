@@ -8,15 +8,14 @@ from functools import partial
 import torch
 from torch import Generator, Tensor
 
-from effattack.attacks.base import Attack, budget
+from effattack.attacks.base import Attack
 from effattack.attacks.objectives import Goal, Step
 from effattack.attacks.searches.squares import Squares
 from effattack.errors import UsageError
 from effattack.measure.clocks import Clock, WallClock, deployed
 from effattack.measure.latency import quadruple, warm_up
 from effattack.measure.statistics import median_ratio
-from effattack.threats import ArrayThreat, Threat
-from effattack.victim import Victim
+from effattack.threats import ArrayThreat
 
 
 class LatencyQuery(Attack):
@@ -46,28 +45,21 @@ class LatencyQuery(Attack):
         UsageError: for fewer than one query or six readings.
     """
 
+    knowledge = "queries"
     threat: ArrayThreat
 
-    def __init__(
-        self,
-        victim: Victim,
-        eps: float = 8 / 255,
-        *,
-        threat: Threat | str | None = None,
-        queries: int = 50,
-        confirm: int = 8,
-        first_square: float = 0.3,
-        clock: Clock | None = None,
-        seed: int = 0,
-    ) -> None:
-        if queries < 1 or confirm < 6:
+    queries: int = 50
+    confirm: int = 8
+    first_square: float = 0.3
+    clock: Clock | None = None
+
+    def prepare(self) -> None:
+        if self.queries < 1 or self.confirm < 6:
             raise UsageError(
-                f"queries = {queries}, confirm = {confirm}: use at least 1 and 6; fewer readings "
-                "have no 95 % interval"
+                f"queries = {self.queries}, confirm = {self.confirm}: use at least 1 and 6; fewer "
+                "readings have no 95 % interval"
             )
-        self.queries, self.confirm = queries, confirm
-        self.squares, self.clock = Squares(first_square), clock
-        super().__init__(victim, budget(eps, threat), seed=seed)
+        self.squares = Squares(self.first_square)
 
     def run(self, clean: Tensor, goal: Goal, generator: Generator) -> Tensor:
         placed = self.threat.placed(clean, generator)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from torch import Generator, Tensor
 
-from effattack.attacks.base import Attack, budget
+from effattack.attacks.base import Attack
 from effattack.attacks.objectives import BatchGoal
 from effattack.attacks.searches.best import Best
 from effattack.attacks.searches.squares import RandomSearch, Squares
 from effattack.errors import UsageError
-from effattack.threats import ArrayThreat, Threat
+from effattack.threats import ArrayThreat
 from effattack.victim import Victim
 
 
@@ -35,22 +35,16 @@ class QueryAttack(Attack):
         UsageError: for fewer than one query.
     """
 
+    knowledge = "queries"
     threat: ArrayThreat
 
-    def __init__(
-        self,
-        victim: Victim,
-        eps: float = 8 / 255,
-        *,
-        threat: Threat | str | None = None,
-        queries: int = 200,
-        first_square: float = 0.3,
-        seed: int = 0,
-    ) -> None:
-        if queries < 1:
-            raise UsageError(f"queries = {queries}: the search needs at least one")
-        self.search = RandomSearch(queries, Squares(first_square))
-        super().__init__(victim, budget(eps, threat), seed=seed)
+    queries: int = 200
+    first_square: float = 0.3
+
+    def prepare(self) -> None:
+        if self.queries < 1:
+            raise UsageError(f"queries = {self.queries}: the search needs at least one")
+        self.search = RandomSearch(self.queries, Squares(self.first_square))
 
     @classmethod
     def why_not(cls, victim: Victim) -> str | None:

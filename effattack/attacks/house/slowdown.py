@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from effattack.attacks.base import GradientAttack, budget
+from effattack.attacks.base import GradientAttack
 from effattack.attacks.objectives import AlsoAnswer, MarginHinge, Objective, prediction_leads
 from effattack.attacks.searches.best import Acceptance, kept
 from effattack.attacks.searches.projected import ProjectedGradient, cosine
 from effattack.attacks.searches.training import Steepest, Training
 from effattack.attacks.universal import UniversalAttack
-from effattack.threats import Threat
-from effattack.victim import Victim
 
 
 def house_objective(kappa: float, keep_prediction: bool) -> Objective:
@@ -53,25 +51,15 @@ class Slowdown(GradientAttack):
         NotApplicable: for a victim without gates.
     """
 
-    def __init__(
-        self,
-        victim: Victim,
-        eps: float = 8 / 255,
-        *,
-        threat: Threat | str | None = None,
-        steps: int = 50,
-        kappa: float = 0.05,
-        keep_prediction: bool = False,
-        restarts: int = 1,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(
-            victim,
-            budget(eps, threat),
-            house_objective(kappa, keep_prediction),
-            house_search(steps, restarts=restarts, accept=kept if keep_prediction else None),
-            seed,
-        )
+    steps: int = 50
+    kappa: float = 0.05
+    keep_prediction: bool = False
+    restarts: int = 1
+
+    def composed(self) -> tuple[Objective, ProjectedGradient]:
+        accept = kept if self.keep_prediction else None
+        search = house_search(self.steps, restarts=self.restarts, accept=accept)
+        return house_objective(self.kappa, self.keep_prediction), search
 
 
 class UniversalSlowdown(UniversalAttack):
@@ -95,24 +83,12 @@ class UniversalSlowdown(UniversalAttack):
         NotApplicable: for a victim without gates.
     """
 
-    def __init__(
-        self,
-        victim: Victim,
-        eps: float = 8 / 255,
-        *,
-        threat: Threat | str | None = None,
-        epochs: int = 20,
-        batch: int = 32,
-        per_class: bool = False,
-        kappa: float = 0.05,
-        keep_prediction: bool = False,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(
-            victim,
-            budget(eps, threat),
-            house_objective(kappa, keep_prediction),
-            Training(epochs, batch, Steepest(cosine(0.25))),
-            seed,
-            per_class=per_class,
-        )
+    epochs: int = 20
+    batch: int = 32
+    per_class: bool = False
+    kappa: float = 0.05
+    keep_prediction: bool = False
+
+    def composed(self) -> tuple[Objective, Training]:
+        training = Training(self.epochs, self.batch, Steepest(cosine(0.25)))
+        return house_objective(self.kappa, self.keep_prediction), training

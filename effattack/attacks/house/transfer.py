@@ -8,16 +8,15 @@ the float model does better than one on the victim itself, the victim's gradient
 from __future__ import annotations
 
 from math import nan
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Generator, Tensor, nn
 
-from effattack.attacks.base import Attack, Kind, budget
+from effattack.attacks.base import Attack, Kind
 from effattack.attacks.objectives import Goal
 from effattack.attacks.universal import UniversalAttack
 from effattack.errors import NotApplicable, UsageError
-from effattack.threats import Threat
 from effattack.victim import Trace, Victim, load_victim
 from effattack.victim.digests import victim_digest
 from effattack.victim.door import blank
@@ -43,27 +42,20 @@ class Transfer(Attack):
     """
 
     kind: ClassVar[Kind] = "accuracy"
+    knowledge = "transfer"
 
-    def __init__(
-        self,
-        victim: Victim,
-        eps: float = 8 / 255,
-        *,
-        source: nn.Module | str | None = None,
-        attack: str = "foolbox.LinfPGD",
-        threat: Threat | str | None = None,
-        seed: int = 0,
-    ) -> None:
-        from effattack.attacks import build  # which knows this class, too
+    source: Any = None
+    attack: str = "foolbox.LinfPGD"
 
-        super().__init__(victim, budget(eps, threat), seed=seed)
+    def prepare(self) -> None:
+        from effattack.attacks.by_name import build  # which finds this class, too
+
+        victim, source = self.victim, self.source
         if isinstance(source, str):
             source = load_victim(source)
         if source is not None:
-            self.settings = {
-                **self.settings,
-                "source": getattr(source, "name", type(source).__name__),
-            }
+            told = getattr(source, "name", type(source).__name__)
+            self.settings = {**self.settings, "source": told}
         else:
             source = getattr(victim, "float_model", None)
         if source is None:
@@ -78,10 +70,11 @@ class Transfer(Attack):
                 f"{victim.num_classes}: transfer from a model of the same task"
             )
         self.source_digest = victim_digest(self.source)
-        self.crafted = build(attack, self.source, self.threat, seed)
+        self.crafted = build(self.attack, self.source, self.threat, self.seed)
         if isinstance(self.crafted, UniversalAttack):
             raise UsageError(
-                f"{attack} is universal: fit it on the source, and score it on the victim, yourself"
+                f"{self.attack} is universal: fit it on the source, and score it on the victim, "
+                "yourself"
             )
 
     @property

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 from torch import Generator, Tensor
 
-from effattack.attacks.base import GradientAttack, budget
+from effattack.attacks.base import GradientAttack
 from effattack.attacks.house.slowdown import house_search
 from effattack.attacks.objectives import (
     AlsoAnswer,
@@ -19,8 +19,8 @@ from effattack.attacks.objectives import (
     prediction_trails,
 )
 from effattack.attacks.searches.best import changed, kept
+from effattack.attacks.searches.projected import ProjectedGradient
 from effattack.errors import NotApplicable, UsageError
-from effattack.threats import Threat
 from effattack.victim import Trace, Victim
 
 Base = Literal["keep", "break"]
@@ -71,34 +71,25 @@ class CascadeAttack(GradientAttack):
         UsageError: if ``base`` is neither "keep" nor "break".
     """
 
-    def __init__(
-        self,
-        victim: Victim,
-        eps: float = 8 / 255,
-        *,
-        threat: Threat | str | None = None,
-        base: Base = "keep",
-        steps: int = 50,
-        kappa: float = 0.05,
-        weight: float = 1.0,
-        restarts: int = 1,
-        seed: int = 0,
-    ) -> None:
-        if base not in get_args(Base):
-            raise UsageError(f"base = {base!r}: choose 'keep' or 'break'")
-        answer = prediction_leads if base == "keep" else prediction_trails
-        super().__init__(
-            victim,
-            budget(eps, threat),
-            DefeatSavers(AlsoAnswer(MarginHinge(kappa), answer, weight, kappa)),
-            house_search(
-                steps,
-                restarts=restarts,
-                accept=kept if base == "keep" else None,
-                ask=changed if base == "break" else None,
-            ),
-            seed,
+    base: Base = "keep"
+    steps: int = 50
+    kappa: float = 0.05
+    weight: float = 1.0
+    restarts: int = 1
+
+    def composed(self) -> tuple[Objective, ProjectedGradient]:
+        if self.base not in get_args(Base):
+            raise UsageError(f"base = {self.base!r}: choose 'keep' or 'break'")
+        keep = self.base == "keep"
+        answer = prediction_leads if keep else prediction_trails
+        wanted = AlsoAnswer(MarginHinge(self.kappa), answer, self.weight, self.kappa)
+        search = house_search(
+            self.steps,
+            restarts=self.restarts,
+            accept=kept if keep else None,
+            ask=None if keep else changed,
         )
+        return DefeatSavers(wanted), search
 
     @classmethod
     def why_not(cls, victim: Victim) -> str | None:

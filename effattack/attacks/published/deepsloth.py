@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Generator, Tensor
 
-from effattack.attacks.base import GradientAttack, budget
-from effattack.attacks.objectives import UniformExits
+from effattack.attacks.base import GradientAttack
+from effattack.attacks.objectives import Objective, UniformExits
 from effattack.attacks.searches.projected import ProjectedGradient, constant, cosine
 from effattack.attacks.searches.training import Steepest, Training
 from effattack.attacks.universal import UniversalAttack
@@ -62,23 +62,16 @@ class DeepSloth(GradientAttack):
         UsageError: for a threat that is no ball.
     """
 
-    def __init__(
-        self,
-        victim: Victim,
-        eps: float = 8 / 255,
-        *,
-        threat: Threat | str | None = None,
-        steps: int | None = None,
-        step_size: float | None = None,
-        seed: int = 0,
-    ) -> None:
-        ball = _ball(victim, eps, threat)
-        usual = _PAPER[ball.norm]
-        steps = usual[0] if steps is None else steps
-        size = (usual[1] if step_size is None else step_size) * ball.span / ball.radius
-        schedule = cosine(size, size / 100) if ball.norm == "l2" else constant(size)
+    steps: int | None = None
+    step_size: float | None = None
+
+    def composed(self) -> tuple[Objective, ProjectedGradient]:
+        ball = _ball(self.threat)
+        steps, size = _PAPER[ball.norm]
+        first = (size if self.step_size is None else self.step_size) * ball.span / ball.radius
+        schedule = cosine(first, first / 100) if ball.norm == "l2" else constant(first)
         search = FromOneStep if ball.norm == "linf" else ProjectedGradient
-        super().__init__(victim, ball, UniformExits(), search(steps, schedule), seed)
+        return UniformExits(), search(steps if self.steps is None else self.steps, schedule)
 
     @classmethod
     def why_not(cls, victim: Victim) -> str | None:
@@ -113,21 +106,15 @@ class UniversalDeepSloth(UniversalAttack):
         UsageError: for a threat that is no ball.
     """
 
-    def __init__(
-        self,
-        victim: Victim,
-        eps: float = 8 / 255,
-        *,
-        threat: Threat | str | None = None,
-        epochs: int = 20,
-        batch: int = 128,
-        step_share: float = 0.16,
-        per_class: bool = False,
-        seed: int = 0,
-    ) -> None:
-        training = Training(epochs, batch, Steepest(constant(step_share)))
-        ball = _ball(victim, eps, threat)
-        super().__init__(victim, ball, UniformExits(), training, seed, per_class=per_class)
+    epochs: int = 20
+    batch: int = 128
+    step_share: float = 0.16
+    per_class: bool = False
+
+    def composed(self) -> tuple[Objective, Training]:
+        _ball(self.threat)
+        training = Training(self.epochs, self.batch, Steepest(constant(self.step_share)))
+        return UniformExits(), training
 
     def first(self, shape: tuple[int, ...], generator: Generator) -> Tensor:
         """A random point of the ball, around grey, where the range cuts nothing off."""
@@ -139,11 +126,10 @@ class UniversalDeepSloth(UniversalAttack):
         return _no_classifiers(cls.__name__, victim)
 
 
-def _ball(victim: Victim, eps: float, threat: Threat | str | None) -> Ball:
-    ball = budget(eps, threat).on(victim.domain)
-    if not isinstance(ball, Ball):
-        raise UsageError(f"DeepSloth works in {', '.join(_PAPER)}, not in {ball}")
-    return ball
+def _ball(threat: Threat) -> Ball:
+    if not isinstance(threat, Ball):
+        raise UsageError(f"DeepSloth works in {', '.join(_PAPER)}, not in {threat}")
+    return threat
 
 
 def _no_classifiers(attack: str, victim: Victim) -> str | None:

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 from torch import Generator, Tensor
 
-from effattack.attacks.base import GradientAttack, budget, check_objective
-from effattack.attacks.objectives import BatchGoal, KeepPrediction
+from effattack.attacks.base import GradientAttack, check_objective
+from effattack.attacks.objectives import BatchGoal, KeepPrediction, Objective
 from effattack.attacks.published.desparsify_losses import DESPARSIFY
 from effattack.attacks.published.several import OneAtATime, Several
 from effattack.attacks.searches.projected import ProjectedGradient, cosine
 from effattack.attacks.searches.training import Steepest, Training
 from effattack.attacks.universal import UniversalAttack
-from effattack.threats import Threat
+from effattack.threats import Linf, Threat
 from effattack.victim import Victim, load_victim
 from effattack.victim.digests import victim_digest
 from effattack.victim.undisturbed import undisturbed
@@ -52,32 +52,28 @@ class DeSparsify(GradientAttack):
         UsageError: for ``others`` that take other images.
     """
 
-    def __init__(
-        self,
-        victim: Victim,
-        eps: float = 16 / 255,
-        *,
-        threat: Threat | str | None = None,
-        others: Sequence[Victim | str] = (),
-        steps: int = 50,
-        prediction_weight: float = 8e-4,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(
-            victim,
-            budget(eps, threat),
-            KeepPrediction(DESPARSIFY, prediction_weight),
-            ProjectedGradient(steps, cosine(0.1)),
-            seed,
-        )
+    others: Sequence[Victim | str] = ()
+    steps: int = 50
+    prediction_weight: float = 8e-4
+
+    @classmethod
+    def usual(cls, victim: Victim) -> Threat:
+        return Linf(16 / 255)
+
+    def composed(self) -> tuple[Objective, ProjectedGradient]:
+        search = ProjectedGradient(self.steps, cosine(0.1))
+        return KeepPrediction(DESPARSIFY, self.prediction_weight), search
+
+    def prepare(self) -> None:
+        super().prepare()
         self.together: Several | None = None
-        if others:
-            known = [load_victim(each) if isinstance(each, str) else each for each in others]
-            names = [e if isinstance(e, str) else e.name for e in others]
+        if self.others:
+            known = [load_victim(e) if isinstance(e, str) else e for e in self.others]
+            names = [e if isinstance(e, str) else e.name for e in self.others]
             self.settings = {**self.settings, "others": tuple(names)}
             self.others_digest = [victim_digest(other) for other in known]
-            self.together = Several([victim, *known])
-            self.objective = OneAtATime(DESPARSIFY, prediction_weight)
+            self.together = Several([self.victim, *known])
+            self.objective = OneAtATime(DESPARSIFY, self.prediction_weight)
             check_objective(self.objective, self.together)
 
     def run(self, clean: Tensor, goal: BatchGoal, generator: Generator) -> Tensor:
@@ -110,23 +106,15 @@ class UniversalDeSparsify(UniversalAttack):
         NotApplicable: for other victims.
     """
 
-    def __init__(
-        self,
-        victim: Victim,
-        eps: float = 16 / 255,
-        *,
-        threat: Threat | str | None = None,
-        epochs: int = 20,
-        batch: int = 32,
-        per_class: bool = False,
-        prediction_weight: float = 8e-4,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(
-            victim,
-            budget(eps, threat),
-            KeepPrediction(DESPARSIFY, prediction_weight),
-            Training(epochs, batch, Steepest(cosine(0.1))),
-            seed,
-            per_class=per_class,
-        )
+    epochs: int = 20
+    batch: int = 32
+    per_class: bool = False
+    prediction_weight: float = 8e-4
+
+    @classmethod
+    def usual(cls, victim: Victim) -> Threat:
+        return Linf(16 / 255)
+
+    def composed(self) -> tuple[Objective, Training]:
+        training = Training(self.epochs, self.batch, Steepest(cosine(0.1)))
+        return KeepPrediction(DESPARSIFY, self.prediction_weight), training

@@ -37,7 +37,7 @@ def open_policies(trace: Trace, goal: Goal) -> Tensor:
     if "head_policy" in missing:
         asked = [gate.active for gate in trace.gates if gate.name.endswith(".attention")]
         heads = missing["head_policy"].mean(2)
-        total = total + (heads * torch.stack(asked, 1) if asked else heads).sum(1)
+        total = total + (heads * torch.cat(asked, 1) if asked else heads).sum(1)
     return -total / tokens.shape[1]
 
 

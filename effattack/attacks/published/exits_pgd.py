@@ -15,12 +15,12 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from effattack.attacks.base import Attack, Kind, budget
+from effattack.attacks.base import Attack, Kind
 from effattack.attacks.objectives import BatchGoal, Goal
 from effattack.attacks.searches.best import Best, Rank
 from effattack.attacks.searches.projected import cosine, input_gradient
 from effattack.errors import NotApplicable
-from effattack.threats import ArrayThreat, Threat
+from effattack.threats import ArrayThreat
 from effattack.victim import Trace, Victim
 from effattack.victim.undisturbed import glance
 
@@ -49,17 +49,7 @@ class PGDAvg(Attack):
     kind: ClassVar[Kind] = "accuracy"
     threat: ArrayThreat
 
-    def __init__(
-        self,
-        victim: Victim,
-        eps: float = 8 / 255,
-        *,
-        threat: Threat | str | None = None,
-        steps: int = 20,
-        seed: int = 0,
-    ) -> None:
-        self.steps = steps
-        super().__init__(victim, budget(eps, threat), seed=seed)
+    steps: int = 20
 
     @classmethod
     def why_not(cls, victim: Victim) -> str | None:

@@ -8,14 +8,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from effattack.attacks.base import budget
 from effattack.attacks.objectives import Goal
 from effattack.attacks.searches.merging import MergedAttack, MergedPull
-from effattack.attacks.searches.penalised import Penalised
+from effattack.attacks.searches.penalised import Penalised, Pull
 from effattack.attacks.searches.projected import input_gradient
-from effattack.threats import Threat
 from effattack.threats.arrays import unit
-from effattack.victim import Trace, Victim
+from effattack.victim import Trace
 
 
 @dataclass(frozen=True)
@@ -73,21 +71,9 @@ class GradAuto(MergedAttack):
         NotApplicable: for a victim without sigmoid gates.
     """
 
-    def __init__(
-        self,
-        victim: Victim,
-        eps: float | None = None,
-        *,
-        threat: Threat | str | None = None,
-        steps: int = 300,
-        rate: float = 0.01,
-        logits_weight: float = 0.0,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(
-            victim,
-            budget(eps, threat),
-            SplitGates(logits_weight),
-            Penalised(steps, rate, weight=1.0),
-            seed,
-        )
+    steps: int = 300
+    rate: float = 0.01
+    logits_weight: float = 0.0
+
+    def composed(self) -> tuple[Pull, Penalised]:
+        return SplitGates(self.logits_weight), Penalised(self.steps, self.rate, weight=1.0)

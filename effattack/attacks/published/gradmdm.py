@@ -8,12 +8,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from effattack.attacks.base import budget
 from effattack.attacks.objectives import Goal
 from effattack.attacks.searches.merging import MergedAttack, MergedPull
-from effattack.attacks.searches.penalised import Penalised
-from effattack.threats import Threat
-from effattack.victim import Trace, Victim
+from effattack.attacks.searches.penalised import Penalised, Pull
+from effattack.victim import Trace
 
 
 @dataclass(frozen=True)
@@ -92,25 +90,14 @@ class GradMDM(MergedAttack):
         NotApplicable: for a victim without sigmoid gates.
     """
 
-    def __init__(
-        self,
-        victim: Victim,
-        eps: float | None = None,
-        *,
-        threat: Threat | str | None = None,
-        steps: int = 100,
-        rate: float = 0.01,
-        gate_weight: float = 1.5e5,
-        p: float = 0.35,
-        q: float = 3.5,
-        warm_up: int = 10,
-        distance_weight: float = 100.0,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(
-            victim,
-            budget(eps, threat),
-            PowerLosses(gate_weight, p, q, warm_up),
-            Penalised(steps, rate, distance_weight),
-            seed,
-        )
+    steps: int = 100
+    rate: float = 0.01
+    gate_weight: float = 1.5e5
+    p: float = 0.35
+    q: float = 3.5
+    warm_up: int = 10
+    distance_weight: float = 100.0
+
+    def composed(self) -> tuple[Pull, Penalised]:
+        losses = PowerLosses(self.gate_weight, self.p, self.q, self.warm_up)
+        return losses, Penalised(self.steps, self.rate, self.distance_weight)

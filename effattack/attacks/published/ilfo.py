@@ -6,10 +6,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from effattack.attacks.base import budget
 from effattack.attacks.objectives import Goal, require_gates
 from effattack.attacks.searches.penalised import Penalised, PenalisedAttack, Pull
-from effattack.threats import Threat
 from effattack.victim import Trace, Victim
 
 
@@ -34,7 +32,7 @@ class DesiredStates(Pull):
         distance = trace.logits.new_zeros(len(trace.logits))
         for gate in trace.gates:
             missing = (self.kappa - gate.margin).clamp_min(0) * gate.reached
-            distance = distance + missing.reshape(len(distance), -1).sum(1)
+            distance = distance + missing.sum(1)
         return -self.weight * distance
 
 
@@ -67,22 +65,10 @@ class ILFO(PenalisedAttack):
         NotApplicable: for a victim without gates.
     """
 
-    def __init__(
-        self,
-        victim: Victim,
-        eps: float | None = None,
-        *,
-        threat: Threat | str | None = None,
-        steps: int = 100,
-        rate: float = 0.01,
-        weight: float = 1000.0,
-        kappa: float = 0.05,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(
-            victim,
-            budget(eps, threat),
-            DesiredStates(weight, kappa),
-            Penalised(steps, rate, weight=1.0),
-            seed,
-        )
+    steps: int = 100
+    rate: float = 0.01
+    weight: float = 1000.0
+    kappa: float = 0.05
+
+    def composed(self) -> tuple[Pull, Penalised]:
+        return DesiredStates(self.weight, self.kappa), Penalised(self.steps, self.rate, weight=1.0)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from effattack.attacks.base import GradientAttack, budget
+from effattack.attacks.base import GradientAttack
+from effattack.attacks.objectives import Objective
 from effattack.attacks.published.quantattack_losses import NearOutliers
 from effattack.attacks.searches.projected import ProjectedGradient, constant, cosine_restarts
 from effattack.attacks.searches.training import Steepest, Training
 from effattack.attacks.universal import UniversalAttack
-from effattack.threats import Threat
-from effattack.threats.arrays import on_arrays
-from effattack.victim import Victim
 
 STEP = 0.001
 """The paper's first step, 0.002 on pixels in [-1, 1], in [0, 1] pixels; it falls to 1/200."""
@@ -46,24 +44,16 @@ class QuantAttack(GradientAttack):
         UsageError: for a band that is none.
     """
 
-    def __init__(
-        self,
-        victim: Victim,
-        eps: float = 8 / 255,
-        *,
-        threat: Threat | str | None = None,
-        steps: int = 3000,
-        step_size: float = STEP,
-        band: tuple[float, float] = (2.0, 7.0),
-        prediction_weight: float = 50.0,
-        seed: int = 0,
-    ) -> None:
-        where = on_arrays(budget(eps, threat).on(victim.domain))
-        first = step_size * where.span / where.reach
+    steps: int = 3000
+    step_size: float = STEP
+    band: tuple[float, float] = (2.0, 7.0)
+    prediction_weight: float = 50.0
+
+    def composed(self) -> tuple[Objective, ProjectedGradient]:
+        first = self.step_size * self.threat.span / self.threat.reach
         schedule = cosine_restarts(first, first / 200, cycles=3)
-        search = ProjectedGradient(steps, schedule, random_start=False)
-        objective = NearOutliers(*band, prediction_weight=prediction_weight)
-        super().__init__(victim, where, objective, search, seed)
+        search = ProjectedGradient(self.steps, schedule, random_start=False)
+        return NearOutliers(*self.band, prediction_weight=self.prediction_weight), search
 
 
 class UniversalQuantAttack(UniversalAttack):
@@ -90,26 +80,14 @@ class UniversalQuantAttack(UniversalAttack):
         UsageError: for a band that is none.
     """
 
-    def __init__(
-        self,
-        victim: Victim,
-        eps: float = 8 / 255,
-        *,
-        threat: Threat | str | None = None,
-        epochs: int = 200,
-        batch: int = 10,
-        step_size: float = STEP,
-        per_class: bool = False,
-        band: tuple[float, float] = (2.0, 7.0),
-        prediction_weight: float = 50.0,
-        seed: int = 0,
-    ) -> None:
-        where = on_arrays(budget(eps, threat).on(victim.domain))
-        super().__init__(
-            victim,
-            where,
-            NearOutliers(*band, prediction_weight=prediction_weight),
-            Training(epochs, batch, Steepest(constant(step_size * where.span / where.reach))),
-            seed,
-            per_class=per_class,
-        )
+    epochs: int = 200
+    batch: int = 10
+    step_size: float = STEP
+    per_class: bool = False
+    band: tuple[float, float] = (2.0, 7.0)
+    prediction_weight: float = 50.0
+
+    def composed(self) -> tuple[Objective, Training]:
+        size = self.step_size * self.threat.span / self.threat.reach
+        training = Training(self.epochs, self.batch, Steepest(constant(size)))
+        return NearOutliers(*self.band, prediction_weight=self.prediction_weight), training

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from effattack.attacks.base import budget
-from effattack.attacks.objectives import KeepPrediction
+from effattack.attacks.objectives import KeepPrediction, Objective
 from effattack.attacks.published.slowformer_losses import slowformer_loss
 from effattack.attacks.searches.projected import constant
 from effattack.attacks.searches.training import Adam, Training
@@ -62,28 +61,22 @@ class SlowFormer(UniversalAttack):
 
     budgeted = False
 
-    def __init__(
-        self,
-        victim: Victim,
-        *,
-        threat: Threat | str | None = None,
-        epochs: int = 20,
-        batch: int = 32,
-        rate: float = 0.045,
-        loss: str = "paper",
-        layer_weights: Sequence[float] | None = None,
-        prediction_weight: float = 0.0,
-        seed: int = 0,
-    ) -> None:
-        weights = None if layer_weights is None else tuple(layer_weights)
-        wanted = slowformer_loss(loss, weights)
-        super().__init__(
-            victim,
-            paper_patch(victim) if threat is None else budget(0, threat),
-            KeepPrediction(wanted, prediction_weight) if prediction_weight else wanted,
-            Training(epochs, batch, Adam(constant(rate))),
-            seed,
-        )
+    epochs: int = 20
+    batch: int = 32
+    rate: float = 0.045
+    loss: str = "paper"
+    layer_weights: Sequence[float] | None = None
+    prediction_weight: float = 0.0
+
+    @classmethod
+    def usual(cls, victim: Victim) -> Threat:
+        return paper_patch(victim)
+
+    def composed(self) -> tuple[Objective, Training]:
+        weights = None if self.layer_weights is None else tuple(self.layer_weights)
+        wanted, weight = slowformer_loss(self.loss, weights), self.prediction_weight
+        training = Training(self.epochs, self.batch, Adam(constant(self.rate)))
+        return KeepPrediction(wanted, weight) if weight else wanted, training
 
 
 def paper_patch(victim: Victim) -> Patch:

@@ -123,7 +123,7 @@ def _blocks_on(trace: Trace, heads: Tensor) -> Tensor:
         [gate.active for gate in trace.gates if gate.name.endswith(end)]
         for end in (".attention", ".mlp")
     )
-    sublayers = [torch.stack(kind, 1) for kind in kinds if kind]
+    sublayers = [torch.cat(kind, 1) for kind in kinds if kind]
     if not sublayers:
         return heads.new_ones(*heads.shape[:2], 1)
     return torch.stack(sublayers).any(0).to(heads)[:, :, None]

@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 
 from torch import Generator, Tensor
 
-from effattack.attacks.base import Attack, GradientAttack, budget
-from effattack.attacks.objectives import BatchGoal, Goal
+from effattack.attacks.base import Attack, GradientAttack
+from effattack.attacks.objectives import BatchGoal, Goal, Objective
 from effattack.attacks.searches.activations import Activations, density, total_norm, why_unseen
 from effattack.attacks.searches.evolution import Evolution
 from effattack.attacks.searches.projected import ProjectedGradient, cosine
 from effattack.errors import NotApplicable
-from effattack.threats import ArrayThreat, Threat
+from effattack.threats import ArrayThreat, Box, Threat
 from effattack.victim import Trace, Victim
 
 
@@ -75,19 +75,16 @@ class Sponge(GradientAttack):
         NotApplicable: for a victim whose activations cannot be seen.
     """
 
-    def __init__(
-        self,
-        victim: Victim,
-        eps: float | None = None,
-        *,
-        threat: Threat | str | None = None,
-        steps: int = 50,
-        step_size: float = 0.1,
-        seed: int = 0,
-    ) -> None:
+    steps: int = 50
+    step_size: float = 0.1
+
+    @classmethod
+    def usual(cls, victim: Victim) -> Threat:
+        return Box()
+
+    def composed(self) -> tuple[Objective, ProjectedGradient]:
         self.wanted = ActivationNorm()
-        search = ProjectedGradient(steps, cosine(step_size))
-        super().__init__(victim, budget(eps, threat), self.wanted, search, seed)
+        return self.wanted, ProjectedGradient(self.steps, cosine(self.step_size))
 
     @classmethod
     def why_not(cls, victim: Victim) -> str | None:
@@ -126,21 +123,18 @@ class EvolvedSponge(Attack):
 
     threat: ArrayThreat
 
-    def __init__(
-        self,
-        victim: Victim,
-        eps: float | None = None,
-        *,
-        threat: Threat | str | None = None,
-        pool: int = 50,
-        generations: int = 10,
-        parents: float = 0.1,
-        mutated: float = 0.05,
-        seed: int = 0,
-    ) -> None:
-        self.search = Evolution(pool, generations, parents, mutated)
+    pool: int = 50
+    generations: int = 10
+    parents: float = 0.1
+    mutated: float = 0.05
+
+    @classmethod
+    def usual(cls, victim: Victim) -> Threat:
+        return Box()
+
+    def prepare(self) -> None:
+        self.search = Evolution(self.pool, self.generations, self.parents, self.mutated)
         self.wanted = ZeroSkippingMacs()
-        super().__init__(victim, budget(eps, threat), seed=seed)
 
     @classmethod
     def why_not(cls, victim: Victim) -> str | None:

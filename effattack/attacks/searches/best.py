@@ -107,8 +107,11 @@ class Best:
     @classmethod
     def none(cls, clean: Tensor, dtype: torch.dtype = torch.float64) -> Best:
         """The clean inputs until any iterate is looked at."""
-        never = torch.full((len(clean),), -torch.inf, dtype=torch.float64, device=clean.device)
-        return cls(clean.clone(), Rank.of(never, never.to(dtype)))
+        work, value = (
+            torch.full((len(clean),), -torch.inf, dtype=kind, device=clean.device)
+            for kind in (torch.float64, dtype)
+        )
+        return cls(clean.clone(), Rank.of(work, value))
 
     def judged_by(self, value: Tensor) -> None:
         """From now on, this breaks ties."""

@@ -67,7 +67,7 @@ class MergedAttack(PenalisedAttack):
 
 def reached_shares(trace: Trace) -> Tensor:
     """(B, units) shares; 1/2, neither open nor closed, where a gate was not reached."""
-    reached = [gate.reached.reshape(len(trace.logits), -1) for gate in trace.gates]
+    reached = [gate.reached for gate in trace.gates]
     return torch.where(torch.cat(reached, dim=1), trace.aux[SHARES], 0.5)
 
 

@@ -14,7 +14,7 @@ from effattack.attacks.searches.best import Best, ranked
 from effattack.attacks.searches.projected import constant, input_gradient
 from effattack.attacks.searches.training import Adam
 from effattack.errors import UsageError
-from effattack.threats import ArrayThreat, Threat
+from effattack.threats import ArrayThreat, Box, Threat
 from effattack.victim import Trace, Victim
 
 
@@ -86,12 +86,17 @@ class PenalisedAttack(Attack):
 
     threat: ArrayThreat
 
-    def __init__(
-        self, victim: Victim, threat: Threat, objective: Pull, search: Penalised, seed: int
-    ) -> None:
-        self.objective, self.search = objective, search
-        super().__init__(victim, threat, seed=seed)
-        check_objective(objective, victim)
+    @classmethod
+    def usual(cls, victim: Victim) -> Threat:
+        return Box()
+
+    @abstractmethod
+    def composed(self) -> tuple[Pull, Penalised]:
+        """What to want and how to look, by the options."""
+
+    def prepare(self) -> None:
+        self.objective, self.search = self.composed()
+        check_objective(self.objective, self.victim)
 
     def run(self, clean: Tensor, goal: Goal, generator: Generator) -> Tensor:
         return self.search(clean, self.threat, self.objective, goal, generator)

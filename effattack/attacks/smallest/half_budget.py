@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from effattack.attacks.base import budget
+from effattack.attacks.base import as_threat
 from effattack.attacks.smallest.ladder import ladder, maker
 from effattack.attacks.smallest.minimal import check_savings
 from effattack.threats import Threat
@@ -47,7 +47,7 @@ def eps50(
     domain = victim.domain
     domain.check(images)
     images = domain.snap(domain.place(images, victim.device))
-    steps = ladder(budget(None, largest).on(domain))
+    steps = ladder(as_threat(largest).on(domain))
     make = maker(victim, attack, seed)
 
     def spent(adversarial: Tensor) -> float:

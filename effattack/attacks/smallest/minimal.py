@@ -7,11 +7,11 @@ import math
 import torch
 from torch import Generator, Tensor
 
-from effattack.attacks.base import Attack, budget, instead
+from effattack.attacks.base import Attack, instead
 from effattack.attacks.objectives import BatchGoal
 from effattack.attacks.smallest.ladder import ladder, maker
 from effattack.errors import NotApplicable, UsageError
-from effattack.threats import Threat
+from effattack.threats import Linf, Threat
 from effattack.victim import Victim
 
 
@@ -42,24 +42,18 @@ class MinimalBudget(Attack):
         UsageError: for a share outside (0, 1], a threat without a size.
     """
 
-    budgets: Tensor | None = None
-    """(B,) of the images of the last call."""
+    share: float = 1.0
+    attack: str = "Slowdown"
 
-    def __init__(
-        self,
-        victim: Victim,
-        eps: float = 32 / 255,
-        *,
-        threat: Threat | str | None = None,
-        share: float = 1.0,
-        attack: str = "Slowdown",
-        seed: int = 0,
-    ) -> None:
-        check_savings(victim, share)
-        self.share, self.attack = share, attack
-        super().__init__(victim, budget(eps, threat), seed=seed)
+    @classmethod
+    def usual(cls, victim: Victim) -> Threat:
+        return Linf(32 / 255)
+
+    def prepare(self) -> None:
+        check_savings(self.victim, self.share)
+        self.budgets: Tensor | None = None
         self.ladder = ladder(self.threat)
-        self.make = maker(victim, attack, seed)
+        self.make = maker(self.victim, self.attack, self.seed)
         self.make(self.threat)
 
     @property

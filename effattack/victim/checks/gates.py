@@ -21,12 +21,12 @@ def check_gates(victim: Victim, batch: Batch) -> list[str]:
     """Gates are well formed, and their margins tell the decisions.
 
     Shapes and dtypes agree, names are unique, costs positive; margins are finite, and within
-    ``MARGIN_BOUND`` where reached (of stages in a row: everywhere); active implies reached; and,
+    ``MARGIN_BOUND`` where reached (where pushed: everywhere); active implies reached; and,
     except for proxies, margin > 0 equals active wherever reached.
     """
     with undisturbed(victim), torch.no_grad():
         trace = victim.trace(batch)
-    gates, in_a_row = trace.gates, trace.stage_logits is not None
+    gates = trace.gates
     names = [gate.name for gate in gates]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ContractError(f"{victim.name}: gates {twice} share names: number them")
@@ -37,7 +37,7 @@ def check_gates(victim: Victim, batch: Batch) -> list[str]:
         rules = {
             "its margin is NaN or infinite: it must be finite even where not reached": size.isinf(),
             f"its margin exceeds {MARGIN_BOUND:g} by {(size - MARGIN_BOUND).max():.3g}: bound it, "
-            "as m / (1 + |m|) or by clipping": (gate.reached | in_a_row) & (size > MARGIN_BOUND),
+            "as m / (1 + |m|) or by clipping": (gate.reached | gate.pushed) & (size > MARGIN_BOUND),
             "it is active, but was not reached: active includes upstream decisions": gate.active
             & ~gate.reached,
             f"its margin is up to {(size * wrong).max():.3g} on the wrong side of its decision: "
@@ -56,12 +56,12 @@ def check_gates(victim: Victim, batch: Batch) -> list[str]:
 
 def _check_form(victim: Victim, gate: Gate, count: int) -> None:
     shape = tuple(gate.margin.shape)
+    units = len(shape) == 2 and shape[0] == count
     problems = {
         "it has no name": not gate.name,
-        f"margin is {shape} {gate.margin.dtype}, expected floats, (B,) or (B, units)": len(shape)
-        not in (1, 2)
-        or shape[0] != count
-        or not gate.margin.is_floating_point(),
+        f"margin is {shape} {gate.margin.dtype}, expected floats, (B,) or (B, units)": (
+            not (units and gate.margin.is_floating_point())
+        ),
         f"active {tuple(gate.active.shape)} {gate.active.dtype} and reached "
         f"{tuple(gate.reached.shape)} {gate.reached.dtype} must be bool and {shape} as margin": any(
             flag.dtype != torch.bool or tuple(flag.shape) != shape

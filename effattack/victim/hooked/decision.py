@@ -62,7 +62,7 @@ class Decision:
         Raises:
             UsageError: naming it, with the nearest names.
         """
-        modules = {name for name, _ in model.named_modules() if name}
+        modules = {name for name, _ in model.named_modules(remove_duplicate=False) if name}
         if self.module not in modules:
             raise unknown_name(f"module of {type(model).__name__}", self.module, modules)
         if self.threshold is None:
@@ -72,7 +72,8 @@ class Decision:
                 f"decision {self.name} has threshold={self.threshold!r}, but its rule compares "
                 "with none: leave it out, and name the modules that it spares"
             )
-        value = float(Attribute(model, self.threshold).value)
+        held = Attribute(model, self.threshold).value
+        value = float(held.detach() if isinstance(held, Tensor) else held)
         if abs(value - self.rule.value) > 1e-6 * max(1.0, abs(value)):
             raise UsageError(
                 f"decision {self.name}: {self.threshold} is {value:g}, but its rule says "

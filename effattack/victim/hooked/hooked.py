@@ -166,6 +166,7 @@ class Hooked(Victim):
             reached=reached,
             cost=learnt.cost,
             proxy=decision.rule.proxy,
+            pushed=self._in_a_row,
         )
 
     def _stages(self, rows: Sequence[Followed]) -> Tensor:

@@ -43,18 +43,17 @@ def learn(trials: Trials, spares: Spares) -> dict[str, Learnt]:
         GradientError: where no gradient from one reaches the input.
     """
     _check_spares(trials, spares)
-    units = {decision.name: _units(decision, trials) for decision in trials.decisions}
-    widest = max((count for count in units.values() if count is not None), default=None)
-    learnt = {}
+    learnt: dict[str, Learnt] = {}
     for decision in trials.decisions:
-        name, count, seen = decision.name, units[decision.name], trials.reaching(decision)
+        name, seen, count = decision.name, trials.reaching(decision), _units(decision, trials)
         if name in trials.forcible:
             shut = _shut(decision, seen, trials)
             saved = seen.macs - shut.macs
             hides = frozenset(seen.passed.tensors.keys() - shut.passed.tensors.keys())
         else:
             saved, hides = sum(map(trials.macs_of, spares[name])), frozenset()
-            count = count if count is None else widest
+            if count is not None:  # it may have been cut by those before it
+                count = max(count, *(before.units or 0 for before in learnt.values()), 0)
         learnt[name] = Learnt(
             cost=saved / (count or 1),
             units=count,
@@ -128,7 +127,7 @@ def _shut(decision: Decision, opened: Trial, trials: Trials) -> Trial:
 
 def _check_spares(trials: Trials, spares: Spares) -> None:
     names = [decision.name for decision in trials.decisions]
-    modules = {name for name, _ in trials.model.named_modules() if name}
+    modules = {name for name, _ in trials.model.named_modules(remove_duplicate=False) if name}
     for name, spared in spares.items():
         if name not in names:
             raise unknown_name("decision in spares", name, names)
