@@ -101,7 +101,7 @@ def test_what_was_not_read_does_not_matter(kind: str) -> None:
     """The later steps of a series that stopped may be anything, even no numbers."""
     victim, series = made(kind), noise(40, 2, LENGTH)
     trace = victim.trace(series)
-    read = trace.aux["samples"].long()
+    read = trace.also["samples"].long()
     assert len(read.unique()) > 1
     for one, end, logits in zip(series.split(1), read, trace.logits, strict=True):
         cut = one.clone()
@@ -119,7 +119,8 @@ def test_macs_follow_the_steps_read(kind: str) -> None:
     read = (8 * looks).clamp(max=LENGTH)
     expected = read * STEP_MACS[kind] + looks * WIDTH[kind] * 3
     assert trace.macs.tolist() == expected.tolist()
-    assert trace.aux["samples"].tolist() == read.tolist()
+    assert trace.also["samples"].tolist() == read.tolist()
+    assert victim.ceiling(series, "samples").tolist() == [LENGTH] * 20
     assert victim.max_macs == LENGTH * STEP_MACS[kind] + 4 * WIDTH[kind] * 3
     to_go = [22 * STEP_MACS[kind], 14 * STEP_MACS[kind], 6 * STEP_MACS[kind]]
     looks_to_go = [3 * WIDTH[kind] * k for k in (3, 2, 1)]
