@@ -165,7 +165,7 @@ def test_tokens_that_left_are_units_not_reached() -> None:
     left = tokens.sum(2) > 2.001
     assert torch.equal(late.reached.sum(1), left.sum(1))
     assert torch.equal(late.active.sum(1), (left & (tokens[:, :, 0] > 0.501)).sum(1))
-    assert not late.reached.diff(dim=1).gt(0).any(), "filled up at the end"
+    assert not late.reached.int().diff(dim=1).gt(0).any(), "filled up at the end"
     assert torch.equal(first.active, left)
 
 
