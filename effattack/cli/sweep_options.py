@@ -21,13 +21,18 @@ DEFAULT_VICTIMS = (
     "digits_vit_ats",
     "digits_vit_int8",
 )
+DEFAULT_SERIES = ("cbf_early_gru",)
+"""Scored beside them on their own data, which no image replaces."""
 
 
 def arguments(run: argparse.ArgumentParser) -> None:
     run.add_argument("sweep", nargs="?", type=Path, metavar="SWEEP.toml", help="what to score")
     what = run.add_argument_group("what to score, without a sweep file")
     what.add_argument(
-        "--victim", action="append", metavar="NAME|MODULE:FACTORY", help="default: four on digits"
+        "--victim",
+        action="append",
+        metavar="NAME|MODULE:FACTORY",
+        help="default: four on digits, one on series",
     )
     what.add_argument(
         "--attack",
@@ -87,7 +92,7 @@ def sweep_of(options: argparse.Namespace, console: Console) -> Sweep:
     }
     given = {key: value for key, value in given.items() if value is not None}
     if options.sweep is None:
-        victims = given.pop("victims", None) or _default_victims(console)
+        victims = given.pop("victims", None) or _default_victims(options.data, console)
         sweep = Sweep(**{"victims": victims, "samples": 200, **given})
     elif given:
         raise UsageError(
@@ -101,12 +106,12 @@ def sweep_of(options: argparse.Namespace, console: Console) -> Sweep:
     return sweep
 
 
-def _default_victims(console: Console) -> tuple[str, ...]:
+def _default_victims(data: str | None, console: Console) -> tuple[str, ...]:
     """Those whose packages are there."""
     from effattack.victim import load_victim
 
     found = []
-    for name in DEFAULT_VICTIMS:
+    for name in (*DEFAULT_VICTIMS, *(() if data else DEFAULT_SERIES)):
         try:
             load_victim(name)
             found.append(name)
