@@ -17,6 +17,8 @@ from effattack.models_zoo.quantization.llm_int8 import LLMInt8
 from effattack.models_zoo.quantization.pruned import Pruned
 from effattack.models_zoo.quantization.quantized import Quantized
 from effattack.models_zoo.quantization.static_int8 import StaticInt8
+from effattack.models_zoo.series.early_reading import EarlyReading
+from effattack.models_zoo.series.merging import NeighbourMerging
 from effattack.models_zoo.token_sparsification.adavit import AdaViT
 from effattack.models_zoo.token_sparsification.ats import ATS
 from effattack.models_zoo.token_sparsification.avit import AViT
@@ -35,9 +37,11 @@ __all__ = [
     "DynamicViT",
     "EViT",
     "EarlyExit",
+    "EarlyReading",
     "ExitViT",
     "LLMInt8",
     "MSDNet",
+    "NeighbourMerging",
     "Preprocess",
     "Pruned",
     "Quantized",

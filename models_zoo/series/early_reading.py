@@ -8,12 +8,14 @@ Series", 2017, for such triggers; any :class:`~effattack.models_zoo.criteria.Cri
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from effattack.counting.tallies import Count, tally
 from effattack.domains import Series
 from effattack.errors import UsageError
 from effattack.models_zoo.criteria import Criterion
@@ -26,7 +28,8 @@ class EarlyReading(EarlyExit):
     """A reader and a classifier that is asked after every piece of the series.
 
     ``forward`` never touches what comes after the piece at which a series was sure. One gate,
-    ``steps``: a unit per look but the last, active where reading goes on.
+    ``steps``: a unit per look but the last, active where reading goes on. How many samples were
+    read stands beside the MACs, as the count ``samples``.
 
     Args:
         reader: reads the pieces; see :mod:`effattack.models_zoo.series.readers`.
@@ -57,6 +60,11 @@ class EarlyReading(EarlyExit):
                 f"{name}: a reader of {reader.channels} channels in Series{domain.shape}: give "
                 "both the same channels, and the series a length"
             )
+        if length % reader.frame or every % reader.frame:
+            raise UsageError(
+                f"every = {every} of {length} steps: the reader takes {reader.frame} at a time, "
+                "give multiples of it"
+            )
         if not 0 < every < length:
             raise UsageError(
                 f"every = {every} of {length} steps: the classifier must look at least once before "
@@ -69,6 +77,7 @@ class EarlyReading(EarlyExit):
             [_Look(classifier) for _ in ends],
             criterion,
             domain=domain,
+            counts={"samples": Count("sample", partial(_all, length))},
             name=name,
             **settings,
         )
@@ -77,7 +86,7 @@ class EarlyReading(EarlyExit):
         self.ends = tuple(ends)
 
     def trace(self, series: Tensor) -> Trace:
-        """As of early exits, its gates in one; ``aux["samples"]`` (B,) says how many were read."""
+        """As of early exits, its gates in one."""
         trace = super().trace(series)
         gates = trace.gates
         costs = [torch.as_tensor(gate.cost, dtype=torch.float64).flatten() for gate in gates]
@@ -92,7 +101,11 @@ class EarlyReading(EarlyExit):
         )
         looks = steps.active.sum(1) + self.criterion.earliest
         read = torch.tensor(self.ends, dtype=torch.float64, device=series.device)[looks]
-        return trace._replace(gates=(steps,), aux={"samples": read})
+        return trace._replace(gates=(steps,), also={"samples": read})
+
+
+def _all(length: int, series: Tensor) -> Tensor:
+    return torch.full((len(series),), float(length), dtype=torch.float64, device=series.device)
 
 
 class _Piece(nn.Module):
@@ -109,6 +122,7 @@ class _Piece(nn.Module):
         if isinstance(seen, Tensor):
             seen = (seen, *reader.start(len(seen), seen))
         series, *memory = seen
+        tally("samples", len(series) * (self.end - self.first))
         return series, *reader.read(series[:, :, self.first : self.end], tuple(memory))
 
 

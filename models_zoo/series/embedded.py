@@ -22,12 +22,12 @@ CLASSES = len(cbf.CLASSES)
 
 
 def cbf_early_gru(trained: bool = True) -> EarlyReading:
-    """A GRU on cylinder, bell and funnel that looks after every 4 steps whether it is sure."""
+    """A GRU on cylinder, bell and funnel that looks after every 8 steps whether it is sure."""
     name = "cbf_early_gru"
     victim = EarlyReading(
-        GRUReader(channels=1, width=32),
+        GRUReader(channels=1, width=32, frame=4),
         cbf.DOMAIN,
-        every=4,
+        every=8,
         classes=CLASSES,
         criterion=stored_threshold(name, trained),
         name=name,

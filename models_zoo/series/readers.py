@@ -1,7 +1,8 @@
 """What reads a series piece by piece and remembers what it has seen, for ``EarlyReading``.
 
 A memory is a tuple of tensors with one row per series, so that series which are done can leave the
-batch. Reading a series in pieces of any sizes gives what reading it at once does.
+batch. Reading a series in pieces of any sizes, whole frames each, gives what reading it at once
+does.
 """
 
 from __future__ import annotations
@@ -19,11 +20,12 @@ class Reader(nn.Module):
     Args:
         channels: of the series.
         width: of the summary that the classifier is given.
+        frame: steps that it reads together; a piece holds a whole number of frames.
     """
 
-    def __init__(self, channels: int, width: int) -> None:
+    def __init__(self, channels: int, width: int, frame: int = 1) -> None:
         super().__init__()
-        self.channels, self.width = channels, width
+        self.channels, self.width, self.frame = channels, width, frame
 
     def start(self, count: int, like: Tensor) -> tuple[Tensor, ...]:
         """The memory of ``count`` series of which nothing has been read."""
@@ -36,21 +38,21 @@ class Reader(nn.Module):
 
 
 class GRUReader(Reader):
-    """A gated recurrent unit, step by step; its state is all that it remembers.
+    """A gated recurrent unit, frame by frame; its state is all that it remembers.
 
-    Cho et al., EMNLP 2014 (arXiv 1406.1078): 3 width (channels + width) MACs a step.
+    Cho et al., EMNLP 2014 (arXiv 1406.1078): 3 width (frame · channels + width) MACs a frame.
     """
 
-    def __init__(self, channels: int, width: int) -> None:
-        super().__init__(channels, width)
-        self.gru = nn.GRU(channels, width, batch_first=True)
+    def __init__(self, channels: int, width: int, frame: int = 1) -> None:
+        super().__init__(channels, width, frame)
+        self.gru = nn.GRU(channels * frame, width, batch_first=True)
 
     def start(self, count: int, like: Tensor) -> tuple[Tensor, ...]:
         return (like.new_zeros(count, self.width),)
 
     def read(self, piece: Tensor, memory: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        state = self.gru(piece.mT.contiguous(), memory[0][None])[1]
-        return (state[0],)
+        frames = piece.unflatten(2, (-1, self.frame)).transpose(1, 2).flatten(2)
+        return (self.gru(frames, memory[0][None])[1][0],)
 
 
 class ConvReader(Reader):
