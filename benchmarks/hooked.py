@@ -1,8 +1,8 @@
 """Attack success of the house attack on victims written by hand, and on the same models hooked.
 
-    python benchmarks/hooked.py [--images 40] [--attack Slowdown]
+    python benchmarks/hooked.py [--images 20] [--attack Slowdown] [--eps 8/255 2/255]
 
-prints one row per model, in Markdown (docs/your_own_model.md). The models are those of the embedded
+prints one row per model and budget, in Markdown (docs/your_own_model.md). The models are those of the embedded
 victims, in code as an engineer writes it.
 """
 
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from effattack import Victim, evaluate
 from effattack.attacks import build
+from effattack.budgets import parse_number
 from effattack.models_zoo import load
 from effattack.models_zoo.digits import SHAPE, digits
 from effattack.models_zoo.token_sparsification.ats import significance
@@ -111,22 +112,27 @@ MODELS = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", type=int, default=40)
+    parser.add_argument("--images", type=int, default=20)
     parser.add_argument("--attack", default="Slowdown")
+    parser.add_argument("--eps", nargs="+", default=["8/255", "2/255"])
     options = parser.parse_args()
     torch.set_num_threads(1)
     images, labels = (part[: options.images] for part in digits("test"))
-    print("| model | victim by hand | attack success | hooked | share |")
-    print("|---|---|---:|---:|---:|")
+    print("| model | victim by hand | eps | attack success | hooked | share |")
+    print("|---|---|---:|---:|---:|---:|")
     for model, make in MODELS.items():
         by_hand, hooked = make()
-        found = []
-        for victim in (by_hand, hooked):
-            attack = build(options.attack, victim, 8 / 255)
-            scores = evaluate(victim, images, labels, [attack], timed=0).scores()
-            found.append(scores.set_index("attack").attack_success[attack.name])
-        share = found[1] / found[0]
-        print(f"| {model} | `{by_hand.name}` | {found[0]:.1%} | {found[1]:.1%} | {share:.2f} |")
+        for eps in options.eps:
+            found = []
+            for victim in (by_hand, hooked):
+                attack = build(options.attack, victim, parse_number(eps, "eps"))
+                scores = evaluate(victim, images, labels, [attack], timed=0).scores()
+                found.append(scores.set_index("attack").attack_success[attack.name])
+            print(
+                f"| {model} | `{by_hand.name}` | {eps} | {found[0]:.1%} | {found[1]:.1%} | "
+                f"{found[1] / found[0]:.2f} |",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

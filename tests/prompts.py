@@ -129,6 +129,8 @@ class Decoder(Prompted):
         self.writer = nn.Linear(WIDTH, VOCABULARY, bias=False)
         self.turn = nn.Linear(WIDTH, WIDTH, bias=False)
         self.draw_weights(seed)
+        with torch.no_grad():
+            self.writer.weight[END] *= 3  # else hardly any text ends before the cap
 
     def ceiling(self, batch: Tensor, count: str = "macs") -> Tensor:
         if count != "macs":

@@ -15,13 +15,14 @@ from projects import DATA, Run, project
 from torch import Tensor
 from toys import LinearSaver, grey_images
 
-from effattack import evaluate, selfchecks
+from effattack import evaluate
 from effattack.attacks.base import Attack
 from effattack.cells.store import Store
 from effattack.cli import main
 from effattack.errors import CellError, ContractError
+from effattack.results import selfchecks
 from effattack.runs.executors.workers import Workers
-from effattack.runs.sweep import complete
+from effattack.runs.run import run
 from effattack.victim import Gate, Trace, Victim
 
 SMALL = replace(TOY, samples=6, slice=3)
@@ -166,7 +167,7 @@ def test_a_victim_alone_is_refused_in_the_same_words(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_workers_refuse_it_too(tmp_path: Path) -> None:
     store = Store(tmp_path / "cells")
-    evaluation, (reason,) = complete(BESIDE.plan(), store, Workers(1))
+    evaluation, (reason,) = run(BESIDE.plan(), store, Workers(1))
     assert WORDS in reason
     assert set(evaluation.samples.victim) == {"toy"}
 

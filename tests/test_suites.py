@@ -49,7 +49,8 @@ def test_without_a_limit_it_is_scored_but_not_judged(score: Run) -> None:
         ]
     )
     assert re.search(
-        r"\ntoy +\d\.\d.% +Slowdown at 8/255 +\d+ → \d+ +(×|not measured).* scored, not judged",
+        r"\ntoy +\d\.\d.% +Slowdown at 8/255 +\d+ → \d+ +\d\.\d\d +white box "
+        " +(×|not measured).* scored, not judged",
         section(result),
     )
 

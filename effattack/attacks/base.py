@@ -182,7 +182,8 @@ class Attack(ABC):
             self.victim.task.check(labels, len(clean))
             labels = labels.to(clean.device, copy=True)
             labels = labels if labels.is_floating_point() else labels.long()
-        return clean, BatchGoal.of(self.victim, clean, labels, callback)
+        largest = self.threat.largest(clean)
+        return clean, BatchGoal.of(self.victim, clean, labels, callback, largest=largest)
 
     @abstractmethod
     def run(self, clean: Tensor, goal: BatchGoal, generator: Generator) -> Tensor:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from effattack.domains import Batch
 from effattack.errors import NotApplicable
 from effattack.victim import Trace, Victim
 
@@ -51,6 +52,9 @@ class Goal:
     """(B,) class indices, or those of another task; the clean answers where none were given."""
     callback: Callback = unwatched
     """Called once per step; what it raises ends the attack."""
+    ceiling: Tensor | None = None
+    """(B,) float64: the most work that the threat admits from each clean input, in the currency of
+    the victim; NaN where unknown. None: not asked for."""
 
     @property
     def answer(self) -> Tensor:
@@ -58,27 +62,39 @@ class Goal:
         return self.victim.task.answer(self.logits)
 
     def rows(self, index: Tensor) -> Goal:
-        """The same for some of the images."""
-        return Goal(self.victim, self.logits[index], self.labels[index], self.callback)
+        """The same for some of the inputs."""
+        ceiling = None if self.ceiling is None else self.ceiling[index]
+        return Goal(self.victim, self.logits[index], self.labels[index], self.callback, ceiling)
 
 
 @dataclass(frozen=True, kw_only=True)
 class BatchGoal(Goal):
-    """The goal of a whole batch, as an attack begins: the clean images are traced once, for all."""
+    """The goal of a whole batch, as an attack begins: the clean inputs are traced once, for all."""
 
     trace: Trace
-    """Of the clean images, without gradients."""
+    """Of the clean inputs, without gradients."""
 
     @classmethod
     def of(
-        cls, victim: Victim, clean: Tensor, labels: Tensor | None, callback: Callback = unwatched
+        cls,
+        victim: Victim,
+        clean: Batch,
+        labels: Tensor | None,
+        callback: Callback = unwatched,
+        *,
+        largest: Batch | None = None,
     ) -> BatchGoal:
-        """The goal of clean images (B, *input_shape); their predictions stand for no labels."""
+        """The goal of clean inputs; their answers stand for no labels.
+
+        ``largest`` are the inputs of the threat on which the victim can work most; by default the
+        clean ones, than which those of arrays are no larger.
+        """
         with torch.no_grad():
             trace = victim.trace(clean)
         if labels is None:
             labels = victim.task.answer(trace.logits)
-        return cls(victim, trace.logits, labels, callback, trace=trace)
+        ceiling = victim.ceiling(clean if largest is None else largest, victim.currency)
+        return cls(victim, trace.logits, labels, callback, ceiling, trace=trace)
 
 
 class Objective(Protocol):

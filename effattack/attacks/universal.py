@@ -125,18 +125,18 @@ class UniversalAttack(Attack):
         kinds = self.victim.num_classes if self.per_class else 1
         shape = (kinds, *clean.shape[1:])
         pattern = self.threat.limit(self.first(shape, generator).to(clean))
-        best, most = pattern.clone(), self._macs(pattern, clean, goal)
+        best, most = pattern.clone(), self._work(pattern, clean, goal)
         best[most.isinf()] = torch.nan  # no image to learn from
         move, steps = training.rule.begin(self.threat), -(-len(clean) // training.batch)
         for epoch in range(training.epochs):
             order = torch.randperm(len(clean), generator=generator).to(clean.device)
             for step, rows in enumerate(order.split(training.batch)):
                 some = goal.rows(rows)
-                gradient, macs, value = self._look(pattern, clean[rows], some, generator)
+                gradient, work, value = self._look(pattern, clean[rows], some, generator)
                 progress = (epoch + step / steps) / training.epochs
                 pattern = self.threat.limit(move(pattern, gradient, progress))
-                goal.callback(Step(epoch, step, steps, macs, value))
-            found = self._macs(pattern, clean, goal)
+                goal.callback(Step(epoch, step, steps, work, value))
+            found = self._work(pattern, clean, goal)
             better = (found >= most) & found.isfinite()
             best[better], most[better] = pattern[better], found[better]
         return best
@@ -144,7 +144,7 @@ class UniversalAttack(Attack):
     def _look(
         self, pattern: Tensor, clean: Tensor, goal: Goal, generator: Generator
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Gradient of the objective in the perturbations; executed MACs and value, (B,) each.
+        """Gradient of the objective in the perturbations; executed work and value, (B,) each.
 
         Clipping and rounding are passed straight through.
         """
@@ -156,17 +156,18 @@ class UniversalAttack(Attack):
         value = self.objective(trace, goal)
         slope = input_gradient(value, images, trace)
         (gradient,) = torch.autograd.grad(applied, pattern, slope)
-        return gradient, trace.macs, value.detach()
+        return gradient, self.victim.spent(trace), value.detach()
 
-    def _macs(self, pattern: Tensor, clean: Tensor, goal: Goal) -> Tensor:
-        """(K,) executed MACs on the images of each perturbation; -inf where it has none."""
+    def _work(self, pattern: Tensor, clean: Tensor, goal: Goal) -> Tensor:
+        """(K,) executed work on the inputs of each perturbation; -inf where it has none."""
         generator, which = Generator().manual_seed(self.seed), self._which(goal).cpu()
         spent = []
         with torch.no_grad():
             for rows in torch.arange(len(clean), device=clean.device).split(self.training.batch):
                 threat = self.threat.placed(clean[rows], generator)
                 applied = threat.apply(pattern[which[rows.cpu()].to(clean.device)], clean[rows])
-                spent.append(self.victim.trace(threat.on_grid(applied, clean[rows])).macs.cpu())
+                trace = self.victim.trace(threat.on_grid(applied, clean[rows]))
+                spent.append(self.victim.spent(trace).cpu())
         total = torch.zeros(len(pattern), dtype=torch.float64)
         total = total.index_add(0, which, torch.cat(spent).double())
         return torch.where(torch.bincount(which, minlength=len(pattern)) > 0, total, -torch.inf)

@@ -45,7 +45,7 @@ def run_attack(held: Held, spec: CellSpec, watch: Watch) -> pd.DataFrame:
     adversarial = fitted(attack, watched)(inputs, labels, watched)
     found = audit(victim, adversarial)
     _expect_answers(victim, spec, found)
-    answers, clean = task.answer(found.logits), held.answers(spec)
+    answers = task.answer(found.logits)
     samples = np.arange(spec.first, spec.last)
     return pd.DataFrame(
         {
@@ -54,7 +54,7 @@ def run_attack(held: Held, spec: CellSpec, watch: Watch) -> pd.DataFrame:
             "label": [task.text(label) for label in labels],
             "prediction": [task.text(answer) for answer in answers],
             "right": task.right(answers, labels).cpu(),
-            "same": task.agree(clean, answers, domain.kept(adversarial, inputs)).cpu(),
+            **_agreement(held, spec, answers, adversarial),
             **_work(victim, spec, found, attack.threat.largest(inputs)),
             "elementwise": found.elementwise,
             "outside": [json.dumps(one) if one else None for one in found.outside],
@@ -72,6 +72,16 @@ def run_attack(held: Held, spec: CellSpec, watch: Watch) -> pd.DataFrame:
             ],
         }
     )
+
+
+def _agreement(
+    held: Held, spec: CellSpec, answers: Tensor, adversarial: Batch
+) -> dict[str, Tensor]:
+    """Whether each answer agrees with the clean one, where the stored answers cannot tell it."""
+    if held.victim.task.exact:
+        return {}
+    kept = held.victim.domain.kept(adversarial, held.inputs(spec)[0])
+    return {"same": held.victim.task.agree(held.answers(spec), answers, kept).cpu()}
 
 
 def _expect_answers(victim: Victim, spec: CellSpec, found: Audit) -> None:

@@ -69,6 +69,7 @@ def _answer(options: argparse.Namespace) -> int:
     errors = Screen(stderr=True)
     try:
         with staying("user code"):
+            output.show_scores(options)
             return int(options.handler(options, output.console_of(options)))
     except EffattackError as error:
         errors.print(f"effattack: {error}", style="red", **PLAIN)

@@ -25,11 +25,30 @@ SCHEMA = 1
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """``--quiet``, ``--verbose`` or ``--json``."""
+    """``--quiet``, ``--verbose`` or ``--json``; and what is shown beside our own scores."""
+    parser.add_argument(
+        "--score",
+        action="append",
+        default=[],
+        metavar="NAME|MODULE:OBJECT",
+        help="a score from outside that is shown, too; effattack list scores",
+    )
     choice = parser.add_mutually_exclusive_group()
     choice.add_argument("--quiet", action="store_true", help="say only what went wrong")
     choice.add_argument("--verbose", action="store_true", help="say why attacks were skipped")
     choice.add_argument("--json", action="store_true", help="the scores as JSON, and nothing else")
+
+
+def show_scores(options: argparse.Namespace) -> None:
+    """Take in the scores that the options name.
+
+    Raises:
+        UsageError: for what is no score.
+    """
+    from effattack.results.table import called
+
+    for name in getattr(options, "score", ()):
+        called(name)
 
 
 def console_of(options: argparse.Namespace) -> Console:

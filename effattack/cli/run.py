@@ -19,6 +19,7 @@ EXAMPLES = """examples:
   effattack run
   effattack run --victim mypackage.models:build --data images/ --fail-below savings_retained=0.6
   effattack run --victim digits_vit_ats --attack Slowdown --attack DeSparsify --eps 4/255
+  effattack run --victim cbf_early_gru --threat linf:.2sd
   effattack run --attack "Slowdown(threat='l2:1.0')" --attack "UniversalSlowdown(threat='patch:16')"
   effattack run --victim mypackage.models:build --data images/ --save v1
   effattack run --victim mypackage.models:build --data images/ --compare v1 --quiet
@@ -64,7 +65,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
     with bar.of(todo):
         evaluation, failures = runs.run(plans, store, executor, runs.go_on, bar.advance)
     evaluation.meta["command"] = shown("effattack " + shlex.join(sys.argv[1:]))
-    evaluation.meta["data"] = shown(sweep.data or "the victims' own test images")
+    evaluation.meta["data"] = shown(sweep.data or "the victims' own test inputs")
     evaluation.meta["limits"] = judge.results(evaluation)
     write(evaluation, options.out, console, options.verbose)
     if failures:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from effattack.budgets import parse_eps
 from effattack.cli.terminal import PLAIN
 from effattack.errors import MissingPackage, UsageError
 
@@ -20,6 +21,7 @@ DEFAULT_VICTIMS = (
     "digits_tinysaver_cascade",
     "digits_vit_ats",
     "digits_vit_int8",
+    "cbf_early_gru",
 )
 
 
@@ -27,25 +29,36 @@ def arguments(run: argparse.ArgumentParser) -> None:
     run.add_argument("sweep", nargs="?", type=Path, metavar="SWEEP.toml", help="what to score")
     what = run.add_argument_group("what to score, without a sweep file")
     what.add_argument(
-        "--victim", action="append", metavar="NAME|MODULE:FACTORY", help="default: four on digits"
+        "--victim",
+        action="append",
+        metavar="NAME|MODULE:FACTORY",
+        help="default: four on digits, one on series",
     )
     what.add_argument(
         "--attack",
         action="append",
-        metavar="NAME[(OPTION=VALUE, ...)]",
+        metavar="NAME|MODULE:CLASS[(OPTION=VALUE, ...)]",
         help="default: all that apply",
     )
     what.add_argument(
-        "--eps", metavar="SIZE|THREAT", help="l-inf budget, or another: l2:1.0 (of images 8/255)"
+        "--eps",
+        help="l-inf budget in the unit of the inputs, of images in [0, 1] pixels (8/255; of series "
+        "a tenth of their deviation)",
     )
-    what.add_argument("--samples", type=int, metavar="N", help="images (200)")
+    what.add_argument(
+        "--threat",
+        action="append",
+        metavar="NAME:SIZE|MODULE:CLASS(...)",
+        help="what may be changed: linf:.1sd, l2:1.0, patch:16; effattack list threats",
+    )
+    what.add_argument("--samples", type=int, metavar="N", help="inputs (200)")
     what.add_argument(
         "--data", metavar="PATH|MODULE:FACTORY", help="folder by class, .npz, or a callable"
     )
     what.add_argument(
         "--fit-data",
         metavar="PATH|MODULE:FACTORY",
-        help="what universal attacks learn from (images of --data that are not scored)",
+        help="what universal attacks learn from (inputs of --data that are not scored)",
     )
     what.add_argument("--device", choices=["cpu", "cuda"], help="(cpu)")
     what.add_argument("--seed", type=int, help="(0)")
@@ -53,7 +66,7 @@ def arguments(run: argparse.ArgumentParser) -> None:
         "--batch-size",
         type=int,
         metavar="N",
-        help="images per timed call: your deployment's; all else is scored image by image (1)",
+        help="inputs per timed call: your deployment's; all else is scored one by one (1)",
     )
     what.add_argument(
         "--timing",
@@ -70,12 +83,11 @@ def arguments(run: argparse.ArgumentParser) -> None:
 def sweep_of(options: argparse.Namespace, console: Console) -> Sweep:
     """The sweep of the file, or of the options; says which default victims are left out."""
     from effattack.runs.sweep import Sweep
-    from effattack.runs.sweepfile import read_budget
 
     given = {
         "victims": options.victim and tuple(options.victim),
         "attacks": options.attack and tuple(dict.fromkeys(options.attack)),
-        "budgets": options.eps and (read_budget(options.eps),),
+        "budgets": _budgets(options),
         "samples": options.samples,
         "data": options.data,
         "fit": options.fit_data,
@@ -99,6 +111,13 @@ def sweep_of(options: argparse.Namespace, console: Console) -> Sweep:
     if options.skip_bad:
         sweep = replace(sweep, skip_bad=True)
     return sweep
+
+
+def _budgets(options: argparse.Namespace) -> tuple[float | str, ...] | None:
+    """Those of ``--eps`` and of every ``--threat``, each once."""
+    threats = dict.fromkeys(options.threat or ())
+    sizes = [parse_eps(options.eps)] if options.eps else []
+    return (*sizes, *threats) or None
 
 
 def _default_victims(console: Console) -> tuple[str, ...]:

@@ -25,7 +25,7 @@ from torch.storage import UntypedStorage
 from effattack.counting.macs import MacsCounter
 from effattack.counting.sight import Known, Sight, digest, leaves, storages, tensors
 from effattack.domains import Arrays, Batch, Domain
-from effattack.domains.parts import tensors as tensors_of
+from effattack.domains.base import tensors as tensors_of
 from effattack.errors import UnseenWork
 
 STEPS = (32 / 255, 1 / 255, 1 / 4080, 1 / 65280)

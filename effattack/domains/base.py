@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, TypeAlias
 
 import torch
@@ -110,6 +110,15 @@ class Domain(ABC):
     def fingerprints(self, inputs: Batch) -> list[str]:
         """A hash of each input: equal inputs, and only they, have equal ones."""
         return [hashlib.sha256(row).hexdigest()[:16] for row in self.pack(inputs)]
+
+
+def tensors(batch: Batch) -> Iterator[Tensor]:
+    """What a batch is made of: itself, or its parts."""
+    if isinstance(batch, Tensor):
+        yield batch
+    else:
+        for part in batch.parts.values():
+            yield from tensors(part)
 
 
 def check_tensor(nouns: str, inputs: object) -> None:

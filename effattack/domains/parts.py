@@ -64,15 +64,6 @@ class PartsBatch:
         return PartsBatch({name: change(part) for name, part in self.parts.items()})
 
 
-def tensors(batch: Batch) -> Iterator[Tensor]:
-    """What a batch is made of: itself, or its parts."""
-    if isinstance(batch, Tensor):
-        yield batch
-    else:
-        for part in batch.parts.values():
-            yield from tensors(part)
-
-
 class Parts(Domain):
     """Inputs of several parts, each of a domain of its own.
 

@@ -11,6 +11,8 @@ from math import isnan
 from typing import TYPE_CHECKING, Any
 
 from effattack.results.limits import ATTACKS
+from effattack.results.table import headlines
+from effattack.results.unmeasured import unknown_max
 
 if TYPE_CHECKING:
     from effattack.results.evaluation import Evaluation
@@ -22,14 +24,8 @@ LEFT = "left"
 """The fact that a suite left a victim to another suite; red where no other one took it."""
 SEVERITY = ("scored, not judged", "passed", "could not measure", "failed")
 """How verdicts begin; the last of those that apply counts."""
-HEADER = (
-    "victim",
-    "savings retained",
-    "worst found",
-    "MACs clean → attacked",
-    "latency",
-    "verdict",
-)
+HEADER = ("victim", "savings retained", "worst found", "MACs clean → attacked")
+"""Behind them stand the scores of every headline, the latency and the verdict."""
 
 PHASES = ("", "collect", "setup", "call", "teardown")
 """Of a test, in order: the last report knows most."""
@@ -51,10 +47,11 @@ def worst(evaluation: Evaluation) -> dict[str, Facts]:
     found, table = {}, with_domains(evaluation.scores(), evaluation.meta)
     for victim, rows in table.groupby("victim", sort=False):
         unions, attacks = rows[rows.kind == "union"], rows[rows.inside & rows.kind.isin(ATTACKS)]
-        row = unions.sort_values("macs_ratio").iloc[-1] if len(unions) else rows.iloc[0]
+        row = unions.sort_values("equals_n_requests").iloc[-1] if len(unions) else rows.iloc[0]
         names, slowest = [row.found_by.partition(" found ")[0]], row
         if len(attacks) and not row.constant:
-            names.append(attacks.sort_values("macs_ratio", kind="stable").iloc[-1].attack)
+            furthest = attacks.sort_values("equals_n_requests", kind="stable").iloc[-1]
+            names.append(furthest.attack)
             compute = attacks[attacks.kind == "compute"]
             timed = compute.dropna(subset=["latency_low"])
             timed = timed.sort_values("latency_ratio", na_position="first")
@@ -65,7 +62,8 @@ def worst(evaluation: Evaluation) -> dict[str, Facts]:
             "budget": words.budget(row),
             "clean_macs": float(row.clean_macs),
             "macs": float(row.macs),
-            "max_macs": float(row.max_macs),
+            "unknown_max": unknown_max(row),
+            **{score.name: _sent(row[score.name]) for score in headlines()},
             "latency_ratio": float(slowest.latency_ratio),
             "latency_low": float(slowest.latency_low),
             "latency_high": float(slowest.latency_high),
@@ -76,9 +74,14 @@ def worst(evaluation: Evaluation) -> dict[str, Facts]:
     return found
 
 
+def _sent(value: Any) -> float | str:
+    """A score as any process can send it."""
+    return value if isinstance(value, str) else float(value)
+
+
 def damage(facts: Facts) -> float:
-    """Attacked over clean MACs; less than any of them where nothing was scored."""
-    return facts["macs"] / facts["clean_macs"] if "macs" in facts else -1.0
+    """Attacked over clean work; less than any of them where nothing was scored."""
+    return facts.get("equals_n_requests", -1.0)
 
 
 def by_victim(properties: Properties) -> dict[str, Facts]:
@@ -109,8 +112,9 @@ def lines(reports: Iterable[Any]) -> list[tuple[str, bool]]:
             if damage(facts) > damage(scores.get(victim, {})):
                 scores[victim] = facts
     rows = [_row(victim, facts, list(verdicts[victim])) for victim, facts in scores.items()]
-    table = [HEADER, *rows] if rows else []
-    widths = [max(len(row[k]) for row in table) for k in range(5)] if rows else []
+    header = (*HEADER, *(score.flat.lower() for score in headlines()), "latency", "verdict")
+    table = [header, *rows] if rows else []
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)][:-1]
     told = [
         ("  ".join([*map(str.ljust, row, widths), row[-1]]), row[-1].startswith(SEVERITY[2:]))
         for row in table
@@ -146,7 +150,7 @@ def _row(victim: str, facts: Facts, verdicts: list[str]) -> tuple[str, ...]:
     from effattack.reporting import words
 
     savings = facts["savings_retained"]
-    nothing = "unknown" if isnan(facts["max_macs"]) else "nothing was saved"
+    nothing = "unknown" if facts["unknown_max"] else "nothing was saved"
     timed = words.latency(facts, facts["inputs"]) if facts["attack"] else words.MISSING
     clock = "" if isnan(facts["latency_ratio"]) else f" {facts['clock']}"
     most = max(map(_severity, verdicts))
@@ -156,6 +160,7 @@ def _row(victim: str, facts: Facts, verdicts: list[str]) -> tuple[str, ...]:
         nothing if isnan(savings) else words.retained(savings),
         f"{facts['attack']} at {facts['budget']}" if facts["attack"] else "none applied",
         f"{facts['clean_macs']:,.0f} → {facts['macs']:,.0f}",
+        *(words.score(score, facts) for score in headlines()),
         "not measured" if timed == words.MISSING else f"{timed}{clock}",
         said[0] + (f" (and {len(said) - 1} more)" if len(said) > 1 else ""),
     )

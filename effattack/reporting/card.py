@@ -9,9 +9,10 @@ from effattack.reporting.markdown import code, plain
 from effattack.reporting.meta import Meta, section
 from effattack.reporting.nouns import Noun, domain_of, with_domains
 from effattack.reporting.stored import Description
-from effattack.reporting.tables import flat, headlines, over_dense
+from effattack.reporting.tables import flat, over_dense
 from effattack.reporting.verdict import Row, Verdict, unit_of, verdicts
 from effattack.reporting.words import missing
+from effattack.results.table import headlines
 
 ELEMENTS = {"pixels": ("pixel", "[0, 1]"), "series": ("sample", "[{low:g}, {high:g}]")}
 """What an input of a kind is made of, and in which range."""

@@ -13,7 +13,7 @@ from effattack.reporting.comparison import Compared, compared
 from effattack.reporting.latency import fired
 from effattack.reporting.meta import Meta, section
 from effattack.reporting.nouns import Noun, shared_noun, with_domains
-from effattack.reporting.tables import flat, headlines, over_dense, shown
+from effattack.reporting.tables import flat, over_dense, shown
 from effattack.reporting.verdict import (
     KINDS,
     Row,
@@ -26,6 +26,7 @@ from effattack.reporting.verdict import (
 )
 from effattack.reporting.words import missing
 from effattack.results.score import Score
+from effattack.results.table import headlines
 from effattack.results.union import UNION
 from effattack.results.unmeasured import NO_ENERGY
 

@@ -41,7 +41,7 @@ def with_domains(scores: pd.DataFrame, meta: Meta) -> pd.DataFrame:
     """The scores with the kind of each victim's inputs, which its budgets are written by."""
     kinds = {name: domain_of(meta, name)["kind"] for name in section(meta, "victims")}
     victims = scores.get("victim", pd.Series(dtype=str)).map(str)
-    return scores.assign(domain=victims.map(kinds).fillna("pixels"))
+    return scores.assign(domain=victims.map(kinds).astype(object).fillna("pixels"))
 
 
 def noun_of(meta: Meta, victim: str) -> Noun:

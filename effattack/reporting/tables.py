@@ -90,11 +90,6 @@ def shown() -> list[Score]:
     return found
 
 
-def headlines() -> list[Score]:
-    """Those that stand beside every verdict."""
-    return [score for score in shown() if score.shown.headline]
-
-
 def flat(score: Score, row: Row, noun: Noun) -> str:
     """A score in a table without headings: a latency has its interval beside it."""
     timed = score.name == "latency_ratio"

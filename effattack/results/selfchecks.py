@@ -76,7 +76,7 @@ def _gradients(victim: Victim, blind: list[str]) -> Check:
     gates = len(glance(victim).gates)
     if not gates:
         return Check(victim.name, name, None, "no gates")
-    if not victim.domain.smooth:
+    if not (victim.domain.smooth or victim.lifts):
         none = f"{victim.domain.nouns} have no neighbours, so that no gradient reaches them"
         return Check(victim.name, name, None, none)
     if blind:
@@ -87,7 +87,7 @@ def _gradients(victim: Victim, blind: list[str]) -> Check:
 def _determinism(victim: Victim, inputs: Batch) -> Check:
     name, noun = "deterministic forward", victim.domain.noun
     with torch.no_grad():
-        twice = [(victim(one), victim(one)) for one in inputs.split(1)]
+        twice = [(victim(one), victim(one)) for one in victim.domain.singles(inputs)]
     same = all(victim.task.close(first, second, 0.0).all() for first, second in twice)
     message = (
         f"{len(inputs)} {victim.domain.nouns} ran twice alike"

@@ -231,6 +231,11 @@ def known() -> dict[str, Score]:
     return found
 
 
+def headlines() -> list[Score]:
+    """Those that stand beside every verdict."""
+    return [score for score in known().values() if score.shown.headline]
+
+
 def judged(name: str) -> Score | None:
     """The score that a limit of this name is on, be it of its bound; None if there is none.
 

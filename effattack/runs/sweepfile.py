@@ -67,9 +67,10 @@ def _is(*types: type) -> Callable[[Any], bool]:
 
 
 def read_budget(value: str | int | float) -> float | str:
-    """A radius; the text of any other threat as it is."""
-    if isinstance(value, str) and ":" in value:
-        return str(parse_threat(value))
+    """A radius, or the text of a threat, which begins with a name."""
+    if isinstance(value, str) and value.strip()[:1].isalpha():
+        parse_threat(value)
+        return value
     return parse_eps(str(value))
 
 

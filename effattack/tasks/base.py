@@ -24,6 +24,8 @@ class Task(ABC):
     """What ``forward`` returns, as messages ask for it."""
     padding: ClassVar[float | None] = None
     """What stands behind the last part of a shorter output; None: all have one shape."""
+    exact: ClassVar[bool] = False
+    """Whether answers agree just where their texts are equal: stored rows tell it."""
     symmetric: ClassVar[bool] = True
     """Whether ``agree(a, b)`` is ``agree(b, a)``."""
 

@@ -17,7 +17,7 @@ class Classes(Task):
         count: how many classes there are.
     """
 
-    noun = "class"
+    noun, exact = "class", True
     outputs = "plain logits, a tensor (B, classes)"
 
     def __init__(self, count: int) -> None:

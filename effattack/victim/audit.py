@@ -15,7 +15,7 @@ from effattack.counting.origins import examine
 from effattack.counting.sight import Known, Sight
 from effattack.counting.tallies import tallied
 from effattack.domains import Batch
-from effattack.domains.parts import tensors
+from effattack.domains.base import tensors
 from effattack.errors import AuditError, ContractError
 from effattack.victim.contract import Trace, Victim
 from effattack.victim.parting import difference

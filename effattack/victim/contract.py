@@ -159,9 +159,10 @@ class Victim(nn.Module):
         """
         if not self.domain.fits(batch):
             given = tuple(batch.shape) if isinstance(batch, Tensor) else type(batch).__name__
+            shape = self.input_shape
             raise UsageError(
                 f"{self.name} got {self.domain.nouns} of shape {given}: give at least one "
-                f"{self.domain.noun} of shape {self.input_shape}"
+                f"{self.domain.noun} {f'of shape {shape}' if shape else 'as in victim.example(1)'}"
             )
         outputs = enter("forward", super().__call__, batch, self, Tensor, self.task.outputs)
         return answered(outputs, precision(batch, self.dtype))

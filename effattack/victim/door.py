@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from effattack.domains import Batch, Domain, PartsBatch
-from effattack.domains.parts import tensors
+from effattack.domains.base import tensors
 from effattack.errors import ContractError, GradientError, MeasurementError, first_line
 
 Answer = TypeVar("Answer")

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from effattack.counting.macs import MacsCounter
 from effattack.domains import Batch, Domain, Pixels
-from effattack.domains.parts import tensors
+from effattack.domains.base import tensors
 from effattack.errors import EffattackError, UsageError, first_line
 from effattack.tasks import Classes, Task
 from effattack.victim.contract import Trace, Victim, either, set_mode

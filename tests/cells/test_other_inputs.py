@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from prompts import CLASSES, TokenExits, some_prompts
-from torch import Tensor
+from prompts import CLASSES, Counted, Decoder, TokenExits, some_prompts
+from torch import Generator, Tensor
 from toys import embedded_or_skip
 
 import effattack
@@ -83,6 +83,40 @@ def test_a_sweep_of_prompts_takes_the_usual_threat(tmp_path: Path) -> None:
     assert (
         Evaluation.load(Evaluation(rows, {"schema": 2}).save(tmp_path)).samples.edits.notna().all()
     )
+
+
+def test_a_count_has_columns_and_judges_where_it_is_asked_to() -> None:
+    """Boxes are pixels above a half: known by hand; MACs never move."""
+    victim, images = Counted(), torch.rand(COUNT, 1, 3, 3, generator=Generator().manual_seed(0))
+    images = victim.domain.snap(images)
+    labels = torch.zeros(COUNT).long()
+    found = effattack.evaluate(victim, images, labels, [], by="boxes", timed=0)
+    rows = found.samples
+    clean = rows[rows.attack == "clean"]
+    assert clean.boxes.tolist() == (images > 0.5).flatten(1).sum(1).tolist()
+    for _, own in rows.groupby("attack"):
+        assert own.clean_boxes.tolist() == clean.boxes.tolist()
+    assert set(rows.max_boxes) == {9}
+    assert set(rows.macs) == {18}
+    uniform = found.scores().set_index("attack").loc["uniform"]
+    boxes = rows[rows.attack == "uniform"].boxes.sum(), clean.boxes.sum()
+    expected = (boxes[0] - boxes[1]) / (9 * COUNT - boxes[1])
+    assert uniform.attack_success == pytest.approx(expected)
+    assert found.meta["victims"]["counted"]["counts"] == {"boxes": {"unit": "box", "audited": True}}
+
+
+def test_a_generator_agrees_where_it_only_goes_on() -> None:
+    victim, prompts = Decoder(), some_prompts(COUNT)
+    labels = victim.task.answer(victim(prompts))
+    rows = effattack.evaluate(victim, prompts, labels, [], timed=0).samples
+    assert set(rows.currency) == {"passes"}
+    assert (rows.passes <= rows.max_passes).all()
+    longer = [
+        f"{after} ".startswith(f"{before} ") or not before
+        for before, after in zip(rows.clean_prediction, rows.prediction, strict=True)
+    ]
+    assert rows.same.tolist() == longer
+    assert rows[rows.attack == "clean"].same.all()
 
 
 def test_series_keep_what_a_sensor_reads() -> None:

@@ -158,7 +158,7 @@ def test_an_accuracy_attack_inside_the_budget_counts(
         (["--eps", "nan"], "eps = nan"),
         (["--eps", "much"], "is no number"),
         (["--fail-below", "savings=1"], "unknown score"),
-        (["--samples", "0"], "at least one image"),
+        (["--samples", "0"], "at least one input"),
         (["--timing", "-1"], "seconds of timing = -1.0 is out of range: give 0 or more"),
         (["--seed", "-1"], "seed = -1 is out of range: give 0 or more"),
         (["--seed", str(2**70)], "out of range: give less than 2**63"),

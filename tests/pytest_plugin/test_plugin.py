@@ -159,6 +159,7 @@ HEAVY = {"effattack.victim", "jinja2", "numpy", "pandas", "pyarrow", "rich", "sc
 LIGHT = {
     *("borders", "budgets", "errors", "moved", "registry", "streams"),
     *("results", "results.baseline_paths", "results.limits", "results.unmeasured"),
+    *("results.currency", "results.score", "results.table"),
     *("runs", "runs.levels"),
 }
 
@@ -419,10 +420,10 @@ def test_a_baseline_that_cannot_be_saved_fails_the_session(
 def report(test: str, macs: float | None = None, failed: bool = False, **facts: Any) -> Any:
     """What pytest reports of a test on ``my.victim``."""
     if macs is not None:
-        unknown = ["savings_retained", "max_macs"]
-        unknown += ["latency_ratio", "latency_low", "latency_high"]
+        unknown = ["savings_retained", "latency_ratio", "latency_low", "latency_high"]
         facts |= {**dict.fromkeys(unknown, nan), "attack": "A", "budget": "8/255", "clock": ""}
-        facts |= {"clean_macs": 10.0, "macs": macs}
+        facts |= {"clean_macs": 10.0, "macs": macs, "unknown_max": True}
+        facts |= {"equals_n_requests": macs / 10, "knowledge": "queries", "inputs": "x"}
     properties = [(f"effattack.my.victim.{key}", value) for key, value in facts.items()]
     nodeid = f"tests/test_x.py::{test}"
     return SimpleNamespace(nodeid=nodeid, user_properties=properties, failed=failed)
@@ -433,7 +434,9 @@ def test_many_tests_of_a_victim_make_one_line() -> None:
     (header, bad), line = lines(scored)
     assert header.startswith("victim  ")
     assert not bad
-    assert re.fullmatch("my.victim +unknown +A at 8/255 +10 → 15 .* scored, not judged", line[0])
+    assert re.fullmatch(
+        "my.victim +unknown +A at 8/255 +10 → 15 +1.50 +queries .* scored, not judged", line[0]
+    )
     passed = report("l", verdict="passed: macs at most 15")
     assert lines([passed, *scored])[1][0].endswith("  passed: macs at most 15")
     unknown = report("m", verdict="could not measure energy_ratio")

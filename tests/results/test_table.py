@@ -16,6 +16,7 @@ from test_scores import samples
 from effattack.errors import FactoryError, MeasurementError, UsageError
 from effattack.reporting import words
 from effattack.reporting.html import render
+from effattack.reporting.nouns import INPUT
 from effattack.reporting.tables import columns
 from effattack.results import table
 from effattack.results.limits import judge, parse_limit
@@ -58,7 +59,7 @@ def install(folder: Path, *entries: str) -> None:
 def test_no_two_scores_share_a_column_and_all_are_shown_with_a_title() -> None:
     names = list(itertools.chain(table.IDENTITY, *(score.columns for score in SCORES)))
     assert len(set(names)) == len(names)
-    titles = [(column.group, column.title) for column in columns()]
+    titles = [(column.group, column.title) for column in columns(INPUT)]
     assert len(set(titles)) == len(titles)
 
 

@@ -103,9 +103,11 @@ def test_gates_of_a_loop_are_those_of_its_answers() -> None:
     onward = doubt[:, :2] > 0
     for k, gate in enumerate(trace.gates):
         excess = doubt[:, k]
-        torch.testing.assert_close(gate.margin, excess / (gaps[:, k] / sqrt(2) + excess.abs()))
-        assert torch.equal(gate.active, onward[:, : k + 1].all(1))
-        assert torch.equal(gate.reached, onward[:, :k].all(1))
+        margin = excess / (gaps[:, k] / sqrt(2) + excess.abs())
+        torch.testing.assert_close(gate.margin, margin[:, None])
+        assert torch.equal(gate.active, onward[:, : k + 1].all(1, keepdim=True))
+        assert torch.equal(gate.reached, onward[:, :k].all(1, keepdim=True))
+    assert [gate.pushed for gate in trace.gates] == [False, True]
     first, second = onward[:, 0], onward.all(1)
     assert 0 < second.sum() < first.sum() < len(first), "all ways are tried"
     assert torch.equal(trace.macs, 144 + 80 * first.double() + 80 * second.double())
@@ -406,7 +408,8 @@ class Fickle(Loop):
 
 
 def fickle_macs(trace: Trace) -> Tensor:
-    return 144 + 80 * sum(gate.active for gate in trace.gates) + 128 * DARK
+    opened = torch.cat([gate.active for gate in trace.gates], dim=1).sum(1)
+    return 144.0 + 80 * opened + 128 * DARK
 
 
 DARK = IMAGES.flatten(1).mean(1) < 0.5

@@ -30,6 +30,7 @@ _USABLE: dict[str, tuple[str, ...]] = {
 MultiAttack (takes attacks, not a model)."""
 _NORMS = {"linf": "Linf", "l2": "L2"}
 _RGB_ONLY = {"PIFGSM", "PIFGSMPP", "TIFGSM"}
+_SQUARES = {"DIFGSM", "Pixle"}
 _FOUR_CLASSES = {"APGDT", "AutoAttack"}
 
 
@@ -52,6 +53,8 @@ class Torchattacks(LibraryAttack):
             return f"takes at least 4 classes for granted; {name} has {classes}"
         if self.attack in _RGB_ONLY and channels != 3:
             return f"takes images of 3 channels for granted; those of {name} have {channels}"
+        if self.attack in _SQUARES and len(self.victim.domain.shape) == 2:
+            return f"takes images of several rows for granted; series of {name} have one"
         return None
 
     @classmethod

@@ -70,7 +70,8 @@ class DeSparsify(GradientAttack):
         if self.others:
             known = [load_victim(e) if isinstance(e, str) else e for e in self.others]
             names = [e if isinstance(e, str) else e.name for e in self.others]
-            self.settings = {**self.settings, "others": tuple(names)}
+            self.others = tuple(names)
+            self.settings = {**self.settings, "others": self.others}
             self.others_digest = [victim_digest(other) for other in known]
             self.together = Several([self.victim, *known])
             self.objective = OneAtATime(DESPARSIFY, self.prediction_weight)

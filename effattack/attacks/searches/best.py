@@ -79,15 +79,10 @@ def ranked(
         accept: which of them count; None: all.
         ask: what is asked beside work; None: nothing.
     """
-    rank = Rank.of(work_of(trace, goal), value.detach())._replace(safe=~on_knife_edge(trace))
+    rank = Rank.of(goal.victim.spent(trace), value.detach())._replace(safe=~on_knife_edge(trace))
     if accept is not None:
         rank = rank._replace(work=torch.where(accept(trace, goal), rank.work, -torch.inf))
     return rank if ask is None else rank._replace(asked=ask(trace, goal))
-
-
-def work_of(trace: Trace, goal: Goal) -> Tensor:
-    """(B,) float64: work in the currency of the victim."""
-    return trace.macs
 
 
 @dataclass
@@ -100,7 +95,7 @@ class Best:
     @classmethod
     def of(cls, clean: Tensor, goal: BatchGoal) -> Best:
         """The clean inputs themselves; any iterate that does as much work replaces them."""
-        work = work_of(goal.trace, goal).clone()
+        work = goal.victim.spent(goal.trace).clone()
         value = torch.full_like(work, -torch.inf, dtype=goal.trace.logits.dtype)
         return cls(clean.clone(), Rank.of(work, value))
 
@@ -133,7 +128,9 @@ class Best:
 def unfinished(best: Best, rows: Tensor, goal: Goal) -> Tensor | None:
     """(B,) bool: which rows can still gain something; None if all of them."""
     rank = best.rank.rows(rows)
-    full = rank.work >= goal.victim.max_macs  # the max may be unknown: NaN
+    if goal.ceiling is None:
+        return None
+    full = rank.work >= goal.ceiling[rows]  # which may be unknown: NaN
     going = ~(full & rank.safe & rank.asked)
     return None if bool(going.all()) else going
 

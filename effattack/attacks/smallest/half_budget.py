@@ -52,9 +52,9 @@ def eps50(
 
     def spent(adversarial: Tensor) -> float:
         with undisturbed(victim), torch.no_grad():
-            return float(victim.trace(adversarial).macs.sum())
+            return float(victim.spent(victim.trace(adversarial)).sum())
 
-    clean, most = spent(images), len(images) * victim.max_macs
+    clean, most = spent(images), float(victim.ceiling(images, victim.currency).sum())
     if clean >= most:
         return 0.0
     low, high = 0, len(steps) + 1

@@ -33,7 +33,7 @@ class MinimalBudget(Attack):
         threat: the largest budget of another kind, and what is bisected: ``"l2:4"``,
             ``"patch:16"``, ``"pixels:64"``. l-inf goes in grey levels, patches by their side,
             pixels one by one, norms in steps of 1/64 of the largest.
-        share: of max - clean MACs that must be taken back for the savings to be gone.
+        share: of ceiling - clean work that must be taken back for the savings to be gone.
         attack: the inner attack, a name with options.
         seed: of the inner attack.
 
@@ -62,11 +62,12 @@ class MinimalBudget(Attack):
         return attacks * self.make(self.threat).gradients
 
     def run(self, clean: Tensor, goal: BatchGoal, generator: Generator) -> Tensor:
-        before = goal.trace.macs
-        wanted = before + self.share * (self.victim.max_macs - before)
+        before, most = self.victim.spent(goal.trace), goal.ceiling
+        assert most is not None
+        wanted = before + self.share * (most - before)
         found, top = clean.clone(), len(self.ladder)
         failed = torch.zeros(len(clean), dtype=torch.long)  # ladder[failed - 1] was not enough
-        enough = torch.where(before.cpu() >= self.victim.max_macs, 0, top + 1)
+        enough = torch.where((before >= most).cpu(), 0, top + 1)
 
         def try_at(rung: int, rows: Tensor) -> None:
             """Attack some rows with one budget."""
@@ -75,7 +76,7 @@ class MinimalBudget(Attack):
                 clean[mine], goal.labels[mine], goal.callback
             )
             with torch.no_grad():
-                gone = self.victim.trace(attacked).macs >= wanted[mine]
+                gone = self.victim.spent(self.victim.trace(attacked)) >= wanted[mine]
             kept = gone if rung < top else torch.ones_like(gone)
             found[mine[kept]] = attacked[kept]
             enough[rows[gone.cpu()]] = rung
@@ -101,7 +102,7 @@ def check_savings(victim: Victim, share: float) -> None:
     """
     if not 0 < share <= 1:
         raise UsageError(f"share = {share!r}: give a number in (0, 1], such as 0.5")
-    if math.isnan(victim.max_macs):
+    if bool(victim.ceiling(victim.example(1), victim.currency).isnan().any()):
         raise NotApplicable(
             f"{victim.name} does not say its max_macs, so no savings are known that could go: "
             f"declare max_macs; {instead(victim, 'compute')}"

@@ -9,6 +9,7 @@ from itertools import chain
 import torch
 from torch import Generator, Tensor
 
+from effattack.counting.tallies import Count
 from effattack.domains import Batch, Domain, check_domain
 from effattack.errors import ContractError
 from effattack.tasks import Task, check_task
@@ -67,6 +68,17 @@ def _check_answers(victim: Victim, trace: Trace, found: dict[str, Tensor], count
                 f"{expected}"
             )
     _check_work(victim, "macs", trace.macs, count)
+    if set(trace.also) != set(victim.counts):
+        raise ContractError(
+            f"{victim.name}: trace().also has {sorted(trace.also)}, the victim counts "
+            f"{sorted(victim.counts)}: give each of its counts, and no other"
+        )
+    for name, work in trace.also.items():
+        _check_work(victim, f"also[{name!r}]", work, count)
+    if trace.slack is not None and tuple(trace.slack.shape) != (count,):
+        raise ContractError(
+            f"{victim.name}: trace().slack is {tuple(trace.slack.shape)}, expected ({count},)"
+        )
     stages, classes = trace.stage_logits, (count, victim.num_classes)
     if stages is not None and (stages.dim() != 3 or (stages.shape[0], stages.shape[2]) != classes):
         raise ContractError(
@@ -113,6 +125,10 @@ _DECLARED: dict[str, tuple[str, Callable[[object], bool]]] = {
     "constant": ("True or False", lambda v: isinstance(v, bool)),
     "batch_coupled": ("True or False", lambda v: isinstance(v, bool)),
     "pads": ("True or False", lambda v: isinstance(v, bool)),
+    "counts": (
+        "a mapping of names to effattack.counting.tallies.Count",
+        lambda v: isinstance(v, dict) and all(isinstance(count, Count) for count in v.values()),
+    ),
     "data": (
         "'module:factory' or None",
         lambda v: v is None or (isinstance(v, str) and ":" in v),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -9,10 +10,12 @@ from torch import Generator, Tensor
 
 from effattack.budgets import LEVELS
 from effattack.domains import Arrays, Batch
+from effattack.domains.parts import tensors
 from effattack.errors import GradientError
 from effattack.victim import Trace, Victim
 from effattack.victim.checks.blame import first_of, per_image
 from effattack.victim.door import in_words
+from effattack.victim.rounding import on_knife_edge
 from effattack.victim.twins import quantized
 from effattack.victim.undisturbed import undisturbed
 
@@ -28,7 +31,8 @@ def check_gradients(victim: Victim, batch: Batch) -> list[str]:
     times the most that its gradient allows such a change. A value that was detached and given
     another gradient does; a straight-through estimator does not.
 
-    A domain without neighbours has no gradients in its inputs: there, this does not apply.
+    Words have no gradients: a victim that lifts them owes gradients in its leaf, and takes the same
+    decisions with it as without; to one that does not lift them, this does not apply.
 
     Returns:
         one warning for each of them whose gradient is zero over the whole batch. (An ``Opaque``
@@ -37,21 +41,23 @@ def check_gradients(victim: Victim, batch: Batch) -> list[str]:
     Raises:
         GradientError: a ContractError, where the gradient is missing, NaN, infinite or another's.
     """
-    if not isinstance(victim.domain, Arrays):
-        return []
     warnings, noun = [], victim.domain.noun
+    if not (victim.domain.smooth or victim.lifts):
+        return []
     with undisturbed(victim):
-        pixels = batch.detach().clone().requires_grad_()
-        sources = _sources(victim.trace(pixels))
-        moved = _moved(victim, batch)
+        leaves, trace = _with_leaves(victim, batch)
+        sources = _sources(trace)
+        target = {"pixels": "the pixels", "tokens": "the leaf"}.get(victim.domain.kind, "the input")
+        arrays = isinstance(victim.domain, Arrays)
+        moved = _moved(victim, batch) if arrays else [None] * len(sources)
         for source, change in zip(sources, moved, strict=True):
             with in_words(f"{victim.name}: trace"):
-                gradient = source.gradient(pixels)
+                gradient = source.gradient(leaves)
             if gradient is None and (victim.sees == "answers" or quantized(victim)):
                 warnings.append(f"{victim.name}: no gradient: only query attacks apply")
             elif gradient is None:
                 raise GradientError(
-                    f"{victim.name}: no gradient from {source.name} reaches the pixels: compute it "
+                    f"{victim.name}: no gradient from {source.name} reaches {target}: compute it "
                     "in trace() without detach, no_grad or integer kernels (quantized layers need "
                     "a straight-through estimator)"
                 )
@@ -61,7 +67,7 @@ def check_gradients(victim: Victim, batch: Batch) -> list[str]:
                     f"{victim.name}: {noun} {index}: the gradient from {source.name} is NaN or "
                     "infinite: look for 0 * log 0, a norm at 0 or a division by 0 in trace()"
                 )
-            elif untold := source.untold(gradient, change, victim.domain):
+            elif change is not None and (untold := source.untold(gradient, change, victim.domain)):
                 raise GradientError(f"{victim.name}: {untold}")
             elif source.reached.any() and not gradient.any():
                 warnings.append(
@@ -94,14 +100,16 @@ class _Source(NamedTuple):
             / per_image(self.reached).sum(1).clamp_min(1).view(-1, *[1] * (self.values.dim() - 1))
         )
 
-    def gradient(self, pixels: Tensor) -> Tensor | None:
-        """Of that mean."""
+    def gradient(self, leaves: list[Tensor]) -> Tensor | None:
+        """Of that mean, in all leaves that it reaches: (B, n)."""
         if not self.values.requires_grad:
             return None
         mixture = (self.values * self.weights).sum()
-        return torch.autograd.grad(mixture, pixels, retain_graph=True, allow_unused=True)[0]
+        found = torch.autograd.grad(mixture, leaves, retain_graph=True, allow_unused=True)
+        reached = [per_image(gradient) for gradient in found if gradient is not None]
+        return torch.cat(reached, 1) if reached else None
 
-    def untold(self, gradient: Tensor, change: Tensor, domain: Arrays) -> str:
+    def untold(self, gradient: Tensor, change: Tensor, domain: Any) -> str:
         """What most inputs moved by, and their gradient does not tell of; empty if it does."""
         seen = per_image(self.reached).any(1)
         moved = per_image(change * self.weights).sum(1).abs()
@@ -120,10 +128,42 @@ class _Source(NamedTuple):
         )
 
 
+def _with_leaves(victim: Victim, batch: Batch) -> tuple[list[Tensor], Trace]:
+    """What gradients are taken in, and the trace that leads to it."""
+    if not victim.domain.smooth:
+        places = torch.arange(batch.shape[1], device=batch.device).expand(len(batch), -1)
+        leaf = victim.lift(batch, places)
+        rows = leaf.rows.detach().requires_grad_()
+        lifted: Callable[..., Trace] = victim.trace
+        trace = lifted(batch, leaf=leaf._replace(rows=rows))
+        _expect_equal(victim, trace, victim.trace(batch))
+        return [rows], trace
+    given = batch.detach().clone()
+    leaves = [part.requires_grad_() for part in tensors(given) if part.is_floating_point()]
+    return leaves, victim.trace(given)
+
+
+def _expect_equal(victim: Victim, lifted: Trace, plain: Trace) -> None:
+    """Words that were lifted and not moved are what they were.
+
+    Raises:
+        GradientError: naming the first input whose work differs.
+    """
+    apart = (lifted.macs != plain.macs) & ~(on_knife_edge(lifted) | on_knife_edge(plain))
+    if apart.any():
+        raise GradientError(
+            f"{victim.name}: {victim.domain.noun} {first_of(apart)}: with lift() and without, "
+            "trace() states different MACs: read the leaf's rows in its places, as they are"
+        )
+
+
 def _sources(trace: Trace) -> list[_Source]:
-    everything = torch.ones_like(trace.logits, dtype=torch.bool)
-    eps = torch.finfo(trace.dtype or trace.logits.dtype).eps
+    """The outputs, unless they are whole numbers, and every gate."""
+    eps = torch.finfo(trace.dtype or trace.macs.dtype).eps
     gates = [_Source(f"gate {g.name}", g.margin, g.reached, eps) for g in trace.gates]
+    if not trace.logits.is_floating_point():
+        return gates
+    everything = torch.isfinite(trace.logits)
     return [_Source("the logits", trace.logits, everything, eps), *gates]
 
 

@@ -34,23 +34,22 @@ class Followed(NamedTuple):
         """How many units of a decision are computed."""
         return int(self.decided[name].active.sum()) if self.reached(name) else 0
 
-    def gate(self, name: str, units: int | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Margin, active and reached of a decision: (1,), or (1, units), filled up.
+    def gate(self, name: str, units: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Margin, active and reached of a decision, (1, units) each, filled up.
 
         Raises:
             ContractError: for more units than trial inputs had.
         """
-        shape: tuple[int, ...] = (1,) if units is None else (1, units)
         if name not in self.decided:
-            margin = self.passed.logits.new_zeros(shape)
+            margin = self.passed.logits.new_zeros((1, units))
             return margin, margin > 0, margin > 0
         margin, active = self.decided[name]
-        if margin.shape[-1] > shape[-1]:
+        if margin.shape[1] > units:
             raise ContractError(
-                f"decision {name}: {margin.shape[-1]} units, {shape[-1]} on trial inputs: give "
+                f"decision {name}: {margin.shape[1]} units, {units} on trial inputs: give "
                 "inputs with the most, trial=images"
             )
-        fill = (0, shape[-1] - margin.shape[-1])
+        fill = (0, units - margin.shape[1])
         reached = torch.full_like(active, self.reached(name))
         pad = nn.functional.pad
         return pad(margin, fill), pad(active & reached, fill), pad(reached, fill)
@@ -93,9 +92,10 @@ def follow(
 
 
 def _told(decisions: Sequence[Decision], passed: Pass) -> dict[str, Decided]:
-    """What the rules say."""
+    """What the rules say, each (1, units)."""
     rules = {decision.name: decision.rule for decision in decisions}
-    return {name: rules[name].decide(tensor) for name, tensor in passed.tensors.items()}
+    told = {name: rules[name].decide(tensor) for name, tensor in passed.tensors.items()}
+    return {name: Decided(*(part.view(1, -1) for part in each)) for name, each in told.items()}
 
 
 def _as_done(
@@ -114,7 +114,7 @@ def _as_done(
         return done  # what that hides is not known
     for name, (margin, active) in told.items():
         hides = learnt[name].hides
-        if margin.dim() > 1 or not hides or bool(hides & passed.tensors.keys()) == bool(active):
+        if margin.numel() > 1 or not hides or bool(hides & passed.tensors.keys()) == bool(active):
             continue
         if margin.abs().item() > margin_slack(margin.dtype):
             says, does = ("goes on", "stopped") if active else ("stops", "went on")

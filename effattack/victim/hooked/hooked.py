@@ -166,7 +166,7 @@ class Hooked(Victim):
             reached=reached,
             cost=learnt.cost,
             proxy=decision.rule.proxy,
-            pushed=self._in_a_row,
+            pushed=any(decision.name in other.hides for other in self.learnt.values()),
         )
 
     def _stages(self, rows: Sequence[Followed]) -> Tensor:

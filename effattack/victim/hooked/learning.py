@@ -27,8 +27,8 @@ class Learnt(NamedTuple):
 
     cost: float
     """MACs that opening one unit makes possible."""
-    units: int | None
-    """The most units it can have; None for one decision per input."""
+    units: int
+    """The most that it can have."""
     hides: frozenset[str]
     """Decisions that are not reached where it saves; known of those that can be forced."""
     logits: bool
@@ -52,10 +52,10 @@ def learn(trials: Trials, spares: Spares) -> dict[str, Learnt]:
             hides = frozenset(seen.passed.tensors.keys() - shut.passed.tensors.keys())
         else:
             saved, hides = sum(map(trials.macs_of, spares[name])), frozenset()
-            if count is not None:  # it may have been cut by those before it
-                count = max(count, *(before.units or 0 for before in learnt.values()), 0)
+            if count > 1:  # those before it may have cut it short
+                count = max(count, *(before.units for before in learnt.values()), 1)
         learnt[name] = Learnt(
-            cost=saved / (count or 1),
+            cost=saved / count,
             units=count,
             hides=hides,
             logits=seen.passed.tensors[name].shape == seen.passed.logits.shape,
@@ -67,10 +67,10 @@ def most_macs(trials: Trials, learnt: Mapping[str, Learnt], spares: Spares) -> f
     """MACs of an input on which nothing is saved.
 
     With everything forced open, and what the other decisions spared added; NaN where they have
-    units, all of which no trial input need have opened.
+    several units, all of which no trial input need have opened.
     """
     others = [name for name in learnt if name not in trials.forcible]
-    if any(learnt[name].units is not None for name in others):
+    if any(learnt[name].units > 1 for name in others):
         return nan
     modules = {module for name in others for module in spares[name]}
     outer = {m for m in modules if not any(m.startswith(f"{other}.") for other in modules)}
@@ -80,7 +80,7 @@ def most_macs(trials: Trials, learnt: Mapping[str, Learnt], spares: Spares) -> f
     )
 
 
-def _units(decision: Decision, trials: Trials) -> int | None:
+def _units(decision: Decision, trials: Trials) -> int:
     """How many units a decision has where all are open; its gradient is checked on the way."""
     pixels = trials.reaching(decision).image.detach().clone().requires_grad_()
     with torch.enable_grad():
@@ -104,7 +104,7 @@ def _units(decision: Decision, trials: Trials) -> int | None:
             "compute it without no_grad, detach, numpy or argmax, name a tensor before that, or "
             "wrap the model as effattack.Opaque, for attacks that need none"
         )
-    return margin.shape[1] if margin.dim() == 2 else None
+    return margin.numel()
 
 
 def _shut(decision: Decision, opened: Trial, trials: Trials) -> Trial:
