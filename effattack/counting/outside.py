@@ -35,8 +35,8 @@ HANDOVERS = {
 
 
 class Counting(Protocol):
-    """What counts in a thread; told of a declared block when it begins, and its time at its end, and
-    of work that is no MAC."""
+    """What counts in a thread: told of a declared block when it begins and when it ends, and of
+    work that is no MAC."""
 
     def declared(self, name: str, seconds: float) -> None: ...
 
