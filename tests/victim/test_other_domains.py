@@ -1,4 +1,4 @@
-"""Victims of prompts and of counted work: what the door hands them, and what their checks refuse."""
+"""Victims of prompts and of counted work: what the door hands them, what their checks refuse."""
 
 from __future__ import annotations
 
