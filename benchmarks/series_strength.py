@@ -1,6 +1,6 @@
 """Strength on time series: the house attack beside published objectives, noise, gaps and drift.
 
-    python benchmarks/series_strength.py --samples 100 --out series_strength
+    python benchmarks/series_strength.py --samples 100 --seeds 0,1,2 --out series_strength
 
 One table per victim: attack success and, in brackets, agreement, under l-inf budgets in units of
 the deviation that its domain declares. Every attack that follows gradients takes 50 of them, one
@@ -35,8 +35,10 @@ BUDGETS = ("linf:.05sd", "linf:.1sd", "linf:.2sd")
 
 
 def table(scores: pd.DataFrame) -> pd.DataFrame:
-    """Rows: attacks; columns: budgets; cells: attack success (agreement)."""
-    cells = scores[~scores.attack.isin(["clean", "uniform", "union"])].copy()
+    """Rows: attacks; columns: budgets; cells: attack success (agreement), means over seeds."""
+    cells = scores[~scores.attack.isin(["clean", "uniform", "union"])]
+    means = cells.groupby(["attack", "eps"], sort=False)[["attack_success", "agreement"]]
+    cells = means.mean().reset_index()
     cells["cell"] = [
         f"{success:.3f} ({agreement:.0%})"
         for success, agreement in zip(cells.attack_success, cells.agreement, strict=True)
@@ -50,12 +52,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="attack success on time series, by victim")
     parser.add_argument("--victims", default=",".join(VICTIMS))
     parser.add_argument("--samples", type=int, default=100)
+    parser.add_argument("--seeds", default="0", help="as 0,1,2 (0)")
     parser.add_argument("--workers", type=int, default=2, metavar="N", help="processes (2)")
     parser.add_argument("--out", type=Path, default=Path("series_strength"))
     args = parser.parse_args()
     for name in args.victims.split(","):
         attacks = ("gaps", "drift", HOUSE, KEPT, *PUBLISHED)
-        sweep = Sweep((name,), attacks, BUDGETS, samples=args.samples, timed=0)
+        seeds = tuple(int(seed) for seed in args.seeds.split(","))
+        sweep = Sweep((name,), attacks, BUDGETS, seeds, samples=args.samples, timed=0)
         scores = sweep.run(args.out, Workers(args.workers)).scores()
         scores.to_csv(args.out / f"{load_victim(name).name}.csv", index=False)
         print(f"### `{name}`\n\n{markdown(table(scores))}\n", flush=True)

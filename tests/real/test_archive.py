@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from effattack.attacks import Slowdown
 from effattack.errors import UsageError
 from effattack.models_zoo.series import archive
 from effattack.victim import audit
@@ -46,6 +47,17 @@ def test_trained_once_and_reads_a_part(name: str, accuracy: float) -> None:
     assert (trace.logits.argmax(1) == labels).double().mean() >= accuracy
     assert trace.macs.mean() < 0.9 * victim.max_macs
     assert torch.equal(audit(victim, series[:8]).macs, trace.macs[:8])
+
+
+@pytest.mark.usefixtures("aeon")
+def test_an_attacker_takes_steps_back() -> None:
+    victim, (series, labels) = archive.italy_power_demand(), archive.italy_power_demand_test()
+    attacked = Slowdown(victim, threat="linf:.1sd", keep_prediction=True)(series, labels)
+    with torch.no_grad():
+        clean, slow = victim.trace(series), victim.trace(attacked)
+    assert clean.also["samples"].mean() < 16
+    assert slow.also["samples"].mean() > clean.also["samples"].mean() + 3
+    assert torch.equal(slow.logits.argmax(1), clean.logits.argmax(1))
 
 
 def test_without_aeon_the_remedy_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

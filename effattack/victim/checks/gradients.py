@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 
 from effattack.budgets import LEVELS
 from effattack.domains import Arrays, Batch
-from effattack.domains.parts import tensors
+from effattack.domains.base import tensors
 from effattack.errors import GradientError
 from effattack.victim import Trace, Victim
 from effattack.victim.checks.blame import first_of, per_image
