@@ -107,7 +107,7 @@ def test_the_page_speaks_of_prompts(exits: Evaluation, decoder: Evaluation, tmp_
 def test_a_count_judges_where_macs_never_move() -> None:
     victim = Counted()
     images = torch.zeros(4, 1, 3, 3)
-    images[:, 0, 0] = 0.51
+    images[:, 0, 0] = 130 / 255
     labels = victim.task.answer(victim(images))
     found = evaluate(victim, images, labels, ["Slowdown"], timed=0)
     rows = found.samples.query("attack == 'Slowdown'")

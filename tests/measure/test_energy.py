@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from toys import LinearSaver, grey_images
 
-from effattack import evaluate, execution
+from effattack import evaluate
+from effattack.cells import timing
 from effattack.errors import MeasurementError, UsageError
 from effattack.measure import counters
 from effattack.measure.counters import (
@@ -280,15 +281,15 @@ def test_why_there_is_no_energy_is_told_with_the_scores(
     """The reason of the place that metered, not of the one that asks."""
     victim, grey = LinearSaver(), grey_images(8)
     reasons = ["rapl: /sys/energy_uj may be read by root only: sudo chmod o+r /sys/energy_uj"]
-    monkeypatch.setattr(execution, "available_counters", lambda device: ([], {}))
-    monkeypatch.setattr(execution, "why_empty", lambda device: reasons)
+    monkeypatch.setattr(timing, "available_counters", lambda device: ([], {}))
+    monkeypatch.setattr(timing, "why_empty", lambda device: reasons)
     settings = {"energy": True, "timed": 6, "out": tmp_path}
     found = evaluate(victim, grey, torch.zeros(8, dtype=torch.long), ["noise"], **settings)
     assert found.meta["energy"] == reasons[0]
     assert f"toy: no energy is given: {reasons[0]}" in found.meta["notes"]
     stuck = EnergyRatio(NOTHING, nan, nan, "rapl", nan, "rapl did not advance in 5.2 s of work")
-    monkeypatch.setattr(execution, "available_counters", lambda device: (["rapl"], {}))
-    monkeypatch.setattr(execution, "energy_ratio", lambda *_, **__: stuck)
+    monkeypatch.setattr(timing, "available_counters", lambda device: (["rapl"], {}))
+    monkeypatch.setattr(timing, "energy_ratio", lambda *_, **__: stuck)
     found = evaluate(victim, grey[:7], torch.zeros(7, dtype=torch.long), ["noise"], **settings)
     assert found.meta["energy"] == stuck.reason
 
