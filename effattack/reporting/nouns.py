@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from effattack.reporting.meta import Meta, section
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class Noun(NamedTuple):
@@ -40,8 +41,10 @@ def domain_of(meta: Meta, victim: str) -> dict[str, Any]:
 def with_domains(scores: pd.DataFrame, meta: Meta) -> pd.DataFrame:
     """The scores with the kind of each victim's inputs, which its budgets are written by."""
     kinds = {name: domain_of(meta, name)["kind"] for name in section(meta, "victims")}
-    victims = scores.get("victim", pd.Series(dtype=str)).map(str)
-    return scores.assign(domain=victims.map(kinds).astype(object).fillna("pixels"))
+    if "victim" not in scores:
+        return scores.assign(domain="pixels")
+    found = scores.victim.map(str).map(kinds)
+    return scores.assign(domain=found.astype(object).fillna("pixels"))
 
 
 def noun_of(meta: Meta, victim: str) -> Noun:
