@@ -99,7 +99,7 @@ def sweep_of(options: argparse.Namespace, console: Console) -> Sweep:
     }
     given = {key: value for key, value in given.items() if value is not None}
     if options.sweep is None:
-        victims = given.pop("victims", None) or _default_victims(console)
+        victims = given.pop("victims", None) or _default_victims(console, options.data)
         sweep = Sweep(**{"victims": victims, "samples": 200, **given})
     elif given:
         raise UsageError(
@@ -120,15 +120,15 @@ def _budgets(options: argparse.Namespace) -> tuple[float | str, ...] | None:
     return (*sizes, *threats) or None
 
 
-def _default_victims(console: Console) -> tuple[str, ...]:
-    """Those whose packages are there."""
+def _default_victims(console: Console, data: str | None) -> tuple[str, ...]:
+    """Those whose packages are there; on data of the user's own, those of images."""
     from effattack.victim import load_victim
 
     found = []
     for name in DEFAULT_VICTIMS:
         try:
-            load_victim(name)
-            found.append(name)
+            if load_victim(name).domain.kind == "pixels" or data is None:
+                found.append(name)
         except MissingPackage as error:
             console.print(f"{name} is left out: {error}", **PLAIN)
     return tuple(found)
