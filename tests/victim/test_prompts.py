@@ -156,9 +156,7 @@ def test_a_leaf_of_other_words_is_refused() -> None:
             leaf = super().lift(batch, places)
             return leaf._replace(rows=leaf.rows * 9)
 
-    with pytest.raises(
-        ContractError, match="states different MACs"
-    ):
+    with pytest.raises(ContractError, match="states different MACs"):
         check_gradients(Shifted(), some_prompts(8))
 
 
