@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from effattack.domains import Series
 from effattack.suites.shared import (
     Suite,
     attacked,
@@ -43,6 +42,8 @@ class TestSeries(Suite):
     ) -> None:
         """Where reading stopped, the rest of the series may be anything: same answer, same work."""
         import torch
+
+        from effattack.domains import Series
 
         victim, series = effattack_victim, effattack_data[0][:FEW]
         with torch.no_grad():
