@@ -2,8 +2,8 @@
 
     python benchmarks/hooked.py [--images 20] [--attack Slowdown] [--eps 8/255 2/255]
 
-prints one row per model and budget, in Markdown (docs/your_own_model.md). The models are those of the embedded
-victims, in code as an engineer writes it.
+prints one row per model and budget, in Markdown (docs/your_own_model.md). The models are those of
+the embedded victims, in code as an engineer writes it.
 """
 
 from __future__ import annotations

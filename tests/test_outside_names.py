@@ -77,6 +77,16 @@ def scored(here: Path, names: dict[str, str], path: Path | None = None) -> pd.Da
 
 
 @pytest.mark.slow
+def test_the_program_runs_as_it_stands(folder: Path) -> None:
+    code = f"import runpy, sys; sys.path[:0] = [{str(ROOT)!r}]; "
+    command = [sys.executable, "-P", "-c", f"{code}runpy.run_path('forms.py', run_name='__main__')"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "savings_retained" in done.stdout
+    assert "TryLies" in done.stdout
+
+
+@pytest.mark.slow
 def test_by_the_path_of_a_module_in_the_current_folder(folder: Path) -> None:
     table = scored(folder, AT_PATHS)
     row = table.loc["TryLies(tries=20)"]

@@ -33,6 +33,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME|MODULE:OBJECT",
         help="a score from outside that is shown, too; effattack list scores",
     )
+    parser.add_argument(
+        "--by", metavar="COUNT", help="judge by another audited count than each victim's currency"
+    )
     choice = parser.add_mutually_exclusive_group()
     choice.add_argument("--quiet", action="store_true", help="say only what went wrong")
     choice.add_argument("--verbose", action="store_true", help="say why attacks were skipped")

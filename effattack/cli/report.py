@@ -41,6 +41,8 @@ def run(options: argparse.Namespace, console: Console) -> int:
     if len(folders) > 1 and out is None:
         raise UsageError("several folders are compared in one page: name it with --out FILE")
     evaluation = loaded(folders)
+    if options.by:
+        evaluation = evaluation.judged_by(options.by)
     if out is None:
         write(evaluation, folders[0], console, options.verbose)
     else:

@@ -40,6 +40,7 @@ def arguments(run: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, console: Console) -> int:
     from effattack.cells.store import Store
+    from effattack.results.currency import expect_audited
     from effattack.runs import run as runs
     from effattack.runs.scheduling import discard_damaged, finished, overview
 
@@ -57,6 +58,10 @@ def run(options: argparse.Namespace, console: Console) -> int:
     if options.verify:
         for spec in discard_damaged(plans, store, executor):
             console.print(f"damaged, to be run again: {store.path(spec)}", **PLAIN)
+    if options.by:
+        for plan in plans:
+            audited = {name: count["audited"] for name, count in plan.about.counts.items()}
+            expect_audited(plan.about.name, options.by, audited)
     todo, lines = overview(plans, store)
     for line in lines:
         console.print(line, **PLAIN)
@@ -64,6 +69,8 @@ def run(options: argparse.Namespace, console: Console) -> int:
         return 0
     with bar.of(todo):
         evaluation, failures = runs.run(plans, store, executor, runs.go_on, bar.advance)
+    if options.by:
+        evaluation = evaluation.judged_by(options.by)
     evaluation.meta["command"] = shown("effattack " + shlex.join(sys.argv[1:]))
     evaluation.meta["data"] = shown(sweep.data or "the victims' own test inputs")
     evaluation.meta["limits"] = judge.results(evaluation)

@@ -110,6 +110,7 @@ class MacsCounter(TorchDispatchMode):
         bytes: of all operands and results of the operators that cost MACs, each counted once per
             call. Weights packed into an opaque object are not seen.
         outside: seconds in each block declared by :func:`effattack.outside`, by its name.
+        tallies: work that is no MAC, as :func:`effattack.tally` told it, by its name.
         by_operator: MACs per operator.
         by_module: MACs per submodule of ``root`` (a parent includes its children).
 
@@ -126,6 +127,7 @@ class MacsCounter(TorchDispatchMode):
         self.elementwise = 0
         self.bytes = 0
         self.outside: dict[str, float] = {}
+        self.tallies: dict[str, float] = {}
         self.by_operator: Counter[str] = Counter()
         self.by_module: Counter[str] = Counter()
         self._tracker = ModuleTracker() if root is not None else None
@@ -154,6 +156,10 @@ class MacsCounter(TorchDispatchMode):
         self.outside[name] = self.outside.get(name, 0.0) + seconds
         if self._witness is not None:
             self._witness.declared()
+
+    def tallied(self, name: str, n: float) -> None:
+        """Told by :func:`effattack.tally` where the work is done."""
+        self.tallies[name] = self.tallies.get(name, 0) + n
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None

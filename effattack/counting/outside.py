@@ -35,9 +35,12 @@ HANDOVERS = {
 
 
 class Counting(Protocol):
-    """What counts in a thread; told of a declared block when it begins, and its time at its end."""
+    """What counts in a thread: told of a declared block when it begins and when it ends, and of
+    work that is no MAC."""
 
     def declared(self, name: str, seconds: float) -> None: ...
+
+    def tallied(self, name: str, n: float) -> None: ...
 
 
 class _Here(threading.local):
@@ -52,6 +55,11 @@ _here = _Here()
 _lock = threading.Lock()
 _guards = 0
 _originals: list[tuple[object, str, Any]] = []
+
+
+def counting_here() -> tuple[Counting, ...]:
+    """Who counts in this thread."""
+    return tuple(_here.counting)
 
 
 def is_counting() -> bool:

@@ -13,15 +13,13 @@ form; :func:`effattack.audit` compares the two.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
-_told: ContextVar[dict[str, float] | None] = ContextVar("told", default=None)
+from effattack.counting.outside import counting_here
 
 
 class Count(NamedTuple):
@@ -37,26 +35,14 @@ class Count(NamedTuple):
 
 
 def tally(name: str, n: float | Tensor = 1) -> None:
-    """Tell that so much work of a name is done, where it is done; free while nobody audits.
+    """Tell that so much work of a name is done, where it is done; free while nobody counts.
 
     Args:
         name: of the count, as in ``Victim.counts``.
         n: how much; of a tensor, the sum.
     """
-    if (told := _told.get()) is None:
-        return
-    if isinstance(n, Tensor):
-        with _disable_current_modes():  # reading a tally is no work of the victim
-            n = n.detach().double().sum().item()
-    told[name] = told.get(name, 0) + n
-
-
-@contextmanager
-def tallied() -> Iterator[dict[str, float]]:
-    """What is told inside the block, by name."""
-    told: dict[str, float] = {}
-    token = _told.set(told)
-    try:
-        yield told
-    finally:
-        _told.reset(token)
+    for counting in counting_here():
+        if isinstance(n, Tensor):
+            with _disable_current_modes():  # reading a tally is no work of the victim
+                n = n.detach().double().sum().item()
+        counting.tallied(name, n)

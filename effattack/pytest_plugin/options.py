@@ -63,6 +63,7 @@ OPTIONS = (
     ),
     Option("samples", "N", "inputs to score (default: the level's)"),
     Option("batch-size", "N", "inputs per timed call: your deployment's (1)", default="1"),
+    Option("by", "COUNT", "judge by another audited count than the victim's currency"),
     Option(
         "score",
         "NAME|MODULE:OBJECT",
@@ -123,6 +124,8 @@ class Settings:
     attacks: list[str]
     budget: float | str | None
     """An l-inf radius, or the text of a threat; None: the usual one of the inputs."""
+    by: str | None
+    """The count that judges; None: the victim's currency."""
     samples: int
     batch_size: int
     limits: list[Limit]
@@ -189,6 +192,7 @@ def settings_of(config: pytest.Config) -> Settings:
         fit_data=single("fit-data"),
         level=level,
         attacks=several("attack"),
+        by=single("by") or None,
         budget=_budget(single("eps"), single("threat")),
         samples=_count("samples", single("samples")) if single("samples") else standard,
         batch_size=_count("batch-size", single("batch-size")),

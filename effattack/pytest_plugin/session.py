@@ -113,6 +113,7 @@ def score(
     attacks = asked or attacks_of(settings.thoroughness, victim)
     common = {
         "eps": settings.budget,
+        "by": settings.by,
         "seeds": settings.thoroughness.seeds,
         "batch_size": settings.batch_size,
         "out": settings.out,
@@ -150,7 +151,7 @@ def fit_data(
 
 def for_pytest(error: Exception) -> str:
     """The message, with the options of ``effattack run`` under the names they have here."""
-    options = "attack|baselines|compare|data|eps|fit-data|out|samples|save|score|threat|victim"
+    options = "attack|baselines|by|compare|data|eps|fit-data|out|samples|save|score|threat|victim"
     renamed = rf"(?<![\w-])(?:--(?=(?:{options})\b)|(?=fail-(?:below|above)\b))"
     return re.sub(renamed, "--effattack-", str(error))
 

@@ -10,7 +10,7 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from effattack.reporting import svg
+from effattack.reporting import svg, words
 from effattack.reporting.stored import Description
 from effattack.reporting.strips import Pair, Shown, Strips
 from effattack.results.decisions import from_text
@@ -96,11 +96,13 @@ def _figure(pair: Pair) -> Shown:
     for row, stop in enumerate(found):
         marks += _mark(stop, row, bottom)
     for tick in svg.ticks(0, length):
-        words = svg.text(f"{tick:g}", "tick middle", min(_x(tick, length), WIDTH - 10), bottom + 16)
-        marks.append(words)
+        at = min(_x(tick, length), WIDTH - 10)
+        marks.append(svg.text(f"{tick:g}", "tick middle", at, bottom + 16))
     told = "; ".join(map(str, found))
     label = f"series {pair.sample}, clean and attacked" + (f"; {told}" if told else "")
-    return Shown(told, svg.draw(WIDTH, height, label, *marks))
+    shares = " → ".join(words.percent(stop.at / stop.length, 0) for stop in found)
+    caption = f"share read {shares}" if found else "clean and attacked"
+    return Shown(caption, svg.draw(WIDTH, height, label, *marks))
 
 
 def _x(at: float, length: int) -> float:
@@ -142,5 +144,5 @@ def _kept(line: NDArray[Any]) -> NDArray[np.intp]:
 def _mark(stop: Stop, row: int, bottom: float) -> list[Markup]:
     at, y = _x(stop.at, stop.length), 10 + 14 * row
     end = at > WIDTH / 2
-    words = svg.text(str(stop), f"mark {stop.who}{' end' * end}", at + (-5 if end else 5), y)
-    return [svg.vertical(f"stop {stop.who}", at, y - 8, bottom), words]
+    told = svg.text(str(stop), f"mark {stop.who}{' end' * end}", at + (-5 if end else 5), y)
+    return [svg.vertical(f"stop {stop.who}", at, y - 8, bottom), told]

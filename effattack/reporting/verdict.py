@@ -45,7 +45,8 @@ def samples_of(row: Row, samples: pd.DataFrame) -> pd.DataFrame:
 def series(row: Row) -> str:
     """The attack of a row, with its threat where that is not l-inf: what one colour stands for."""
     attack, threat = str(row["attack"]), str(row["threat"])
-    return attack if threat in ("linf", "none", "box") else f"{attack} {threat}"
+    usual = threat.partition("@")[0] in ("linf", "none", "box")
+    return attack if usual else f"{attack} {threat}"
 
 
 def tag(row: Row) -> str:

@@ -13,7 +13,6 @@ from effattack.counting.joules import modelled_joules
 from effattack.counting.macs import MacsCounter
 from effattack.counting.origins import examine
 from effattack.counting.sight import Known, Sight
-from effattack.counting.tallies import tallied
 from effattack.domains import Batch
 from effattack.domains.base import tensors
 from effattack.errors import AuditError, ContractError
@@ -72,9 +71,9 @@ def audit(victim: Victim, batch: Batch) -> Audit:
     known = _known.setdefault(victim, Known())
     for index, single in enumerate(victim.domain.singles(batch)):
         with torch.no_grad():
-            counter, told, found = _executed(victim, single, known)
+            counter, found = _executed(victim, single, known)
             outputs.append(found)
-            trace = victim.trace(single)
+            trace, told = victim.trace(single), _told(victim, counter)
         if not counter.total:
             raise ContractError(
                 f"{victim.name}: {victim.domain.noun} {index}: forward multiplies nothing at all "
@@ -103,32 +102,30 @@ def audit(victim: Victim, batch: Batch) -> Audit:
     )
 
 
-def _executed(
-    victim: Victim, single: Batch, known: Known
-) -> tuple[MacsCounter, dict[str, float], Tensor]:
-    """What forward executes on one input, all of it in sight, what it tells, and what it says."""
+def _executed(victim: Victim, single: Batch, known: Known) -> tuple[MacsCounter, Tensor]:
+    """What forward executes on one input, all of it in sight, and what it says."""
     sight = Sight(tensors(single), known)
-    with tallied() as told, MacsCounter(witness=sight) as counter:
+    with MacsCounter(witness=sight) as counter:
         outputs = victim(single)
     sight.using("the logits", None, (outputs,), {})
     if sight.is_news:
         examine(victim.name, victim, single, known, victim.domain)
-    return counter, _told(victim, told), outputs
+    return counter, outputs
 
 
-def _told(victim: Victim, told: Mapping[str, float]) -> dict[str, float]:
-    """What was told of the audited counts of a victim; of what was not, nothing.
+def _told(victim: Victim, counter: MacsCounter) -> dict[str, float]:
+    """What was told of the audited counts of a victim: 0 where nothing was.
 
     Raises:
         ContractError: for a tally that the victim does not declare as audited.
     """
     audited = [name for name, count in victim.counts.items() if count.audited]
-    if strange := sorted(set(told) - set(audited)):
+    if strange := sorted(set(counter.tallies) - set(audited)):
         raise ContractError(
             f"{victim.name}: forward tallies {', '.join(strange)}, which is no audited count of "
             "the victim: give it to Victim.__init__ as counts={name: Count(unit, ceiling)}"
         )
-    return {name: float(told.get(name, 0)) for name in audited}
+    return {name: float(counter.tallies.get(name, 0)) for name in audited}
 
 
 def _declares(
@@ -160,6 +157,6 @@ def _on_knife_edge(victim: Victim, single: Batch, trace: Trace) -> bool:
         return near
     single = victim.domain.place(single, victim.device, torch.float64)
     with torch.no_grad():
-        with tallied() as told, MacsCounter() as counter:
+        with MacsCounter() as counter:
             twin(single)
-        return _declares(twin, twin.trace(single), counter, _told(twin, told))
+        return _declares(twin, twin.trace(single), counter, _told(twin, counter))

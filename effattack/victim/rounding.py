@@ -21,8 +21,3 @@ def on_knife_edge(trace: Trace) -> Tensor:
         if not gate.proxy:
             near |= (gate.reached & (gate.margin.detach().abs() <= slack)).any(1)
     return near if trace.slack is None else near | (trace.slack.detach() <= slack)
-
-
-def safe_macs(trace: Trace) -> Tensor:
-    """(B,) MACs; half a MAC less where a decision is not safe from rounding."""
-    return trace.macs - 0.5 * on_knife_edge(trace)

@@ -304,11 +304,11 @@ def test_knife_edge() -> None:
         logits = torch.zeros(len(margin), 2)
         return on_knife_edge(Trace(logits, (gate,), logits.sum(1).double())).tolist()
 
-    near = torch.tensor([1e-6, 0.1, -1e-6])
+    near = torch.tensor([[1e-6], [0.1], [-1e-6]])
     assert knife(near) == [True, False, True]
-    assert knife(near[:, None].expand(-1, 4)) == [True, False, True]
+    assert knife(near.expand(-1, 4)) == [True, False, True]
     assert knife(torch.tensor([[0.5, 1e-6], [0.5, 0.5]])) == [True, False]
-    assert knife(near, reached=torch.tensor([False, True, True])) == [False, False, True]
+    assert knife(near, reached=torch.tensor([[False], [True], [True]])) == [False, False, True]
     assert knife(near, proxy=True) == [False] * 3
 
 

@@ -109,6 +109,7 @@ def test_clean_and_attacked_lines_and_where_reading_stopped() -> None:
         "series 0, clean and attacked; clean: stopped at 32 of 128; attacked: stopped at 80 of 128"
     )
     assert any(tag.get("aria-label") == label for tag in page.all("svg"))
+    assert "share read 25 % → 62 %" in page.text.replace("\u00a0", " ")
     rules = [tag for tag in page.all("line") if tag.get("class") == "stop clean"]
     drawn = {tag["x1"] for tag in rules}
     assert drawn == {f"{lines.LEFT + (lines.WIDTH - lines.LEFT - 4) / 4:g}"}

@@ -141,6 +141,34 @@ def test_units_are_tokens() -> None:
     assert (victim.max_macs, gate.cost) == (4 * 32 + 16, 32)
 
 
+def test_tokens_that_left_are_units_not_reached() -> None:
+    """Those that stay move up: unit j of the second gate is the j-th of those kept."""
+
+    class Twice(Dropping):
+        def __init__(self) -> None:
+            super().__init__()
+            self.late = nn.Identity()
+
+        def forward(self, x: Tensor) -> Tensor:
+            tokens = self.tokens(x.flatten(1).unflatten(1, (4, 4)))
+            tokens = self.late(tokens[:, tokens[0].sum(1) > 2.001])
+            return self.head(self.body(tokens[:, tokens[0, :, 0] > 0.501]).sum(1))
+
+    decisions = [
+        Decision("tokens", "tokens", below(2.001, lambda tokens: tokens.sum(2))),
+        Decision("late", "late", below(0.501, lambda tokens: tokens[:, :, 0])),
+    ]
+    spares = {"tokens": ["body"], "late": ["body"]}
+    victim = Hooked(Twice(), decisions, SHAPE, spares=spares, max_macs=144)
+    first, late = victim.trace(IMAGES).gates
+    tokens = IMAGES.flatten(1).unflatten(1, (4, 4))
+    left = tokens.sum(2) > 2.001
+    assert torch.equal(late.reached.sum(1), left.sum(1))
+    assert torch.equal(late.active.sum(1), (left & (tokens[:, :, 0] > 0.501)).sum(1))
+    assert not late.reached.int().diff(dim=1).gt(0).any(), "filled up at the end"
+    assert torch.equal(first.active, left)
+
+
 def test_what_is_kept_may_be_ranked() -> None:
     """The louder half stays; the margin is a proxy, as far as one is above the mean."""
 

@@ -9,12 +9,11 @@ from torch import Tensor
 
 from effattack.domains import Tokens
 from effattack.domains.tokens import PAD, lengths
-from effattack.errors import ContractError, GradientError
-from effattack.results.selfchecks import check_victim
+from effattack.errors import ContractError
 from effattack.tasks import Classes
-from effattack.victim import Trace, Victim, audit
-from effattack.victim.checks import INVARIANTS, Check, check_declared, check_gradients
-from effattack.victim.leaf import Leaf, word_gradients
+from effattack.victim import Victim, audit
+from effattack.victim.checks import INVARIANTS, Check, check_declared
+from effattack.victim.leaf import word_gradients
 
 MAKES = (TokenExits, Decoder)
 
@@ -137,44 +136,3 @@ def test_a_victim_of_images_lifts_nothing() -> None:
     victim = Counted()
     with pytest.raises(ContractError, match="Counted lifts no words: implement lift"):
         victim.lift(victim.example(1), torch.zeros(1, 1).long())
-
-
-def test_gradients_that_never_reach_the_words_are_refused() -> None:
-    class Detached(TokenExits):
-        def trace(self, batch: Tensor, leaf: Leaf | None = None) -> Trace:
-            trace = super().trace(batch, leaf)
-            gates = [gate._replace(margin=gate.margin.detach()) for gate in trace.gates]
-            return trace._replace(gates=tuple(gates))
-
-    with pytest.raises(GradientError, match="no gradient from gate exit reaches the words: comp"):
-        check_gradients(Detached(), some_prompts(4))
-
-
-def test_a_leaf_of_other_words_is_refused() -> None:
-    class Shifted(TokenExits):
-        def lift(self, batch: Tensor, places: Tensor) -> Leaf:
-            leaf = super().lift(batch, places)
-            return leaf._replace(rows=leaf.rows * 9)
-
-    with pytest.raises(ContractError, match="trace decides something else when it reads the wo"):
-        check_gradients(Shifted(), some_prompts(8))
-
-
-def test_a_gate_that_words_cannot_move_is_told() -> None:
-    class Flat(TokenExits):
-        def trace(self, batch: Tensor, leaf: Leaf | None = None) -> Trace:
-            trace = super().trace(batch, leaf)
-            return trace._replace(gates=tuple(g._replace(margin=g.margin * 0) for g in trace.gates))
-
-    (told,) = check_gradients(Flat(), some_prompts(4))
-    assert "the gradient from gate exit is zero over all 4 prompts: attacks through" in told
-
-
-def test_a_victim_of_prompts_that_lifts_nothing_is_left_to_queries() -> None:
-    class Closed(TokenExits):
-        lifts = False
-
-    assert check_gradients(Closed(), some_prompts(2)) == []
-    (told,) = [c for c in check_victim(Closed(), some_prompts(2)) if "gradient" in c.check]
-    assert told.passed is None
-    assert told.message.startswith("prompts have no neighbours")

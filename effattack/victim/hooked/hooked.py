@@ -82,6 +82,7 @@ class Hooked(Victim):
         _check(model, decisions, known)
         set_mode(model, False)
         trial = _trial(known) if trial is None else trial
+        known.check(trial)
         trials = Trials(model, decisions, trial.to(example_of(model)))
         spared = {decision: tuple(modules) for decision, modules in (spares or {}).items()}
         learnt = learn(trials, spared)

@@ -52,8 +52,9 @@ def learn(trials: Trials, spares: Spares) -> dict[str, Learnt]:
             hides = frozenset(seen.passed.tensors.keys() - shut.passed.tensors.keys())
         else:
             saved, hides = sum(map(trials.macs_of, spares[name])), frozenset()
-            if count > 1:  # those before it may have cut it short
-                count = max(count, *(before.units for before in learnt.values()), 1)
+            if count != 1:  # those before it may have cut it short
+                before = [other.units for other in learnt.values()]
+                count = max(1, *before, *(_seen(decision, trial) for trial in trials.natural))
         learnt[name] = Learnt(
             cost=saved / count,
             units=count,
@@ -61,6 +62,12 @@ def learn(trials: Trials, spares: Spares) -> dict[str, Learnt]:
             logits=seen.passed.tensors[name].shape == seen.passed.logits.shape,
         )
     return learnt
+
+
+def _seen(decision: Decision, trial: Trial) -> int:
+    """Units that a decision had; 0 where it was not reached."""
+    tensor = trial.passed.tensors.get(decision.name)
+    return 0 if tensor is None else decision.rule.decide(tensor).margin.numel()
 
 
 def most_macs(trials: Trials, learnt: Mapping[str, Learnt], spares: Spares) -> float:
