@@ -23,9 +23,10 @@ from effattack.victim import Gate, Trace, Victim
 
 def three_stages(base: Tensor) -> tuple[Trace, Goal]:
     """Two gates, the second not reached; the max of the toy is 176 MACs; it predicted class 1."""
+    no = torch.zeros(1, 1, dtype=torch.bool)
     gates = (
-        Gate("a", torch.tensor([-0.5]), torch.tensor([False]), torch.tensor([True]), 176.0),
-        Gate("b", torch.tensor([-0.25]), torch.tensor([False]), torch.tensor([False]), 88.0),
+        Gate("a", torch.tensor([[-0.5]]), no, ~no, 176.0, pushed=True),
+        Gate("b", torch.tensor([[-0.25]]), no, no, 88.0, pushed=True),
     )
     stages = torch.stack([torch.zeros(1, 3), torch.zeros(1, 3), base], dim=1)
     trace = Trace(stages[:, 0], gates, torch.ones(1).double(), stages)

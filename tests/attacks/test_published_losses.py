@@ -37,7 +37,7 @@ def a_trace(gates: tuple[Gate, ...] = (), **aux: Tensor) -> Trace:
 
 def a_gate(active: list[bool], name: str = "g", cost: float = 1.0) -> Gate:
     """Of one image: what is active was reached."""
-    on = torch.tensor(active)[None] if len(active) > 1 else torch.tensor(active)
+    on = torch.tensor(active)[None]
     return Gate(name, on.float() - 0.5, on, on, cost)
 
 
