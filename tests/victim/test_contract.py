@@ -404,6 +404,12 @@ def test_check_catches_the_broken_victim(case: str) -> None:
         check(build(), grey_images(8, seed=1))
 
 
+def test_stages_that_answer_and_are_not_pushed_are_told() -> None:
+    (told,) = contract.check_gates(with_gate(pushed=lambda gate: False), grey_images(8, seed=1))
+    assert "set Gate(pushed=True)" in told
+    assert not contract.check_gates(LinearSaver(), grey_images(8, seed=1))
+
+
 def test_every_check_was_seen_to_fail() -> None:
     assert {check for check, _, _ in BROKEN.values()} == set(INVARIANTS)
 

@@ -23,6 +23,9 @@ def check_gates(victim: Victim, batch: Batch) -> list[str]:
     Shapes and dtypes agree, names are unique, costs positive; margins are finite, and within
     ``MARGIN_BOUND`` where reached (where pushed: everywhere); active implies reached; and,
     except for proxies, margin > 0 equals active wherever reached.
+
+    Returns:
+        a sentence where stages answer, but none of their gates is pushed.
     """
     with undisturbed(victim), torch.no_grad():
         trace = victim.trace(batch)
@@ -51,6 +54,12 @@ def check_gates(victim: Victim, batch: Batch) -> list[str]:
                     f"{victim.name}: gate {gate.name}: {victim.domain.noun} {first_of(broken)}: "
                     f"{complaint}"
                 )
+    if gates and trace.stage_logits is not None and not any(gate.pushed for gate in gates):
+        return [
+            f"{victim.name}: its stages answer (stage_logits), but no gate is pushed before it is "
+            "reached: attacks open one exit after the other; set Gate(pushed=True) for stages in a "
+            "row, whose margins exist where not reached"
+        ]
     return []
 
 
