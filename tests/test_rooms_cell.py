@@ -47,7 +47,7 @@ BEFORE: tuple[tuple[str, ...], ...] = (
     ("results/decisions.py",),
     ("threats/arrays.py", "threats/base.py"),
     ("threats/balls.py",),
-    ("victim/audit.py", "victim/contract.py"),
+    ("victim/audit.py", "victim/contract.py", "victim/trace.py"),
     ("victim/checks/costs.py",),
     ("victim/door.py",),
 )

@@ -2,9 +2,10 @@
 
 from effattack.victim.audit import Audit, audit
 from effattack.victim.by_name import load_victim
-from effattack.victim.contract import Gate, Trace, Victim
+from effattack.victim.contract import Victim
 from effattack.victim.opaque import Opaque
 from effattack.victim.rounding import margin_slack
+from effattack.victim.trace import Gate, Trace
 
 __all__ = [
     "Audit",

@@ -16,9 +16,10 @@ from effattack.counting.sight import Known, Sight
 from effattack.domains import Batch
 from effattack.domains.base import tensors
 from effattack.errors import AuditError, ContractError
-from effattack.victim.contract import Trace, Victim
+from effattack.victim.contract import Victim
 from effattack.victim.parting import difference
 from effattack.victim.rounding import margin_slack
+from effattack.victim.trace import Trace
 
 _known: WeakKeyDictionary[nn.Module, Known] = WeakKeyDictionary()
 

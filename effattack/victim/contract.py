@@ -1,4 +1,4 @@
-"""The contract between a victim and everything else: Gate, Trace, Victim.
+"""The contract between a victim and everything else: its two paths, and what it declares.
 
 A victim is an efficient model that shows its decisions. It has two paths: ``forward`` is the
 deployed one and really skips work; ``trace`` takes the same hard decisions in fixed shapes, is
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial, wraps
 from math import nan
-from typing import Any, ClassVar, Literal, NamedTuple, Self
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -20,57 +20,10 @@ from effattack.counting.tallies import Count
 from effattack.domains import Batch, Domain, Pixels
 from effattack.errors import ContractError, UsageError, unknown_name
 from effattack.tasks import Classes, Task
-from effattack.victim.door import answered, coarsest, enter, example_of, precision
+from effattack.victim.door import answered, enter, example_of, precision
 from effattack.victim.leaf import Leaf
+from effattack.victim.trace import Gate, Trace, as_answered
 from effattack.victim.twins import twin_in_float64
-
-
-class Gate(NamedTuple):
-    """One kind of input-dependent decision in one forward pass, for a batch of B inputs.
-
-    (B, units), whoever reads it: where a path gives (B,), the victim's door makes it (B, 1).
-    """
-
-    name: str
-    """``"blocks.3.tokens"``, ``"exits.1"``, ``"saver"``."""
-    margin: Tensor
-    """(B, units): differentiable push towards "computed", in [-1, 1] where reached; where
-    ``pushed``, everywhere."""
-    active: Tensor
-    """Same shape, bool: the decision; computed or not, upstream decisions included."""
-    reached: Tensor
-    """Same shape, bool: whether this decision was evaluated at all."""
-    cost: Tensor | float
-    """MACs that opening one unit makes possible, downstream included: a weight for attacks."""
-    proxy: bool = False
-    """True where the sign of ``margin`` is not the decision; else they agree where reached."""
-    pushed: bool = False
-    """Margins count where the decision was not reached, too, as those of stages in a row do: every
-    stage gives an answer, and pushed only once it is reached, a later one pulls the earlier ones
-    shut again."""
-
-
-class Trace(NamedTuple):
-    """What one forward pass decided, for a batch of B inputs."""
-
-    logits: Tensor
-    """(B, classes), from the hard decisions, differentiable in the input; for tasks other than
-    ``Classes`` what the task reads answers from."""
-    gates: tuple[Gate, ...]
-    """Every input-dependent decision, in the order of evaluation."""
-    macs: Tensor
-    """(B,) float64: executed MACs in closed form from the decisions."""
-    stage_logits: Tensor | None = None
-    """(B, stages, classes): every exit, saver and base, whether taken or not."""
-    aux: dict[str, Tensor] = {}
-    """What a paper's own loss needs beside the gates (CLS attention, halting scores)."""
-    also: Mapping[str, Tensor] = {}
-    """(B,) float64 each, by the names of ``Victim.counts``: work that is no MAC."""
-    slack: Tensor | None = None
-    """(B,): the smallest distance of any hard choice to its tie, in units of margins, those without
-    a gate included (which token, which box); beside the margins, it tells knife edges."""
-    dtype: torch.dtype | None = None
-    """The coarsest precision that it was computed in; the victim's door tells it, not you."""
 
 
 class Victim(nn.Module):
@@ -308,34 +261,10 @@ def _at_the_door(trace: Callable[..., Trace]) -> Callable[..., Trace]:
             raise ContractError(
                 f"{self.name}: trace().gates = {found.gates!r}: give a tuple of effattack.Gate"
             )
-        return _answered(found, self.dtype, precision(batch, self.dtype))
+        return as_answered(found, self.dtype, precision(batch, self.dtype))
 
     entered.at_the_door = True  # type: ignore[attr-defined]
     return entered
-
-
-def _answered(trace: Trace, weights: torch.dtype, inputs: torch.dtype) -> Trace:
-    """A trace in the precision of the inputs, which tells what it was computed in."""
-    said = [trace.logits, *(gate.margin for gate in trace.gates)]
-    floats = [t.dtype for t in said if isinstance(t, Tensor) and t.is_floating_point()]
-    return trace._replace(
-        logits=answered(trace.logits, inputs),
-        gates=tuple(_widened(g._replace(margin=answered(g.margin, inputs))) for g in trace.gates),
-        stage_logits=answered(trace.stage_logits, inputs),
-        aux={key: answered(value, inputs) for key, value in trace.aux.items()},
-        dtype=coarsest(trace.dtype or weights, weights, *floats),
-    )
-
-
-def _widened(gate: Gate) -> Gate:
-    """(B,) -> (B, 1): units have a dimension of their own."""
-    fields = ("margin", "active", "reached", *(["cost"] if _is_flat(gate.margin) else []))
-    flat = {name: getattr(gate, name) for name in fields}
-    return gate._replace(**{name: v[:, None] for name, v in flat.items() if _is_flat(v)})
-
-
-def _is_flat(value: object) -> bool:
-    return isinstance(value, Tensor) and value.dim() == 1
 
 
 def set_mode(model: nn.Module, mode: bool) -> None:

@@ -13,8 +13,9 @@ from effattack.domains import Batch, Domain, Pixels
 from effattack.domains.base import tensors
 from effattack.errors import EffattackError, UsageError, first_line
 from effattack.tasks import Classes, Task
-from effattack.victim.contract import Trace, Victim, either, set_mode
+from effattack.victim.contract import Victim, either, set_mode
 from effattack.victim.door import blank, example_of, without_numbers
+from effattack.victim.trace import Trace
 
 ONE_LOGIT = (
     "one logit z per image stands for two classes: return torch.cat([torch.zeros_like(z), z], 1), "

@@ -8,7 +8,8 @@ import torch
 
 from effattack.counting.macs import MacsCounter
 from effattack.domains import Batch
-from effattack.victim.contract import Trace, Victim
+from effattack.victim.contract import Victim
+from effattack.victim.trace import Trace
 
 
 def difference(

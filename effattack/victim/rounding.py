@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from effattack.victim.contract import Trace
+from effattack.victim.trace import Trace
 
 
 def margin_slack(dtype: torch.dtype | None) -> float:

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from effattack.victim.contract import Trace, Victim
+from effattack.victim.contract import Victim
+from effattack.victim.trace import Trace
 
 
 @contextmanager

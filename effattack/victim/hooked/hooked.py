@@ -19,7 +19,7 @@ from effattack.counting.macs import count_macs
 from effattack.domains import Domain, Pixels
 from effattack.errors import UsageError
 from effattack.tasks import Classes, Task
-from effattack.victim.contract import Gate, Trace, Victim, either, set_mode
+from effattack.victim.contract import Victim, either, set_mode
 from effattack.victim.door import example_of
 from effattack.victim.hooked.decision import Decision, openings
 from effattack.victim.hooked.following import Followed, follow
@@ -28,6 +28,7 @@ from effattack.victim.hooked.passes import answer
 from effattack.victim.hooked.patterns import ASK, Patterns
 from effattack.victim.hooked.trials import Trials
 from effattack.victim.rounding import margin_slack
+from effattack.victim.trace import Gate, Trace
 
 TRIALS = 4
 """How many inputs a model is tried on."""
