@@ -32,6 +32,7 @@ def lineup(
         fit: gives the inputs and labels that unfitted universal attacks learn from.
 
     Raises:
+        NotApplicable: for a budget of another kind of inputs, if it is the only one.
         UsageError: for an attack made for another victim, or two that would share their rows.
     """
     ready: dict[str, Attack] = {}
@@ -40,7 +41,14 @@ def lineup(
         budget = parse_threat(given) if isinstance(given, str) else given
         asked, reasons = _asked(victim, attacks, budget, seeds)
         by_name = any(isinstance(given, str) for given in attacks)
-        for attack in (*_controls(victim, asked, by_name, budget, seeds), *asked):
+        try:
+            controls = _controls(victim, asked, by_name, budget, seeds)
+        except NotApplicable as error:
+            if len(budgets) < 2:
+                raise
+            reasons = [{"victim": victim.name, "attack": str(given), "reason": str(error)}]
+            controls, asked = [Clean(victim)], []
+        for attack in (*controls, *asked):
             ready.setdefault(attack_digest(attack), attack)
         skipped += [reason for reason in reasons if reason not in skipped]
     _check_distinct(ready.values())

@@ -99,7 +99,9 @@ def sweep_of(options: argparse.Namespace, console: Console) -> Sweep:
     }
     given = {key: value for key, value in given.items() if value is not None}
     if options.sweep is None:
-        victims = given.pop("victims", None) or _default_victims(console, options.data)
+        victims = given.pop("victims", None) or _default_victims(
+            console, own=bool(options.data or options.eps or options.threat)
+        )
         sweep = Sweep(**{"victims": victims, "samples": 200, **given})
     elif given:
         raise UsageError(
@@ -120,14 +122,14 @@ def _budgets(options: argparse.Namespace) -> tuple[float | str, ...] | None:
     return (*sizes, *threats) or None
 
 
-def _default_victims(console: Console, data: str | None) -> tuple[str, ...]:
-    """Those whose packages are there; on data of the user's own, those of images."""
+def _default_victims(console: Console, own: bool) -> tuple[str, ...]:
+    """Those whose packages are there; with data or a budget of one's own, those of images."""
     from effattack.victim import load_victim
 
     found = []
     for name in DEFAULT_VICTIMS:
         try:
-            if load_victim(name).domain.kind == "pixels" or data is None:
+            if load_victim(name).domain.kind == "pixels" or not own:
                 found.append(name)
         except MissingPackage as error:
             console.print(f"{name} is left out: {error}", **PLAIN)

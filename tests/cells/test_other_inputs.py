@@ -9,9 +9,10 @@ import pytest
 import torch
 from prompts import CLASSES, Counted, Decoder, TokenExits, some_prompts
 from torch import Generator, Tensor
-from toys import embedded_or_skip
+from toys import LinearSaver, embedded_or_skip
 
 import effattack
+from effattack.cells.lineup import lineup
 from effattack.domains import Tokens
 from effattack.errors import NotApplicable, UsageError
 from effattack.inputs.source import load_data, subset
@@ -72,6 +73,14 @@ def test_prompts_are_timed_as_they_are_sent(scored: Evaluation) -> None:
 def test_threats_of_other_kinds_are_refused() -> None:
     with pytest.raises(NotApplicable, match="suffix"):
         effattack.evaluate(TokenExits(), *data(), [], eps="linf:8/255", timed=0)
+
+
+def test_of_several_budgets_a_victim_takes_those_of_its_kind() -> None:
+    ready, skipped = lineup(
+        LinearSaver(), ["Slowdown"], ["linf:8/255", "suffix:3"], (0,), lambda: None
+    )
+    assert {a.threat.name for a in ready if a.name == "Slowdown"} == {"linf"}
+    assert [told["attack"] for told in skipped] == ["suffix:3"]
 
 
 def test_a_sweep_of_prompts_takes_the_usual_threat(tmp_path: Path) -> None:
