@@ -18,7 +18,7 @@ from xml.etree import ElementTree
 import pytest
 from projects import QUICK
 
-from effattack.cells.by_name import made
+from effattack.cells import by_name
 from effattack.cli import main
 
 yaml = pytest.importorskip("yaml")
@@ -114,7 +114,7 @@ def test_the_release_gate_holds_what_was_there(project: pytest.Pytester) -> None
     models = project.path / "mypackage" / "models.py"
     models.write_text(MODELS.replace("return LinearSaver(", "return LinearSaver(4.0, "))
     del sys.modules["mypackage.models"]
-    made.cache_clear()  # as in a process of its own
+    by_name._kept.clear()  # as in a process of its own
     code, told = play(project, gate)
     assert code == 1
     assert re.search(r"worse than release: toy under clean: macs .* \(interval ×", told)

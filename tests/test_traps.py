@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from test_scores import samples
+from hand_made import samples
 from torch import Generator, Tensor, nn
 from toys import LinearSaver, grey_images, noise_images
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import toys
-from test_scores import samples
+from hand_made import samples
 
 from effattack import evaluate
 from effattack.errors import MeasurementError, UsageError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 import pytest
-from test_scores import KINDS, samples
+from hand_made import KINDS, samples
 
 from effattack.results.scores import score_table
 from effattack.results.selfchecks import Check, check_scores, unexplained_time, work_outside

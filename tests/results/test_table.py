@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from test_scores import samples
+from hand_made import samples
 
 from effattack.errors import FactoryError, MeasurementError, UsageError
 from effattack.reporting import words

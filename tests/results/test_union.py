@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from test_scores import KINDS, samples
+from hand_made import KINDS, samples
 
 from effattack.results.caveats import caveats
 from effattack.results.limits import judge, parse_limit

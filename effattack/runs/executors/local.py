@@ -84,9 +84,11 @@ def free_memory(
     """Bytes that processes may still take, by the kernel and the limit of the container."""
     free = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2]
     with suppress(OSError):
-        lines = dict(line.split(":") for line in meminfo.read_text().splitlines())
+        lines = dict(line.split(":") for line in meminfo.read_text(encoding="utf-8").splitlines())
         free = [1024.0 * int(lines["MemAvailable"].split()[0])]
     with suppress(OSError, ValueError):  # no such limit
-        most, used = (int((group / f"memory.{key}").read_text()) for key in ("max", "current"))
+        most, used = (
+            int((group / f"memory.{key}").read_text(encoding="utf-8")) for key in ("max", "current")
+        )
         free.append(most - used)
     return min(free)
