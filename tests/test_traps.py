@@ -39,7 +39,8 @@ from effattack.models_zoo.digits import digits
 from effattack.models_zoo.networks import small_vit
 from effattack.models_zoo.recipes import early_exit as recipes
 from effattack.models_zoo.token_sparsification.ats import ATS
-from effattack.results.scores import attack_success, score_table
+from effattack.results.resampling import attack_success
+from effattack.results.scores import score_table
 from effattack.results.selfchecks import check_scores
 from effattack.threats import Box, Linf
 from effattack.victim import Trace, Victim, audit

@@ -28,7 +28,7 @@ CONTROLS = {
     "drift": "disturbances:Drift",
 }
 """Name -> module below ``effattack.attacks``, and class."""
-USUAL_CONTROLS = {"pixels": ("uniform",), "series": ("uniform", "gaps", "drift")}
+USUAL_CONTROLS = {"pixels": ("uniform",), "series": ("gaps", "drift")}
 """Kind of domain -> controls in every table, beside the clean inputs and noise."""
 BUILT_IN = {
     "Slowdown": "house.slowdown:Slowdown",

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 import effattack
-from effattack.domains import Batch, Domain
+from effattack.domains import Arrays, Batch, Domain
 from effattack.errors import expect_least
 
 FACES = ("cli", "pytest_plugin", "reporting", "suites")
@@ -120,10 +120,11 @@ class CellSpec:
 
 def data_digest(domain: Domain, inputs: Batch, labels: Tensor) -> str:
     """Hash of inputs, as their domain tells them apart, and labels (B, ...)."""
-    digest = hashlib.sha256()
-    for row in domain.pack(inputs):
-        digest.update(len(row).to_bytes(8, "little") + row)
-    labels = labels.detach().cpu()
-    digest.update(str(tuple(labels.shape)).encode())
+    rows, labels = domain.pack(inputs), labels.detach().cpu()
+    digest = hashlib.sha256(b"".join(rows))
+    sizes = inputs.shape if isinstance(domain, Arrays) else map(len, rows)
+    digest.update(str(tuple(sizes)).encode())
+    if labels.dim() > 1:
+        digest.update(str(tuple(labels.shape)).encode())
     digest.update((labels if labels.is_floating_point() else labels.long()).numpy().tobytes())
     return digest.hexdigest()[:16]

@@ -66,7 +66,7 @@ def test_disturbances_keep_to_the_budget(
 
 def test_series_have_their_controls_and_images_theirs(victim: Victim) -> None:
     assert [a.label for a in usual_controls(victim, usual_threat(victim.domain), 0)] == [
-        *("noise", "uniform", "gaps", "drift")
+        *("noise", "gaps", "drift")
     ]
     assert [a.label for a in usual_controls(LinearSaver(), Linf(8 / 255), 0)] == [
         *("noise", "uniform")
