@@ -52,7 +52,7 @@ TRAPS = {
     "success depends on the batch shape": "test_traps.py::"
     "test_success_does_not_depend_on_the_batch_shape",
     "NaN counts as success": "attacks/test_adapters.py::test_nan_means_not_attacked",
-    "normalised input is accepted": "test_images.py::test_images_that_are_none",
+    "normalised input is accepted": "domains/test_pixels.py::test_images_that_are_none",
     "an exception leaves the model changed": "attacks/test_adapters.py::"
     "test_an_exception_undoes_side_effects_too",
     "results hold on to their graph": "attacks/test_adapters.py::test_what_is_returned_is_detached",
@@ -64,9 +64,9 @@ TRAPS = {
     "fails in float64": "attacks/test_libraries.py::test_what_fails_in_float64_sees_float32",
     "the library must be there": "attacks/test_adapters.py::test_missing_library_names_the_extra",
     # of efficiency attacks
-    "gates mask their gradients": "test_contract.py::test_zero_gradient_is_a_warning",
+    "gates mask their gradients": "victim/test_contract.py::test_zero_gradient_is_a_warning",
     "saturated margins are blind": "attacks/test_attacks.py::test_scaled_logits_are_attacked_alike",
-    "queries beat gradients": "test_selfchecks.py::"
+    "queries beat gradients": "results/test_selfchecks.py::"
     "test_a_query_search_that_beats_the_gradients_is_told",
     "success falls with the budget": "test_traps.py::"
     "test_success_that_falls_as_the_budget_rises_is_flagged",
@@ -105,7 +105,7 @@ TRAPS = {
     "test_a_counter_that_does_not_advance_gives_nothing_and_the_reason",
     "values alone move the power": "measure/test_energy.py::"
     "test_controls_tell_compute_from_the_power_of_values",
-    "accuracy is no agreement": "test_scores.py::test_accuracy_and_agreement_are_different_things",
+    "accuracy is no agreement": "results/test_scores.py::test_accuracy_and_agreement_are_different_things",
 }
 """Trap -> the test that fails where the defence against it is taken away."""
 
