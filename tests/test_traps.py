@@ -105,7 +105,8 @@ TRAPS = {
     "test_a_counter_that_does_not_advance_gives_nothing_and_the_reason",
     "values alone move the power": "measure/test_energy.py::"
     "test_controls_tell_compute_from_the_power_of_values",
-    "accuracy is no agreement": "results/test_scores.py::test_accuracy_and_agreement_are_different_things",
+    "accuracy is no agreement": "results/test_scores.py::"
+    "test_accuracy_and_agreement_are_different_things",
 }
 """Trap -> the test that fails where the defence against it is taken away."""
 
