@@ -31,7 +31,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME|MODULE:OBJECT",
-        help="a score from outside that is shown, too; effattack list scores",
+        help="a score from outside: a column of scores.csv; effattack list scores",
     )
     parser.add_argument(
         "--by", metavar="COUNT", help="judge by another audited count than each victim's currency"

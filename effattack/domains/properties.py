@@ -44,8 +44,24 @@ def apart_where_different(domain: Domain, inputs: Batch) -> bool:
     return far == _moved(domain, inputs) and not any(column.any() for column in to_itself)
 
 
+def measured_per_input(domain: Domain, inputs: Batch) -> bool:
+    """distances(x, y) are columns (B,) of numbers from 0 on."""
+    columns = domain.distances(inputs, _turned(domain, inputs)).values()
+    return all(column.shape == (len(inputs),) and bool((column >= 0).all()) for column in columns)
+
+
+def noisy_and_valid(domain: Domain, inputs: Batch) -> bool:
+    """disturbed(x) is taken by check, drawn by the generator alone, and leaves x as it is."""
+    before = domain.pack(inputs)
+    once, again = (domain.disturbed(inputs, Generator().manual_seed(1)) for _ in range(2))
+    domain.check(once)
+    return same(once, again) and domain.pack(inputs) == before
+
+
 LAWS: tuple[Law, ...] = (
     row_by_row,
+    measured_per_input,
+    noisy_and_valid,
     stored_and_back,
     snapped_once,
     told_apart,
@@ -60,8 +76,14 @@ def check_domain(domain: Domain) -> None:
         ContractError: naming the domain and the law.
     """
     inputs = _examples(domain)
-    for broken in (law for law in LAWS if not law(domain, inputs)):
-        raise _broken(domain, str(broken.__doc__))
+    for law in LAWS:
+        try:
+            holds = law(domain, inputs)
+        except Exception as error:  # whatever a user's class raises
+            found = f"{law.__doc__} ({type(error).__name__}: {first_line(error)})"
+            raise _broken(domain, found) from error
+        if not holds:
+            raise _broken(domain, str(law.__doc__))
 
 
 def same(one: Batch, other: Batch) -> bool:
@@ -86,6 +108,8 @@ def _moved(domain: Domain, inputs: Batch) -> list[bool]:
 def _examples(domain: Domain) -> Batch:
     """Two inputs that mean nothing, and the same half noise, as a victim is fed them."""
     plain = domain.example(2)
+    if len(plain) != 2:
+        raise _broken(domain, f"example(2) gives 2 {domain.nouns}, not {len(plain)}")
     noisy = domain.disturbed(plain, Generator().manual_seed(0))
     inputs = domain.snap(domain.place(domain.join([plain, noisy]), "cpu"))
     try:

@@ -59,10 +59,16 @@ def check_task(task: Task) -> None:
         try:
             task.check(task.answer(outputs), len(outputs))
         except UsageError as error:
-            law = f"check(labels) takes its own answers ({first_line(error)})"
-            raise _broken(task, law) from error
-        for broken in (law for law in LAWS if not law(task, outputs)):
-            raise _broken(task, str(broken.__doc__))
+            found = f"check(labels) takes its own answers ({first_line(error)})"
+            raise _broken(task, found) from error
+        for law in LAWS:
+            try:
+                holds = law(task, outputs)
+            except Exception as error:  # whatever a user's class raises
+                found = f"{law.__doc__} ({type(error).__name__}: {first_line(error)})"
+                raise _broken(task, found) from error
+            if not holds:
+                raise _broken(task, str(law.__doc__))
 
 
 def _broken(task: Task, law: str) -> ContractError:

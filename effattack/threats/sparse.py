@@ -117,13 +117,22 @@ class Region(ArrayThreat):
     def _told(self) -> str:
         return ",".join(map(str, self.place or ()))
 
+    def unfit(self) -> str | None:
+        """By the sizes that the domain tells; free ones show with the inputs."""
+        return self._too_large(self.domain.shape[1:])
+
+    def _too_large(self, lengths: Sequence[int | None]) -> str | None:
+        ends = [at + self.size for at in self.place or (0,) * self.axes]
+        if all(n is None or end <= n for end, n in zip(ends, lengths, strict=True)):
+            return None
+        return (
+            f"{self} does not fit on {self.domain.nouns} of {' x '.join(map(str, lengths))}: "
+            f"choose a smaller {self.called} or another place"
+        )
+
     def _check_fits(self, lengths: Sequence[int]) -> None:
-        first = self.place or (0,) * self.axes
-        if any(at + self.size > length for at, length in zip(first, lengths, strict=True)):
-            raise UsageError(
-                f"{self} does not fit on {self.domain.nouns} of {' x '.join(map(str, lengths))}: "
-                f"choose a smaller {self.called} or another place"
-            )
+        if reason := self._too_large(lengths):
+            raise UsageError(reason)
 
     def _at(self) -> list[Tensor]:
         if self._corners is None:

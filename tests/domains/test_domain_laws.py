@@ -123,9 +123,33 @@ class Refuses(Series):
         return inputs
 
 
+class Flat(Tokens):
+    """Measures words, not prompts."""
+
+    def distances(self, inputs: Tensor, clean: Tensor) -> dict[str, Tensor]:
+        return {"edits": (inputs != clean).double()}
+
+
+class Wild(Series):
+    """Noise that no sensor reads."""
+
+    def disturbed(self, inputs: Tensor, generator: Generator) -> Tensor:
+        return inputs + 100
+
+
+class Unwritten(Series):
+    """Distances are yet to be written."""
+
+    def distances(self, inputs: Tensor, clean: Tensor) -> Any:
+        return 3
+
+
 @pytest.mark.parametrize(
     ("domain", "law"),
     [
+        (Flat(50, 8), r"Flat breaks a law of domains: distances\(x, y\) are columns"),
+        (Wild(1, 4, -1, 1), r"Wild breaks a law of domains: disturbed\(x\) is taken by check"),
+        (Unwritten(1, 4, -1, 1), r"columns .*AttributeError: 'int' object has no attribute"),
         (Forgets((1, 4, 4)), r"Forgets breaks a law of domains: unpack\(pack\(x\)\) is x"),
         (Drifts(1, 4, -1, 1), r"Drifts breaks a law of domains: snap\(place"),
         (Mixes(50, 8), r"Mixes breaks a law of domains: fingerprints"),

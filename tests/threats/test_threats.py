@@ -13,7 +13,7 @@ from torch import Generator, Tensor
 from toys import noise_images
 
 from effattack.budgets import LEVELS, budget_text, check_eps, size_text
-from effattack.domains import Pixels
+from effattack.domains import Pixels, Series
 from effattack.domains.pixels import to_grid
 from effattack.errors import MeasurementError, UsageError
 from effattack.threats import L0, L1, L2, Box, Linf, Nothing, Patch, Threat, parse_threat
@@ -338,3 +338,11 @@ def test_what_is_outside_is_refused(text: str) -> None:
         parse_threat(text).check(to_grid(1 - clean), clean)
     with pytest.raises(MeasurementError, match="off the grid"):
         parse_threat(text).check((clean + 0.3 / LEVELS).clamp(0, 1), clean)
+
+
+def test_a_region_that_does_not_fit_is_refused_where_the_sizes_are_known() -> None:
+    with pytest.raises(UsageError, match=r"window:16@60 does not fit on series of 64"):
+        parse_threat("window:16@60").on(Series(1, 64, -1, 1))
+    with pytest.raises(UsageError, match=r"patch:9 does not fit on images of 8 x None"):
+        parse_threat("patch:9").on(Pixels((1, 8, None)))
+    assert parse_threat("window:999").on(Series(1, None, -1, 1)).eps == 999
