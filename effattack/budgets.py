@@ -46,6 +46,11 @@ def parse_eps(text: str) -> float:
     Raises:
         UsageError: if it is no budget.
     """
+    if text.lower().endswith("sd"):
+        raise UsageError(
+            f"--eps {text!r} is a size in deviations of the training data: write --threat "
+            f"linf:{text.lower()}"
+        )
     return check_eps(parse_number(text, f"--eps {text!r}"))
 
 

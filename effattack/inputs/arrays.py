@@ -83,5 +83,5 @@ def check_paired(images: Any, labels: Any) -> None:
         )
     if len(images) != len(labels):
         raise UsageError(
-            f"there are {len(images)} images but {len(labels)} labels: they must pair up"
+            f"there are {len(images)} inputs but {len(labels)} labels: they must pair up"
         )

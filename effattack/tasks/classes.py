@@ -83,7 +83,7 @@ def check_labels(labels: Tensor, count: int, num_classes: int) -> None:
     check_dense("labels", labels)
     labels = labels.long()  # torch has no order for its larger unsigned types
     if len(labels) != count:
-        raise UsageError(f"there are {count} images but {len(labels)} labels: they must pair up")
+        raise UsageError(f"there are {count} inputs but {len(labels)} labels: they must pair up")
     if count and not (int(labels.min()) >= 0 and int(labels.max()) < num_classes):
         raise UsageError(
             f"labels lie in [{int(labels.min())}, {int(labels.max())}], the victim has classes "

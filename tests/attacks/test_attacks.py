@@ -341,7 +341,7 @@ def test_images_that_are_none(name: str, images: Any, message: str, victim: Vict
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        (torch.tensor([0]), "2 images but 1 labels"),
+        (torch.tensor([0]), "2 inputs but 1 labels"),
         (torch.tensor([0, 2]), "classes 0 to 1"),
         (torch.tensor([0.0, 1.0]), "integer"),
         ([0, 1], "must be a tensor"),
