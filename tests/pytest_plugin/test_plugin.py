@@ -125,7 +125,7 @@ def test_nothing_is_said_where_nothing_was_scored(run: Run, pytester: pytest.Pyt
         ("eps=-1/255", "eps = -0.00* is no budget: *"),
         ("eps=-8", "eps = -8.0 is no budget: *"),
         ("eps=nan", "eps = nan is no budget: *"),
-        ("eps=.1sd", "*is a size in deviations *: write --threat linf:.1sd*"),
+        ("eps=.1sd", "*is a size in deviations *: write --effattack-threat linf:.1sd*"),
         ("samples=0", "--effattack-samples '0': give a whole number, 1 or more"),
         ("batch-size=0", "--effattack-batch-size '0': give a whole number, 1 or more"),
         ("samples=some", "--effattack-samples 'some': give a whole number, 1 or more"),
