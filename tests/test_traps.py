@@ -31,7 +31,7 @@ from effattack.attacks.base import Attack
 from effattack.attacks.objectives import Goal
 from effattack.budgets import LEVELS
 from effattack.counting.macs import count_macs
-from effattack.domains.pixels import fingerprints
+from effattack.domains import Pixels
 from effattack.errors import AuditError, ContractError, MeasurementError
 from effattack.models_zoo import load
 from effattack.models_zoo.defences import digits as defended
@@ -386,7 +386,10 @@ def test_a_cap_raised_under_attack_is_an_error() -> None:
 
 
 def test_thresholds_are_set_on_images_that_are_not_scored(monkeypatch: pytest.MonkeyPatch) -> None:
-    train, heldout, test = (set(fingerprints(digits(s)[0])) for s in ("train", "heldout", "test"))
+    images = Pixels((3, 32, 32))
+    train, heldout, test = (
+        set(images.fingerprints(digits(split)[0])) for split in ("train", "heldout", "test")
+    )
     assert not test & heldout
     assert not test & train
     asked: list[str] = []

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-
 import torch
 from torch import Tensor
 
@@ -53,29 +51,6 @@ class Pixels(Arrays):
         )
 
 
-def in_float32(images: Tensor) -> Tensor:
-    """Images of any precision as attacks, budgets and results hold them; victims cast at the door.
-
-    Half precision has the levels of an image only nearly: :func:`to_grid` rounds to them.
-    """
-    return images.detach().to(torch.float32)
-
-
 def to_grid(images: Tensor) -> Tensor:
     """The nearest images on the 8-bit grid."""
     return (images * LEVELS).round() / LEVELS
-
-
-def fingerprints(images: Tensor) -> list[str]:
-    """A hash of each image's 8-bit levels: equal images, and only they, have equal ones."""
-    levels = (images.detach().cpu() * LEVELS).round().to(torch.uint8)
-    return [hashlib.sha256(image.numpy().tobytes()).hexdigest()[:16] for image in levels]
-
-
-def check_images(images: Tensor, input_shape: tuple[int | None, ...]) -> None:
-    """Refuse what no victim can be scored on.
-
-    Raises:
-        UsageError: naming the cause and the remedy.
-    """
-    Pixels(input_shape).check(images)

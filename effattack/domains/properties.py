@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import Generator
@@ -75,15 +76,31 @@ def check_domain(domain: Domain) -> None:
     Raises:
         ContractError: naming the domain and the law.
     """
-    inputs = _examples(domain)
-    for law in LAWS:
+    hold(LAWS, domain, _examples(domain), _broken)
+
+
+def hold(
+    laws: Iterable[Callable[[Any, Any], bool]],
+    subject: object,
+    given: Batch,
+    broken: Callable[[Any, str], ContractError],
+) -> None:
+    """Refuse what breaks a law, or raises where one is tried.
+
+    Args:
+        laws: each of the subject and what is given; its docstring tells it.
+        subject: a domain, or a task.
+        given: inputs of the domain, outputs of the task.
+        broken: what to raise, of the subject and the law.
+    """
+    for law in laws:
         try:
-            holds = law(domain, inputs)
+            holds = law(subject, given)
         except Exception as error:  # whatever a user's class raises
             found = f"{law.__doc__} ({type(error).__name__}: {first_line(error)})"
-            raise _broken(domain, found) from error
+            raise broken(subject, found) from error
         if not holds:
-            raise _broken(domain, str(law.__doc__))
+            raise broken(subject, str(law.__doc__))
 
 
 def same(one: Batch, other: Batch) -> bool:

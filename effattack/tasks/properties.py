@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from torch import Generator, Tensor
 
+from effattack.domains.properties import hold
 from effattack.errors import ContractError, UsageError, first_line
 from effattack.tasks.base import Task
 
@@ -61,14 +62,7 @@ def check_task(task: Task) -> None:
         except UsageError as error:
             found = f"check(labels) takes its own answers ({first_line(error)})"
             raise _broken(task, found) from error
-        for law in LAWS:
-            try:
-                holds = law(task, outputs)
-            except Exception as error:  # whatever a user's class raises
-                found = f"{law.__doc__} ({type(error).__name__}: {first_line(error)})"
-                raise _broken(task, found) from error
-            if not holds:
-                raise _broken(task, str(law.__doc__))
+        hold(LAWS, task, outputs, _broken)
 
 
 def _broken(task: Task, law: str) -> ContractError:

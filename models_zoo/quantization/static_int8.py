@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from effattack.counting.macs import MacsCounter, register
-from effattack.domains.pixels import check_images
+from effattack.domains import Pixels
 from effattack.errors import UsageError, first_line
 from effattack.models_zoo.quantization.probing import ConstantVictim, bit_operations, probe
 from effattack.models_zoo.quantization.quantized import optional
@@ -65,7 +65,7 @@ class StaticInt8(ConstantVictim):
         name: str = "StaticInt8",
         **settings: Any,
     ) -> None:
-        check_images(calibration, input_shape)
+        Pixels(input_shape).check(calibration)
         probed = probe(model, input_shape)
         rounded = calibrated(model, calibration)
         deployed = lowered(rounded, input_shape)

@@ -10,7 +10,8 @@ import torch
 from toys import noise_images
 
 from effattack.budgets import LEVELS
-from effattack.domains.pixels import check_images, to_grid
+from effattack.domains import Pixels
+from effattack.domains.pixels import to_grid
 from effattack.errors import UsageError
 from effattack.tasks.classes import check_labels
 
@@ -28,9 +29,9 @@ def test_grid() -> None:
 
 
 def test_images_that_are() -> None:
-    check_images(noise_images(2, 0, SHAPE), SHAPE)
-    check_images(torch.zeros(1, *SHAPE, dtype=torch.float64), SHAPE)
-    check_images(torch.ones(1, *SHAPE, dtype=torch.float16), SHAPE)
+    Pixels(SHAPE).check(noise_images(2, 0, SHAPE))
+    Pixels(SHAPE).check(torch.zeros(1, *SHAPE, dtype=torch.float64))
+    Pixels(SHAPE).check(torch.ones(1, *SHAPE, dtype=torch.float16))
 
 
 good = torch.full((2, *SHAPE), 0.5)
@@ -61,7 +62,7 @@ good = torch.full((2, *SHAPE), 0.5)
 )
 def test_images_that_are_none(images: Any, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        check_images(images, SHAPE)
+        Pixels(SHAPE).check(images)
 
 
 def test_labels_that_are() -> None:

@@ -17,7 +17,8 @@ from effattack import Opaque, audit, evaluate
 from effattack.attacks import Slowdown, build
 from effattack.attacks.base import Attack
 from effattack.attacks.objectives import Goal
-from effattack.domains.pixels import check_images, to_grid
+from effattack.domains import Pixels
+from effattack.domains.pixels import to_grid
 from effattack.errors import (
     ContractError,
     GradientError,
@@ -271,7 +272,7 @@ def test_one_logit_is_two_classes() -> None:
 )
 def test_whole_numbers_are_no_images(dtype: torch.dtype, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        check_images(torch.ones(2, 16, dtype=dtype), (16,))
+        Pixels((16,)).check(torch.ones(2, 16, dtype=dtype))
 
 
 @pytest.mark.parametrize("seeds", [np.arange(2), torch.arange(2), (0, 1)], ids=str)
