@@ -98,22 +98,24 @@ def bodies(node: Any) -> Iterator[tuple[str, Any]]:
         yield from ((f"{attribute.name}{i}", body) for i, body in enumerate(attribute.graphs))
 
 
-def choices(nodes: Mapping[str, Planned]) -> dict[str, str] | None:
-    """Of each ``If``, in their order, the name that nodes of its computing branch begin with.
+def choices(nodes: Mapping[str, Planned]) -> list[str] | None:
+    """Of each ``If``, in their order, what the names of nodes in its computing branch begin with.
 
-    None where that cannot be told, as both of its branches multiply, or none.
+    None where that cannot be told of one, as both of its branches multiply, or none, or as a loop
+    may come by more than once.
     """
-    found = {}
+    found = []
     for name, node in nodes.items():
+        if node.operator in ("Loop", "Scan"):
+            return None
         if node.operator != "If":
             continue
-        branches = [f"{name}/{branch}/" for branch in ("then_branch", "else_branch")]
         computing = [
             branch
-            for branch in branches
+            for branch in (f"{name}/then_branch/", f"{name}/else_branch/")
             if any(n.startswith(branch) and nodes[n].operator in COSTS for n in nodes)
         ]
         if len(computing) != 1:
             return None
-        found[name] = computing[0]
+        found += computing
     return found
