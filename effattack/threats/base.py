@@ -105,11 +105,15 @@ class Threat(ABC):
         Raises:
             MeasurementError: naming what is wrong.
         """
-        if wrong := self._flaw(inputs, clean):
+        if wrong := self.flaw(inputs, clean):
             raise MeasurementError(
-                f"{self.domain.nouns} outside the budget {self} ({wrong}): end run() with "
-                f"threat.on_grid({self.domain.nouns}, clean)"
+                f"{wrong}: end run() with threat.on_grid({self.domain.nouns}, clean)"
             )
+
+    def flaw(self, inputs: Batch, clean: Batch) -> str | None:
+        """Why inputs are none of the budget that a deployed model can be fed; None if they are."""
+        wrong = self._flaw(inputs, clean)
+        return wrong and f"{self.domain.nouns} outside the budget {self} ({wrong})"
 
     def _flaw(self, inputs: Batch, clean: Batch) -> str | None:
         if len(inputs) != len(clean):
