@@ -22,13 +22,8 @@ from effattack.errors import ContractError, UsageError, unknown_name
 from effattack.tasks import Classes, Task
 from effattack.victim.door import answered, enter, example_of, precision
 from effattack.victim.leaf import Leaf
-from effattack.victim.trace import Gate, Ran, Trace, as_answered
-        """
-        return None
-
 from effattack.victim.structure import Structure
-from effattack.victim.trace import Gate, Trace, as_answered
->>>>>>> w15export
+from effattack.victim.trace import Gate, Ran, Trace, as_answered
 from effattack.victim.twins import twin_in_float64
 
 
@@ -188,7 +183,13 @@ class Victim(nn.Module):
             "declares skipped"
         )
 
-<<<<<<< HEAD
+    def structure(self) -> Structure | None:
+        """What it is made of: stages, classifiers, models and the rule that stops them.
+
+        None where it is no chain of stages, or does not say.
+        """
+        return None
+
     @property
     def checked(self) -> Victim | None:
         """Whose two paths the contract is checked on: its own; None where there are no two."""
@@ -198,11 +199,6 @@ class Victim(nn.Module):
         """What the deployed path did with one input, where that has a record of its own.
 
         None, as here: ``forward`` runs under the counter.
-=======
-    def structure(self) -> Structure | None:
-        """What it is made of: stages, classifiers, models and the rule that stops them.
-
-        None where it is no chain of stages, or does not say.
         """
         return None
 
