@@ -216,10 +216,8 @@ def test_a_twin_of_other_classes_or_sizes_is_refused(tmp_path: Path, twin: Linea
     with pytest.raises(UsageError, match=r"tells 4 classes and its twin toy 2: give the twin that"):
         onnx(tmp_path / "four.onnx", twin)
     wide = Opaque(nn.Sequential(nn.Flatten(), nn.Linear(32, 2)), (1, 4, 8))
-    with pytest.raises(
-        UsageError, match=r"run on inputs of shape \(1, 4, 8\) .*give the twin that"
-    ):
-        onnx(path, twin)
+    with pytest.raises(UsageError, match=r"inputs of shape \(1, 4, 8\) .*give the twin that"):
+        onnx(path, wide)
 
 
 def test_a_file_that_multiplies_nothing_is_refused(tmp_path: Path) -> None:
