@@ -14,7 +14,7 @@ import pytest
 
 from effattack.budgets import parse_eps
 from effattack.errors import UsageError, unknown_name
-from effattack.registry import VICTIMS, entries
+from effattack.registry import VICTIMS, entries, is_file
 from effattack.results.baseline_paths import FOLDER, path_of
 from effattack.results.limits import Limit, parse_limit
 from effattack.results.table import called
@@ -34,9 +34,15 @@ class Option(NamedTuple):
 OPTIONS = (
     Option(
         "victim",
-        "NAME|MODULE:FACTORY",
-        "what to score: a registered name, or a callable that returns an effattack.Victim "
+        "NAME|MODULE:FACTORY|FILE.onnx",
+        "what to score: a registered name, a file, or a callable that returns an effattack.Victim "
         "(default: every registered victim)",
+    ),
+    Option("twin", "NAME|MODULE:FACTORY", "the victim that a file was exported from"),
+    Option(
+        "through",
+        "STEP(...),...",
+        "pre-processing inside the victim's door: resize(256),center_crop(224),jpeg(90)",
     ),
     Option(
         "data",
@@ -118,6 +124,8 @@ class Settings:
 
     victim: str
     """What the user wants scored; empty for the registered victims."""
+    twin: str
+    through: str
     data: str
     fit_data: str
     level: str
@@ -143,7 +151,7 @@ class Settings:
     @property
     def scores_the_registered(self) -> bool:
         """Whether the registered victims are scored on the level's images, and nothing else is."""
-        others = self.victim or self.data
+        others = self.victim or self.through or self.data
         return not others and self.samples == self.thoroughness.samples
 
 
@@ -173,7 +181,8 @@ def settings_of(config: pytest.Config) -> Settings:
 
     folder = config.invocation_params.dir
     victim, level, out = single("victim"), single("level"), single("out")
-    if victim and ":" not in victim and victim not in (known := entries(VICTIMS)):
+    known = entries(VICTIMS)
+    if victim and not (":" in victim or is_file(victim) or victim in known):
         raise unknown_name("victim", victim, known)
     standard = level_of(level).samples
     for name in several("score"):
@@ -188,6 +197,8 @@ def settings_of(config: pytest.Config) -> Settings:
         Baseline.load(compare)  # a file that cannot be used is told before any test runs
     return Settings(
         victim=victim,
+        twin=single("twin"),
+        through=single("through"),
         data=single("data"),
         fit_data=single("fit-data"),
         level=level,

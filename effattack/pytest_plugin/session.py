@@ -90,7 +90,7 @@ SESSION = pytest.StashKey[Session]()
 def victim_of(item: pytest.Item | None) -> str:
     """What a test's victim is called in the options or its marker; empty where it has none."""
     callspec = getattr(item, "callspec", None)
-    return str(callspec.params.get("effattack_victim_name", "")) if callspec else ""
+    return str(callspec.params.get("effattack_victim_asked", "")) if callspec else ""
 
 
 def score(
@@ -151,7 +151,8 @@ def fit_data(
 
 def for_pytest(error: Exception) -> str:
     """The message, with the options of ``effattack run`` under the names they have here."""
-    options = "attack|baselines|by|compare|data|eps|fit-data|out|samples|save|score|threat|victim"
+    options = "attack|baselines|by|compare|data|eps|fit-data|out|samples|save|score|threat|"
+    options += "through|twin|victim"
     renamed = rf"(?<![\w-])(?:--(?=(?:{options})\b)|(?=fail-(?:below|above)\b))"
     return re.sub(renamed, "--effattack-", str(error))
 
