@@ -100,10 +100,10 @@ class ArrayThreat(Threat):
         noise = torch.rand(shape, generator=generator, dtype=like.dtype)
         return self.domain.low + self.span * noise
 
-    def flaw(self, inputs: Tensor, clean: Tensor) -> str | None:
+    def _flaw(self, inputs: Tensor, clean: Tensor) -> str | None:
         if inputs.shape != clean.shape:
             return f"shape {tuple(inputs.shape)}, not {tuple(clean.shape)}"
-        return super().flaw(inputs, clean)
+        return super()._flaw(inputs, clean)
 
     def _off_grid(self, inputs: Tensor) -> bool:
         return bool((inputs - self.domain.snap(inputs)).abs().max() > self.slack)

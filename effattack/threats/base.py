@@ -107,12 +107,15 @@ class Threat(ABC):
         """
         if wrong := self.flaw(inputs, clean):
             raise MeasurementError(
-                f"{self.domain.nouns} outside the budget {self} ({wrong}): end run() with "
-                f"threat.on_grid({self.domain.nouns}, clean)"
+                f"{wrong}: end run() with threat.on_grid({self.domain.nouns}, clean)"
             )
 
     def flaw(self, inputs: Batch, clean: Batch) -> str | None:
-        """What is wrong with inputs that ought to be of the budget; None if they are."""
+        """Why inputs are none of the budget that a deployed model can be fed; None if they are."""
+        wrong = self._flaw(inputs, clean)
+        return wrong and f"{self.domain.nouns} outside the budget {self} ({wrong})"
+
+    def _flaw(self, inputs: Batch, clean: Batch) -> str | None:
         if len(inputs) != len(clean):
             return f"{len(inputs)} of {len(clean)}"
         try:
