@@ -67,7 +67,7 @@ def _words(commands: dict[str, argparse.ArgumentParser]) -> str:
     words: dict[str, list[str]] = {}
     for name, parser in commands.items():
         for action in parser._actions:
-            known = victims if action.dest == "victim" else _choices(action)
+            known = victims if action.dest in ("victim", "twin") else _choices(action)
             if action.option_strings:
                 words.setdefault(rf"{name}\ -*", []).extend(action.option_strings)
             if action.option_strings and action.nargs is None:

@@ -98,6 +98,7 @@ def expect_the_same(victim: Victim, path: Path, batch: Tensor, per_stage: int) -
             assert products == (1 + first + passed) * per_stage - flattened
 
 
+@pytest.mark.slow
 def test_every_decision_is_a_branch(tmp_path: Path) -> None:
     victim, path = exits(0.55), tmp_path / "exit.onnx"
     written = export(victim, path, IMAGES)
@@ -182,7 +183,7 @@ def test_a_file_of_another_threshold_is_told(exported: Path) -> None:
     ):
         compare(sooner, exported, GATES, IMAGES)
     later = exits(0.6)
-    with torch.no_grad(), pytest.raises(MeasurementError, match="other decisions at exits.0"):
+    with torch.no_grad(), pytest.raises(MeasurementError, match=r"other decisions at exits\.0"):
         compare(later, exported, GATES, IMAGES)
 
 
@@ -200,6 +201,7 @@ class BothSides(Branching):
         return torch.where(first, last, logits[0]), first, first & second
 
 
+@pytest.mark.slow
 def test_both_sides_computed_are_refused_with_the_nodes(tmp_path: Path) -> None:
     victim, path = exits(0.55), tmp_path / "folded.onnx"
     structure = victim.structure()
@@ -221,6 +223,7 @@ def test_what_is_no_chain_is_refused(tmp_path: Path) -> None:
         export(LinearSaver(), tmp_path / "model.onnx", IMAGES)
 
 
+@pytest.mark.slow
 def test_what_torch_cannot_export_leaves_the_older_file(tmp_path: Path) -> None:
     class Turning(nn.Module):
         def forward(self, features: Tensor) -> Tensor:
