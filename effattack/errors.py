@@ -98,7 +98,7 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
     if not near and (match := get_close_matches(name.lower(), lowered, n=1, cutoff=0.4)):
         near = [lowered[match[0]]]
     listed = ", ".join(known[:8]) + (f" and {len(known) - 8} more" if len(known) > 8 else "")
-    hint = f"did you mean {' or '.join(near)}?" if near else f"known: {listed}"
+    hint = f"did you mean {' or '.join(near)}?" if near else f"known: {listed or 'none'}"
     return UsageError(f"unknown {kind} {name!r}: {hint}")
 
 

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from effattack.budgets import LEVELS
 from effattack.domains.arrays import Arrays
+from effattack.errors import UsageError
 
 
 class Pixels(Arrays):
@@ -15,6 +16,9 @@ class Pixels(Arrays):
     Args:
         shape: (C, H, W) of one image; None where a size is free, as in ``(3, None, None)``. The
             images of one batch have one size.
+
+    Raises:
+        UsageError: for a shape that is none.
     """
 
     kind, noun, nouns = "pixels", "image", "images"
@@ -27,6 +31,10 @@ class Pixels(Arrays):
     )
 
     def __init__(self, shape: tuple[int | None, ...]) -> None:
+        if not (isinstance(shape, tuple | list) and len(shape) == 3):
+            raise UsageError(
+                f"the shape of an image is {shape!r}: give (C, H, W), None where a size is free"
+            )
         self.shape = tuple(shape)
 
     def snap(self, inputs: Tensor) -> Tensor:
