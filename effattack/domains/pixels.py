@@ -61,6 +61,14 @@ class Pixels(Arrays):
     def values(self, levels: Tensor, like: Tensor) -> Tensor:
         return levels.to(like.dtype) / LEVELS
 
+    def distances(self, inputs: Tensor, clean: Tensor) -> dict[str, Tensor]:
+        """Of images of another size than the clean ones: to those, enlarged; all pixels differ."""
+        if inputs.shape == clean.shape:
+            return super().distances(inputs, clean)
+        height, width = inputs.shape[-2:]
+        found = super().distances(inputs, enlarged(clean, height, width))
+        return {**found, "pixels": torch.full((len(inputs),), height * width).double()}
+
     def _as_floats(self, dtype: torch.dtype) -> str:
         if dtype == torch.uint8:
             return "divide 8-bit images by 255"
@@ -68,6 +76,13 @@ class Pixels(Arrays):
             "pixels are floats in [0, 1], 8-bit ones divided by 255; token ids are no images and "
             "cannot be scored"
         )
+
+
+def enlarged(images: Tensor, height: int, width: int) -> Tensor:
+    """Images (B, C, H, W) with their own pixels repeated, or left out, to another size."""
+    down = torch.arange(height, device=images.device) * images.shape[-2] // height
+    across = torch.arange(width, device=images.device) * images.shape[-1] // width
+    return images[..., down[:, None], across]
 
 
 def to_grid(images: Tensor) -> Tensor:
