@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import isqrt
+
 import torch
 from torch import Tensor
 
@@ -52,8 +54,9 @@ class Pixels(Arrays):
         return to_grid(inputs)
 
     def example(self, count: int) -> Tensor:
-        """Grey images, off the grid by half a level; a free size is 32."""
-        return torch.full((count, *(32 if size is None else size for size in self.shape)), 0.5)
+        """Grey images, off the grid by half a level; a free size is 32, or what is taken at most."""
+        free = 32 if self.most is None else min(32, isqrt(self.most))
+        return torch.full((count, *(free if size is None else size for size in self.shape)), 0.5)
 
     def levels(self, inputs: Tensor) -> Tensor:
         return (inputs * LEVELS).round().to(torch.uint8)
