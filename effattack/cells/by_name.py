@@ -16,6 +16,7 @@ from effattack.cells.lineup import Skipped, lineup
 from effattack.cells.spec import CellSpec, Work, code_version
 from effattack.domains import Batch, Domain
 from effattack.errors import CellError, ContractError
+from effattack.inputs.readers import Data
 from effattack.inputs.source import Source, held_out
 from effattack.victim import Victim, load_victim
 from effattack.victim.undisturbed import seed_global_state
@@ -55,6 +56,10 @@ class Named:
 
     threads = 1
     """Of each cell: gradients differ between one and two, and cells stand side by side."""
+
+    def opened(self) -> Data:
+        """The data, read anew."""
+        return self.data.open()
 
     def lineup(self, victim: Victim) -> tuple[list[Attack], list[Skipped]]:
         """Its attacks on a victim, and those that cannot apply."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from effattack.errors import UsageError
+from effattack.pytest_plugin import replaying
 from effattack.pytest_plugin.held import begin, noting
 from effattack.pytest_plugin.judge import NO_TIMING, compared, hold_baseline, hold_limits
 from effattack.pytest_plugin.left_behind import finish, prepare
@@ -30,6 +31,7 @@ from effattack.pytest_plugin.session import (
     victim_of,
 )
 from effattack.pytest_plugin.summary import lines
+from effattack.results.limits import REPLAYED
 from effattack.streams import encodable, shown
 
 if TYPE_CHECKING:
@@ -142,12 +144,15 @@ def effattack_victim(effattack_victim_asked: Asked, pytestconfig: pytest.Config)
 
 @pytest.fixture(scope="session")
 def effattack_data(effattack_victim: Victim, pytestconfig: pytest.Config) -> tuple[Batch, Tensor]:
-    """Inputs and labels of --effattack-data; without that option, the victim's own."""
+    """Inputs and labels of --effattack-data; without that option, the victim's own; under
+    --effattack-replay, those that are stored."""
     session, victim = pytestconfig.stash[SESSION], effattack_victim
     data = session.settings.data or victim.data
     with users_code(session, data or "no data"):
         from effattack.inputs.source import checked, source_of, subset
 
+        if session.settings.replay:
+            return replaying.data(session.settings, victim)
         opened = source_of(data, victim).open()
         told = [f"{victim.name}: {remark}" for remark in opened.remarks(victim.num_classes)]
         session.remarks[victim.name] = told
@@ -235,6 +240,10 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         for victim, left in ours.left.items()
         if left and not ours.worker
     ]
+    if ours.settings.replay and not ours.worker:
+        nothing = "nothing was replayed: name the victim with --effattack-victim"
+        told = REPLAYED if ours.scored else nothing
+        ours.written.append((f"{told} ({ours.settings.replay})", not ours.scored))
     green = session.exitstatus == pytest.ExitCode.OK and not ours.worker
     if green and not session.config.getoption("setuponly", False):
         ours.written += [(line, True) for line in ours.held.unheld()]

@@ -31,6 +31,7 @@ from effattack.results.evaluation import Evaluation
 from effattack.runs.deadline import within
 from effattack.runs.executors import Executor
 from effattack.runs.executors.in_process import InProcess
+from effattack.runs.keeping import keep_worst
 from effattack.runs.run import failed, go_on, run
 from effattack.runs.scheduling import Progress
 from effattack.runs.sweepfile import read
@@ -157,7 +158,8 @@ class Sweep:
         """Run what is not finished yet; the same call with the same folder resumes.
 
         Args:
-            out: folder of results; finished cells are in ``cells`` below it.
+            out: folder of results; below it are finished cells in ``cells``, and the worst inputs
+                in ``corpus``.
             executor: :class:`~effattack.runs.executors.in_process.InProcess` by default.
             progress: called after each cell.
 
@@ -168,7 +170,9 @@ class Sweep:
         executor = executor or InProcess()
         executor.check(self.device, self.timed > 0)
         store = Store(Path(out) / "cells")
-        evaluation, failures = run(self.plan(executor.timeout), store, executor, go_on, progress)
+        plans = self.plan(executor.timeout)
+        evaluation, failures = run(plans, store, executor, go_on, progress)
+        evaluation.meta["notes"] += keep_worst(plans, store, evaluation, Path(out))
         if failures:
             raise failed(failures)
         return evaluation

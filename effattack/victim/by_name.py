@@ -29,7 +29,7 @@ def load_victim(name: str, twin: str = "", through: str = "") -> Victim:
 
 
 def _from_file(path: str, twin: str) -> Victim:
-    from effattack.victim.deployed import onnx  # type: ignore[attr-defined]
+    from effattack.victim.deployed import onnx
 
     return onnx(path, twin=load_victim(twin) if twin else None)
 

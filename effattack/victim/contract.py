@@ -22,6 +22,7 @@ from effattack.errors import ContractError, UsageError, unknown_name
 from effattack.tasks import Classes, Task
 from effattack.victim.door import answered, enter, example_of, precision
 from effattack.victim.leaf import Leaf
+from effattack.victim.structure import Structure
 from effattack.victim.trace import Gate, Ran, Trace, as_answered
 from effattack.victim.twins import twin_in_float64
 
@@ -182,6 +183,13 @@ class Victim(nn.Module):
             "declares skipped"
         )
 
+    def structure(self) -> Structure | None:
+        """What it is made of: stages, classifiers, models and the rule that stops them.
+
+        None where it is no chain of stages, or does not say.
+        """
+        return None
+
     @property
     def checked(self) -> Victim | None:
         """Whose two paths the contract is checked on: its own; None where there are no two."""
@@ -251,11 +259,14 @@ def either(
     """Domain or task of a victim: as an image's author says it, or as an object.
 
     Raises:
-        ContractError: where both are given, or neither.
+        ContractError: where both are given, or neither, or the object is of another kind.
     """
     if (given is None) == (whole is None):
         what = "say the same: give one of them" if whole is not None else "are missing: give one"
         raise ContractError(f"{victim}: {short} and {long} {what}")
+    kind = {"domain": Domain, "task": Task}[long]
+    if whole is not None and not isinstance(whole, kind):
+        raise ContractError(f"{victim}: {long} = {whole!r}: give an effattack {kind.__name__}")
     return default(given) if whole is None else whole
 
 

@@ -37,8 +37,9 @@ class Deployed(Victim):
     Args:
         twin: the victim that the artefact was made from; None where there is none.
         run: a batch -> outputs, or (outputs, {gate: (B, units) bool}). It is what is timed.
-        work: a batch -> MACs (B,), or ``{"macs": (B,)}`` with each of ``counts`` beside. Without
-            it answers and latency are judged, and no savings are stated.
+        work: a batch -> MACs (B,), or ``{"macs": (B,)}`` with each of ``counts`` beside, and
+            decisions by name of gate where the record of what ran shows them. Without it answers
+            and latency are judged, and no savings are stated.
         name: how tables and files call it; by default the twin's, ``(deployed)`` behind it.
         family: of the twin, by default.
         domain, task: where there is no twin.
@@ -116,7 +117,10 @@ class Deployed(Victim):
 
     def ran(self, single: Batch) -> Ran:
         """What the artefact did with one input, and whether its twin decides and answers alike."""
-        found, counted = self._run(single), self._counted(single)
+        found, told = self._run(single), self._told(single)
+        counted = self._counted(told)
+        recorded = _first({name: told[name] for name in told if name not in counted})
+        found = found._replace(decisions={**recorded, **found.decisions})
         macs = counted.pop("macs")
         return Ran(
             found.outputs, macs, counted, found.decisions, self._as_twin(single, found, macs)
@@ -156,7 +160,7 @@ class Deployed(Victim):
         outputs, decisions = found if isinstance(found, tuple) else (found, {})
         try:
             outputs = torch.as_tensor(outputs)
-            shown = {name: torch.as_tensor(taken)[0].cpu() for name, taken in decisions.items()}
+            shown = _first(decisions)
         except (AttributeError, IndexError, TypeError, ValueError, RuntimeError) as error:
             raise ContractError(
                 f"{self.name}: run returned {_kind(found)}: return outputs (B, ...), or (outputs, "
@@ -170,15 +174,20 @@ class Deployed(Victim):
                 f"{self.domain.nouns} of {self.num_classes} classes: is this the artefact of "
                 f"{'that task' if self.twin is None else self.twin.name}?"
             )
-        return _Found(outputs.to(self.device), {n: d.bool().view(-1) for n, d in shown.items()})
+        return _Found(outputs.to(self.device), shown)
 
-    def _counted(self, single: Batch) -> dict[str, float]:
+    def _told(self, single: Batch) -> Mapping[str, Any]:
+        """What the record of one input says."""
+        if self.work is None:
+            return {}
+        told = self._asked("work", self.work, single)
+        return told if isinstance(told, Mapping) else {"macs": told}
+
+    def _counted(self, told: Mapping[str, Any]) -> dict[str, float]:
         """MACs and counts of one input; NaN MACs where nobody tells."""
         names = ["macs", *self.counts]
         if self.work is None:
             return dict.fromkeys(names, nan)
-        told = self._asked("work", self.work, single)
-        told = told if isinstance(told, Mapping) else {"macs": told}
         if missing := [name for name in names if name not in told]:
             raise ContractError(
                 f"{self.name}: work leaves out {', '.join(missing)}: return {{'macs': (B,)}}, and "
@@ -218,6 +227,13 @@ class _Found(NamedTuple):
 
     outputs: Tensor
     decisions: dict[str, Tensor]
+
+
+def _first(decisions: Decisions) -> dict[str, Tensor]:
+    """Those of the first input of a batch."""
+    return {
+        name: torch.as_tensor(taken)[0].cpu().bool().view(-1) for name, taken in decisions.items()
+    }
 
 
 def _kind(value: object) -> str:
