@@ -10,7 +10,7 @@ import ast
 import os
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from importlib import import_module
 from importlib.machinery import PathFinder
 from importlib.metadata import EntryPoint, entry_points
@@ -28,6 +28,11 @@ VICTIMS = "effattack.victims"
 def entries(group: str) -> dict[str, EntryPoint]:
     """Everything registered in a group: name -> entry point."""
     return {entry.name: entry for entry in entry_points(group=group)}
+
+
+def outside(group: str, ours: Collection[str]) -> list[str]:
+    """Names that other packages register in a group, in order."""
+    return sorted(name for name in entries(group) if name not in ours)
 
 
 def named(group: str, text: str) -> Any:

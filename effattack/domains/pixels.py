@@ -17,6 +17,9 @@ class Pixels(Arrays):
         shape: (C, H, W) of one image; None where a size is free, as in ``(3, None, None)``. The
             images of one batch have one size.
         most: pixels that one image may have, where sizes are free; None: any number.
+
+    Raises:
+        UsageError: for a shape that is none.
     """
 
     kind, noun, nouns = "pixels", "image", "images"
@@ -29,6 +32,10 @@ class Pixels(Arrays):
     )
 
     def __init__(self, shape: tuple[int | None, ...], most: int | None = None) -> None:
+        if not (isinstance(shape, tuple | list) and len(shape) == 3):
+            raise UsageError(
+                f"the shape of an image is {shape!r}: give (C, H, W), None where a size is free"
+            )
         self.shape, self.most = tuple(shape), most
 
     def check(self, inputs: Tensor) -> None:
