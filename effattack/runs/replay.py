@@ -170,7 +170,8 @@ def _expect_inside(
     ):
         if flaw := threat.flaw(domain.unpack([row], one), one):
             raise UsageError(
-                f"{corpus.name}, {domain.noun} {index}: {flaw}: the file was altered; record it again"
+                f"{corpus.name}, {domain.noun} {index}: {flaw}: the file was altered; record it "
+                "again"
             )
 
 
