@@ -187,7 +187,7 @@ class Sweep:
         victim = fresh(name, twin, through)
         device = "cuda:0" if self.device == "cuda" else "cpu"
         try:
-            said = check_declared(victim)
+            said = check_declared(victim.checked or victim)
         except ContractError as error:
             none = Source("", ())
             return refused(
