@@ -17,7 +17,7 @@ from effattack.budgets import at_budget
 from effattack.errors import MeasurementError, UsageError, unknown_name
 from effattack.results.currency import unit, work_of
 from effattack.results.score import Score
-from effattack.results.table import judged, limited
+from effattack.results.table import SCORES, judged, limited
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,6 +26,10 @@ ATTACKS = ("compute", "accuracy")
 """Kinds of row that somebody sought on purpose; the others are controls."""
 MOST_KNIFE_EDGES = 0.05
 """Share of rows whose two paths differ by rounding alone, above which no score is judged."""
+
+
+REPLAYED = "replayed, not attacked"
+"""What a run says that judged stored inputs: the one that may be green and attacked nothing."""
 
 
 class Limit(NamedTuple):
@@ -73,8 +77,9 @@ def parse_limit(text: str, *, fail_below: bool) -> Limit:
     option, other = ("below", "above") if fail_below else ("above", "below")
     score, right = judged(name), "more" if fail_below else "less"
     if score is None:
-        of_this_side = [known for known, one in limited().items() if one.better == right]
-        raise unknown_name(f"score for fail-{option}", name, of_this_side)
+        sides = {known: one in SCORES for known, one in limited().items() if one.better == right}
+        ours, others = ([k for k, our in sides.items() if our is side] for side in (True, False))
+        raise unknown_name(f"score for fail-{option}", name, ours, others)
     if score.better is None:
         raise UsageError(
             f"{score.name} is a fact that is neither good nor bad: limit another score"
@@ -93,6 +98,19 @@ def parse_limit(text: str, *, fail_below: bool) -> Limit:
         bounds = f"in [{low:g}, {high:g}]" if inf not in (-low, high) else bounds
         raise UsageError(f"fail-{option} {text!r} is out of range: {name} takes a number {bounds}")
     return Limit(name if name == score.judged_by else score.name, value, fail_below)
+
+
+def expect_untimed(limits: Iterable[Limit]) -> None:
+    """Refuse limits on what a replay does not measure.
+
+    Raises:
+        UsageError: naming them.
+    """
+    if timed := [limit.score for limit in limits if limit.on.timed]:
+        raise UsageError(
+            f"a replay times nothing, and {', '.join(timed)} cannot be judged: keep that limit "
+            "for the full run"
+        )
 
 
 def judge(

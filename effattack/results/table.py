@@ -256,7 +256,8 @@ def called(name: str) -> Score:
     """
     score = judged(name) if ":" in name else known().get(name)
     if score is None:
-        raise unknown_name("score", name, known())
+        ours = [score.name for score in SCORES]
+        raise unknown_name("score", name, ours, known().keys() - ours)
     return score
 
 
