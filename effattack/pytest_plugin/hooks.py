@@ -70,10 +70,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Names only: a victim is loaded when the first test that needs it runs."""
-    with in_words():
-        asked = marked(metafunc.definition)
     settings = metafunc.config.stash[SESSION].settings
     if "effattack_victim_name" in metafunc.fixturenames:
+        try:
+            asked = marked(metafunc.definition)
+        except UsageError:  # an error of that test alone, which its setup tells
+            asked = {"victims": [""]}
         names = asked["victims"] if "victims" in asked else [*entries(VICTIMS)]
         metafunc.parametrize(
             "effattack_victim_name",
@@ -108,6 +110,8 @@ def pytest_fixture_setup(
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     session, needed = item.config.stash[SESSION], getattr(item, "fixturenames", ())
+    with in_words():
+        marked(item)
     for name in TOLD_ONCE:
         if name in needed and (test := session.broken.get((name, victim_of(item)))):
             pytest.skip(f"{name} could not be made: {test} says why")
