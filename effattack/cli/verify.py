@@ -69,11 +69,15 @@ def _verified(file: Path, bench: Bench, old: Record | None) -> tuple[str, int]:
         return str(error), error.exit_code
     try:
         found = verify(record, bench)
-        if old is not None:
-            expect_better(record, old)
     except EffattackError as error:
         verdict = "does not hold" if isinstance(error, RecordError) else "was not verified"
         return f"{file} {verdict}: {error}", error.exit_code
-    better = f", better than {words.percent(old.rows.success())}" if old else ""
-    holds = f"{file} holds: attack success {words.percent(found.success)} at {record.threat}"
-    return "; ".join([holds + better, *found.remarks]), 0
+    success = words.percent(found.success)
+    said = "; ".join([f"{file} holds: attack success {success} at {record.threat}", *found.remarks])
+    try:
+        if old is not None:
+            expect_better(record, old)
+            said += f"; the other's is {words.percent(old.rows.success())}"
+    except RecordError as error:
+        return f"{said}; {error}", error.exit_code
+    return said, 0

@@ -16,6 +16,7 @@ class Pixels(Arrays):
     Args:
         shape: (C, H, W) of one image; None where a size is free, as in ``(3, None, None)``. The
             images of one batch have one size.
+        most: pixels that one image may have, where sizes are free; None: any number.
 
     Raises:
         UsageError: for a shape that is none.
@@ -34,12 +35,29 @@ class Pixels(Arrays):
         "undo the normalisation (it belongs inside the victim) or divide by 255"  # of 8-bit images
     )
 
-    def __init__(self, shape: tuple[int | None, ...]) -> None:
+    def __init__(self, shape: tuple[int | None, ...], most: int | None = None) -> None:
         if not (isinstance(shape, tuple | list) and len(shape) == 3):
             raise UsageError(
                 f"the shape of an image is {shape!r}: give (C, H, W), None where a size is free"
             )
-        self.shape = tuple(shape)
+        self.shape, self.most = tuple(shape), most
+
+    def check(self, inputs: Tensor) -> None:
+        super().check(inputs)
+        self.check_declared(inputs)
+
+    def check_declared(self, inputs: Tensor) -> None:
+        """Refuse images of too many pixels, before anything is done with them.
+
+        Raises:
+            UsageError: naming their size, and the most that is taken.
+        """
+        height, width = inputs.shape[-2:]
+        if self.most is not None and height * width > self.most:
+            raise UsageError(
+                f"images declare {height} x {width} pixels, and at most {self.most:,} are taken: "
+                "refuse such files at the door, or raise most_pixels"
+            )
 
     def snap(self, inputs: Tensor) -> Tensor:
         return to_grid(inputs)

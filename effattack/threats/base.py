@@ -8,7 +8,7 @@ from typing import ClassVar, Self
 
 from torch import Generator, Tensor
 
-from effattack.budgets import check_eps, parse_number
+from effattack.budgets import check_eps, exact, parse_number
 from effattack.domains import Arrays, Batch, Domain, Pixels
 from effattack.errors import MeasurementError, NotApplicable, UsageError
 from effattack.threats.forms import forms
@@ -135,7 +135,7 @@ class Threat(ABC):
         return f"changes of up to {told} are too much"
 
     def __str__(self) -> str:
-        return f"{self.name}:{self.eps:g}"
+        return f"{self.name}:{exact(self.eps)}"
 
     def __repr__(self) -> str:
         settings = ", ".join(f"{key}={value!r}" for key, value in sorted(vars(self).items()))

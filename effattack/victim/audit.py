@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import nan
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -19,7 +20,7 @@ from effattack.errors import AuditError, ContractError
 from effattack.victim.contract import Victim
 from effattack.victim.parting import difference
 from effattack.victim.rounding import margin_slack
-from effattack.victim.trace import Trace
+from effattack.victim.trace import Ran, Trace
 
 _known: WeakKeyDictionary[nn.Module, Known] = WeakKeyDictionary()
 
@@ -45,6 +46,8 @@ class Audit(NamedTuple):
     counts: Mapping[str, Tensor] = {}
     """(B,) float64 each, by name: what ``forward`` told of ``Victim.counts``; of those that are not
     audited, what ``trace`` says."""
+    as_twin: tuple[bool | None, ...] = ()
+    """Per input, whether the twin of an artefact decides and answers alike; None without a twin."""
 
 
 def audit(victim: Victim, batch: Batch) -> Audit:
@@ -55,7 +58,8 @@ def audit(victim: Victim, batch: Batch) -> Audit:
     was told by :func:`effattack.tally`. Where a decision lies within
     rounding of its threshold (:func:`margin_slack`) and the two paths disagree, the same input is
     audited in float64; if it agrees there, or there is no such twin, the executed count stands, and
-    the input is on a knife edge.
+    the input is on a knife edge. An artefact that no counter sees into is taken at its own record
+    (:meth:`Victim.ran`).
 
     Args:
         victim: in eval mode.
@@ -68,38 +72,70 @@ def audit(victim: Victim, batch: Batch) -> Audit:
         UnseenWork: if what decides the logits was computed where the counter cannot see.
         ContractError: for an input on which nothing is multiplied.
     """
-    outputs, counters, knife_edge, decisions, counts = [], [], [], [], []
     known = _known.setdefault(victim, Known())
-    for index, single in enumerate(victim.domain.singles(batch)):
-        with torch.no_grad():
-            counter, found = _executed(victim, single, known)
-            outputs.append(found)
-            trace, told = victim.trace(single), _told(victim, counter)
-        if not counter.total:
-            raise ContractError(
-                f"{victim.name}: {victim.domain.noun} {index}: forward multiplies nothing at all "
-                "(0 MACs): make the deployed path compute with torch operators, or nothing was "
-                "measured"
-            )
-        agrees = _declares(victim, trace, counter, told)
-        if not agrees and not _on_knife_edge(victim, single, trace):
-            raise AuditError(difference(victim, single, index, trace, told))
-        counters.append(counter)
-        counts.append({**{name: work.item() for name, work in trace.also.items()}, **told})
-        knife_edge.append(not agrees)
-        decisions.append({gate.name: gate.active[0].cpu() for gate in trace.gates})
+    done = [
+        _counted(victim, single, index, known) if ran is None else _recorded(ran)
+        for index, single in enumerate(victim.domain.singles(batch))
+        for ran in [victim.ran(single)]
+    ]
     return Audit(
-        logits=victim.task.join(outputs),
-        macs=torch.tensor([c.total for c in counters], dtype=torch.float64),
-        elementwise=torch.tensor([c.elementwise for c in counters], dtype=torch.float64),
-        outside=tuple(dict(c.outside) for c in counters),
-        modelled_joules=torch.tensor([*map(modelled_joules, counters)], dtype=torch.float64),
-        knife_edge=torch.tensor(knife_edge),
-        decisions=tuple(decisions),
+        logits=victim.task.join([one.outputs for one in done]),
+        macs=torch.tensor([one.macs for one in done], dtype=torch.float64),
+        elementwise=torch.tensor([one.elementwise for one in done], dtype=torch.float64),
+        outside=tuple(dict(one.outside) for one in done),
+        modelled_joules=torch.tensor([one.modelled_joules for one in done], dtype=torch.float64),
+        knife_edge=torch.tensor([one.knife_edge for one in done]),
+        decisions=tuple(dict(one.decisions) for one in done),
         counts={
-            name: torch.tensor([each[name] for each in counts], dtype=torch.float64)
+            name: torch.tensor([one.counts[name] for one in done], dtype=torch.float64)
             for name in victim.counts
         },
+        as_twin=tuple(one.as_twin for one in done),
+    )
+
+
+class _Done(NamedTuple):
+    """What was done with one input; the fields of :class:`Audit`."""
+
+    outputs: Tensor
+    macs: float
+    decisions: Mapping[str, Tensor]
+    counts: Mapping[str, float]
+    elementwise: float = nan
+    outside: Mapping[str, float] = {}
+    modelled_joules: float = nan
+    knife_edge: bool = False
+    as_twin: bool | None = None
+
+
+def _recorded(ran: Ran) -> _Done:
+    """By the artefact's own record."""
+    return _Done(ran.outputs, ran.macs, ran.decisions, ran.counts, as_twin=ran.as_twin)
+
+
+def _counted(victim: Victim, single: Batch, index: int, known: Known) -> _Done:
+    """By the counter, which the trace must agree with."""
+    with torch.no_grad():
+        counter, outputs = _executed(victim, single, known)
+        trace, told = victim.trace(single), _told(victim, counter)
+    if not counter.total:
+        raise ContractError(
+            f"{victim.name}: {victim.domain.noun} {index}: forward multiplies nothing at all "
+            "(0 MACs): make the deployed path compute with torch operators, or nothing was "
+            "measured"
+        )
+    agrees = _declares(victim, trace, counter, told)
+    if not agrees and not _on_knife_edge(victim, single, trace):
+        raise AuditError(difference(victim, single, index, trace, told))
+    return _Done(
+        outputs,
+        counter.total,
+        {gate.name: gate.active[0].cpu() for gate in trace.gates},
+        {**{name: work.item() for name, work in trace.also.items()}, **told},
+        counter.elementwise,
+        counter.outside,
+        modelled_joules(counter),
+        not agrees,
     )
 
 

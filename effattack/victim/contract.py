@@ -22,7 +22,8 @@ from effattack.errors import ContractError, UsageError, unknown_name
 from effattack.tasks import Classes, Task
 from effattack.victim.door import answered, enter, example_of, precision
 from effattack.victim.leaf import Leaf
-from effattack.victim.trace import Gate, Trace, as_answered
+from effattack.victim.structure import Structure
+from effattack.victim.trace import Gate, Ran, Trace, as_answered
 from effattack.victim.twins import twin_in_float64
 
 
@@ -181,6 +182,25 @@ class Victim(nn.Module):
             f"correct the closed form in {type(self).__name__}.trace, or make forward skip what it "
             "declares skipped"
         )
+
+    def structure(self) -> Structure | None:
+        """What it is made of: stages, classifiers, models and the rule that stops them.
+
+        None where it is no chain of stages, or does not say.
+        """
+        return None
+
+    @property
+    def checked(self) -> Victim | None:
+        """Whose two paths the contract is checked on: its own; None where there are no two."""
+        return self
+
+    def ran(self, single: Batch) -> Ran | None:
+        """What the deployed path did with one input, where that has a record of its own.
+
+        None, as here: ``forward`` runs under the counter.
+        """
+        return None
 
     def in_float64(self) -> Victim | None:
         """A copy in double precision, where rounding does not blur decisions.

@@ -196,6 +196,8 @@ class _Walk:
         cls = type(value)
         if isinstance(value, _STATELESS) or _NOTES_OF_TORCH.match(cls.__module__):
             return _name(value)
+        if isinstance(value, Path) and value.is_file():  # wherever it lies
+            return f"file {hashlib.sha256(value.read_bytes()).hexdigest()}"
         if package(cls.__module__) in SHIPPED - {"effattack"} or not _attributes(value):
             return f"{_name(value)}{self.text(_reduced(value))}"
         return f"{self._class(cls)}{self.text(_settings(_attributes(value), cls))}"

@@ -1,4 +1,4 @@
-"""What one forward pass decided: Gate and Trace."""
+"""What one forward pass decided: Gate and Trace, and Ran where an artefact tells it itself."""
 
 from __future__ import annotations
 
@@ -57,6 +57,21 @@ class Trace(NamedTuple):
     a gate included (which token, which box); beside the margins, it tells knife edges."""
     dtype: torch.dtype | None = None
     """The coarsest precision that it was computed in; the victim's door tells it, not you."""
+
+
+class Ran(NamedTuple):
+    """What an artefact did with one input, by its own record: no counter sees into it."""
+
+    outputs: Tensor
+    """(1, classes), or other outputs, as the task has them."""
+    macs: float
+    """Executed; NaN where it does not tell."""
+    counts: Mapping[str, float] = {}
+    """By the names of ``Victim.counts``."""
+    decisions: Mapping[str, Tensor] = {}
+    """Gate name -> (units,) bool; of the gates that it shows."""
+    as_twin: bool | None = None
+    """Whether its twin takes the same decisions and gives the same answer; None without a twin."""
 
 
 def as_answered(trace: Trace, weights: torch.dtype, inputs: torch.dtype) -> Trace:

@@ -40,7 +40,7 @@ class Bench:
     def __init__(self, victim: str | None = None, data: str | None = None) -> None:
         self.named, self.data = victim, data
         self._victim: tuple[str, Victim] | None = None
-        self._clean: dict[tuple[str, ...], Clean] = {}
+        self._clean: dict[tuple[object, ...], Clean] = {}
 
     def victim(self, record: Record) -> Victim:
         """The victim of a record; the latest one is kept.
@@ -67,11 +67,12 @@ class Bench:
             RecordError: if they differ.
             UsageError: if they are not there, with how to get them.
         """
-        if record.digests not in self._clean:
+        key = record.data, record.indices, record.digests
+        if key not in self._clean:
             victim = self.victim(record)
             inputs, labels = self._inputs(record, victim)
-            self._clean[record.digests] = Clean(inputs, labels, clean_rows(victim, inputs, labels))
-        return self._clean[record.digests]
+            self._clean[key] = Clean(inputs, labels, clean_rows(victim, inputs, labels))
+        return self._clean[key]
 
     def _inputs(self, record: Record, victim: Victim) -> tuple[Batch, Tensor]:
         if self.data is None and record.data != victim.data:

@@ -74,10 +74,10 @@ def expect_better(new: Record, old: Record) -> None:
     """
     for name in IDENTITY:
         if getattr(new, name) != getattr(old, name):
-            raise RecordError(f"they cannot be compared: {name} differ")
+            raise RecordError(f"it cannot be compared with the other, whose {name} differ")
     ours, theirs = new.rows.success(), old.rows.success()
     if not ours > theirs:
-        raise RecordError(f"it is no better: attack success {ours:.2%} against {theirs:.2%}")
+        raise RecordError(f"it is no better than the other: {ours:.2%} against {theirs:.2%}")
 
 
 def _threat(record: Record, victim: Victim) -> Threat:

@@ -22,7 +22,7 @@ import pandas as pd
 from effattack.errors import RecordError, UsageError
 from effattack.results.currency import with_work
 from effattack.results.files import regular, replaced
-from effattack.results.frame import arranged, completed
+from effattack.results.frame import KNOWLEDGE, arranged, completed
 from effattack.results.rows import Rows
 from effattack.runs.records.changes import compressed, decompressed
 from effattack.threats import parse_threat
@@ -32,6 +32,8 @@ SUFFIX = ".record"
 TEXTS = ("label", "prediction", "clean_prediction")
 FLAGS = ("right", "clean_right", "same")
 """Claims beside the work: answers as the task writes them, and what they are worth."""
+ABOUT = {"name", "family", "dense_macs", "constant", "currency", "domain"}
+"""What it must tell of its victim."""
 MOST = 2**30
 """Bytes of changes in one record: more is refused before it is unpacked."""
 
@@ -173,6 +175,8 @@ def _fields(told: Any, packed: bytes) -> dict[str, Any]:
     for name, column in {**columns, "sizes": told["sizes"]}.items():
         if not isinstance(column, list) or len(column) != count or not count:
             raise ValueError(f"{name} are not one per input")
+    if told["knowledge"] not in KNOWLEDGE or not told["about"].keys() >= ABOUT:
+        raise ValueError(f"it lacks knowledge or one of {', '.join(sorted(ABOUT))}")
     _check_claims(told["claims"])
     for name in ("indices", "sizes"):
         if not all(type(value) is int and 0 <= value < 2**63 for value in told[name]):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,16 +30,25 @@ class Served:
         slot: its input.
         level: of optimisation.
         gates: names of outputs that tell decisions, (B, units) each.
+        weights: files beside it that hold weights; they count into the digest of the victim.
     """
 
-    def __init__(self, path: Path, slot: Slot, level: str, gates: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        path: Path,
+        slot: Slot,
+        level: str,
+        gates: Sequence[str] = (),
+        weights: Sequence[Path] = (),
+    ) -> None:
         self.path = path
         self.slot = slot
         self.level = level
         self.gates = tuple(gates)
+        self.weights = tuple(weights)
 
     def __reduce__(self) -> Any:
-        return Served, (self.path, self.slot, self.level, self.gates)
+        return Served, (self.path, self.slot, self.level, self.gates, self.weights)
 
     @cached_property
     def session(self) -> Any:
@@ -68,24 +77,13 @@ class Served:
             free = f"; {', '.join(self.slot.free)} are free in the file" * bool(self.slot.free)
             raise UsageError(
                 f"{self.path} does not run on inputs of shape {tuple(batch.shape[1:])} "
-                f"({first_line(error)[-300:]}{free}): give inputs of the size that it was made "
-                "for, as domain=Pixels((3, 224, 224)), or export it with fixed sizes"
+                f"({first_line(error)[-300:]}{free}): give the twin that it was made from, or "
+                "domain= with the sizes that it takes, as in Pixels((3, 224, 224))"
             ) from error
         outputs, *told = (
             torch.cat([*map(torch.from_numpy, each)]) for each in zip(*runs, strict=True)
         )
         return outputs.to(batch.device), dict(zip(self.gates, map(Tensor.bool, told), strict=True))
-
-
-class Work(NamedTuple):
-    """What one input made a graph do."""
-
-    macs: float
-    """In nominal shapes, as a twin in torch counts them."""
-    deployed_macs: float
-    """In those of the level at which the graph is served, which may pad channels."""
-    decisions: Mapping[str, Tensor] | None
-    """(units,) bool by name of gate; None where branches do not tell."""
 
 
 class Recorded:
@@ -115,30 +113,24 @@ class Recorded:
             return None
         return dict(zip(self.gates, found, strict=True))
 
-    def of(self, batch: Tensor) -> list[Work]:
-        """Of every input of a batch."""
-        feeds = self.slot.feeds(batch)
-        pairs = zip(self.nominal.runs(feeds), self.deployed.runs(feeds), strict=True)
-        return [
-            Work(_macs(plain), _macs(shipped), self._decisions(plain)) for plain, shipped in pairs
-        ]
-
     def __call__(self, batch: Tensor) -> dict[str, Tensor]:
-        """(B,) float64 by name of count."""
-        works = self.of(batch)
+        """Of every input: ``macs`` in nominal shapes, as a twin in torch counts them, and
+        ``deployed_macs`` in those that are served, (B,) float64; decisions (B, 1) bool by name of
+        gate, where branches tell them.
+        """
+        feeds = self.slot.feeds(batch)
+        plain, shipped = self.nominal.runs(feeds), self.deployed.runs(feeds)
+        branches = self.branches or {}
         return {
-            name: torch.tensor([getattr(work, name) for work in works], dtype=torch.float64)
-            for name in ("macs", "deployed_macs")
+            "macs": _macs(plain),
+            "deployed_macs": _macs(shipped),
+            **{gate: _entered(branch, plain) for gate, branch in branches.items()},
         }
 
-    def _decisions(self, ran: Sequence[Executed]) -> dict[str, Tensor] | None:
-        if self.branches is None:
-            return None
-        return {
-            gate: torch.tensor([any(node.name.startswith(branch) for node in ran)])
-            for gate, branch in self.branches.items()
-        }
+
+def _macs(runs: Sequence[Sequence[Executed]]) -> Tensor:
+    return torch.tensor([sum(map(macs_of, ran)) for ran in runs], dtype=torch.float64)
 
 
-def _macs(ran: Sequence[Executed]) -> float:
-    return float(sum(map(macs_of, ran)))
+def _entered(branch: str, runs: Sequence[Sequence[Executed]]) -> Tensor:
+    return torch.tensor([[any(node.name.startswith(branch) for node in ran)] for ran in runs])

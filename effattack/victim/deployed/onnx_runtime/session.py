@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +35,7 @@ def read(path: Path) -> Any:
         ) from error
     if not model.graph.node:
         raise UsageError(f"{path} holds no ONNX graph: write it with torch.onnx.export")
-    absent = sorted({name for name in _outside(model) if not (path.parent / name).is_file()})
+    absent = [file.name for file in weights_outside(path, model) if not file.is_file()]
     if absent:
         raise UsageError(
             f"{path} keeps its weights in {', '.join(absent)}, which is not beside it: put both "
@@ -45,13 +44,14 @@ def read(path: Path) -> Any:
     return model
 
 
-def _outside(model: Any) -> Iterator[str]:
-    """Files that hold weights of a model, relative to its own."""
+def weights_outside(path: Path, model: Any) -> tuple[Path, ...]:
+    """Files that hold weights of the ``onnx.ModelProto`` of a path."""
     from onnx.external_data_helper import _get_all_tensors, uses_external_data
 
-    for tensor in _get_all_tensors(model):
-        if uses_external_data(tensor):
-            yield next(entry.value for entry in tensor.external_data if entry.key == "location")
+    kept = (tensor for tensor in _get_all_tensors(model) if uses_external_data(tensor))
+    entries = (entry for tensor in kept for entry in tensor.external_data)
+    names = {entry.value for entry in entries if entry.key == "location"}
+    return tuple(path.parent / name for name in sorted(names))
 
 
 def session(path: Path, level: str, threads: int = 1, **settings: Any) -> Any:
