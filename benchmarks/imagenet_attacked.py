@@ -66,6 +66,15 @@ def crops() -> tuple[Tensor, Tensor]:
     return _right(vit_tiny_ats(), *found)
 
 
+def files() -> tuple[Tensor, Tensor]:
+    """(B, 3, 299, 299) and (B,): the photographs that ``crops`` are cut from."""
+    images, labels = read(_folder("DATA"))
+    seen = {crop.numpy().tobytes() for crop in crops()[0]}
+    cut = seen_by(images[1::2], _networks()[VIT])
+    kept = torch.tensor([crop.numpy().tobytes() in seen for crop in cut])
+    return images[1::2][kept], labels[1::2][kept]
+
+
 def _right(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     with torch.inference_mode():
         guess = torch.cat([model(image[None]).argmax(1) for image in images])
