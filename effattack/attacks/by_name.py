@@ -52,6 +52,7 @@ BUILT_IN = {
     "Transfer": "house.transfer:Transfer",
     "SlowAndWrong": "house.joint:SlowAndWrong",
     "AutoSlow": "house.auto:AutoSlow",
+    "LargeFile": "house.large_file:LargeFile",
     "LatencyQuery": "house.latency_query:LatencyQuery",
     "MinimalBudget": "smallest.minimal:MinimalBudget",
 }
