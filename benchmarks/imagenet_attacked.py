@@ -50,6 +50,12 @@ def photos() -> tuple[Tensor, Tensor]:
     return _right(_networks()[VIT], images[1::2], labels[1::2])
 
 
+def seen(first: int) -> tuple[Tensor, Tensor]:
+    """(B, 3, 224, 224) and (B,): every other image from the first one on, as the ViT sees it."""
+    images, labels = read(_folder("DATA"))
+    return seen_by(images[first::2], _networks()[VIT]), labels[first::2]
+
+
 def crops() -> tuple[Tensor, Tensor]:
     """(B, 3, 224, 224) and (B,): those that the ViT classifies right, with ATS and without."""
     images, labels = read(_folder("DATA"))
