@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from math import nan
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -19,7 +20,7 @@ from effattack.errors import AuditError, ContractError
 from effattack.victim.contract import Victim
 from effattack.victim.parting import difference
 from effattack.victim.rounding import margin_slack
-from effattack.victim.trace import Trace
+from effattack.victim.trace import Ran, Trace
 
 _known: WeakKeyDictionary[nn.Module, Known] = WeakKeyDictionary()
 
@@ -45,6 +46,8 @@ class Audit(NamedTuple):
     counts: Mapping[str, Tensor] = {}
     """(B,) float64 each, by name: what ``forward`` told of ``Victim.counts``; of those that are not
     audited, what ``trace`` says."""
+    as_twin: tuple[bool | None, ...] = ()
+    """Per input: whether a deployed artefact decided and answered as its twin; None without one."""
 
 
 def audit(victim: Victim, batch: Batch) -> Audit:
@@ -57,6 +60,8 @@ def audit(victim: Victim, batch: Batch) -> Audit:
     audited in float64; if it agrees there, or there is no such twin, the executed count stands, and
     the input is on a knife edge.
 
+    A deployed artefact has a record of its own (:meth:`Victim.ran`), which stands as it is.
+
     Args:
         victim: in eval mode.
         batch: valid inputs: images (B, *input_shape) in [0, 1].
@@ -68,38 +73,76 @@ def audit(victim: Victim, batch: Batch) -> Audit:
         UnseenWork: if what decides the logits was computed where the counter cannot see.
         ContractError: for an input on which nothing is multiplied.
     """
-    outputs, counters, knife_edge, decisions, counts = [], [], [], [], []
     known = _known.setdefault(victim, Known())
-    for index, single in enumerate(victim.domain.singles(batch)):
-        with torch.no_grad():
-            counter, found = _executed(victim, single, known)
-            outputs.append(found)
-            trace, told = victim.trace(single), _told(victim, counter)
-        if not counter.total:
-            raise ContractError(
-                f"{victim.name}: {victim.domain.noun} {index}: forward multiplies nothing at all "
-                "(0 MACs): make the deployed path compute with torch operators, or nothing was "
-                "measured"
-            )
-        agrees = _declares(victim, trace, counter, told)
-        if not agrees and not _on_knife_edge(victim, single, trace):
-            raise AuditError(difference(victim, single, index, trace, told))
-        counters.append(counter)
-        counts.append({**{name: work.item() for name, work in trace.also.items()}, **told})
-        knife_edge.append(not agrees)
-        decisions.append({gate.name: gate.active[0].cpu() for gate in trace.gates})
+    rows = [
+        _recorded(ran) if (ran := _ran(victim, single)) else _counted(victim, single, index, known)
+        for index, single in enumerate(victim.domain.singles(batch))
+    ]
     return Audit(
-        logits=victim.task.join(outputs),
-        macs=torch.tensor([c.total for c in counters], dtype=torch.float64),
-        elementwise=torch.tensor([c.elementwise for c in counters], dtype=torch.float64),
-        outside=tuple(dict(c.outside) for c in counters),
-        modelled_joules=torch.tensor([*map(modelled_joules, counters)], dtype=torch.float64),
-        knife_edge=torch.tensor(knife_edge),
-        decisions=tuple(decisions),
-        counts={
-            name: torch.tensor([each[name] for each in counts], dtype=torch.float64)
-            for name in victim.counts
-        },
+        logits=victim.task.join([row.outputs for row in rows]),
+        macs=_column(row.macs for row in rows),
+        elementwise=_column(row.elementwise for row in rows),
+        outside=tuple(row.outside for row in rows),
+        modelled_joules=_column(row.modelled_joules for row in rows),
+        knife_edge=torch.tensor([row.knife_edge for row in rows]),
+        decisions=tuple(row.decisions for row in rows),
+        counts={name: _column(row.counts[name] for row in rows) for name in victim.counts},
+        as_twin=tuple(row.as_twin for row in rows),
+    )
+
+
+class _Row(NamedTuple):
+    """An audit of one input."""
+
+    outputs: Tensor
+    macs: float
+    decisions: dict[str, Tensor]
+    counts: Mapping[str, float]
+    elementwise: float = nan
+    outside: dict[str, float] = {}
+    modelled_joules: float = nan
+    knife_edge: bool = False
+    as_twin: bool | None = None
+
+
+def _column(numbers: Iterable[float]) -> Tensor:
+    return torch.tensor([*numbers], dtype=torch.float64)
+
+
+def _ran(victim: Victim, single: Batch) -> Ran | None:
+    with torch.no_grad():
+        return victim.ran(single)
+
+
+def _recorded(ran: Ran) -> _Row:
+    """What an artefact's own record says; nothing else is known of it."""
+    shown = {gate: units[0].cpu() for gate, units in (ran.decisions or {}).items()}
+    return _Row(ran.outputs, ran.macs, shown, ran.counts, as_twin=ran.as_twin)
+
+
+def _counted(victim: Victim, single: Batch, index: int, known: Known) -> _Row:
+    """What was counted while ``forward`` ran, which ``trace`` must have declared."""
+    with torch.no_grad():
+        counter, outputs = _executed(victim, single, known)
+        trace, told = victim.trace(single), _told(victim, counter)
+    if not counter.total:
+        raise ContractError(
+            f"{victim.name}: {victim.domain.noun} {index}: forward multiplies nothing at all "
+            "(0 MACs): make the deployed path compute with torch operators, or nothing was "
+            "measured"
+        )
+    agrees = _declares(victim, trace, counter, told)
+    if not agrees and not _on_knife_edge(victim, single, trace):
+        raise AuditError(difference(victim, single, index, trace, told))
+    return _Row(
+        outputs=outputs,
+        macs=counter.total,
+        decisions={gate.name: gate.active[0].cpu() for gate in trace.gates},
+        counts={**{name: work.item() for name, work in trace.also.items()}, **told},
+        elementwise=counter.elementwise,
+        outside=dict(counter.outside),
+        modelled_joules=modelled_joules(counter),
+        knife_edge=not agrees,
     )
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial, wraps
 from math import nan
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,7 @@ from effattack.errors import ContractError, UsageError, unknown_name
 from effattack.tasks import Classes, Task
 from effattack.victim.door import answered, enter, example_of, precision
 from effattack.victim.leaf import Leaf
-from effattack.victim.trace import Gate, Trace, as_answered
+from effattack.victim.trace import Gate, Ran, Trace, as_answered
 from effattack.victim.twins import twin_in_float64
 
 
@@ -56,8 +56,10 @@ class Victim(nn.Module):
             audited count.
     """
 
-    sees: ClassVar[Literal["gates", "answers"]] = "gates"
+    sees: Literal["gates", "answers"] = "gates"
     """What an attacker sees of it: decisions and their margins, or answers alone."""
+    counted: bool = True
+    """Whether the work of its deployed path is known; else only answers and latency are judged."""
 
     def __init__(
         self,
@@ -173,6 +175,23 @@ class Victim(nn.Module):
     def spent(self, trace: Trace) -> Tensor:
         """(B,) float64: the work that judges, in the victim's currency."""
         return trace.macs if self.currency == "macs" else trace.also[self.currency]
+
+    def ran(self, single: Batch) -> Ran | None:
+        """What the deployed path's own record says of one input.
+
+        None where there is no such record: then ``forward`` runs under the dispatch counter.
+        """
+        return None
+
+    @property
+    def checked(self) -> Victim | None:
+        """Which victim the contract is checked on: itself; None where nothing can be checked."""
+        return self
+
+    @property
+    def queried(self) -> Victim:
+        """The victim as those see it who only query it: by default as it is."""
+        return self
 
     @property
     def correction(self) -> str:

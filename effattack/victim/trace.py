@@ -1,4 +1,4 @@
-"""What one forward pass decided: Gate and Trace."""
+"""What one forward pass decided: Gate and Trace; and what an artefact tells of one: Ran."""
 
 from __future__ import annotations
 
@@ -57,6 +57,21 @@ class Trace(NamedTuple):
     a gate included (which token, which box); beside the margins, it tells knife edges."""
     dtype: torch.dtype | None = None
     """The coarsest precision that it was computed in; the victim's door tells it, not you."""
+
+
+class Ran(NamedTuple):
+    """What a deployed artefact's own record says of one input that it ran."""
+
+    outputs: Tensor
+    """(1, ...), as the task reads them."""
+    macs: float
+    """Executed; NaN where nobody knows them."""
+    decisions: Mapping[str, Tensor] | None
+    """Gate name -> (1, units) bool; None where it shows none."""
+    counts: Mapping[str, float]
+    """By the names of ``Victim.counts``."""
+    as_twin: bool | None = None
+    """Whether its twin decides and answers alike; None where it has none."""
 
 
 def as_answered(trace: Trace, weights: torch.dtype, inputs: torch.dtype) -> Trace:
