@@ -63,6 +63,11 @@ def parse_number(text: str, what: str) -> float:
         raise UsageError(f"{what} is no number: write 8/255 or 0.03") from error
 
 
+def exact(value: float) -> str:
+    """A number as short as reads back the same: 8 of 8.0, else all of its digits."""
+    return f"{value:g}" if float(f"{value:g}") == value else repr(float(value))
+
+
 def size_text(threat: str, eps: float) -> str:
     """The size of a budget in the unit of its threat: "8/255", "0.1sd", "64 px", "pixel box"."""
     kind, _, unit = threat.partition("@")

@@ -34,6 +34,12 @@ class FactoryError(UsageError):
     """A user's own module or factory raised; its error is the cause (exit code 2)."""
 
 
+class RecordError(EffattackError):
+    """A record that does not hold: it was changed, or claims what is not counted (exit code 1)."""
+
+    exit_code = 1
+
+
 class MeasurementError(EffattackError):
     """Something was asked for that could not be measured (exit code 3)."""
 

@@ -10,7 +10,7 @@ import ast
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.machinery import PathFinder
 from importlib.metadata import EntryPoint, entry_points
@@ -90,6 +90,24 @@ def __getattr__(name: str) -> object:
         stacklevel=2,
     )
     return import_module("effattack.victim").load_victim
+
+
+def is_file(name: str) -> bool:
+    """Whether a victim's name is the path of an exported model."""
+    return name.endswith(".onnx")
+
+
+def expect_twinned(names: Sequence[str], twin: str) -> None:
+    """Refuse a twin where no victim is a file.
+
+    Raises:
+        UsageError: with the remedy.
+    """
+    if twin and not any(map(is_file, names)):
+        raise UsageError(
+            f"twin {twin!r} is of no victim: it stands beside an exported file, as in --victim "
+            f"model.onnx --twin {twin}; name the file, or leave the twin out"
+        )
 
 
 def import_factory(path: str) -> Callable[[], Any]:

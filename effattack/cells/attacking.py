@@ -12,6 +12,7 @@ from functools import partial
 
 import numpy as np
 import pandas as pd
+import torch
 from torch import Tensor
 
 from effattack.attacks.fitting import fitted
@@ -26,6 +27,8 @@ from effattack.victim.checks.costs import expect_admitted
 
 SHOWN = 8
 """Inputs per victim and attack that the frame keeps for the report."""
+STORED = 2 * 10**6
+"""Bytes of attacked inputs that a cell stores for a corpus, beside its kept ones."""
 
 Watch = Callable[[CellSpec, Step], None]
 """Told of every step of an attack, and whose it is."""
@@ -66,12 +69,29 @@ def run_attack(held: Held, spec: CellSpec, watch: Watch) -> pd.DataFrame:
                 to_text(one) if sample < SHOWN else None
                 for sample, one in zip(samples, found.decisions, strict=True)
             ],
-            "image": [
-                row if sample < spec.kept else None
-                for sample, row in zip(samples, domain.pack(adversarial), strict=True)
-            ],
+            "image": _stored(held, spec, found, domain.pack(adversarial)),
         }
     )
+
+
+def _stored(held: Held, spec: CellSpec, found: Audit, rows: list[bytes]) -> list[bytes | None]:
+    """The attacked inputs that are stored: those to be kept, and of the others, those that take
+    back most as far as there is room."""
+    room, stored = STORED, set(range(spec.kept - spec.first))
+    for index in _by_gain(held, spec, found) if sum(map(len, rows)) > room else range(len(rows)):
+        room -= len(rows[index])
+        if room >= 0:
+            stored.add(index)
+    return [row if index in stored else None for index, row in enumerate(rows)]
+
+
+def _by_gain(held: Held, spec: CellSpec, found: Audit) -> list[int]:
+    """Rows of a slice, those first whose work rose most by the count that judges."""
+    victim = held.victim
+    with torch.no_grad():
+        clean = victim.spent(victim.trace(held.inputs(spec)[0])).cpu()
+    work = found.macs if victim.currency == "macs" else found.counts[victim.currency]
+    return (work - clean).argsort(descending=True, stable=True).tolist()
 
 
 def _agreement(

@@ -94,6 +94,10 @@ class Held:
         """The data, open."""
         return self.source if isinstance(self.source, Data) else self.source.open()
 
+    def opened(self) -> Data:
+        """The data."""
+        return self.data
+
     @property
     def device(self) -> str:
         """Where cells run."""

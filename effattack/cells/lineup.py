@@ -55,6 +55,15 @@ def lineup(
     return [prepared(attack, fit) for attack in ready.values()], skipped
 
 
+def asked_threats(
+    victim: Victim, attacks: Sequence[Attack | str], budget: Budget = None
+) -> list[Threat]:
+    """What attacks may change, each threat once: what their controls are made for."""
+    budget = parse_threat(budget) if isinstance(budget, str) else budget
+    asked, _ = _asked(victim, attacks, budget, (0,))
+    return _rivals(victim, asked, any(isinstance(given, str) for given in attacks), budget)
+
+
 def _asked(
     victim: Victim,
     attacks: Sequence[Attack | str],
@@ -85,13 +94,20 @@ def _controls(
     budget: float | Threat | None,
     seeds: Sequence[int],
 ) -> list[Attack]:
-    """Those of every budget; also of the given one, if an attack was asked for by its name."""
-    rivals = [attack.threat for attack in asked if attack.kind != "control"]
-    if by_name or not rivals:
-        rivals.append(threat_of(victim, budget))
-    threats = sorted({str(t): t for t in rivals}.values(), key=lambda t: (t.name, t.eps))
+    """Those of every budget."""
+    threats = _rivals(victim, asked, by_name, budget)
     beside = [c for t in threats for seed in seeds for c in usual_controls(victim, t, seed)]
     return [Clean(victim), *sorted(beside, key=lambda control: not control.budgeted)]
+
+
+def _rivals(
+    victim: Victim, asked: Sequence[Attack], by_name: bool, budget: float | Threat | None
+) -> list[Threat]:
+    """The threats of attacks; also the given one, if an attack was asked for by its name."""
+    rivals = [attack.threat for attack in asked if attack.kind != "control"]
+    if by_name or not rivals:
+        rivals.append(threat_of(victim, budget).on(victim.domain))
+    return sorted({str(t): t for t in rivals}.values(), key=lambda t: (t.name, t.eps))
 
 
 def _check_distinct(attacks: Iterable[Attack]) -> None:

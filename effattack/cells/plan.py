@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
 from effattack.cells.by_name import Named
 from effattack.cells.held import About, Held
 from effattack.cells.lineup import Skipped
 from effattack.cells.spec import UNTIMED, CellSpec, Timed, Work
+from effattack.domains import Domain
 from effattack.victim.digests import hash_text
 
+Budget = tuple[str, float]
+"""Name and size of a threat, as the frame has them."""
 FEWEST = 6
 """Timed calls that carry an interval."""
 
@@ -53,6 +56,10 @@ class Plan:
     """How many there are for the timed calls: whole batches."""
     timed_digest: str = ""
     """Of their data."""
+    domain: Domain | None = None
+    """Of its inputs; None where none were read."""
+    threats: Mapping[Budget, tuple[str, ...]] = field(default_factory=dict)
+    """The threats of its attacks as text, by name and size, which some share."""
     refused: str = ""
     """Why the victim will not be attacked, if that is known already."""
 

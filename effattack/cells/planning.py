@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from operator import index
 
@@ -119,6 +119,8 @@ def listed(
         timed,
         timed_inputs=whole,
         timed_digest=_digest_of(victim, timed_parts, whole),
+        domain=domain,
+        threats=_threats(held.attacks.values()),
     )
 
 
@@ -127,6 +129,14 @@ def refused(victim: Victim, named: Named) -> Plan:
     spec = CellSpec(Work.CONTRACT, victim=victim.name, device=named.device)
     contract = Cell(spec, named, "control", "", 0, 0.0)
     return Plan(About.of(victim), (contract,), refused=named.refused)
+
+
+def _threats(attacks: Iterable[Attack]) -> dict[tuple[str, float], tuple[str, ...]]:
+    """Name and size -> the texts of the threats that have them, each once."""
+    found: dict[tuple[str, float], dict[str, None]] = {}
+    for attack in attacks:
+        found.setdefault((attack.threat.name, attack.eps), {})[str(attack.threat)] = None
+    return {budget: tuple(texts) for budget, texts in found.items()}
 
 
 def _moved(fed: Batch, inputs: Batch) -> float:

@@ -27,6 +27,7 @@ from effattack.cli import (
     run,
     scoreboard,
     summary,
+    verify,
 )
 from effattack.cli.terminal import PLAIN, Screen
 from effattack.errors import EffattackError, FactoryError, MeasurementError
@@ -37,6 +38,7 @@ COMMANDS = {
     "report": report,
     "summary": summary,
     "scoreboard": scoreboard,
+    "verify": verify,
     "check": check,
     "doctor": doctor,
     "calibrate": calibrate,

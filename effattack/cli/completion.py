@@ -73,7 +73,7 @@ def _words(commands: dict[str, argparse.ArgumentParser]) -> str:
                 values["|".join(action.option_strings)] = known
             elif known:
                 words[rf"{name}\ *"] = known
-    values["--victim"] = sorted(entries(VICTIMS))
+    values["--victim"] = values["--twin"] = sorted(entries(VICTIMS))
     files = [option for option, known in values.items() if not known]
     values = {option: known for option, known in values.items() if known} | {"|".join(files): []}
     return _WORDS.format(commands=" ".join(commands), values=_cases(values), words=_cases(words))

@@ -64,11 +64,23 @@ class Judge:
         """How the limits stand, for the report."""
         return results(evaluation.scores(), self.limits, evaluation.meta.get("skipped", []))
 
-    def judge(self, evaluation: Evaluation, options: argparse.Namespace, console: Console) -> int:
-        """Say how the scores stand, and save them; returns the exit code."""
+    def judge(
+        self,
+        evaluation: Evaluation,
+        options: argparse.Namespace,
+        console: Console,
+        page: Path | None,
+    ) -> int:
+        """Say how the scores stand, and save them; returns the exit code.
+
+        Args:
+            evaluation: the scores.
+            options: of the command.
+            console: where to.
+            page: the report of them, if there is one.
+        """
         from effattack.results.changes import Comparison, compare
 
-        page = options.out / "report.html"
         try:
             verdicts = judge(evaluation.scores(), self.limits, evaluation.meta.get("skipped", []))
         except MeasurementError:

@@ -66,12 +66,15 @@ def stdout_of(options: argparse.Namespace) -> AbstractContextManager[TextIO]:
 
 def print_json(
     evaluation: Evaluation,
-    page: Path,
+    page: Path | None,
     stdout: TextIO,
     verdicts: Sequence[Verdict] = (),
     regressions: Iterable[Change] = (),
 ) -> None:
-    """One object: scores, self-checks, what was skipped, limits, regressions, the report."""
+    """One object: scores, self-checks, what was skipped, limits, regressions, the report.
+
+    What was replayed, and not attacked, is told as such, and has no report.
+    """
     from effattack.results.caveats import caveats
 
     _, scores, meta = evaluation.report()
@@ -82,7 +85,7 @@ def print_json(
     ]
     found: dict[str, Any] = {
         "schema": SCHEMA,
-        "report": str(page),
+        "report": None if page is None else str(page),
         "scores": json.loads(scores.to_json(orient="records")),
         "limits": [
             {
@@ -97,6 +100,7 @@ def print_json(
         "regressions": [str(change) for change in regressions],
         "checks": meta["checks"],
         "skipped": meta.get("skipped", []),
+        "replayed": meta.get("replayed", []),
         "notes": [*meta.get("notes", []), *beside],
     }
     print(json.dumps(found, indent=1, default=str), file=stdout)

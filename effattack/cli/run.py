@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from effattack.cli import executor_options, judging, output, sweep_options
+from effattack.cli import executor_options, judging, output, replaying, sweep_options
 from effattack.cli.report import check_free, write
 from effattack.cli.terminal import PLAIN, progress_bar
 from effattack.streams import shown
@@ -24,6 +24,7 @@ EXAMPLES = """examples:
   effattack run --victim mypackage.models:build --data images/ --save v1
   effattack run --victim mypackage.models:build --data images/ --compare v1 --quiet
   effattack run sweep.toml --workers
+  effattack run --victim mypackage.models:build --replay effattack-report/corpus
 """
 
 
@@ -31,6 +32,7 @@ def arguments(run: argparse.ArgumentParser) -> None:
     sweep_options.arguments(run)
     executor_options.arguments(run)
     judging.arguments(run)
+    replaying.arguments(run)
     run.add_argument("--out", type=Path, default=Path("effattack-report"), metavar="DIR")
     run.add_argument("--dry-run", action="store_true", help="show what would be run")
     run.add_argument("--verify", action="store_true", help="run damaged cells again")
@@ -39,9 +41,16 @@ def arguments(run: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
+    if options.replay:
+        return replaying.run(options, console)
+    return _attack(options, console)
+
+
+def _attack(options: argparse.Namespace, console: Console) -> int:
     from effattack.cells.store import Store
     from effattack.results.currency import expect_audited
     from effattack.runs import run as runs
+    from effattack.runs.keeping import keep_worst
     from effattack.runs.scheduling import discard_damaged, finished, overview
 
     judge = judging.Judge.of(options)
@@ -71,10 +80,12 @@ def run(options: argparse.Namespace, console: Console) -> int:
         evaluation, failures = runs.run(plans, store, executor, runs.go_on, bar.advance)
     if options.by:
         evaluation = evaluation.judged_by(options.by)
+    told = keep_worst(plans, store, evaluation, options.out, options.corpus_mb)
+    evaluation.meta["notes"] += told
     evaluation.meta["command"] = shown("effattack " + shlex.join(sys.argv[1:]))
     evaluation.meta["data"] = shown(sweep.data or "the victims' own test inputs")
     evaluation.meta["limits"] = judge.results(evaluation)
     write(evaluation, options.out, console, options.verbose)
     if failures:
         raise runs.failed(failures)
-    return judge.judge(evaluation, options, console)
+    return judge.judge(evaluation, options, console, options.out / "report.html")

@@ -31,9 +31,10 @@ def arguments(run: argparse.ArgumentParser) -> None:
     what.add_argument(
         "--victim",
         action="append",
-        metavar="NAME|MODULE:FACTORY",
+        metavar="NAME|MODULE:FACTORY|FILE.onnx",
         help="default: four on digits, one on series",
     )
+    entry_arguments(what)
     what.add_argument(
         "--attack",
         action="append",
@@ -80,12 +81,29 @@ def arguments(run: argparse.ArgumentParser) -> None:
     run.add_argument("--skip-bad", action="store_true", help="pass over images that cannot be read")
 
 
+def entry_arguments(parser: argparse._ActionsContainer) -> None:
+    """What stands beside the name of a victim."""
+    parser.add_argument(
+        "--twin",
+        metavar="NAME|MODULE:FACTORY",
+        help="the victim that FILE.onnx was exported from: attacks see it, the file is judged",
+    )
+    parser.add_argument(
+        "--through",
+        metavar="STEP(...),...",
+        help="pre-processing inside the victim's door, as 'resize(256),center_crop(224),jpeg(90)': "
+        "the attacker owns the file",
+    )
+
+
 def sweep_of(options: argparse.Namespace, console: Console) -> Sweep:
     """The sweep of the file, or of the options; says which default victims are left out."""
     from effattack.runs.sweep import Sweep
 
     given = {
         "victims": options.victim and tuple(options.victim),
+        "twin": options.twin,
+        "through": options.through,
         "attacks": options.attack and tuple(dict.fromkeys(options.attack)),
         "budgets": _budgets(options),
         "samples": options.samples,

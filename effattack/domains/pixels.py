@@ -7,6 +7,7 @@ from torch import Tensor
 
 from effattack.budgets import LEVELS
 from effattack.domains.arrays import Arrays
+from effattack.errors import UsageError
 
 
 class Pixels(Arrays):
@@ -15,6 +16,7 @@ class Pixels(Arrays):
     Args:
         shape: (C, H, W) of one image; None where a size is free, as in ``(3, None, None)``. The
             images of one batch have one size.
+        most: pixels that one image may have, where sizes are free; None: any number.
     """
 
     kind, noun, nouns = "pixels", "image", "images"
@@ -26,8 +28,25 @@ class Pixels(Arrays):
         "undo the normalisation (it belongs inside the victim) or divide by 255"  # of 8-bit images
     )
 
-    def __init__(self, shape: tuple[int | None, ...]) -> None:
-        self.shape = tuple(shape)
+    def __init__(self, shape: tuple[int | None, ...], most: int | None = None) -> None:
+        self.shape, self.most = tuple(shape), most
+
+    def check(self, inputs: Tensor) -> None:
+        super().check(inputs)
+        self.check_declared(inputs)
+
+    def check_declared(self, inputs: Tensor) -> None:
+        """Refuse images of too many pixels, before anything is done with them.
+
+        Raises:
+            UsageError: naming their size, and the most that is taken.
+        """
+        height, width = inputs.shape[-2:]
+        if self.most is not None and height * width > self.most:
+            raise UsageError(
+                f"images declare {height} x {width} pixels, and at most {self.most:,} are taken: "
+                "refuse such files at the door, or raise most_pixels"
+            )
 
     def snap(self, inputs: Tensor) -> Tensor:
         return to_grid(inputs)

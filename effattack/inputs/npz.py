@@ -32,7 +32,7 @@ def open_npz(path: Path) -> tuple[Any, Any]:
         if not path.is_file():  # opening a pipe would wait for a writer
             raise ValueError("it is no file")
         with ZipFile(path) as archive:
-            return _array(path, archive, _inputs(archive)), _array(path, archive, "labels")
+            return array_in(path, archive, _inputs(archive)), array_in(path, archive, "labels")
     except Exception as error:  # decoders of broken files raise anything
         reason = (str(error).splitlines() or [""])[0] or type(error).__name__
         raise UsageError(
@@ -50,7 +50,12 @@ def _inputs(archive: ZipFile) -> str:
     return found[0] if found else INPUTS[0]
 
 
-def _array(path: Path, archive: ZipFile, name: str) -> Any:
+def array_in(path: Path, archive: ZipFile, name: str) -> Any:
+    """One array of an archive by its name; mapped into memory where it is not compressed.
+
+    Raises:
+        ValueError: for one that holds objects, or that the file cannot hold.
+    """
     member = archive.getinfo(f"{name}.npy")
     if member.compress_type != ZIP_STORED:
         with archive.open(member) as file:

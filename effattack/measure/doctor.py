@@ -24,6 +24,7 @@ EXTRAS = {
     "zeus": "energy",
     "ray": "ray",
     "simpy": "serving",
+    "onnxruntime": "onnx",
 }
 """Optional package -> the extra of effattack that installs it."""
 

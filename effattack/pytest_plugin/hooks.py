@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from effattack.errors import UsageError
+from effattack.pytest_plugin import replaying
 from effattack.pytest_plugin.held import begin, noting
 from effattack.pytest_plugin.judge import NO_TIMING, compared, hold_baseline, hold_limits
 from effattack.pytest_plugin.left_behind import finish, prepare
-from effattack.pytest_plugin.marker import MARKER, marked
+from effattack.pytest_plugin.marker import MARKER, Asked, marked, victims_of
 from effattack.pytest_plugin.options import add_options, settings_of
 from effattack.pytest_plugin.session import (
     SESSION,
@@ -30,7 +31,7 @@ from effattack.pytest_plugin.session import (
     victim_of,
 )
 from effattack.pytest_plugin.summary import lines
-from effattack.registry import VICTIMS, entries
+from effattack.results.limits import REPLAYED
 from effattack.streams import encodable, shown
 
 if TYPE_CHECKING:
@@ -45,7 +46,9 @@ if TYPE_CHECKING:
 UNTIMED = "effattack_untimed"
 TOLD_ONCE = ("effattack_victim", "effattack_data", "effattack_evaluation")
 """Fixtures whose failure is that of every test that needs them."""
-NONE = pytest.param("none", marks=pytest.mark.skip("none registered: give --effattack-victim"))
+NONE = pytest.param(
+    Asked("none"), marks=pytest.mark.skip("none registered: give --effattack-victim")
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -73,11 +76,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     with in_words():
         asked = marked(metafunc.definition)
     settings = metafunc.config.stash[SESSION].settings
-    if "effattack_victim_name" in metafunc.fixturenames:
-        names = asked["victims"] if "victims" in asked else [*entries(VICTIMS)]
+    if "effattack_victim_asked" in metafunc.fixturenames:
+        with in_words():
+            victims = victims_of(settings, asked)
         metafunc.parametrize(
-            "effattack_victim_name",
-            [settings.victim] if settings.victim else names or [NONE],
+            "effattack_victim_asked",
+            victims or [NONE],
+            ids=str,
             indirect=True,
             scope="session",
         )
@@ -116,28 +121,38 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 @pytest.fixture(scope="session")
-def effattack_victim_name(request: pytest.FixtureRequest) -> str:
-    """Name or factory path of the victim under test; the parameter behind effattack_victim."""
-    return str(request.param)
+def effattack_victim_asked(request: pytest.FixtureRequest) -> Asked:
+    """The parameter behind effattack_victim."""
+    found: Asked = request.param
+    return found
 
 
 @pytest.fixture(scope="session")
-def effattack_victim(effattack_victim_name: str, pytestconfig: pytest.Config) -> Victim:
+def effattack_victim_name(effattack_victim_asked: Asked) -> str:
+    """Name, factory path or file of the victim under test."""
+    return effattack_victim_asked.name
+
+
+@pytest.fixture(scope="session")
+def effattack_victim(effattack_victim_asked: Asked, pytestconfig: pytest.Config) -> Victim:
     """The victim of --effattack-victim; without that option, each registered victim in turn."""
-    with users_code(pytestconfig.stash[SESSION], effattack_victim_name):
+    with users_code(pytestconfig.stash[SESSION], effattack_victim_asked.name):
         from effattack.victim import load_victim
 
-        return load_victim(effattack_victim_name)
+        return load_victim(*effattack_victim_asked)
 
 
 @pytest.fixture(scope="session")
 def effattack_data(effattack_victim: Victim, pytestconfig: pytest.Config) -> tuple[Batch, Tensor]:
-    """Inputs and labels of --effattack-data; without that option, the victim's own."""
+    """Inputs and labels of --effattack-data; without that option, the victim's own; under
+    --effattack-replay, those that are stored."""
     session, victim = pytestconfig.stash[SESSION], effattack_victim
     data = session.settings.data or victim.data
     with users_code(session, data or "no data"):
         from effattack.inputs.source import checked, source_of, subset
 
+        if session.settings.replay:
+            return replaying.data(session.settings, victim)
         opened = source_of(data, victim).open()
         told = [f"{victim.name}: {remark}" for remark in opened.remarks(victim.num_classes)]
         session.remarks[victim.name] = told
@@ -165,7 +180,8 @@ def effattack_evaluate(pytestconfig: pytest.Config) -> Callable[..., Evaluation]
         with in_words():
             asked = marked(session.item)
         limits = [*session.settings.limits, *asked.pop("limits")]
-        asked.pop("victims", None)
+        for key in ("victims", "twin", "through"):
+            asked.pop(key, None)
         attacks = attacks or asked.pop("attacks", ())
         with noting(session.item):
             with in_words():
@@ -224,6 +240,10 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         for victim, left in ours.left.items()
         if left and not ours.worker
     ]
+    if ours.settings.replay and not ours.worker:
+        nothing = "nothing was replayed: name the victim with --effattack-victim"
+        told = REPLAYED if ours.scored else nothing
+        ours.written.append((f"{told} ({ours.settings.replay})", not ours.scored))
     green = session.exitstatus == pytest.ExitCode.OK and not ours.worker
     if green and not session.config.getoption("setuponly", False):
         ours.written += [(line, True) for line in ours.held.unheld()]

@@ -19,20 +19,24 @@ if TYPE_CHECKING:
     from effattack.results.changes import Change, Comparison
     from effattack.results.evaluation import Evaluation
 
+NOT_REPLAYED = "a replay times nothing: leave latency and energy to the full run"
 NO_TIMING = "xdist workers disturb each other: use -n 0 to judge latency and energy"
 
 
 def hold_limits(session: Session, evaluation: Evaluation, limits: Sequence[Limit]) -> None:
     """Fail the test where a limit is crossed, or nothing was measured that could be judged.
 
-    Latency and energy cannot be judged in an xdist worker: a limit on them fails there too.
+    Latency and energy cannot be judged in an xdist worker, or of stored inputs: a limit on them
+    fails there too.
     """
     __tracebackhide__ = True
     from effattack.results.limits import judge
 
-    judged = [limit for limit in limits if not (session.worker and limit.on.timed)]
+    timeless = bool(session.worker or session.settings.replay)
+    judged = [limit for limit in limits if not (timeless and limit.on.timed)]
     untimed = [limit.score for limit in limits if limit not in judged]
-    session.untimed |= bool(untimed)
+    why = NOT_REPLAYED if session.settings.replay else NO_TIMING
+    session.untimed |= bool(untimed and why == NO_TIMING)
     scores = evaluation.scores()
     asked = untimed or [limit.score for limit in limits] or ["savings"]
     unknown = f"could not measure {', '.join(asked)}"
@@ -50,7 +54,7 @@ def hold_limits(session: Session, evaluation: Evaluation, limits: Sequence[Limit
     for verdict in bad or (() if untimed else verdicts):
         session.tell(verdict.victim, "verdict", verdict.short)
     told = [verdict.message for verdict in bad]
-    told += [f"could not measure {score}: {NO_TIMING}" for score in untimed]
+    told += [f"could not measure {score}: {why}" for score in untimed]
     if told:
         pytest.fail("\n".join(told), pytrace=False)
 

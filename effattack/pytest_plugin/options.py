@@ -7,16 +7,17 @@ Imports neither torch nor pandas, as the plugin must not.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import pytest
 
-from effattack.budgets import parse_eps
+from effattack.budgets import parse_eps, parse_number
 from effattack.errors import UsageError, unknown_name
-from effattack.registry import VICTIMS, entries
+from effattack.registry import VICTIMS, entries, is_file
 from effattack.results.baseline_paths import FOLDER, path_of
-from effattack.results.limits import Limit, parse_limit
+from effattack.results.limits import Limit, expect_untimed, parse_limit
 from effattack.results.table import called
 from effattack.runs.levels import LEVELS, Level, level_of
 
@@ -34,9 +35,15 @@ class Option(NamedTuple):
 OPTIONS = (
     Option(
         "victim",
-        "NAME|MODULE:FACTORY",
-        "what to score: a registered name, or a callable that returns an effattack.Victim "
+        "NAME|MODULE:FACTORY|FILE.onnx",
+        "what to score: a registered name, a file, or a callable that returns an effattack.Victim "
         "(default: every registered victim)",
+    ),
+    Option("twin", "NAME|MODULE:FACTORY", "the victim that a file was exported from"),
+    Option(
+        "through",
+        "STEP(...),...",
+        "pre-processing inside the victim's door: resize(256),center_crop(224),jpeg(90)",
     ),
     Option(
         "data",
@@ -86,6 +93,15 @@ OPTIONS = (
     Option("compare", "NAME", "fail what got worse since the baseline of that name"),
     Option("baselines", "DIR", f"folder of baselines ({FOLDER}/)", default=FOLDER),
     Option(
+        "replay",
+        "CORPUS",
+        "judge on the worst inputs of an earlier run, a file or a folder of them, by forward "
+        "passes alone; nothing is attacked, timed or written",
+    ),
+    Option(
+        "corpus-mb", "MB", "size of a corpus kept in DIR/corpus, at most; 0: none (2)", default="2"
+    ),
+    Option(
         "out",
         "DIR",
         "keep finished cells here (the same command resumes), and write frames and a report",
@@ -118,6 +134,8 @@ class Settings:
 
     victim: str
     """What the user wants scored; empty for the registered victims."""
+    twin: str
+    through: str
     data: str
     fit_data: str
     level: str
@@ -134,6 +152,9 @@ class Settings:
     compare: Path | None
     """The baseline to compare with."""
     out: Path | None
+    replay: Path | None
+    """The corpora that take the place of attacks."""
+    corpus_mb: float
 
     @property
     def thoroughness(self) -> Level:
@@ -143,7 +164,7 @@ class Settings:
     @property
     def scores_the_registered(self) -> bool:
         """Whether the registered victims are scored on the level's images, and nothing else is."""
-        others = self.victim or self.data
+        others = self.victim or self.through or self.data or self.replay
         return not others and self.samples == self.thoroughness.samples
 
 
@@ -173,7 +194,8 @@ def settings_of(config: pytest.Config) -> Settings:
 
     folder = config.invocation_params.dir
     victim, level, out = single("victim"), single("level"), single("out")
-    if victim and ":" not in victim and victim not in (known := entries(VICTIMS)):
+    known = entries(VICTIMS)
+    if victim and not (":" in victim or is_file(victim) or victim in known):
         raise unknown_name("victim", victim, known)
     standard = level_of(level).samples
     for name in several("score"):
@@ -182,12 +204,22 @@ def settings_of(config: pytest.Config) -> Settings:
     save, compare = (
         path_of(name, baselines) if name else None for name in (single("save"), single("compare"))
     )
+    limits = [
+        *(parse_limit(text, fail_below=True) for text in several("fail-below")),
+        *(parse_limit(text, fail_below=False) for text in several("fail-above")),
+    ]
+    if replay := single("replay"):
+        _expect_nothing_written(config)
+        expect_untimed(limits)
+        save, compare, out = None, None, ""
     if compare and compare != save:
         from effattack.results.baselines import Baseline
 
         Baseline.load(compare)  # a file that cannot be used is told before any test runs
     return Settings(
         victim=victim,
+        twin=single("twin"),
+        through=single("through"),
         data=single("data"),
         fit_data=single("fit-data"),
         level=level,
@@ -196,20 +228,40 @@ def settings_of(config: pytest.Config) -> Settings:
         budget=_budget(single("eps"), single("threat")),
         samples=_count("samples", single("samples")) if single("samples") else standard,
         batch_size=_count("batch-size", single("batch-size")),
-        limits=[
-            *(parse_limit(text, fail_below=True) for text in several("fail-below")),
-            *(parse_limit(text, fail_below=False) for text in several("fail-above")),
-        ],
+        limits=limits,
         save=save,
         compare=compare,
         out=folder / out if out else None,
+        replay=folder / replay if replay else None,
+        corpus_mb=_size(single("corpus-mb")),
     )
+
+
+def _expect_nothing_written(config: pytest.Config) -> None:
+    """Refuse what a replay has no use for; the ini file's are for the other runs."""
+    unused = [
+        f"--effattack-{name}"
+        for name in ("save", "compare", "out")
+        if config.getoption(f"--effattack-{name}") is not None
+    ]
+    if unused:
+        raise UsageError(
+            "--effattack-replay attacks nothing, compares with no baseline and writes nothing: "
+            f"leave {', '.join(unused)} out"
+        )
 
 
 def _budget(eps: str, threat: str) -> float | str | None:
     if eps and threat:
         raise UsageError("--effattack-eps and --effattack-threat: give one of them")
     return parse_eps(eps) if eps else threat or None
+
+
+def _size(text: str) -> float:
+    size = parse_number(text, f"--effattack-corpus-mb {text!r}")
+    if not 0 <= size < inf:
+        raise UsageError(f"--effattack-corpus-mb {text!r}: give 0 or more")
+    return size
 
 
 def _count(name: str, text: str) -> int:

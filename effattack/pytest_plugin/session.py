@@ -20,6 +20,7 @@ from effattack.borders import staying
 from effattack.errors import EffattackError, FactoryError
 from effattack.pytest_plugin.held import Held, by_options
 from effattack.pytest_plugin.options import Settings
+from effattack.pytest_plugin.replaying import replayed
 from effattack.pytest_plugin.summary import LEFT, PREFIX, TROUBLE, by_victim, damage, worst
 
 if TYPE_CHECKING:
@@ -48,6 +49,8 @@ class Session:
     evaluations: list[Evaluation] = field(default_factory=list)
     left: dict[str, bool] = field(default_factory=dict)
     """Victims that tests were about -> whether all of these tests left them to another suite."""
+    scored: bool = False
+    """Whether a test scored anything."""
     untimed: bool = False
     """Whether a latency was asked for, here or in a worker, that xdist forbids."""
     remarks: dict[str, list[str]] = field(default_factory=dict)
@@ -73,6 +76,7 @@ class Session:
         """Whether a test, of this process or a worker, was about a victim or left it to others."""
         self.held.note(report)
         for victim, facts in by_victim(report.user_properties).items():
+            self.scored |= "macs" in facts
             if facts.keys() & {LEFT, "verdict", "macs"}:
                 self.left[victim] = self.left.get(victim, True) and LEFT in facts
 
@@ -90,7 +94,7 @@ SESSION = pytest.StashKey[Session]()
 def victim_of(item: pytest.Item | None) -> str:
     """What a test's victim is called in the options or its marker; empty where it has none."""
     callspec = getattr(item, "callspec", None)
-    return str(callspec.params.get("effattack_victim_name", "")) if callspec else ""
+    return str(callspec.params.get("effattack_victim_asked", "")) if callspec else ""
 
 
 def score(
@@ -103,12 +107,19 @@ def score(
 ) -> Evaluation:
     """``effattack.evaluate`` with the session's settings for whatever is left open; recorded.
 
-    Under xdist, latency is not measured.
+    Under --effattack-replay, what is stored for these inputs takes the place of attacks. Under
+    xdist, latency is not measured.
     """
     from effattack.runs.evaluate import evaluate
     from effattack.runs.levels import attacks_of
 
     settings = session.settings
+    if settings.replay:
+        attacks = attacks or settings.attacks
+        found = replayed(settings, victim, inputs, attacks, **arguments)
+        session.record(found)
+        session.tell(victim.name, "note", "\n".join(found.meta["replayed"]))
+        return found
     asked = attacks or settings.attacks
     attacks = asked or attacks_of(settings.thoroughness, victim)
     common = {
@@ -117,6 +128,7 @@ def score(
         "seeds": settings.thoroughness.seeds,
         "batch_size": settings.batch_size,
         "out": settings.out,
+        "corpus_mb": settings.corpus_mb,
     }
     if session.worker:
         session.untimed |= arguments.get("timed") != 0
@@ -142,7 +154,8 @@ def fit_data(
     from effattack.attacks import UniversalAttack, attack_class
     from effattack.inputs.source import held_out, load_data
 
-    if not any(issubclass(attack_class(name), UniversalAttack) for name in attacks):
+    learning = any(issubclass(attack_class(name), UniversalAttack) for name in attacks)
+    if settings.replay or not learning:
         return None
     if settings.fit_data:
         return load_data(settings.fit_data, victim)
@@ -151,7 +164,10 @@ def fit_data(
 
 def for_pytest(error: Exception) -> str:
     """The message, with the options of ``effattack run`` under the names they have here."""
-    options = "attack|baselines|by|compare|data|eps|fit-data|out|samples|save|score|threat|victim"
+    options = (
+        "attack|baselines|by|compare|corpus-mb|data|eps|fit-data|out|replay|samples|save|score|"
+        "threat|through|twin|victim"
+    )
     renamed = rf"(?<![\w-])(?:--(?=(?:{options})\b)|(?=fail-(?:below|above)\b))"
     return re.sub(renamed, "--effattack-", str(error))
 

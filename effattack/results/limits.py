@@ -28,6 +28,10 @@ MOST_KNIFE_EDGES = 0.05
 """Share of rows whose two paths differ by rounding alone, above which no score is judged."""
 
 
+REPLAYED = "replayed, not attacked"
+"""What a run says that judged stored inputs: the one that may be green and attacked nothing."""
+
+
 class Limit(NamedTuple):
     """A bound on one score of the union, or of the clock or the meter."""
 
@@ -93,6 +97,19 @@ def parse_limit(text: str, *, fail_below: bool) -> Limit:
         bounds = f"in [{low:g}, {high:g}]" if inf not in (-low, high) else bounds
         raise UsageError(f"fail-{option} {text!r} is out of range: {name} takes a number {bounds}")
     return Limit(name if name == score.judged_by else score.name, value, fail_below)
+
+
+def expect_untimed(limits: Iterable[Limit]) -> None:
+    """Refuse limits on what a replay does not measure.
+
+    Raises:
+        UsageError: naming them.
+    """
+    if timed := [limit.score for limit in limits if limit.on.timed]:
+        raise UsageError(
+            f"a replay times nothing, and {', '.join(timed)} cannot be judged: keep that limit "
+            "for the full run"
+        )
 
 
 def judge(

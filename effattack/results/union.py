@@ -8,6 +8,8 @@ norm of the budget.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pandas as pd
 
@@ -48,11 +50,16 @@ def with_unions(samples: pd.DataFrame) -> pd.DataFrame:
     rows = rows.reset_index(drop=True)
     unions = []
     for _, own in rows.groupby("victim", sort=False):
-        for threat, eps in asked(own):
-            within = own[_inside(own, threat, eps)]
+        for threat, eps, within in within_budgets(own):
             rows.loc[within.index, "inside"] = True
-            unions.append(_union(within, threat, eps))
+            unions.append(_union(_sought(within, threat, eps), threat, eps))
     return pd.concat([rows, *(u for u in unions if len(u))], ignore_index=True)
+
+
+def within_budgets(rows: pd.DataFrame) -> Iterator[tuple[str, float, pd.DataFrame]]:
+    """Threat and size of the budgets that a victim is judged in, and its rows inside each."""
+    for threat, eps in asked(rows):
+        yield threat, eps, rows[_inside(rows, threat, eps)]
 
 
 def asked(rows: pd.DataFrame) -> list[tuple[str, float]]:
@@ -79,6 +86,13 @@ def _inside(rows: pd.DataFrame, threat: str, eps: float) -> pd.Series:
     declared = (rows.threat == "none") | ((rows.threat == threat) & (rows.eps <= room))
     within = (size <= room).where(size.notna(), declared) | (threat == "box")
     return within.groupby([rows[key] for key in CELL], sort=False).transform("all")
+
+
+def _sought(within: pd.DataFrame, threat: str, eps: float) -> pd.DataFrame:
+    """The rows of those inputs that have one in just this budget: all, unless stored ones are
+    replayed. Of the others nobody looked for the worst there."""
+    sought = within.loc[(within.threat == threat) & (within.eps == eps), "sample"]
+    return within[within["sample"].isin(sought)]
 
 
 def _union(within: pd.DataFrame, threat: str, eps: float) -> pd.DataFrame:

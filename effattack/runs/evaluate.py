@@ -17,6 +17,7 @@ from effattack.domains import Batch
 from effattack.results.currency import expect_audited
 from effattack.results.evaluation import Evaluation
 from effattack.runs.executors.in_process import InProcess
+from effattack.runs.keeping import MOST, keep_worst
 from effattack.runs.run import give_up, run
 from effattack.runs.scheduling import Progress, discard_damaged
 from effattack.victim import Victim
@@ -36,6 +37,7 @@ def evaluate(
     energy: bool = False,
     fit: tuple[Batch, Tensor] | None = None,
     out: str | Path | None = None,
+    corpus_mb: float = MOST,
     by: str | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
@@ -58,7 +60,9 @@ def evaluate(
         seconds: of timing per attack, at least; three passes over the inputs in any case.
         energy: also meter their energy, where a counter is reachable; 30 s per attack.
         fit: inputs and labels that unfitted universal attacks learn from; none may be scored.
-        out: folder of finished cells; the same call with the same folder resumes.
+        out: folder of finished cells; the same call with the same folder resumes. The worst
+            inputs are kept in ``corpus`` below it, for a replay.
+        corpus_mb: MB of a corpus, at most; 0: none is kept.
         by: an audited count that judges in place of the victim's own currency.
         progress: called after each cell.
 
@@ -84,4 +88,7 @@ def evaluate(
     shelf, executor = Memory() if out is None else Store(Path(out) / "cells"), InProcess()
     discard_damaged([planned], shelf, executor)
     found = run([planned], shelf, executor, give_up, progress)[0]
-    return found if by is None else found.judged_by(by)
+    found = found if by is None else found.judged_by(by)
+    if out is not None:
+        found.meta["notes"] += keep_worst([planned], shelf, found, Path(out), corpus_mb)
+    return found

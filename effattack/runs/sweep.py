@@ -26,15 +26,18 @@ from effattack.cells.store import Store
 from effattack.errors import ContractError, UsageError, expect_least, expect_seed
 from effattack.inputs.readers import Stream
 from effattack.inputs.source import Source, source_of
+from effattack.registry import expect_twinned, is_file
 from effattack.results.evaluation import Evaluation
 from effattack.runs.deadline import within
 from effattack.runs.executors import Executor
 from effattack.runs.executors.in_process import InProcess
+from effattack.runs.keeping import keep_worst
 from effattack.runs.run import failed, go_on, run
 from effattack.runs.scheduling import Progress
 from effattack.runs.sweepfile import read
 from effattack.threats import parse_threat
 from effattack.victim.checks import check_declared
+from effattack.victim.entry import read_steps
 
 MOST = 1_000_000
 """Cells of a sweep: beyond them, listing alone takes longer than anybody waits."""
@@ -45,7 +48,7 @@ class Sweep:
     """What to score; the fields are the keys of a sweep file.
 
     Attributes:
-        victims: registered names, or ``module:factory``.
+        victims: registered names, ``module:factory``, or files that end in ``.onnx``.
         attacks: names, as ``effattack list attacks`` shows them; empty: all that apply by default.
         budgets: l-inf radii, or threats as text, ``"l2:1.0"``; in a file also ``"8/255"``. Empty:
             the usual one of the inputs, of images 8/255.
@@ -60,6 +63,8 @@ class Sweep:
         energy: also meter their energy.
         device: ``"cpu"`` or ``"cuda"``.
         skip_bad: pass over images of a folder that cannot be read, and count them.
+        twin: name of the victim that victims that are files were exported from: attacks see it.
+        through: the steps inside every victim's door: ``"resize(256),center_crop(224),jpeg(90)"``.
 
     Raises:
         UsageError: for an empty matrix, one in which two cells are the same, or one of more than
@@ -80,6 +85,8 @@ class Sweep:
     energy: bool = False
     device: str = "cpu"
     skip_bad: bool = False
+    twin: str | None = None
+    through: str | None = None
 
     def __post_init__(self) -> None:
         for axis in ("victims", "seeds"):
@@ -89,8 +96,11 @@ class Sweep:
             value, times = next(iter(Counter(getattr(self, axis)).most_common(1)), ("", 1))
             if times > 1:
                 raise UsageError(f"{axis} names {value!r} twice: two cells would have one identity")
-        for key in ("victims", "attacks", "data", "fit", "device"):
+        for key in ("victims", "twin", "through", "attacks", "data", "fit", "device"):
             _expect_filled(key, getattr(self, key))
+        expect_twinned(self.victims, self.twin or "")
+        if self.through:
+            read_steps(self.through)
         expect_least("slice", self.slice, 1)
         _expect_listable(self._cells(len(self.attacks), 1) * len(self.victims))
         for seed in self.seeds:
@@ -148,7 +158,8 @@ class Sweep:
         """Run what is not finished yet; the same call with the same folder resumes.
 
         Args:
-            out: folder of results; finished cells are in ``cells`` below it.
+            out: folder of results; below it are finished cells in ``cells``, and the worst inputs
+                in ``corpus``.
             executor: :class:`~effattack.runs.executors.in_process.InProcess` by default.
             progress: called after each cell.
 
@@ -159,7 +170,9 @@ class Sweep:
         executor = executor or InProcess()
         executor.check(self.device, self.timed > 0)
         store = Store(Path(out) / "cells")
-        evaluation, failures = run(self.plan(executor.timeout), store, executor, go_on, progress)
+        plans = self.plan(executor.timeout)
+        evaluation, failures = run(plans, store, executor, go_on, progress)
+        evaluation.meta["notes"] += keep_worst(plans, store, evaluation, Path(out))
         if failures:
             raise failed(failures)
         return evaluation
@@ -170,13 +183,16 @@ class Sweep:
         return variants * slices
 
     def _plan(self, name: str, listed_before: int) -> Plan:
-        victim = fresh(name)
+        twin, through = self.twin or "" if is_file(name) else "", self.through or ""
+        victim = fresh(name, twin, through)
         device = "cuda:0" if self.device == "cuda" else "cpu"
         try:
             said = check_declared(victim)
         except ContractError as error:
             none = Source("", ())
-            return refused(victim, Named(name, (), (), (), none, None, device, str(error)))
+            return refused(
+                victim, Named(name, (), (), (), none, None, device, twin, through, str(error))
+            )
         attacks = self.attacks or tuple(defaults(victim))
         source = source_of(self.data, victim, self.samples)
         fit = None if self.fit is None else source_of(self.fit, victim)
@@ -186,7 +202,7 @@ class Sweep:
         if not isinstance(data, Stream):
             cells = self._cells(len(attacks), ceil(len(data) / self.slice))
             _expect_listable(listed_before + cells)
-        named = Named(name, attacks, self.budgets, self.seeds, source, fit, device)
+        named = Named(name, attacks, self.budgets, self.seeds, source, fit, device, twin, through)
         ready, skipped = named.lineup(victim)
         notes = said + [f"{victim.name}: {remark}" for remark in data.remarks(victim.num_classes)]
         if fit is not None and any(isinstance(a, UniversalAttack) for a in ready):

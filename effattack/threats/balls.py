@@ -10,7 +10,7 @@ from typing import Self
 import torch
 from torch import Generator, Tensor
 
-from effattack.budgets import check_eps, parse_number, size_text
+from effattack.budgets import check_eps, exact, parse_number, size_text
 from effattack.errors import UsageError
 from effattack.threats.arrays import ArrayThreat, per_input, unit
 from effattack.threats.base import SLACK
@@ -90,8 +90,8 @@ class Ball(ArrayThreat):
 
     def __str__(self) -> str:
         size = size_text(self.name, self.eps)
-        exact = size if "/" in size else f"{self.eps:g}{self.unit}"
-        return f"{self.norm}:{exact}"
+        told = size if "/" in size else f"{exact(self.eps)}{self.unit}"
+        return f"{self.norm}:{told}"
 
 
 class Linf(Ball):

@@ -8,7 +8,7 @@ from typing import ClassVar, Self
 
 from torch import Generator, Tensor
 
-from effattack.budgets import check_eps, parse_number
+from effattack.budgets import check_eps, exact, parse_number
 from effattack.domains import Arrays, Batch, Domain, Pixels
 from effattack.errors import MeasurementError, NotApplicable, UsageError
 from effattack.threats.forms import forms
@@ -105,11 +105,15 @@ class Threat(ABC):
         Raises:
             MeasurementError: naming what is wrong.
         """
-        if wrong := self._flaw(inputs, clean):
+        if wrong := self.flaw(inputs, clean):
             raise MeasurementError(
-                f"{self.domain.nouns} outside the budget {self} ({wrong}): end run() with "
-                f"threat.on_grid({self.domain.nouns}, clean)"
+                f"{wrong}: end run() with threat.on_grid({self.domain.nouns}, clean)"
             )
+
+    def flaw(self, inputs: Batch, clean: Batch) -> str | None:
+        """Why inputs are none of the budget that a deployed model can be fed; None if they are."""
+        wrong = self._flaw(inputs, clean)
+        return wrong and f"{self.domain.nouns} outside the budget {self} ({wrong})"
 
     def _flaw(self, inputs: Batch, clean: Batch) -> str | None:
         if len(inputs) != len(clean):
@@ -131,7 +135,7 @@ class Threat(ABC):
         return f"changes of up to {told} are too much"
 
     def __str__(self) -> str:
-        return f"{self.name}:{self.eps:g}"
+        return f"{self.name}:{exact(self.eps)}"
 
     def __repr__(self) -> str:
         settings = ", ".join(f"{key}={value!r}" for key, value in sorted(vars(self).items()))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from math import nan
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
@@ -47,7 +47,7 @@ class Audit(NamedTuple):
     """(B,) float64 each, by name: what ``forward`` told of ``Victim.counts``; of those that are not
     audited, what ``trace`` says."""
     as_twin: tuple[bool | None, ...] = ()
-    """Per input: whether a deployed artefact decided and answered as its twin; None without one."""
+    """Per input, whether the twin of an artefact decides and answers alike; None without a twin."""
 
 
 def audit(victim: Victim, batch: Batch) -> Audit:
@@ -58,9 +58,8 @@ def audit(victim: Victim, batch: Batch) -> Audit:
     was told by :func:`effattack.tally`. Where a decision lies within
     rounding of its threshold (:func:`margin_slack`) and the two paths disagree, the same input is
     audited in float64; if it agrees there, or there is no such twin, the executed count stands, and
-    the input is on a knife edge.
-
-    A deployed artefact has a record of its own (:meth:`Victim.ran`), which stands as it is.
+    the input is on a knife edge. An artefact that no counter sees into is taken at its own record
+    (:meth:`Victim.ran`).
 
     Args:
         victim: in eval mode.
@@ -74,54 +73,48 @@ def audit(victim: Victim, batch: Batch) -> Audit:
         ContractError: for an input on which nothing is multiplied.
     """
     known = _known.setdefault(victim, Known())
-    rows = [
-        _recorded(ran) if (ran := _ran(victim, single)) else _counted(victim, single, index, known)
+    done = [
+        _counted(victim, single, index, known) if ran is None else _recorded(ran)
         for index, single in enumerate(victim.domain.singles(batch))
+        for ran in [victim.ran(single)]
     ]
     return Audit(
-        logits=victim.task.join([row.outputs for row in rows]),
-        macs=_column(row.macs for row in rows),
-        elementwise=_column(row.elementwise for row in rows),
-        outside=tuple(row.outside for row in rows),
-        modelled_joules=_column(row.modelled_joules for row in rows),
-        knife_edge=torch.tensor([row.knife_edge for row in rows]),
-        decisions=tuple(row.decisions for row in rows),
-        counts={name: _column(row.counts[name] for row in rows) for name in victim.counts},
-        as_twin=tuple(row.as_twin for row in rows),
+        logits=victim.task.join([one.outputs for one in done]),
+        macs=torch.tensor([one.macs for one in done], dtype=torch.float64),
+        elementwise=torch.tensor([one.elementwise for one in done], dtype=torch.float64),
+        outside=tuple(dict(one.outside) for one in done),
+        modelled_joules=torch.tensor([one.modelled_joules for one in done], dtype=torch.float64),
+        knife_edge=torch.tensor([one.knife_edge for one in done]),
+        decisions=tuple(dict(one.decisions) for one in done),
+        counts={
+            name: torch.tensor([one.counts[name] for one in done], dtype=torch.float64)
+            for name in victim.counts
+        },
+        as_twin=tuple(one.as_twin for one in done),
     )
 
 
-class _Row(NamedTuple):
-    """An audit of one input."""
+class _Done(NamedTuple):
+    """What was done with one input; the fields of :class:`Audit`."""
 
     outputs: Tensor
     macs: float
-    decisions: dict[str, Tensor]
+    decisions: Mapping[str, Tensor]
     counts: Mapping[str, float]
     elementwise: float = nan
-    outside: dict[str, float] = {}
+    outside: Mapping[str, float] = {}
     modelled_joules: float = nan
     knife_edge: bool = False
     as_twin: bool | None = None
 
 
-def _column(numbers: Iterable[float]) -> Tensor:
-    return torch.tensor([*numbers], dtype=torch.float64)
+def _recorded(ran: Ran) -> _Done:
+    """By the artefact's own record."""
+    return _Done(ran.outputs, ran.macs, ran.decisions, ran.counts, as_twin=ran.as_twin)
 
 
-def _ran(victim: Victim, single: Batch) -> Ran | None:
-    with torch.no_grad():
-        return victim.ran(single)
-
-
-def _recorded(ran: Ran) -> _Row:
-    """What an artefact's own record says; nothing else is known of it."""
-    shown = {gate: units[0].cpu() for gate, units in (ran.decisions or {}).items()}
-    return _Row(ran.outputs, ran.macs, shown, ran.counts, as_twin=ran.as_twin)
-
-
-def _counted(victim: Victim, single: Batch, index: int, known: Known) -> _Row:
-    """What was counted while ``forward`` ran, which ``trace`` must have declared."""
+def _counted(victim: Victim, single: Batch, index: int, known: Known) -> _Done:
+    """By the counter, which the trace must agree with."""
     with torch.no_grad():
         counter, outputs = _executed(victim, single, known)
         trace, told = victim.trace(single), _told(victim, counter)
@@ -134,15 +127,15 @@ def _counted(victim: Victim, single: Batch, index: int, known: Known) -> _Row:
     agrees = _declares(victim, trace, counter, told)
     if not agrees and not _on_knife_edge(victim, single, trace):
         raise AuditError(difference(victim, single, index, trace, told))
-    return _Row(
-        outputs=outputs,
-        macs=counter.total,
-        decisions={gate.name: gate.active[0].cpu() for gate in trace.gates},
-        counts={**{name: work.item() for name, work in trace.also.items()}, **told},
-        elementwise=counter.elementwise,
-        outside=dict(counter.outside),
-        modelled_joules=modelled_joules(counter),
-        knife_edge=not agrees,
+    return _Done(
+        outputs,
+        counter.total,
+        {gate.name: gate.active[0].cpu() for gate in trace.gates},
+        {**{name: work.item() for name, work in trace.also.items()}, **told},
+        counter.elementwise,
+        counter.outside,
+        modelled_joules(counter),
+        not agrees,
     )
 
 

@@ -22,6 +22,7 @@ from effattack.errors import ContractError, UsageError, unknown_name
 from effattack.tasks import Classes, Task
 from effattack.victim.door import answered, enter, example_of, precision
 from effattack.victim.leaf import Leaf
+from effattack.victim.structure import Structure
 from effattack.victim.trace import Gate, Ran, Trace, as_answered
 from effattack.victim.twins import twin_in_float64
 
@@ -176,23 +177,6 @@ class Victim(nn.Module):
         """(B,) float64: the work that judges, in the victim's currency."""
         return trace.macs if self.currency == "macs" else trace.also[self.currency]
 
-    def ran(self, single: Batch) -> Ran | None:
-        """What the deployed path's own record says of one input.
-
-        None where there is no such record: then ``forward`` runs under the dispatch counter.
-        """
-        return None
-
-    @property
-    def checked(self) -> Victim | None:
-        """Which victim the contract is checked on: itself; None where nothing can be checked."""
-        return self
-
-    @property
-    def queried(self) -> Victim:
-        """The victim as those see it who only query it: by default as it is."""
-        return self
-
     @property
     def correction(self) -> str:
         """What an author is to do where the MACs that he declares are not the executed ones."""
@@ -200,6 +184,30 @@ class Victim(nn.Module):
             f"correct the closed form in {type(self).__name__}.trace, or make forward skip what it "
             "declares skipped"
         )
+
+    def structure(self) -> Structure | None:
+        """What it is made of: stages, classifiers, models and the rule that stops them.
+
+        None where it is no chain of stages, or does not say.
+        """
+        return None
+
+    @property
+    def checked(self) -> Victim | None:
+        """Whose two paths the contract is checked on: its own; None where there are no two."""
+        return self
+
+    @property
+    def queried(self) -> Victim:
+        """The victim as those see it who only query it: by default as it is."""
+        return self
+
+    def ran(self, single: Batch) -> Ran | None:
+        """What the deployed path did with one input, where that has a record of its own.
+
+        None, as here: ``forward`` runs under the counter.
+        """
+        return None
 
     def in_float64(self) -> Victim | None:
         """A copy in double precision, where rounding does not blur decisions.

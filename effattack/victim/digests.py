@@ -37,6 +37,16 @@ def victim_digest(victim: nn.Module) -> str:
     return hash_text(_Walk().text(victim))
 
 
+def weights_digest(victim: nn.Module) -> str:
+    """Hash of the values of all parameters and buffers, whatever the code around them looks like.
+
+    Names, order and repetitions do not count, nor do settings that lie in no tensor.
+    """
+    walk = _Walk()
+    held = (value for module in victim.modules() for value in _state_of(module).values())
+    return hash_text("\n".join(sorted({walk.text(value) for value in held})))
+
+
 def attack_digest(attack: object) -> str:
     """Hash of an attack's settings and source code; the victim has a digest of its own."""
     walk = _Walk()
@@ -186,6 +196,8 @@ class _Walk:
         cls = type(value)
         if isinstance(value, _STATELESS) or _NOTES_OF_TORCH.match(cls.__module__):
             return _name(value)
+        if isinstance(value, Path) and value.is_file():  # wherever it lies
+            return f"file {hashlib.sha256(value.read_bytes()).hexdigest()}"
         if package(cls.__module__) in SHIPPED - {"effattack"} or not _attributes(value):
             return f"{_name(value)}{self.text(_reduced(value))}"
         return f"{self._class(cls)}{self.text(_settings(_attributes(value), cls))}"

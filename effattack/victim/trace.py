@@ -1,4 +1,4 @@
-"""What one forward pass decided: Gate and Trace; and what an artefact tells of one: Ran."""
+"""What one forward pass decided: Gate and Trace, and Ran where an artefact tells it itself."""
 
 from __future__ import annotations
 
@@ -60,18 +60,18 @@ class Trace(NamedTuple):
 
 
 class Ran(NamedTuple):
-    """What a deployed artefact's own record says of one input that it ran."""
+    """What an artefact did with one input, by its own record: no counter sees into it."""
 
     outputs: Tensor
-    """(1, ...), as the task reads them."""
+    """(1, classes), or other outputs, as the task has them."""
     macs: float
-    """Executed; NaN where nobody knows them."""
-    decisions: Mapping[str, Tensor] | None
-    """Gate name -> (1, units) bool; None where it shows none."""
-    counts: Mapping[str, float]
+    """Executed; NaN where it does not tell."""
+    counts: Mapping[str, float] = {}
     """By the names of ``Victim.counts``."""
+    decisions: Mapping[str, Tensor] = {}
+    """Gate name -> (units,) bool; of the gates that it shows."""
     as_twin: bool | None = None
-    """Whether its twin decides and answers alike; None where it has none."""
+    """Whether its twin takes the same decisions and gives the same answer; None without a twin."""
 
 
 def as_answered(trace: Trace, weights: torch.dtype, inputs: torch.dtype) -> Trace:

@@ -22,6 +22,7 @@ from effattack.models_zoo.exits import criterion_trace
 from effattack.victim import Trace, Victim
 from effattack.victim.contract import set_mode
 from effattack.victim.door import blank
+from effattack.victim.structure import Models
 
 
 class Cascade(Victim):
@@ -103,8 +104,11 @@ class Cascade(Victim):
             cumulative_macs=self._cumulative_macs,
         )
 
-    def _gate_names(self) -> list[str]:
-        return [f"escalate.{k}" for k in range(len(self.models) - 1)]
+    def structure(self) -> Models:
+        return Models(tuple(self.models), self.criterion, self._gate_names())
+
+    def _gate_names(self) -> tuple[str, ...]:
+        return tuple(f"escalate.{k}" for k in range(len(self.models) - 1))
 
 
 class TinySaver(Cascade):
@@ -129,8 +133,8 @@ class TinySaver(Cascade):
     ) -> None:
         super().__init__([saver, base], [threshold], input_shape, name=name, **settings)
 
-    def _gate_names(self) -> list[str]:
-        return ["saver"]
+    def _gate_names(self) -> tuple[str, ...]:
+        return ("saver",)
 
 
 def saver_threshold(saver_logits: Tensor, base_logits: Tensor, labels: Tensor) -> float:

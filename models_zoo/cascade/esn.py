@@ -23,6 +23,7 @@ from effattack.models_zoo.criteria import Criterion, as_criterion
 from effattack.models_zoo.exits import criterion_trace
 from effattack.victim import Trace, Victim
 from effattack.victim.door import blank
+from effattack.victim.structure import Exits
 
 
 class ESN(Victim):
@@ -94,41 +95,40 @@ class ESN(Victim):
         self.saver = nn.ModuleList(saver)
         self.stages, self.head = nn.ModuleList(stages), head
         self.sequence = sequence.to(grey)
+        self.steps = nn.ModuleList([_Saving(self), *(_Step(self, k) for k in range(len(stages)))])
         self.criterion = criterion
         self._cumulative_macs = list(accumulate(spent))
         self.eval()
 
     def forward(self, images: Tensor) -> Tensor:
-        features, saved = images, self.saver[0](images.clone())  # it may write into its input
-        logits = first = self.saver[1](saved)
-        seen = first[:, None]
-        past = self.sequence.nothing(saved)
+        carried = self.steps[0](images)
+        logits = carried[0]
+        seen = logits[:, None]
         here = torch.arange(len(images), device=images.device)
-        for k, stage in enumerate(self.stages):
+        for step in self.steps[1:]:
             onward = self.criterion.go_on(seen)
             if not onward.any():
                 break
-            here, seen, first, features = (t[onward] for t in (here, seen, first, features))
-            past = [kept[onward] for kept in past]
-            features = stage(features)
-            if k == len(self.stages) - 1:
-                answer = self.head(features)
-            else:
-                if k == 0:
-                    _, past = self.sequence.states(0, [saved[onward]], past)
-                state, past = self.sequence.states(k + 1, [features], past)
-                answer = first + self.sequence.exits[k](state[:, 0])
-            seen = torch.cat([seen, answer[:, None]], dim=1)
-            logits = logits.index_copy(0, here, answer)
+            here, seen = here[onward], seen[onward]
+            carried = step(tuple(part[onward] for part in carried))
+            seen = torch.cat([seen, carried[0][:, None]], dim=1)
+            logits = logits.index_copy(0, here, carried[0])
         return logits
 
     def trace(self, images: Tensor) -> Trace:
         return criterion_trace(
             self.criterion,
             self.stage_logits(images),
-            names=["saver", *(f"exits.{k}" for k in range(len(self.stages) - 1))],
+            names=self._gate_names(),
             cumulative_macs=self._cumulative_macs,
         )
+
+    def structure(self) -> Exits:
+        heads = tuple(_Answer() for _ in self.steps)
+        return Exits(tuple(self.steps), heads, self.criterion, self._gate_names())
+
+    def _gate_names(self) -> tuple[str, ...]:
+        return ("saver", *(f"exits.{k}" for k in range(len(self.stages) - 1)))
 
     def stage_logits(self, images: Tensor) -> Tensor:
         """(B, stages + 1, classes): saver, exits, base."""
@@ -138,6 +138,48 @@ class ESN(Victim):
         first = self.saver[1](saved)[:, None]
         exits = first + self.sequence([saved, *features[1:-1]])
         return torch.cat([first, exits, self.head(features[-1])[:, None]], dim=1)
+
+
+class _Saving(nn.Module):
+    """The first step: images -> what all steps carry, (answer, saver's logits, features, past).
+
+    Before the sequence begins, its past is the saver's features. Borrows the ESN, as do the others.
+    """
+
+    def __init__(self, esn: ESN) -> None:
+        super().__init__()
+        self._borrowed = (esn,)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        body, head = self._borrowed[0].saver
+        saved = body(images.clone())  # it may write into its input
+        first = head(saved)
+        return first, first, images, saved
+
+
+class _Step(nn.Module):
+    """One more stage of the base, and the exit behind it; the last one asks the base's head."""
+
+    def __init__(self, esn: ESN, stage: int) -> None:
+        super().__init__()
+        self._borrowed = (esn,)
+        self.stage = stage
+
+    def forward(self, carried: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        (esn,), k = self._borrowed, self.stage
+        _, first, features, *past = carried
+        features = esn.stages[k](features)
+        if k == len(esn.stages) - 1:
+            return esn.head(features), first, features
+        if k == 0:
+            _, past = esn.sequence.states(0, past, esn.sequence.nothing(first))
+        state, past = esn.sequence.states(k + 1, [features], past)
+        return first + esn.sequence.exits[k](state[:, 0]), first, features, *past
+
+
+class _Answer(nn.Module):
+    def forward(self, carried: tuple[Tensor, ...]) -> Tensor:
+        return carried[0]
 
 
 def _measure(modules: Sequence[nn.Module], x: Tensor) -> tuple[list[int], list[torch.Size]]:

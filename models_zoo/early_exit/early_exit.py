@@ -24,6 +24,7 @@ from effattack.models_zoo.official import load_official
 from effattack.victim import Trace, Victim
 from effattack.victim.contract import either, set_mode
 from effattack.victim.door import blank, example_of
+from effattack.victim.structure import Exits, last
 
 
 class EarlyExit(Victim):
@@ -127,14 +128,28 @@ class EarlyExit(Victim):
         return criterion_trace(
             self.criterion,
             stage_logits,
-            names=[f"exits.{k}" for k in range(len(self.stages) - 1)],
+            names=self._gate_names(),
             cumulative_macs=self._cumulative_macs,
             unsure=self.unsure(stage_logits),
         )
 
+    def structure(self) -> Exits:
+        return Exits(
+            stages=tuple(self.stages),
+            heads=tuple(self.heads),
+            criterion=self.criterion,
+            gates=self._gate_names(),
+            mean=self.mean,
+            std=self.std,
+            unsure=self.unsure,
+        )
+
+    def _gate_names(self) -> tuple[str, ...]:
+        return tuple(f"exits.{k}" for k in range(len(self.stages) - 1))
+
     def unsure(self, stage_logits: Tensor) -> Tensor:
         """The answer of images that left nowhere: (B, stages, classes) -> (B, classes)."""
-        return stage_logits[:, -1]
+        return last(stage_logits)
 
 
 def measure_stages(

@@ -40,11 +40,11 @@ class Set(NamedTuple):
     length: int
     classes: int
     every: int
-    """Steps between two looks of the classifier."""
+    """Steps between two looks of the classifier; the reader takes them together."""
     epochs: int
 
 
-ITALY_POWER_DEMAND = Set("ItalyPowerDemand", length=24, classes=2, every=1, epochs=150)
+ITALY_POWER_DEMAND = Set("ItalyPowerDemand", length=24, classes=2, every=1, epochs=40)
 GUN_POINT = Set("GunPoint", length=150, classes=2, every=5, epochs=300)
 OSU_LEAF = Set("OSULeaf", length=427, classes=6, every=7, epochs=100)
 DOMAIN = partial(Series, 1, low=-8, high=8, step=2**-10, deviation=1)
@@ -52,7 +52,7 @@ DOMAIN = partial(Series, 1, low=-8, high=8, step=2**-10, deviation=1)
 """
 CONFIDENCE = 0.9
 """At which reading stops: the sets are too small to hold series out for choosing it."""
-BATCH = 32
+BATCH = 8
 
 
 def italy_power_demand() -> EarlyReading:
@@ -108,7 +108,7 @@ def _file(kind: Set, split: str) -> Path:
 def _victim(factory: str, kind: Set) -> EarlyReading:
     torch.manual_seed(0)
     victim = EarlyReading(
-        GRUReader(channels=1, width=32),
+        GRUReader(channels=1, width=32, frame=kind.every),
         DOMAIN(kind.length),
         every=kind.every,
         classes=kind.classes,

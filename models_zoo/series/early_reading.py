@@ -22,6 +22,7 @@ from effattack.models_zoo.criteria import Criterion
 from effattack.models_zoo.early_exit.early_exit import EarlyExit
 from effattack.models_zoo.series.readers import Reader
 from effattack.victim import Gate, Trace
+from effattack.victim.structure import Exits
 
 
 class EarlyReading(EarlyExit):
@@ -102,6 +103,10 @@ class EarlyReading(EarlyExit):
         looks = steps.active.sum(1) + self.criterion.earliest
         read = torch.tensor(self.ends, dtype=torch.float64, device=series.device)[looks]
         return trace._replace(gates=(steps,), also={"samples": read})
+
+    def structure(self) -> Exits:
+        structure = super().structure()
+        return structure._replace(gates=("steps",) * len(structure.gates))
 
 
 def _all(length: int, series: Tensor) -> Tensor:

@@ -57,7 +57,7 @@ def test_a_test_of_the_users_own(run: Run, pytester: pytest.Pytester) -> None:
     assert 0 <= float(found["effattack.toy.savings_retained"] or nan) < 1
     assert "report: " in section(result)
     kept = {path.name for path in (pytester.path / "kept").iterdir()}
-    assert kept == {"cells", "samples.parquet", "scores.csv", "meta.json", "report.html"}
+    assert kept == {"cells", "corpus", "samples.parquet", "scores.csv", "meta.json", "report.html"}
     meta = (pytester.path / "kept" / "meta.json").read_text()
     assert "--junitxml=junit.xml --effattack-out=kept" in meta
 

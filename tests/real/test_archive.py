@@ -33,12 +33,13 @@ def test_the_archive_is_read_as_it_lists_itself(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "accuracy"),
     [
-        ("italy_power_demand", 0.88),
-        pytest.param("gun_point", 0.7, marks=pytest.mark.slow),
-        pytest.param("osu_leaf", 0.45, marks=pytest.mark.slow),
+        ("italy_power_demand", 0.85),
+        pytest.param("gun_point", 0.85, marks=pytest.mark.slow),
+        pytest.param("osu_leaf", 0.5, marks=pytest.mark.slow),
     ],
 )
 def test_trained_once_and_reads_a_part(name: str, accuracy: float) -> None:
+    """How accurate differs by some per cent from machine to machine: each trains its own."""
     victim, again = (getattr(archive, name)() for _ in range(2))
     series, labels = getattr(archive, f"{name}_test")()
     with torch.no_grad():
@@ -55,8 +56,8 @@ def test_an_attacker_takes_steps_back() -> None:
     attacked = Slowdown(victim, threat="linf:.1sd", keep_prediction=True)(series, labels)
     with torch.no_grad():
         clean, slow = victim.trace(series), victim.trace(attacked)
-    assert clean.also["samples"].mean() < 16
-    assert slow.also["samples"].mean() > clean.also["samples"].mean() + 3
+    assert clean.also["samples"].mean() < 20
+    assert slow.also["samples"].mean() > clean.also["samples"].mean() + 2
     assert torch.equal(slow.logits.argmax(1), clean.logits.argmax(1))
 
 

@@ -380,3 +380,14 @@ def test_the_store_never_answers_for_edited_code(edit: Edit, tmp_path: Path) -> 
     assert len(list(files.glob("*.parquet"))) == before
     scored("-")
     assert len(list(files.glob("*.parquet"))) == before + 1
+
+
+def test_a_file_counts_by_what_stands_in_it(tmp_path: Path) -> None:
+    def held(name: str, content: str) -> str:
+        path = tmp_path / name
+        path.write_text(content)
+        victim = LinearSaver()
+        victim.file = path  # type: ignore[assignment]
+        return victim_digest(victim)
+
+    assert held("a", "one") == held("b", "one") != held("a", "two")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from torch import Tensor
 
 from effattack.errors import ContractError
@@ -13,50 +11,45 @@ from effattack.victim.trace import Trace
 
 
 def alike(
-    victim: Victim,
-    trace: Trace,
-    outputs: Tensor,
-    decisions: Decisions | None,
-    work: Mapping[str, Tensor],
+    victim: Victim, trace: Trace, outputs: Tensor, decisions: Decisions, macs: Tensor
 ) -> bool:
-    """Whether the twin takes the same decisions on an input, and gives the same answer.
+    """Whether the twin takes the same decisions on one input, and gives the same answer.
 
-    Where the artefact shows no decisions, its work stands for them, as far as it is known.
+    Where the artefact shows no decisions, its MACs stand for them, as far as they are known. What a
+    gate that was not reached would have decided is no matter.
 
     Args:
         victim: the artefact.
         trace: of its twin, of this input.
         outputs: of the artefact,
         decisions: what it shows of them,
-        work: and what it says it executed.
+        macs: and what it executed.
 
     Raises:
         ContractError: for gates whose names or units are not the twin's.
     """
     task = victim.task
-    answers = task.answer(trace.logits), task.answer(outputs)
-    same = bool(task.agree(*answers).all())
-    if decisions is None:
-        theirs = {"macs": trace.macs, **trace.also}
-        known = [name for name in theirs if name in work and not bool(work[name].isnan().any())]
-        return same and all(bool((work[name] == theirs[name]).all()) for name in known)
-    _expect_gates(victim, trace, decisions)
-    decided = (
-        not bool(((gate.active != decisions[gate.name]) & gate.reached).any())
-        for gate in trace.gates
+    if not bool(task.agree(task.answer(trace.logits), task.answer(outputs)).all()):
+        return False
+    if not decisions:
+        return bool(macs.isnan().all() or (macs == trace.macs).all())
+    gates = {gate.name: gate for gate in trace.gates}
+    _expect_gates(victim, {name: gate.active for name, gate in gates.items()}, decisions)
+    return not any(
+        bool(((gates[name].active != taken) & gates[name].reached).any())
+        for name, taken in decisions.items()
     )
-    return same and all(decided)
 
 
-def _expect_gates(victim: Victim, trace: Trace, decisions: Decisions) -> None:
-    theirs = {gate.name: tuple(gate.active.shape) for gate in trace.gates}
-    shown = {name: tuple(units.shape) for name, units in decisions.items()}
-    if shown != theirs:
-        raise ContractError(
-            f"{victim.name}: run shows decisions of {_told(shown)}, its twin has {_told(theirs)}: "
-            "give those of the twin's gates by their names, or none"
-        )
-
-
-def _told(gates: Mapping[str, tuple[int, ...]]) -> str:
-    return ", ".join(f"{name} {shape}" for name, shape in sorted(gates.items())) or "no gate"
+def _expect_gates(victim: Victim, taken: Decisions, shown: Decisions) -> None:
+    for name, decision in shown.items():
+        if name not in taken:
+            raise ContractError(
+                f"{victim.name}: it shows decisions of a gate {name!r}, which its twin lacks: name "
+                f"them as the twin does ({', '.join(taken) or 'it has none'})"
+            )
+        if decision.shape != taken[name].shape:
+            raise ContractError(
+                f"{victim.name}: it shows {decision.shape[1]} decisions of gate {name!r} for one "
+                f"{victim.domain.noun}, its twin takes {taken[name].shape[1]}: give (B, units) bool"
+            )

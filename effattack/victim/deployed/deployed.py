@@ -1,11 +1,11 @@
-"""A deployed artefact, judged in place of the differentiable model that it was made from."""
+"""Craft here, judge there: attacks see a differentiable twin, scores are the artefact's."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from math import nan
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,42 +16,50 @@ from effattack.errors import UsageError
 from effattack.tasks import Task
 from effattack.victim.contract import Victim, set_mode
 from effattack.victim.deployed.alike import alike
-from effattack.victim.deployed.told import Decisions, asked, outputs_of, telling, work_of
+from effattack.victim.deployed.queried import Queried
+from effattack.victim.deployed.told import (
+    Decisions,
+    asked,
+    outputs_of,
+    telling,
+    work_of,
+)
 from effattack.victim.door import answered, copied, precision
 from effattack.victim.leaf import Leaf
 from effattack.victim.trace import Ran, Trace
 
 
 class Deployed(Victim):
-    """What ships: attacks see its twin; answers, decisions, work and latency are the artefact's.
+    """An artefact as it is shipped: exported, quantized, compiled, behind another runtime.
 
-    The contract is checked on the twin. Between twin and artefact, the share of inputs on which
-    both take the same decisions and give the same answer is measured, and stands first in every
-    report. An artefact that shows no decisions is compared by its answer and its work.
+    Its answers, decisions, latency and work are what every row says; attacks see the twin, and
+    choose their iterates by the twin's work, but for queries, which ask the artefact. The contract
+    is checked on the twin. How far both decide alike is measured on every row, and stands first in
+    the report; an artefact that shows no decisions is compared by its answer and its work.
+
+    Without a twin an attacker sees answers and work: queries, ``Transfer`` and controls apply.
 
     Args:
-        twin: the model that the artefact was made from, or one like it; None: nothing is known of
-            the inside. Queries, plain controls and ``Transfer`` from a surrogate apply then.
-        run: the artefact: a batch -> outputs, as the task reads them; or (outputs, decisions), the
-            decisions as {gate name: (B, units) bool}, by the names of the twin's gates. Those that
-            were not reached are False. One that takes a single input runs in a loop.
-        work: a batch -> the MACs that running it executed, (B,); or {"macs": (B,), ...} with every
-            count of the twin and of ``counts`` beside. None: unknown. Then only answers and latency
-            are judged, and no savings are stated.
-        name: how tables and files call it.
-        domain: what inputs are, and
-        task: what is asked for, where there is no twin that says so.
-        counts: work of the artefact alone that is no MAC, beside the twin's counts.
-        max_macs: worst case of the artefact; by default the twin's.
+        twin: the victim that the artefact was made from; None where there is none.
+        run: a batch -> outputs, as the task reads them, or (outputs, {gate: (B, units) bool}), by
+            the names of the twin's gates. It is what is timed. One that takes a single input runs
+            in a loop.
+        work: a batch -> executed MACs (B,), or ``{"macs": (B,)}`` with each of ``counts`` beside,
+            and decisions by name of gate where the record of what ran shows them. Without it
+            answers and latency are judged, and no savings are stated.
+        name: how tables and files call it; by default the twin's, ``(deployed)`` behind it.
+        family: of the twin, by default.
+        domain, task: where there is no twin; beside one, what the artefact itself says of them.
+        counts: work that is no MAC; ``work`` tells it.
+        max_macs: worst case; by default the twin's, NaN without one.
         batch_coupled: an answer may depend on the batch mates of its input, as where int8 scales
             are taken over the batch; by default as the twin.
         data: see :class:`Victim`.
 
     Raises:
-        UsageError: for a twin of other inputs or answers than ``domain`` and ``task`` say, or
-            without any of the three.
-        ContractError: where ``run`` or ``work`` return something else.
-        MeasurementError: where one of them raises.
+        UsageError: where neither a twin nor domain and task say what goes in and comes out, or the
+            twin takes or answers something else.
+        ContractError: where ``run`` or ``work`` raises, or returns something else.
     """
 
     def __init__(
@@ -61,6 +69,7 @@ class Deployed(Victim):
         work: Callable[[Any], Any] | None = None,
         *,
         name: str | None = None,
+        family: str | None = None,
         domain: Domain | None = None,
         task: Task | None = None,
         counts: Mapping[str, Count] | None = None,
@@ -69,34 +78,31 @@ class Deployed(Victim):
         data: str | None = None,
     ) -> None:
         if not (callable(run) and (work is None or callable(work))):
-            raise UsageError(f"run = {run!r}, work = {work!r}: give functions of a batch")
-        if name is None:
-            called = str(getattr(run, "__name__", type(run).__name__))
-            name = called if twin is None else f"{twin.name}_deployed"
+            raise UsageError(f"Deployed(run={run!r}, work={work!r}): give functions of a batch")
+        name = name or (f"{twin.name} (deployed)" if isinstance(twin, Victim) else "deployed")
         inputs, answers = asked(name, twin, domain, task)
-        most = nan if twin is None else twin.max_macs
-        coupled = twin is not None and twin.batch_coupled
+        counts, its = dict(counts or {}), Inherited.of(twin)
+        unknown = work is None
         super().__init__(
             name=name,
-            family="deployed" if twin is None else twin.family,
+            family=family or its.family,
             domain=inputs,
             task=answers,
-            max_macs=most if max_macs is None else max_macs,
-            dense_macs=nan if twin is None else twin.dense_macs,
-            constant=twin is not None and twin.constant and work is not None,
-            batch_coupled=coupled if batch_coupled is None else batch_coupled,
-            pads=twin is not None and twin.pads,
-            data=data or getattr(twin, "data", None),
-            counts={**getattr(twin, "counts", {}), **(counts or {})},
-            currency=getattr(twin, "currency", "macs"),
+            max_macs=nan if unknown else its.max_macs if max_macs is None else max_macs,
+            dense_macs=nan if unknown else its.dense_macs,
+            constant=its.constant and not unknown,
+            batch_coupled=its.batch_coupled if batch_coupled is None else batch_coupled,
+            pads=its.pads,
+            data=data or its.data,
+            counts=counts,
+            currency=its.currency if its.currency in counts else "macs",
         )
         self.twin, self.run, self.work = twin, run, work
         self.sees = "answers" if twin is None else twin.sees
-        self.counted = work is not None
+        self.counted = not unknown
         if isinstance(run, nn.Module):
             set_mode(run, False)
-        with torch.no_grad():
-            self.ran(self.example(1))
+        self.ran(self.example(1))
 
     @property
     def checked(self) -> Victim | None:
@@ -106,10 +112,13 @@ class Deployed(Victim):
     @property
     def queried(self) -> Victim:
         """The artefact, without what only its twin shows."""
-        return self if self.twin is None else Queried(self)
+        return self if self.twin is None else Queried(self, self.as_ran)
+
+    def in_float64(self) -> None:
+        """There is none: an artefact is judged as it is."""
 
     def forward(self, batch: Batch) -> Tensor:
-        return self._told(batch)[0]
+        return self._run(batch)[0]
 
     def trace(self, batch: Batch, leaf: Leaf | None = None) -> Trace:
         """The twin's, in which counts of the artefact alone are NaN; without a twin, as it ran."""
@@ -118,65 +127,68 @@ class Deployed(Victim):
         traced: Callable[..., Trace] = self.twin.trace
         found = traced(batch) if leaf is None else traced(batch, leaf=leaf)
         unknown = torch.full_like(found.macs, nan)
-        return found._replace(also={**dict.fromkeys(self.counts, unknown), **found.also})
+        return found._replace(also={name: found.also.get(name, unknown) for name in self.counts})
 
     def ran(self, single: Batch) -> Ran:
-        """What the artefact says of one input, what its own record says of that run, and whether
-        its twin decides and answers alike."""
+        """What the artefact did with one input, and whether its twin decides and answers alike."""
         outputs, decisions, work = self._seen(single)
-        macs, outputs = work.pop("macs"), answered(outputs, precision(single, self.dtype))
         same = None
         if self.twin is not None:
-            same = alike(self, self.twin.trace(single), outputs, decisions, {"macs": macs, **work})
-        counts = {name: float(each) for name, each in work.items()}
-        return Ran(outputs, float(macs), decisions, counts, same)
+            with torch.no_grad():
+                same = alike(self, self.twin.trace(single), outputs, decisions, work["macs"])
+        return Ran(
+            outputs=answered(outputs, precision(single, self.dtype)),
+            macs=work["macs"].item(),
+            counts={name: work[name].item() for name in self.counts},
+            decisions={gate: units[0].cpu() for gate, units in decisions.items()},
+            as_twin=same,
+        )
 
     def as_ran(self, batch: Batch) -> Trace:
         """What the artefact shows from outside: answers and work, without gates and gradients."""
         parts = self.domain.singles(batch) if self.batch_coupled else [batch]
-        with torch.no_grad():
-            outputs, _, works = zip(*map(self._seen, parts), strict=True)
+        outputs, _, works = zip(*map(self._seen, parts), strict=True)
         work = {name: torch.cat([each[name] for each in works]) for name in works[0]}
         return Trace(self.task.join(outputs), (), work.pop("macs"), also=work)
 
-    def _seen(self, batch: Batch) -> tuple[Tensor, Decisions | None, dict[str, Tensor]]:
-        """Outputs, decisions and work of a batch, as it is."""
-        outputs, decisions = self._told(copied(batch, self.dtype))
-        return outputs, decisions, self._spent(copied(batch, self.dtype))
+    def _seen(self, batch: Batch) -> tuple[Tensor, Decisions, dict[str, Tensor]]:
+        """Outputs, decisions and work of a batch; decisions come from ``run``, else ``work``."""
+        outputs, shown = self._run(copied(batch, self.dtype))
+        work, recorded = self._work(copied(batch, self.dtype))
+        return outputs, {**recorded, **shown}, work
 
-    def _told(self, batch: Batch) -> tuple[Tensor, Decisions | None]:
+    def _run(self, batch: Batch) -> tuple[Tensor, Decisions]:
         """Outputs and decisions of a batch; input by input where it takes no two."""
-        if len(batch) == 1 or not self.one_by_one:
-            with telling(f"{self.name}: run"):
-                found = self.run(batch)
-            return outputs_of(found, self, len(batch))
-        outputs, decisions = zip(*map(self._told, self.domain.singles(batch)), strict=True)
-        joined = self.task.join(outputs)
-        if any(each is None for each in decisions):
-            return joined, None
-        gates = decisions[0]
-        return joined, {gate: torch.cat([each[gate] for each in decisions]) for gate in gates}
+        if len(batch) > 1 and self.one_by_one:
+            parts = [self._run(single) for single in self.domain.singles(batch)]
+            outputs, shown = zip(*parts, strict=True)
+            return self.task.join(outputs), _joined(shown)
+        with telling(self, "run", batch):
+            found = self.run(batch)
+        return outputs_of(found, self, len(batch))
 
-    def _spent(self, batch: Batch) -> dict[str, Tensor]:
-        """(B,) each: MACs and counts of a batch; NaN where nobody knows them."""
+    def _work(self, batch: Batch) -> tuple[dict[str, Tensor], Decisions]:
+        """(B,) each, MACs and counts of a batch, NaN where nobody knows; and recorded decisions."""
         if self.work is None:
             unknown = torch.full((len(batch),), nan, dtype=torch.float64, device=self.device)
-            return dict.fromkeys(("macs", *self.counts), unknown)
-        if len(batch) == 1 or not self.one_by_one:
-            with telling(f"{self.name}: work"):
-                found = self.work(batch)
-            return work_of(found, self, len(batch))
-        each = [self._spent(single) for single in self.domain.singles(batch)]
-        return {name: torch.cat([one[name] for one in each]) for name in each[0]}
+            return dict.fromkeys(("macs", *self.counts), unknown), {}
+        if len(batch) > 1 and self.one_by_one:
+            parts = [self._work(single) for single in self.domain.singles(batch)]
+            works, shown = zip(*parts, strict=True)
+            return _joined(works), _joined(shown)
+        with telling(self, "work", batch):
+            found = self.work(batch)
+        return work_of(found, self, len(batch))
 
     @cached_property
     def one_by_one(self) -> bool:
         """Whether the artefact takes one input at a time, as those exported for one do."""
-        two = copied(self.example(2), self.dtype)
+        two = self.example(2)
         try:
-            outputs_of(self.run(two), self, 2)
-            if self.work is not None:
-                work_of(self.work(two), self, 2)
+            with torch.no_grad():
+                outputs_of(self.run(copied(two, self.dtype)), self, 2)
+                if self.work is not None:
+                    work_of(self.work(copied(two, self.dtype)), self, 2)
         except Exception:  # whatever a runtime raises
             return True
         return False
@@ -191,36 +203,30 @@ class Deployed(Victim):
         return self.twin is not None and self.twin.lifts
 
     def ceiling(self, batch: Batch, count: str = "macs") -> Tensor:
-        """The twin's, up to the worst case that the artefact declares."""
-        own = super().ceiling(batch, count)
-        if self.twin is None or count != "macs" or self.max_macs != self.twin.max_macs:
-            return own
-        return self.twin.ceiling(batch)
-
-    def in_float64(self) -> None:
-        """There is none: what ships is judged as it is."""
+        """The twin's, unless the artefact declares a worst case of its own."""
+        if self.twin is not None and count == "macs" and self.max_macs == self.twin.max_macs:
+            return self.twin.ceiling(batch)
+        return super().ceiling(batch, count)
 
 
-class Queried(Victim):
-    """An artefact as those see it who only query it: answers and work, no gates, no gradients."""
+class Inherited(NamedTuple):
+    """What an artefact has from its twin."""
 
-    sees = "answers"
+    family: str = "opaque"
+    max_macs: float = nan
+    dense_macs: float = nan
+    constant: bool = False
+    batch_coupled: bool = False
+    pads: bool = False
+    data: str | None = None
+    currency: str = "macs"
 
-    def __init__(self, deployed: Deployed) -> None:
-        told = ("name", "family", "domain", "task", "counts", "currency", "batch_coupled", "pads")
-        super().__init__(
-            **{what: getattr(deployed, what) for what in told},
-            max_macs=deployed.max_macs,
-            constant=deployed.constant,
-        )
-        self.deployed = deployed
-        self.counted = deployed.counted
+    @classmethod
+    def of(cls, twin: Victim | None) -> Inherited:
+        return cls() if twin is None else cls(*(getattr(twin, field) for field in cls._fields))
 
-    def forward(self, batch: Batch) -> Tensor:
-        return self.deployed(batch)
 
-    def trace(self, batch: Batch) -> Trace:
-        return self.deployed.as_ran(batch)
-
-    def ceiling(self, batch: Batch, count: str = "macs") -> Tensor:
-        return self.deployed.ceiling(batch, count)
+def _joined(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Of a batch, from those of its inputs; what all of them tell."""
+    shared = [name for name in parts[0] if all(name in part for part in parts)]
+    return {name: torch.cat([part[name] for part in parts]) for name in shared}

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from effattack.domains import Domain
+from effattack.domains import Batch, Domain
+from effattack.domains.base import tensors
 from effattack.errors import (
     ContractError,
     EffattackError,
-    MeasurementError,
     UsageError,
     first_line,
 )
@@ -33,11 +33,16 @@ def asked(
     Raises:
         UsageError: where neither says it, or both say different things.
     """
+    if twin is not None and not isinstance(twin, Victim):
+        raise UsageError(
+            f"Deployed(twin={type(twin).__name__}): give the effattack.Victim that the artefact "
+            "was made from, or twin=None with domain= and task="
+        )
     if twin is None:
         if domain is None or task is None:
             raise UsageError(
-                f"{name} has no twin to say what it takes and answers: give domain=..., such as "
-                "Pixels((3, 32, 32)), and task=..., such as Classes(10)"
+                "Deployed without a twin: give domain=, such as Pixels((3, 224, 224)), and task=, "
+                "such as Classes(1000)"
             )
         return domain, task
     inputs, answers = domain or twin.domain, task or twin.task
@@ -62,98 +67,103 @@ def _apart(own: Mapping[str, Any], other: Mapping[str, Any]) -> str:
 
 
 @contextmanager
-def telling(what: str) -> Iterator[None]:
-    """Say in one line what an artefact raised, and where.
+def telling(victim: Victim, what: str, batch: Batch) -> Iterator[None]:
+    """Run a user's callable without gradients, and say in one line what it raised.
 
     Raises:
-        MeasurementError: of whatever is no error of ours, and no lack of memory.
+        ContractError: of whatever is no error of ours, and no lack of memory.
     """
     try:
-        yield
+        with torch.no_grad():
+            yield
     except (EffattackError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # whatever a runtime raises
-        raise MeasurementError(
-            f"{what} raised {type(error).__name__}: {first_line(error)}"
+        shapes = " and ".join(f"{tuple(part.shape)}" for part in tensors(batch))
+        raise ContractError(
+            f"{victim.name}: {what} raised {type(error).__name__} on {victim.domain.nouns} of "
+            f"shape {shapes} ({first_line(error)}): an artefact must take what its twin takes"
         ) from error
 
 
-def outputs_of(found: Any, victim: Victim, count: int) -> tuple[Tensor, Decisions | None]:
-    """The outputs of ``count`` inputs and, where the artefact shows them, the decisions.
+def outputs_of(found: Any, victim: Victim, count: int) -> tuple[Tensor, Decisions]:
+    """The outputs of ``count`` inputs, and the decisions that the artefact shows.
 
     Raises:
         ContractError: for anything else.
     """
-    outputs, decisions = found if isinstance(found, tuple) and len(found) == 2 else (found, None)
-    expected = f"return outputs, or (outputs, {{gate name: bool}}); expected {victim.task.form(1)}"
-    if isinstance(outputs, np.ndarray):
-        outputs = torch.tensor(outputs)
-    if not isinstance(outputs, Tensor):
-        raise ContractError(f"{victim.name}: run returned {_kind(found)}: {expected}")
-    if not victim.task.fits(outputs, count):
+    outputs, decisions = found if isinstance(found, tuple) and len(found) == 2 else (found, {})
+    tensor = _tensor(outputs)
+    if tensor is None or not isinstance(decisions, Mapping):
         raise ContractError(
-            f"{victim.name}: run returned {tuple(outputs.shape)} {outputs.dtype} for {count} "
-            f"{victim.domain.nouns}, expected {victim.task.form(count)}; is its twin the model "
-            "that the artefact was made from?"
+            f"{victim.name}: run returned {_kind(found)}: return outputs (B, ...), or (outputs, "
+            "{gate: (B, units) bool})"
         )
-    outputs = outputs.detach().to(victim.device)
-    if decisions is None:
-        return outputs, None
-    if not isinstance(decisions, Mapping):
+    if not victim.task.fits(tensor, count):
         raise ContractError(
-            f"{victim.name}: run returned {_kind(decisions)} beside the outputs: {expected}"
+            f"{victim.name}: run returned {_kind(tensor)} for {count} {victim.domain.nouns}, "
+            f"expected {victim.task.form(count)}; is its twin the model that it was made from?"
         )
-    return outputs, {gate: _decided(victim, gate, each, count) for gate, each in decisions.items()}
+    shown = {gate: _decided(victim, gate, each, count) for gate, each in decisions.items()}
+    return tensor.detach().to(victim.device), shown
 
 
-def _decided(victim: Victim, gate: str, found: Any, count: int) -> Tensor:
-    units = torch.tensor(found) if isinstance(found, np.ndarray) else found
-    if not isinstance(units, Tensor) or units.dtype != torch.bool or len(units) != count:
-        raise ContractError(
-            f"{victim.name}: run returned {_kind(found)} as decisions of gate {gate!r}: give "
-            f"({count}, units) bool, True where it was computed"
-        )
-    return units.to(victim.device).reshape(count, -1)
-
-
-def work_of(found: Any, victim: Victim, count: int) -> dict[str, Tensor]:
-    """(B,) float64 of MACs and of each count of a victim, by name.
+def work_of(found: Any, victim: Victim, count: int) -> tuple[dict[str, Tensor], Decisions]:
+    """(B,) float64 of MACs and of each count of a victim, by name; and decisions beside them.
 
     Raises:
         ContractError: where one is missing, of another length, negative, NaN or infinite.
     """
     told = dict(found) if isinstance(found, Mapping) else {"macs": found}
-    expected = {"macs", *victim.counts}
-    if told.keys() != expected:
+    names = ("macs", *victim.counts)
+    if missing := [name for name in names if name not in told]:
         raise ContractError(
-            f"{victim.name}: work returned {sorted(told)}: give {sorted(expected)}, each (B,)"
+            f"{victim.name}: work leaves out {', '.join(missing)}: return {{'macs': (B,)}}, and "
+            "each of the victim's counts"
         )
-    work = {name: _numbers(victim, name, each, count) for name, each in told.items()}
+    work = {name: _numbers(victim, name, told.pop(name), count) for name in names}
     if not bool((work["macs"] > 0).all()):
         raise ContractError(
-            f"{victim.name}: work returned {work['macs'].min():g} macs: every input takes some; "
-            "where they are unknown, leave work out"
+            f"{victim.name}: work says {work['macs'].min():g} macs: every input takes some; leave "
+            "work out where they are unknown"
         )
-    return work
+    return work, {gate: _decided(victim, gate, each, count) for gate, each in told.items()}
+
+
+def _decided(victim: Victim, gate: str, found: Any, count: int) -> Tensor:
+    units = _tensor(found)
+    if units is None or units.dtype != torch.bool or units.dim() == 0 or len(units) != count:
+        raise ContractError(
+            f"{victim.name}: {_kind(found)} were returned as decisions of {gate!r}: give "
+            f"({count}, units) bool by the name of a gate, True where it was computed"
+        )
+    return units.to(victim.device).reshape(count, -1)
 
 
 def _numbers(victim: Victim, name: str, found: Any, count: int) -> Tensor:
-    try:
-        numbers = torch.as_tensor(found, dtype=torch.float64).to(victim.device)
-    except (TypeError, ValueError, RuntimeError) as error:
+    numbers = _tensor(found)
+    if numbers is None or tuple(numbers.shape) != (count,):
         raise ContractError(
-            f"{victim.name}: work returned {_kind(found)} as {name}: give numbers ({count},)"
-        ) from error
-    if tuple(numbers.shape) != (count,):
-        raise ContractError(
-            f"{victim.name}: work returned {name} of shape {tuple(numbers.shape)} for {count} "
+            f"{victim.name}: work returned {_kind(found)} as {name} of {count} "
             f"{victim.domain.nouns}: give one number each, ({count},)"
         )
+    numbers = numbers.to(victim.device, torch.float64)
     if not bool((torch.isfinite(numbers) & (numbers >= 0)).all()):
         raise ContractError(
-            f"{victim.name}: work returned {name} = {numbers.tolist()}: give numbers of 0 or more"
+            f"{victim.name}: work says {name} = {numbers.tolist()}: give what was executed, 0 or "
+            "more, or leave work out where it is unknown"
         )
     return numbers
+
+
+def _tensor(found: Any) -> Tensor | None:
+    """As a tensor, where it is one, or an array, or a list of numbers."""
+    if isinstance(found, Tensor):
+        return found
+    try:
+        return torch.tensor(found)
+    except (TypeError, ValueError, RuntimeError):
+        return None
 
 
 def _kind(found: Any) -> str:

@@ -6,12 +6,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from toys import SHAPE, LinearSaver, grey_images
 
 from effattack.domains import Pixels
 from effattack.tasks import Classes
 from effattack.victim import Victim, audit
 from effattack.victim.deployed import Deployed
-from tests.toys import SHAPE, LinearSaver, grey_images
 
 
 def flipped(twin: Victim, threshold: float = 0.5) -> Any:

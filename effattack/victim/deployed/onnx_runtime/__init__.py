@@ -1,0 +1,1 @@
+"""ONNX files as victims, judged by what ONNX Runtime answers and records."""

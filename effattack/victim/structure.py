@@ -1,0 +1,61 @@
+"""What a victim is made of, as a plain record: for whoever exports it, hardens it or bounds it.
+
+:meth:`effattack.Victim.structure` returns one, or None where a victim is no chain of stages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+from torch import Tensor, nn
+
+
+class Rule(Protocol):
+    """When a chain of stages goes on; its thresholds are its own."""
+
+    @property
+    def earliest(self) -> int:
+        """The first stage that can stop; the gates before it are no decisions."""
+        ...
+
+    def go_on(self, stage_logits: Tensor) -> Tensor:
+        """Logits of the stages so far (B, stages, classes) -> the decision (B,) bool."""
+        ...
+
+
+def last(stage_logits: Tensor) -> Tensor:
+    """The last stage's: (B, stages, classes) -> (B, classes)."""
+    return stage_logits[:, -1]
+
+
+class Exits(NamedTuple):
+    """Stages in a row, with a classifier behind each; the last one always answers."""
+
+    stages: tuple[nn.Module, ...]
+    """Stage k maps the features of stage k - 1, stage 0 the normalised inputs. Features are a
+    tensor, or a list or tuple of tensors."""
+    heads: tuple[nn.Module, ...]
+    """One per stage: features -> logits (B, classes)."""
+    criterion: Rule
+    gates: tuple[str, ...]
+    """Of going on past each stage but the last; a name that is repeated is one gate of several
+    units."""
+    mean: Tensor | float = 0.0
+    std: Tensor | float = 1.0
+    """Inputs are normalised: (x - mean) / std."""
+    unsure: Callable[[Tensor], Tensor] = last
+    """The answer where no stage stopped: logits of all (B, stages, classes) -> (B, classes)."""
+
+
+class Models(NamedTuple):
+    """Classifiers of the same inputs, cheapest first; each hands on what it is unsure about."""
+
+    models: tuple[nn.Module, ...]
+    """Inputs -> logits (B, classes)."""
+    criterion: Rule
+    gates: tuple[str, ...]
+    """Of handing on behind each model but the last."""
+
+
+Structure = Exits | Models
