@@ -1,7 +1,7 @@
 """The rows of an attack cell: every input is attacked, run on the deployed path, and audited.
 
 The prediction comes from ``forward``, the work is what was counted while it ran, and ``trace`` must
-have declared the same.
+have declared the same. An artefact that ships tells both itself, and its twin stands beside.
 """
 
 from __future__ import annotations
@@ -63,6 +63,7 @@ def run_attack(held: Held, spec: CellSpec, watch: Watch) -> pd.DataFrame:
             "outside": [json.dumps(one) if one else None for one in found.outside],
             "modelled_joules": found.modelled_joules,
             "knife_edge": found.knife_edge,
+            "as_twin": list(found.as_twin),
             **domain.distances(adversarial, inputs),
             "opened": [opened(one) for one in found.decisions],
             "decisions": [

@@ -39,7 +39,8 @@ def with_unions(samples: pd.DataFrame) -> pd.DataFrame:
         its columns, but for pictures and decisions, and ``work``, ``clean_work`` and ``max_work``
         (of the count that judges), ``slow_and_wrong``, ``inside`` (every input of the row's cell
         lies inside an asked budget) and ``found_by`` (in words, of unions). A union has one row
-        per input: the most work of any row inside, right only if it is under all of them.
+        per input: the most work of any row inside, right only if it is under all of them, and
+        decided as by the twin likewise.
     """
     rows = with_work(completed(samples.drop(columns=_BULKY, errors="ignore")))
     rows = rows.assign(
@@ -118,6 +119,7 @@ def _union(within: pd.DataFrame, threat: str, eps: float) -> pd.DataFrame:
         **counts,
         right=every.right.all().loc[index].to_numpy(),
         same=every.same.all().loc[index].to_numpy(),
+        as_twin=_alike(within).loc[index].to_numpy(),
         slow_and_wrong=every.slow_and_wrong.any().loc[index].to_numpy(),
         inside=True,
         found_by=_found_by(worst),
@@ -126,6 +128,13 @@ def _union(within: pd.DataFrame, threat: str, eps: float) -> pd.DataFrame:
         joules=np.nan,
         clean_joules=np.nan,
     )
+
+
+def _alike(within: pd.DataFrame) -> pd.Series:
+    """By input, whether an artefact is like its twin under every row; missing without a twin."""
+    known = within.as_twin.notna().groupby(within["sample"]).any()
+    alike = within.as_twin.ne(False).groupby(within["sample"]).all()
+    return alike.astype(object).where(known, None)
 
 
 def _found_by(worst: pd.DataFrame) -> str:

@@ -88,7 +88,7 @@ class Deployed(Victim):
             family=family or its.family,
             domain=inputs,
             task=answers,
-            max_macs=nan if unknown else its.max_macs if max_macs is None else max_macs,
+            max_macs=its.max_macs if max_macs is None else max_macs,
             dense_macs=nan if unknown else its.dense_macs,
             constant=its.constant and not unknown,
             batch_coupled=its.batch_coupled if batch_coupled is None else batch_coupled,
