@@ -14,8 +14,8 @@ from effattack.errors import EffattackError, RecordError
 from effattack.reporting import words
 
 if TYPE_CHECKING:
+    from effattack.results.records.record import Record
     from effattack.runs.records.bench import Bench
-    from effattack.runs.records.record import Record
 
 HELP = "count records again, and say whether they hold"
 EXAMPLES = """examples:
@@ -43,8 +43,8 @@ def arguments(verify: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
+    from effattack.results.records.record import Record
     from effattack.runs.records.bench import Bench
-    from effattack.runs.records.record import Record
 
     started, codes = time.monotonic(), []
     old = Record.load(options.against) if options.against else None
@@ -60,8 +60,8 @@ def run(options: argparse.Namespace, console: Console) -> int:
 
 def _verified(file: Path, bench: Bench, old: Record | None) -> tuple[str, int]:
     """What is said of a file, and the exit code."""
+    from effattack.results.records.record import Record
     from effattack.runs.records.checking import expect_better, verify
-    from effattack.runs.records.record import Record
 
     try:
         record = Record.load(file)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-import pandas as pd
+from typing import TYPE_CHECKING, NamedTuple
 
 from effattack.reporting import words
 from effattack.reporting.meta import Meta
 from effattack.reporting.nouns import Noun, noun_of
-from effattack.results.union import UNION
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 ENOUGH = 0.99
 """Share of inputs below which every other number is of another model than was attacked."""
@@ -42,7 +42,7 @@ def beside_twins(scores: pd.DataFrame, meta: Meta) -> list[Beside]:
 
 def _beside(victim: str, rows: pd.DataFrame, noun: Noun) -> Beside:
     """Of the clean inputs, and under attack: of the union; where there is none, of all rows."""
-    clean, unions = rows[rows.attack == "clean"], rows[rows.kind == UNION]
+    clean, unions = rows[rows.attack == "clean"], rows[rows.kind == "union"]
     attacked = unions if len(unions) else rows[rows.attack != "clean"]
     parts = [(f"of clean {noun.many}", clean), ("under attack", attacked)]
     worst = [(where, own.loc[own.twin_agreement.idxmin()]) for where, own in parts if len(own)]

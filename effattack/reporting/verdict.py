@@ -175,7 +175,9 @@ def _verdict(name: str, scored: pd.DataFrame, meta: Meta) -> Verdict:
 def _unsaid(row: Row) -> str:
     """Why there is no savings retained, as a sentence."""
     why = no_savings(row).why
-    if unknown_max(row):
+    if unknown_work(row):
+        why += ": answers and latency alone are judged"
+    elif unknown_max(row):
         why += ", so savings retained cannot be given"
     return f"{why[0].upper()}{why[1:]}."
 

@@ -46,13 +46,6 @@ class Rows:
         return float(self.frame[column].mean())
 
     @property
-    def twin_agreement(self) -> Interval:
-        """Share of inputs that an artefact decides and answers as its twin; none without one."""
-        known = self.frame.as_twin.dropna().astype(bool)
-        inputs = known.groupby(self.frame["sample"]).mean()
-        return proportion(inputs.sum(), len(inputs)) if len(inputs) else NOTHING
-
-    @property
     def unlike_twin(self) -> str:
         """The numbers of the inputs that an artefact decides or answers otherwise than its twin."""
         unlike = self.frame[self.frame.as_twin.eq(False)]["sample"].drop_duplicates().sort_values()
@@ -67,8 +60,14 @@ class Rows:
         return self.mean("slow_and_wrong") if known.all() else np.nan
 
     def share(self, column: str) -> Interval:
-        """Of inputs where a column holds; one where it holds under some seeds adds their share."""
-        inputs = self.frame[column].groupby(self.frame["sample"]).mean()
+        """Of inputs where a column holds; one where it holds under some seeds adds their share.
+
+        Of those where it is told; nothing where there is no such column.
+        """
+        if column not in self.frame:
+            return NOTHING
+        told = self.frame[column].dropna().astype(float)
+        inputs = told.groupby(self.frame["sample"]).mean()
         return proportion(inputs.sum(), len(inputs))
 
     def ratio(self, column: str) -> float:

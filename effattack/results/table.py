@@ -33,12 +33,13 @@ OVER_CLEAN = "/\u00a0clean"
 SCORES = (
     Score(
         "twin_agreement",
-        lambda rows: rows.twin_agreement,
+        lambda rows: rows.share("as_twin"),
         better="more",
         range=(0, 1),
         answers=True,
         bounds="twin_agreement",
         share=True,
+        kept=True,
         empty=no_twin,
         shown=Shown(
             group="",
@@ -279,7 +280,8 @@ def called(name: str) -> Score:
     """
     score = judged(name) if ":" in name else known().get(name)
     if score is None:
-        raise unknown_name("score", name, known())
+        ours = [score.name for score in SCORES]
+        raise unknown_name("score", name, ours, known().keys() - ours)
     return score
 
 

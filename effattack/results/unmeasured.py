@@ -11,7 +11,7 @@ from effattack.results.currency import unit, work_of
 WIDEST = 1.5
 """The widest interval of a latency ratio, upper over lower bound, that is a measurement."""
 NOTHING_SAVED = "nothing was saved on clean inputs, so nothing can be retained"
-UNKNOWN_WORK = "executed work unknown"
+UNKNOWN_WORK = "its executed work is unknown"
 GIVE_WORK = (
     "give Deployed(work=...), which tells the executed MACs of each input; answers and "
     "latency are judged without"
@@ -39,14 +39,14 @@ def is_nan(row: Row) -> Reason:
     return Reason("it is NaN", "look at the rows it is made from")
 
 
+def unknown_work(row: Row) -> bool:
+    """Whether nobody knows what was executed: an artefact that does not tell."""
+    return isnan(work_of(row).clean)
+
+
 def unknown_max(row: Row) -> bool:
     """Whether nobody knows the most that its inputs can be made to cost."""
     return isnan(work_of(row).most)
-
-
-def unknown_work(row: Row) -> bool:
-    """Whether nobody knows what its inputs cost: an artefact without a record of its work."""
-    return isnan(work_of(row).clean)
 
 
 def no_work(row: Row) -> Reason:
@@ -54,11 +54,6 @@ def no_work(row: Row) -> Reason:
     if unknown_work(row):
         return Reason(UNKNOWN_WORK, GIVE_WORK)
     return is_nan(row)
-
-
-def no_twin(row: Row) -> Reason:
-    """Of the share of inputs that are decided as by the twin."""
-    return Reason("it has no twin to compare it with", "give Deployed the twin that it was made of")
 
 
 def no_savings(row: Row) -> Reason:
@@ -93,6 +88,11 @@ def no_timing(row: Row) -> Reason:
 def no_energy(row: Row) -> Reason:
     """Of what the meter tells."""
     return Reason(NO_ENERGY, METER)
+
+
+def no_twin(row: Row) -> Reason:
+    """Of how far an artefact decides as its twin does."""
+    return Reason("there is no twin that it could differ from", "give Deployed(twin=...)")
 
 
 def nobody(row: Row) -> Reason:

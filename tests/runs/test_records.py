@@ -19,11 +19,12 @@ from effattack.budgets import LEVELS
 from effattack.cli import main
 from effattack.errors import RecordError, UsageError
 from effattack.reporting.words import percent
+from effattack.results.records.changes import changed, changes, compressed, decompressed
+from effattack.results.records.layout import KIND
+from effattack.results.records.record import Record
 from effattack.runs.records.bench import Bench
-from effattack.runs.records.changes import changed, changes, compressed, decompressed
 from effattack.runs.records.checking import expect_better, verify
 from effattack.runs.records.making import attacked, recorded
-from effattack.runs.records.record import KIND, Record
 from effattack.victim.digests import victim_digest, weights_digest
 
 COUNT = 12
@@ -273,6 +274,8 @@ def test_files_of_another_format(head: bytes, says: str, tmp_path: Path) -> None
         ({"indices": (1, 1, *range(2, 12))}, "an input stands in it twice"),
         ({"victim": 3}, "victim is no str"),
         ({"knowledge": "all"}, "it lacks knowledge"),
+        ({"threat": "nowhere.threats:Wide"}, "no package that is installed registers"),
+        ({"threat": "image:nowhere.threats:Wide"}, "no package that is installed registers"),
         ({"about": {}}, "one of constant, currency"),
         ({"claims": {**honest().claims, "macs": ["x"] * 12}}, "macs holds a value"),
     ],

@@ -16,8 +16,8 @@ from effattack.domains import Batch
 from effattack.errors import RecordError, UsageError
 from effattack.inputs.source import source_of
 from effattack.registry import VICTIMS, entries
+from effattack.results.records.record import Record
 from effattack.runs.records.counting import clean_rows
-from effattack.runs.records.record import Record
 from effattack.victim import Victim
 
 

@@ -12,10 +12,10 @@ import torch
 from effattack.domains import Batch
 from effattack.errors import EffattackError, RecordError
 from effattack.measure.statistics import Interval
+from effattack.results.records.changes import changed
+from effattack.results.records.record import Record
 from effattack.runs.records.bench import Bench
-from effattack.runs.records.changes import changed
 from effattack.runs.records.counting import about, claims
-from effattack.runs.records.record import Record
 from effattack.threats import Threat, parse_threat
 from effattack.victim import Victim
 from effattack.victim.digests import weights_digest

@@ -16,16 +16,23 @@ from effattack.cells.performing import threads
 from effattack.domains import Batch
 from effattack.errors import UsageError
 from effattack.inputs.source import source_of
-from effattack.runs.records.changes import changes
+from effattack.results.records.changes import changes
+from effattack.results.records.record import Record
 from effattack.runs.records.counting import about, claims, clean_rows
-from effattack.runs.records.record import Record
 from effattack.threats import parse_threat
 from effattack.victim import Victim
 from effattack.victim.digests import weights_digest
 
 
 def attacked(
-    name: str, attack: str, threat: str, samples: int = 50, data: str | None = None
+    name: str,
+    attack: str,
+    threat: str,
+    samples: int = 50,
+    *,
+    seed: int = 0,
+    data: str | None = None,
+    by: str = "",
 ) -> Record:
     """The record of an attack on a victim.
 
@@ -34,7 +41,9 @@ def attacked(
         attack: its name, with options.
         threat: what it may change, ``"linf:8/255"``.
         samples: inputs, evenly spread over the data.
+        seed: of the attack.
         data: where they are; None: the victim's own.
+        by: who publishes it, for people.
 
     Raises:
         UsageError: for what is not known, or does not apply.
@@ -43,7 +52,7 @@ def attacked(
     opened = source_of(data, victim).open()
     count = min(samples, len(opened))
     indices = [i * len(opened) // count for i in range(count)]
-    made = build(attack, victim, parse_threat(threat))
+    made = build(attack, victim, parse_threat(threat), seed)
     with threads(1):
         found = made(*opened.rows(indices))
     return recorded(
@@ -55,6 +64,7 @@ def attacked(
         knowledge=made.knowledge,
         indices=indices,
         data=data,
+        by=by,
     )
 
 

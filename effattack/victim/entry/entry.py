@@ -19,7 +19,7 @@ from effattack.errors import UsageError
 from effattack.victim.contract import Victim
 from effattack.victim.entry.drawing import averaged
 from effattack.victim.entry.steps import Step
-from effattack.victim.trace import Trace
+from effattack.victim.trace import Ran, Trace
 
 MOST_PIXELS = 89_478_485
 """That a file may declare unless told otherwise: the limit of which Pillow warns."""
@@ -85,6 +85,7 @@ class Entry(Victim):
         self.sees = victim.sees
         self.victim, self.through = victim, tuple(through)
         self.size, self.seed, self.draws = size, seed, draws
+        self.by_file = True
         _expect_ends(self)
 
     def forward(self, batch: Tensor) -> Tensor:
@@ -113,7 +114,8 @@ class Entry(Victim):
             return torch.cat([*self._each(files, draw)])
 
     def _each(self, files: Tensor, draw: int) -> Iterator[Tensor]:
-        for image, digest in zip(files.split(1), self.domain.fingerprints(files), strict=True):
+        digests = self.domain.fingerprints(files) if self.by_file else [""] * len(files)
+        for image, digest in zip(files.split(1), digests, strict=True):
             for place, step in enumerate(self.through):
                 image = step(image, f"{self.seed} {draw} {place} {digest}")
             yield image
@@ -140,6 +142,26 @@ class Entry(Victim):
             draws=self.draws,
             name=self.name,
         )
+
+    @property
+    def checked(self) -> Entry | None:
+        """Before what the victim inside is checked on, and where steps draw, with one draw for all.
+
+        A gradient is that of one draw: a change of the file must not bring another.
+        """
+        inside = self.victim.checked
+        if inside is None:
+            return None
+        entry = self.around(inside)
+        entry.by_file = False
+        return entry
+
+    def ran(self, single: Tensor) -> Ran | None:
+        """What an artefact inside did with a file, and the pixels that it declares."""
+        if type(self.victim).ran is Victim.ran:
+            return None
+        found = self.victim.ran(self.opened(single))
+        return found and found._replace(counts={**found.counts, "pixels": _declared(single).item()})
 
     @property
     def correction(self) -> str:
