@@ -88,18 +88,28 @@ def install(extra: str) -> str:
     return f"pip install '.[{extra}]' in a clone of effattack"
 
 
-def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
-    """The error for a name that is not known, with the nearest known ones."""
+def unknown_name(
+    kind: str, name: str, known: Iterable[str], outside: Iterable[str] = ()
+) -> UsageError:
+    """The error for a name that is not known, with the nearest known ones.
+
+    Args:
+        kind: what it should be a name of.
+        name: what was given.
+        known: names of ours, or of the user's.
+        outside: those that other installed packages register.
+    """
     from difflib import get_close_matches  # costs every pytest session a millisecond at the top
 
-    known = sorted(known)
-    near = get_close_matches(name, known, n=3, cutoff=0.4)
-    lowered = {k.lower(): k for k in known}
+    known, outside = sorted(known), sorted(outside)
+    near = get_close_matches(name, [*known, *outside], n=3, cutoff=0.4)
+    lowered = {k.lower(): k for k in (*known, *outside)}
     if not near and (match := get_close_matches(name.lower(), lowered, n=1, cutoff=0.4)):
         near = [lowered[match[0]]]
     listed = ", ".join(known[:8]) + (f" and {len(known) - 8} more" if len(known) > 8 else "")
-    hint = f"did you mean {' or '.join(near)}?" if near else f"known: {listed}"
-    return UsageError(f"unknown {kind} {name!r}: {hint}")
+    hint = f"did you mean {' or '.join(near)}?" if near else f"known: {listed or 'none'}"
+    others = f"; of other packages: {', '.join(outside)}" if outside and not near else ""
+    return UsageError(f"unknown {kind} {name!r}: {hint}{others}")
 
 
 def unknown_operator(name: str) -> UnknownOperator:

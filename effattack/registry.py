@@ -7,10 +7,11 @@ imported before a module of it is asked for.
 from __future__ import annotations
 
 import ast
+import inspect
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from importlib import import_module
 from importlib.machinery import PathFinder
 from importlib.metadata import EntryPoint, entry_points
@@ -28,6 +29,11 @@ VICTIMS = "effattack.victims"
 def entries(group: str) -> dict[str, EntryPoint]:
     """Everything registered in a group: name -> entry point."""
     return {entry.name: entry for entry in entry_points(group=group)}
+
+
+def outside(group: str, ours: Collection[str]) -> list[str]:
+    """Names that other packages register in a group, in order."""
+    return sorted(name for name in entries(group) if name not in ours)
 
 
 def named(group: str, text: str) -> Any:
@@ -92,6 +98,24 @@ def __getattr__(name: str) -> object:
     return import_module("effattack.victim").load_victim
 
 
+def is_file(name: str) -> bool:
+    """Whether a victim's name is the path of an exported model."""
+    return name.endswith(".onnx")
+
+
+def expect_twinned(names: Sequence[str], twin: str) -> None:
+    """Refuse a twin where no victim is a file.
+
+    Raises:
+        UsageError: with the remedy.
+    """
+    if twin and not any(map(is_file, names)):
+        raise UsageError(
+            f"twin {twin!r} is of no victim: it stands beside an exported file, as in --victim "
+            f"model.onnx --twin {twin}; name the file, or leave the twin out"
+        )
+
+
 def import_factory(path: str) -> Callable[[], Any]:
     """The callable at ``package.module:factory``.
 
@@ -143,8 +167,24 @@ def call(factory: Callable[[], Any], name: str) -> Any:
     """What a user's factory returns.
 
     Raises:
+        UsageError: if it needs arguments, naming them.
         FactoryError: if it raises; its own error is the cause.
         ExitError: if it would end the process.
     """
+    if needed := _needed(factory):
+        raise UsageError(
+            f"{name} needs arguments ({', '.join(needed)}), and is called without any: write a "
+            "function that needs none and returns what it makes, and name that"
+        )
     with blaming(name), staying(name):
         return factory()
+
+
+def _needed(factory: Callable[..., Any]) -> list[str]:
+    """The arguments that have no default."""
+    try:
+        parameters = inspect.signature(factory).parameters.values()
+    except (TypeError, ValueError):  # of some built-in functions nothing is known
+        return []
+    several = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return [p.name for p in parameters if p.default is p.empty and p.kind not in several]

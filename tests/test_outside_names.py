@@ -10,10 +10,18 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import pytest
+
+from effattack.attacks.by_name import attack_class
+from effattack.domains.by_name import domain_class
+from effattack.errors import UsageError
+from effattack.results.limits import parse_limit
+from effattack.results.table import _installed, called
+from effattack.threats import parse_threat
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -122,6 +130,34 @@ def test_on_a_worker_the_same_rows_come_out(folder: Path) -> None:
     key = ["attack", "seed", "sample"]
     here, there = (frame.sort_values(key)[[*key, "macs", "edits"]].values for frame in frames)
     assert (here == there).all()
+
+
+HINTS: dict[str, tuple[Callable[[], object], str, str]] = {
+    "attack": (lambda: attack_class("@@"), "CascadeAttack", "of other packages: TryLies"),
+    "threat": (lambda: parse_threat("@@:3"), "linf:8/255", "of other packages: lies:SIZE"),
+    "score": (lambda: called("@@"), "accuracy", "of other packages: asked"),
+    "limit": (lambda: parse_limit("@@=1", fail_below=False), "macs", "of other packages: asked"),
+    "domain": (lambda: domain_class("@@"), "pixels", "of other packages: forms"),
+    "a near one": (lambda: attack_class("TryLie"), "did you mean TryLies", ""),
+}
+
+
+@pytest.mark.parametrize("kind", HINTS)
+def test_hints_name_ours_and_those_of_other_packages(
+    kind: str, installed: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(installed[1])
+    monkeypatch.delitem(sys.modules, "forms", raising=False)
+    _installed.cache_clear()
+    make, ours, others = HINTS[kind]
+    try:
+        with pytest.raises(UsageError) as caught:
+            make()
+    finally:
+        _installed.cache_clear()
+        sys.modules.pop("forms", None)
+    assert ours in str(caught.value)
+    assert others in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from typing import Any
 from effattack.attacks.base import Attack
 from effattack.attacks.naming import check_options, written
 from effattack.errors import EffattackError, UsageError, install, unknown_name
-from effattack.registry import entries, named, read_name
+from effattack.registry import entries, named, outside, read_name
 from effattack.threats import Linf, Threat, usual_threat
 from effattack.victim import Victim
 
@@ -52,6 +52,7 @@ BUILT_IN = {
     "Transfer": "house.transfer:Transfer",
     "SlowAndWrong": "house.joint:SlowAndWrong",
     "AutoSlow": "house.auto:AutoSlow",
+    "LargeFile": "house.large_file:LargeFile",
     "LatencyQuery": "house.latency_query:LatencyQuery",
     "MinimalBudget": "smallest.minimal:MinimalBudget",
 }
@@ -63,11 +64,14 @@ LIBRARIES = {
 """What stands before the dot of ``torchattacks.PGD`` -> the adapter."""
 
 
+OURS = {**CONTROLS, **BUILT_IN}
+OF_LIBRARIES = ("torchattacks.PGD", "foolbox.LinfPGD")
+"""The libraries' usual ones."""
+
+
 def names() -> list[str]:
     """Names of the attacks that need nothing but a victim and a budget."""
-    ours = [*CONTROLS, *BUILT_IN]
-    others = sorted(name for name in entries(GROUP) if name not in ours)
-    return [*ours, *others, "torchattacks.PGD", "foolbox.LinfPGD"]
+    return [*OURS, *outside(GROUP, OURS), *OF_LIBRARIES]
 
 
 def defaults(victim: Victim) -> list[str]:
@@ -100,13 +104,12 @@ def attack_class(text: str) -> type[Attack]:
     name, options = read_name(text)
     if library := _library(name):
         return _ours(LIBRARIES[library])
-    known = {**CONTROLS, **BUILT_IN}
-    if name in known:
-        found = _ours(known[name])
+    if name in OURS:
+        found = _ours(OURS[name])
     elif ":" in name or name in entries(GROUP):
         found = named(GROUP, name)
     else:
-        raise unknown_name("attack", name, names())
+        raise unknown_name("attack", name, [*OURS, *OF_LIBRARIES], outside(GROUP, OURS))
     if not (isinstance(found, type) and issubclass(found, Attack)):
         raise UsageError(f"{name} is {found!r}, no class of effattack.attacks.Attack: name one")
     check_options(found, name, options)
@@ -154,7 +157,7 @@ def threat_of(victim: Victim, eps: float | Threat | None) -> Threat:
 def text_of(attack: Attack) -> str:
     """What :func:`build` makes an attack from again, in any process; its seed stands apart."""
     cls = type(attack)
-    ours = {path: name for name, path in {**CONTROLS, **BUILT_IN}.items()}
+    ours = {path: name for name, path in OURS.items()}
     place = f"{cls.__module__.removeprefix('effattack.attacks.')}:{cls.__qualname__}"
     called = ours.get(place, f"{cls.__module__}:{cls.__qualname__}")
     if place in LIBRARIES.values():

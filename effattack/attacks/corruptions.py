@@ -6,12 +6,9 @@ Perturbations", ICLR 2019 (arXiv 1903.12261).
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Generator, Tensor
 from torchvision.transforms.functional import gaussian_blur
 
@@ -22,6 +19,7 @@ from effattack.domains.pixels import to_grid
 from effattack.errors import NotApplicable, UsageError, unknown_name
 from effattack.threats import Box, Threat
 from effattack.victim import Victim
+from effattack.victim.entry.codecs import each, round_trip
 
 SMALL = 64
 """Sides below which the strengths are those of CIFAR-10-C, else those of ImageNet-C."""
@@ -99,18 +97,7 @@ def _brightness(clean: Tensor, added: float, generator: Generator) -> Tensor:
 
 
 def _jpeg(clean: Tensor, quality: float, generator: Generator) -> Tensor:
-    levels = (clean * LEVELS).round().byte().cpu().permute(0, 2, 3, 1).numpy()
-    return torch.stack([_through_jpeg(image, int(quality)) for image in levels]).to(clean) / LEVELS
-
-
-def _through_jpeg(levels: np.ndarray, quality: int) -> Tensor:
-    """(H, W, C) bytes -> (C, H, W) levels."""
-    file = io.BytesIO()
-    Image.fromarray(levels.squeeze(2) if levels.shape[2] == 1 else levels).save(
-        file, "JPEG", quality=quality
-    )
-    found = np.asarray(Image.open(file)).reshape(levels.shape)
-    return torch.tensor(found).permute(2, 0, 1)
+    return each(clean, lambda image: round_trip(image, "JPEG", int(quality)))
 
 
 _CORRUPTIONS: dict[str, Callable[[Tensor, float, Generator], Tensor]] = {

@@ -38,6 +38,8 @@ class Named:
         data: where the images are.
         fit: what universal attacks learn from; None: those of ``data`` that are not scored.
         device: of the victim.
+        twin: of a victim that is a file.
+        through: the steps inside the victim's door, as text.
         refused: why the contract forbids to go on, as seen while it was planned.
     """
 
@@ -48,6 +50,8 @@ class Named:
     data: Source
     fit: Source | None
     device: str
+    twin: str = ""
+    through: str = ""
     refused: str = ""
 
     threads = 1
@@ -97,13 +101,16 @@ class Named:
         return held
 
 
-def fresh(name: str) -> Victim:
-    """The victim of a name; a factory that draws weights draws the same ones in every process."""
+def fresh(name: str, twin: str = "", through: str = "") -> Victim:
+    """What :func:`~effattack.victim.load_victim` gives.
+
+    A factory that draws weights draws the same ones in every process.
+    """
     python, legacy = random.getstate(), np.random.get_state()
     try:
         with torch.random.fork_rng(devices=()):
             seed_global_state(0)
-            return load_victim(name)
+            return load_victim(name, twin, through)
     finally:
         random.setstate(python)
         np.random.set_state(legacy)
@@ -124,7 +131,7 @@ def keep(named: Named, held: Held) -> None:
 def _at_hand(named: Named) -> Held:
     held = _kept.get(named)
     if held is None:
-        victim = fresh(named.victim).to(named.device)
+        victim = fresh(named.victim, named.twin, named.through).to(named.device)
         held = Held(victim, named.lineup(victim)[0], named.data)
     keep(named, held)
     return held

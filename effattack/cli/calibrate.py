@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from effattack.cli.sweep_options import entry_arguments
 from effattack.cli.terminal import PLAIN, progress_bar
 
 if TYPE_CHECKING:
@@ -28,8 +29,9 @@ SLOWDOWNS = [0.0, 3.0, 5.0, 10.0, 20.0]
 
 def arguments(calibrate: argparse.ArgumentParser) -> None:
     calibrate.add_argument(
-        "--victim", default="digits_cnn_early_exit", metavar="NAME|MODULE:FACTORY"
+        "--victim", default="digits_cnn_early_exit", metavar="NAME|MODULE:FACTORY|FILE.onnx"
     )
+    entry_arguments(calibrate)
     calibrate.add_argument(
         "--slowdown", action="append", type=float, metavar="PERCENT",
         help="injected; 0 counts false alarms (0 3 5 10 20)",
@@ -63,7 +65,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
         writable(options.out.parent)
         replaceable(options.out)
         replaceable(options.out.with_suffix(".csv"))
-    victim = load_victim(options.victim).to(device)
+    victim = load_victim(options.victim, options.twin or "", options.through or "").to(device)
     images, _ = subset(*load_data(options.data, victim), options.images)
     slowdowns = [percent / 100 for percent in options.slowdown or SLOWDOWNS]
     total, bar = len(slowdowns) * options.trials * 2, progress_bar(console)

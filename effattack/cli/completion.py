@@ -62,21 +62,25 @@ def _words(commands: dict[str, argparse.ArgumentParser]) -> str:
     After an option come its values, or files where they cannot be listed; options are offered once
     a dash is typed.
     """
+    victims = sorted(entries(VICTIMS))
     values: dict[str, list[str]] = {}
     words: dict[str, list[str]] = {}
     for name, parser in commands.items():
         for action in parser._actions:
-            known = [str(choice) for choice in action.choices or ()]
+            known = victims if action.dest in ("victim", "twin") else _choices(action)
             if action.option_strings:
                 words.setdefault(rf"{name}\ -*", []).extend(action.option_strings)
             if action.option_strings and action.nargs is None:
                 values["|".join(action.option_strings)] = known
             elif known:
                 words[rf"{name}\ *"] = known
-    values["--victim"] = sorted(entries(VICTIMS))
     files = [option for option, known in values.items() if not known]
     values = {option: known for option, known in values.items() if known} | {"|".join(files): []}
     return _WORDS.format(commands=" ".join(commands), values=_cases(values), words=_cases(words))
+
+
+def _choices(action: argparse.Action) -> list[str]:
+    return [str(choice) for choice in action.choices or ()]
 
 
 def _cases(words: dict[str, list[str]]) -> str:

@@ -14,15 +14,16 @@ from effattack.cli.terminal import PLAIN
 from effattack.errors import MissingPackage, UsageError
 
 if TYPE_CHECKING:
-    from effattack.runs.sweep import Sweep
+    from effattack.runs.sweep import Absent, Sweep
 
-DEFAULT_VICTIMS = (
+DEFAULT_IMAGES = (
     "digits_cnn_early_exit",
     "digits_tinysaver_cascade",
     "digits_vit_ats",
     "digits_vit_int8",
-    "cbf_early_gru",
 )
+DEFAULT_VICTIMS = (*DEFAULT_IMAGES, "cbf_early_gru")
+"""With data or a budget of one's own, those of images alone."""
 
 
 def arguments(run: argparse.ArgumentParser) -> None:
@@ -31,9 +32,10 @@ def arguments(run: argparse.ArgumentParser) -> None:
     what.add_argument(
         "--victim",
         action="append",
-        metavar="NAME|MODULE:FACTORY",
+        metavar="NAME|MODULE:FACTORY|FILE.onnx",
         help="default: four on digits, one on series",
     )
+    entry_arguments(what)
     what.add_argument(
         "--attack",
         action="append",
@@ -80,12 +82,29 @@ def arguments(run: argparse.ArgumentParser) -> None:
     run.add_argument("--skip-bad", action="store_true", help="pass over images that cannot be read")
 
 
-def sweep_of(options: argparse.Namespace, console: Console) -> Sweep:
-    """The sweep of the file, or of the options; says which default victims are left out."""
+def entry_arguments(parser: argparse._ActionsContainer) -> None:
+    """What stands beside the name of a victim."""
+    parser.add_argument(
+        "--twin",
+        metavar="NAME|MODULE:FACTORY",
+        help="the victim that FILE.onnx was exported from: attacks see it, the file is judged",
+    )
+    parser.add_argument(
+        "--through",
+        metavar="STEP(...),...",
+        help="pre-processing inside the victim's door, as 'resize(256),center_crop(224),jpeg(90)': "
+        "the attacker owns the file",
+    )
+
+
+def sweep_of(options: argparse.Namespace) -> Sweep:
+    """The sweep of the file, or of the options."""
     from effattack.runs.sweep import Sweep
 
     given = {
         "victims": options.victim and tuple(options.victim),
+        "twin": options.twin,
+        "through": options.through,
         "attacks": options.attack and tuple(dict.fromkeys(options.attack)),
         "budgets": _budgets(options),
         "samples": options.samples,
@@ -99,9 +118,8 @@ def sweep_of(options: argparse.Namespace, console: Console) -> Sweep:
     }
     given = {key: value for key, value in given.items() if value is not None}
     if options.sweep is None:
-        victims = given.pop("victims", None) or _default_victims(
-            console, own=bool(options.data or options.eps or options.threat)
-        )
+        own = options.data or options.eps or options.threat
+        victims = given.pop("victims", DEFAULT_IMAGES if own else DEFAULT_VICTIMS)
         sweep = Sweep(**{"victims": victims, "samples": 200, **given})
     elif given:
         raise UsageError(
@@ -122,15 +140,10 @@ def _budgets(options: argparse.Namespace) -> tuple[float | str, ...] | None:
     return (*sizes, *threats) or None
 
 
-def _default_victims(console: Console, own: bool) -> tuple[str, ...]:
-    """Those whose packages are there; with data or a budget of one's own, those of images."""
-    from effattack.victim import load_victim
+def absent(options: argparse.Namespace, console: Console) -> Absent | None:
+    """What is done about a victim whose package is missing: a default one is left out."""
 
-    found = []
-    for name in DEFAULT_VICTIMS:
-        try:
-            if load_victim(name).domain.kind == "pixels" or not own:
-                found.append(name)
-        except MissingPackage as error:
-            console.print(f"{name} is left out: {error}", **PLAIN)
-    return tuple(found)
+    def tell(name: str, error: MissingPackage) -> None:
+        console.print(f"{name} is left out: {error}", **PLAIN)
+
+    return None if options.victim or options.sweep else tell

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from effattack.domains.base import Domain
 from effattack.errors import UsageError, unknown_name
-from effattack.registry import entries, named, read_name
+from effattack.registry import named, outside, read_name
 
 GROUP = "effattack.domains"
 BUILT_IN = {
@@ -18,7 +18,7 @@ BUILT_IN = {
 
 def names() -> list[str]:
     """Ours, and those of installed packages."""
-    return [*BUILT_IN, *sorted(entries(GROUP).keys() - BUILT_IN)]
+    return [*BUILT_IN, *outside(GROUP, BUILT_IN)]
 
 
 def domain_of(text: str) -> Domain:
@@ -41,7 +41,7 @@ def domain_class(text: str) -> type[Domain]:
         UsageError: for a name that nobody registered, a path that does not import, or no domain.
     """
     if ":" not in text and text not in names():
-        raise unknown_name("domain", text, names())
+        raise unknown_name("domain", text, BUILT_IN, outside(GROUP, BUILT_IN))
     found = named(GROUP, BUILT_IN.get(text, text))
     if not (isinstance(found, type) and issubclass(found, Domain)):
         raise UsageError(f"{text} is {found!r}, no class of effattack.domains.Domain: name one")

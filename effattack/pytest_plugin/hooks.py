@@ -18,7 +18,7 @@ from effattack.pytest_plugin import replaying
 from effattack.pytest_plugin.held import begin, noting
 from effattack.pytest_plugin.judge import NO_TIMING, compared, hold_baseline, hold_limits
 from effattack.pytest_plugin.left_behind import finish, prepare
-from effattack.pytest_plugin.marker import MARKER, marked
+from effattack.pytest_plugin.marker import MARKER, Asked, marked, victims_of
 from effattack.pytest_plugin.options import add_options, settings_of
 from effattack.pytest_plugin.session import (
     SESSION,
@@ -31,7 +31,6 @@ from effattack.pytest_plugin.session import (
     victim_of,
 )
 from effattack.pytest_plugin.summary import lines
-from effattack.registry import VICTIMS, entries
 from effattack.results.limits import REPLAYED
 from effattack.streams import encodable, shown
 
@@ -47,7 +46,9 @@ if TYPE_CHECKING:
 UNTIMED = "effattack_untimed"
 TOLD_ONCE = ("effattack_victim", "effattack_data", "effattack_evaluation")
 """Fixtures whose failure is that of every test that needs them."""
-NONE = pytest.param("none", marks=pytest.mark.skip("none registered: give --effattack-victim"))
+NONE = pytest.param(
+    Asked("none"), marks=pytest.mark.skip("none registered: give --effattack-victim")
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -72,14 +73,16 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Names only: a victim is loaded when the first test that needs it runs."""
-    with in_words():
-        asked = marked(metafunc.definition)
     settings = metafunc.config.stash[SESSION].settings
-    if "effattack_victim_name" in metafunc.fixturenames:
-        names = asked["victims"] if "victims" in asked else [*entries(VICTIMS)]
+    if "effattack_victim_asked" in metafunc.fixturenames:
+        try:
+            victims = victims_of(settings, marked(metafunc.definition))
+        except UsageError:  # an error of that test alone, which its setup tells
+            victims = [Asked("")]
         metafunc.parametrize(
-            "effattack_victim_name",
-            [settings.victim] if settings.victim else names or [NONE],
+            "effattack_victim_asked",
+            victims or [NONE],
+            ids=str,
             indirect=True,
             scope="session",
         )
@@ -110,6 +113,10 @@ def pytest_fixture_setup(
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     session, needed = item.config.stash[SESSION], getattr(item, "fixturenames", ())
+    with in_words():
+        asked = marked(item)
+        if "effattack_victim_asked" in needed:
+            victims_of(session.settings, asked)
     for name in TOLD_ONCE:
         if name in needed and (test := session.broken.get((name, victim_of(item)))):
             pytest.skip(f"{name} could not be made: {test} says why")
@@ -118,18 +125,25 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 @pytest.fixture(scope="session")
-def effattack_victim_name(request: pytest.FixtureRequest) -> str:
-    """Name or factory path of the victim under test; the parameter behind effattack_victim."""
-    return str(request.param)
+def effattack_victim_asked(request: pytest.FixtureRequest) -> Asked:
+    """The parameter behind effattack_victim."""
+    found: Asked = request.param
+    return found
 
 
 @pytest.fixture(scope="session")
-def effattack_victim(effattack_victim_name: str, pytestconfig: pytest.Config) -> Victim:
+def effattack_victim_name(effattack_victim_asked: Asked) -> str:
+    """Name, factory path or file of the victim under test."""
+    return effattack_victim_asked.name
+
+
+@pytest.fixture(scope="session")
+def effattack_victim(effattack_victim_asked: Asked, pytestconfig: pytest.Config) -> Victim:
     """The victim of --effattack-victim; without that option, each registered victim in turn."""
-    with users_code(pytestconfig.stash[SESSION], effattack_victim_name):
+    with users_code(pytestconfig.stash[SESSION], effattack_victim_asked.name):
         from effattack.victim import load_victim
 
-        return load_victim(effattack_victim_name)
+        return load_victim(*effattack_victim_asked)
 
 
 @pytest.fixture(scope="session")
@@ -170,7 +184,8 @@ def effattack_evaluate(pytestconfig: pytest.Config) -> Callable[..., Evaluation]
         with in_words():
             asked = marked(session.item)
         limits = [*session.settings.limits, *asked.pop("limits")]
-        asked.pop("victims", None)
+        for key in ("victims", "twin", "through"):
+            asked.pop(key, None)
         attacks = attacks or asked.pop("attacks", ())
         with noting(session.item):
             with in_words():

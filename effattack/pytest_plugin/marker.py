@@ -1,23 +1,37 @@
 """``@pytest.mark.effattack(...)``: what a test wants scored, and the limits it sets.
 
-Read and checked at collection, without torch.
+Read without torch: at collection, and checked before the test runs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
 from effattack.budgets import check_eps, parse_eps
 from effattack.errors import UsageError, unknown_name
+from effattack.pytest_plugin.options import Settings
+from effattack.registry import VICTIMS, entries, expect_twinned, is_file
 from effattack.results.limits import Limit, parse_limit
 
+
+class Asked(NamedTuple):
+    """A victim as options and marker name it, and what stands beside its name."""
+
+    name: str
+    twin: str = ""
+    through: str = ""
+
+    def __str__(self) -> str:
+        return self.name
+
+
 MARKER = (
-    "effattack(victims, attacks, eps, threat, seeds, timed, batch_size, fail_below, fail_above): "
-    "what effattack_victim and effattack_evaluate score in this test, unless --effattack-victim or "
-    "an argument says otherwise, and the limits they hold it to, such as "
+    "effattack(victims, twin, through, attacks, eps, threat, seeds, timed, batch_size, fail_below, "
+    "fail_above): what effattack_victim and effattack_evaluate score in this test, unless "
+    "--effattack-victim or an argument says otherwise, and the limits they hold it to, such as "
     "fail_below={'savings_retained': 0.6}"
 )
 
@@ -47,6 +61,18 @@ def marked(node: pytest.Item | pytest.Function | None) -> dict[str, Any]:
     return {**read, "limits": limits}
 
 
+def victims_of(settings: Settings, asked: Mapping[str, Any]) -> list[Asked]:
+    """The victims of a test: those of the options, else of its marker, else all registered ones.
+
+    Raises:
+        UsageError: for a twin where no victim is a file.
+    """
+    names = [settings.victim] if settings.victim else asked.get("victims", [*entries(VICTIMS)])
+    twin, through = (getattr(settings, key) or asked.get(key, "") for key in ("twin", "through"))
+    expect_twinned(names, twin)
+    return [Asked(name, twin if is_file(name) else "", through) for name in names]
+
+
 def limits_of(item: pytest.Item) -> list[tuple[str, Limit]]:
     """The limits of a test's markers, each with the test, class or module that carries it.
 
@@ -66,6 +92,12 @@ def _strings(value: Any) -> list[str]:
     if not isinstance(value, list | tuple) or not all(isinstance(v, str) for v in value):
         raise UsageError(f"mark.effattack: {value!r} is no list of names")
     return list(value)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise UsageError(f"mark.effattack: {value!r} is no text: give a name, or steps as text")
+    return value
 
 
 def _eps(value: Any) -> float:
@@ -116,6 +148,8 @@ def _limits(fail_below: bool) -> Callable[[Any], list[Limit]]:
 
 _READ: dict[str, Callable[[Any], Any]] = {
     "victims": _strings,
+    "twin": _text,
+    "through": _text,
     "attacks": _strings,
     "eps": _eps,
     "threat": _threat,

@@ -15,7 +15,7 @@ import pytest
 
 from effattack.budgets import parse_eps, parse_number
 from effattack.errors import UsageError, unknown_name
-from effattack.registry import VICTIMS, entries
+from effattack.registry import VICTIMS, entries, is_file
 from effattack.results.baseline_paths import FOLDER, path_of
 from effattack.results.limits import Limit, expect_untimed, parse_limit
 from effattack.results.table import called
@@ -35,9 +35,15 @@ class Option(NamedTuple):
 OPTIONS = (
     Option(
         "victim",
-        "NAME|MODULE:FACTORY",
-        "what to score: a registered name, or a callable that returns an effattack.Victim "
+        "NAME|MODULE:FACTORY|FILE.onnx",
+        "what to score: a registered name, a file, or a callable that returns an effattack.Victim "
         "(default: every registered victim)",
+    ),
+    Option("twin", "NAME|MODULE:FACTORY", "the victim that a file was exported from"),
+    Option(
+        "through",
+        "STEP(...),...",
+        "pre-processing inside the victim's door: resize(256),center_crop(224),jpeg(90)",
     ),
     Option(
         "data",
@@ -128,6 +134,8 @@ class Settings:
 
     victim: str
     """What the user wants scored; empty for the registered victims."""
+    twin: str
+    through: str
     data: str
     fit_data: str
     level: str
@@ -156,7 +164,7 @@ class Settings:
     @property
     def scores_the_registered(self) -> bool:
         """Whether the registered victims are scored on the level's images, and nothing else is."""
-        others = self.victim or self.data or self.replay
+        others = self.victim or self.through or self.data or self.replay
         return not others and self.samples == self.thoroughness.samples
 
 
@@ -186,7 +194,8 @@ def settings_of(config: pytest.Config) -> Settings:
 
     folder = config.invocation_params.dir
     victim, level, out = single("victim"), single("level"), single("out")
-    if victim and ":" not in victim and victim not in (known := entries(VICTIMS)):
+    known = entries(VICTIMS)
+    if victim and not (":" in victim or is_file(victim) or victim in known):
         raise unknown_name("victim", victim, known)
     standard = level_of(level).samples
     for name in several("score"):
@@ -209,6 +218,8 @@ def settings_of(config: pytest.Config) -> Settings:
         Baseline.load(compare)  # a file that cannot be used is told before any test runs
     return Settings(
         victim=victim,
+        twin=single("twin"),
+        through=single("through"),
         data=single("data"),
         fit_data=single("fit-data"),
         level=level,

@@ -94,7 +94,7 @@ SESSION = pytest.StashKey[Session]()
 def victim_of(item: pytest.Item | None) -> str:
     """What a test's victim is called in the options or its marker; empty where it has none."""
     callspec = getattr(item, "callspec", None)
-    return str(callspec.params.get("effattack_victim_name", "")) if callspec else ""
+    return str(callspec.params.get("effattack_victim_asked", "")) if callspec else ""
 
 
 def score(
@@ -166,7 +166,7 @@ def for_pytest(error: Exception) -> str:
     """The message, with the options of ``effattack run`` under the names they have here."""
     options = (
         "attack|baselines|by|compare|corpus-mb|data|eps|fit-data|out|replay|samples|save|score|"
-        "threat|victim"
+        "threat|through|twin|victim"
     )
     renamed = rf"(?<![\w-])(?:--(?=(?:{options})\b)|(?=fail-(?:below|above)\b))"
     return re.sub(renamed, "--effattack-", str(error))

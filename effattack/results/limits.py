@@ -17,7 +17,7 @@ from effattack.budgets import at_budget
 from effattack.errors import MeasurementError, UsageError, unknown_name
 from effattack.results.currency import unit, work_of
 from effattack.results.score import Score
-from effattack.results.table import judged, limited
+from effattack.results.table import SCORES, judged, limited
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -77,8 +77,9 @@ def parse_limit(text: str, *, fail_below: bool) -> Limit:
     option, other = ("below", "above") if fail_below else ("above", "below")
     score, right = judged(name), "more" if fail_below else "less"
     if score is None:
-        of_this_side = [known for known, one in limited().items() if one.better == right]
-        raise unknown_name(f"score for fail-{option}", name, of_this_side)
+        sides = {known: one in SCORES for known, one in limited().items() if one.better == right}
+        ours, others = ([k for k, our in sides.items() if our is side] for side in (True, False))
+        raise unknown_name(f"score for fail-{option}", name, ours, others)
     if score.better is None:
         raise UsageError(
             f"{score.name} is a fact that is neither good nor bad: limit another score"

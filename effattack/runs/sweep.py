@@ -10,6 +10,7 @@ and again by every process that runs a cell.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
@@ -23,9 +24,10 @@ from effattack.cells.plan import Plan
 from effattack.cells.planning import SLICE, listed, refused
 from effattack.cells.spec import Timed
 from effattack.cells.store import Store
-from effattack.errors import ContractError, UsageError, expect_least, expect_seed
+from effattack.errors import ContractError, MissingPackage, UsageError, expect_least, expect_seed
 from effattack.inputs.readers import Stream
 from effattack.inputs.source import Source, source_of
+from effattack.registry import expect_twinned, is_file
 from effattack.results.evaluation import Evaluation
 from effattack.runs.deadline import within
 from effattack.runs.executors import Executor
@@ -35,8 +37,12 @@ from effattack.runs.run import failed, go_on, run
 from effattack.runs.scheduling import Progress
 from effattack.runs.sweepfile import read
 from effattack.threats import parse_threat
+from effattack.victim import Victim
 from effattack.victim.checks import check_declared
+from effattack.victim.entry import read_steps
 
+Absent = Callable[[str, MissingPackage], None]
+"""What is told of a victim that cannot be loaded here: its name, and which package it needs."""
 MOST = 1_000_000
 """Cells of a sweep: beyond them, listing alone takes longer than anybody waits."""
 
@@ -46,7 +52,7 @@ class Sweep:
     """What to score; the fields are the keys of a sweep file.
 
     Attributes:
-        victims: registered names, or ``module:factory``.
+        victims: registered names, ``module:factory``, or files that end in ``.onnx``.
         attacks: names, as ``effattack list attacks`` shows them; empty: all that apply by default.
         budgets: l-inf radii, or threats as text, ``"l2:1.0"``; in a file also ``"8/255"``. Empty:
             the usual one of the inputs, of images 8/255.
@@ -61,6 +67,8 @@ class Sweep:
         energy: also meter their energy.
         device: ``"cpu"`` or ``"cuda"``.
         skip_bad: pass over images of a folder that cannot be read, and count them.
+        twin: name of the victim that victims that are files were exported from: attacks see it.
+        through: the steps inside every victim's door: ``"resize(256),center_crop(224),jpeg(90)"``.
 
     Raises:
         UsageError: for an empty matrix, one in which two cells are the same, or one of more than
@@ -81,6 +89,8 @@ class Sweep:
     energy: bool = False
     device: str = "cpu"
     skip_bad: bool = False
+    twin: str | None = None
+    through: str | None = None
 
     def __post_init__(self) -> None:
         for axis in ("victims", "seeds"):
@@ -90,8 +100,11 @@ class Sweep:
             value, times = next(iter(Counter(getattr(self, axis)).most_common(1)), ("", 1))
             if times > 1:
                 raise UsageError(f"{axis} names {value!r} twice: two cells would have one identity")
-        for key in ("victims", "attacks", "data", "fit", "device"):
+        for key in ("victims", "twin", "through", "attacks", "data", "fit", "device"):
             _expect_filled(key, getattr(self, key))
+        expect_twinned(self.victims, self.twin or "")
+        if self.through:
+            read_steps(self.through)
         expect_least("slice", self.slice, 1)
         _expect_listable(self._cells(len(self.attacks), 1) * len(self.victims))
         for seed in self.seeds:
@@ -113,11 +126,13 @@ class Sweep:
         """
         return cls(**read(Path(path), cls.__dataclass_fields__))
 
-    def plan(self, timeout: float | None = None) -> list[Plan]:
+    def plan(self, timeout: float | None = None, absent: Absent | None = None) -> list[Plan]:
         """All cells, checked but not run; loads each victim once and goes through its data.
 
         Args:
             timeout: seconds after which it is given up; None: never.
+            absent: called with each victim whose package is not installed, which is then left out;
+                None: that is an error.
 
         Raises:
             ContractError: if what every victim says of itself breaks the contract; one that stands
@@ -129,7 +144,17 @@ class Sweep:
         with within(timeout, "planning (loading victims, reading data)"):
             for name in self.victims:
                 with staying(f"{name}, or its data,"):
-                    plans.append(self._plan(name, sum(len(plan.cells) for plan in plans)))
+                    try:
+                        victim = fresh(name, self._twin(name), self.through or "")
+                    except MissingPackage as error:
+                        if absent is None:
+                            raise
+                        absent(name, error)
+                        continue
+                    listed_before = sum(len(plan.cells) for plan in plans)
+                    plans.append(self._plan(name, victim, listed_before))
+        if not plans:
+            raise UsageError("no victim is left whose packages are installed: name one")
         if all(plan.refused for plan in plans):
             raise ContractError("; ".join(plan.refused for plan in plans))
         names = [plan.about.name for plan in plans]
@@ -173,14 +198,19 @@ class Sweep:
         variants = 1 + len(self.seeds) + (1 + attacks) * len(self.seeds) * (len(self.budgets) or 1)
         return variants * slices
 
-    def _plan(self, name: str, listed_before: int) -> Plan:
-        victim = fresh(name)
+    def _twin(self, name: str) -> str:
+        return self.twin or "" if is_file(name) else ""
+
+    def _plan(self, name: str, victim: Victim, listed_before: int) -> Plan:
+        twin, through = self._twin(name), self.through or ""
         device = "cuda:0" if self.device == "cuda" else "cpu"
         try:
-            said = check_declared(victim)
+            said = check_declared(victim.checked or victim)
         except ContractError as error:
             none = Source("", ())
-            return refused(victim, Named(name, (), (), (), none, None, device, str(error)))
+            return refused(
+                victim, Named(name, (), (), (), none, None, device, twin, through, str(error))
+            )
         attacks = self.attacks or tuple(defaults(victim))
         source = source_of(self.data, victim, self.samples)
         fit = None if self.fit is None else source_of(self.fit, victim)
@@ -190,7 +220,7 @@ class Sweep:
         if not isinstance(data, Stream):
             cells = self._cells(len(attacks), ceil(len(data) / self.slice))
             _expect_listable(listed_before + cells)
-        named = Named(name, attacks, self.budgets, self.seeds, source, fit, device)
+        named = Named(name, attacks, self.budgets, self.seeds, source, fit, device, twin, through)
         ready, skipped = named.lineup(victim)
         notes = said + [f"{victim.name}: {remark}" for remark in data.remarks(victim.num_classes)]
         if fit is not None and any(isinstance(a, UniversalAttack) for a in ready):

@@ -82,7 +82,9 @@ _NAME = (_is(str), "text", _same)
 _COUNT = (_is(int), "a whole number", _same)
 _SWITCH = (_is(bool), "true or false", _same)
 _KINDS: dict[str, tuple[Callable[[Any], bool], str, Callable[[Any], Any]]] = {
-    "victims": (_is(str), "registered names or module:factory", _same),
+    "victims": (_is(str), "registered names, module:factory or files", _same),
+    "twin": _NAME,
+    "through": _NAME,
     "attacks": (_is(str), "names", _same),
     "budgets": (_is(str, int, float), "numbers, or text such as '8/255' or 'l2:1.0'", read_budget),
     "seeds": _COUNT,

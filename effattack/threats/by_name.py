@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from effattack.domains import Arrays, Domain
 from effattack.errors import EffattackError, UsageError
-from effattack.registry import entries, named, read_name
+from effattack.registry import entries, named, outside, read_name
 from effattack.threats.balls import Linf
 from effattack.threats.base import Threat
-from effattack.threats.forms import forms
+from effattack.threats.forms import GROUP, forms
 from effattack.threats.parts import OfParts
 
-GROUP = "effattack.threats"
 BUILT_IN = {
     "linf": "effattack.threats.balls:Linf",
     "l2": "effattack.threats.balls:L2",
@@ -18,6 +17,7 @@ BUILT_IN = {
     "pixels": "effattack.threats.sparse:L0",
     "patch": "effattack.threats.sparse:Patch",
     "window": "effattack.threats.sparse:Window",
+    "size": "effattack.threats.size:Size",
     "box": "effattack.threats.whole:Box",
     "suffix": "effattack.threats.edits:Suffix",
     "prefix": "effattack.threats.edits:Prefix",
@@ -29,7 +29,7 @@ BUILT_IN = {
 
 def names() -> list[str]:
     """What stands before the size: ours, and those of installed packages."""
-    return [*BUILT_IN, *sorted(entries(GROUP).keys() - BUILT_IN)]
+    return [*BUILT_IN, *outside(GROUP, BUILT_IN)]
 
 
 def threat_class(name: str) -> type[Threat]:

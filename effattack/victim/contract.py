@@ -259,11 +259,14 @@ def either(
     """Domain or task of a victim: as an image's author says it, or as an object.
 
     Raises:
-        ContractError: where both are given, or neither.
+        ContractError: where both are given, or neither, or the object is of another kind.
     """
     if (given is None) == (whole is None):
         what = "say the same: give one of them" if whole is not None else "are missing: give one"
         raise ContractError(f"{victim}: {short} and {long} {what}")
+    kind = {"domain": Domain, "task": Task}[long]
+    if whole is not None and not isinstance(whole, kind):
+        raise ContractError(f"{victim}: {long} = {whole!r}: give an effattack {kind.__name__}")
     return default(given) if whole is None else whole
 
 

@@ -26,9 +26,9 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the victims that were loaded, in order."""
     names: list[str] = []
 
-    def noting(name: str) -> object:
+    def noting(name: str, *beside: str) -> object:
         names.append(name)
-        return load_victim(name)
+        return load_victim(name, *beside)
 
     monkeypatch.setattr(by_name, "load_victim", noting)
     return names

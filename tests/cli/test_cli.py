@@ -291,6 +291,8 @@ def test_help_has_examples_and_exit_codes(command: str, capsys: pytest.CaptureFi
         (["report", ""], []),
         (["report", "--fi"], ["--figures"]),
         (["list", "vi"], ["victims"]),
+        (["export", "digits_vit_at"], ["digits_vit_ats"]),
+        (["export", "--on"], ["--onnx"]),
     ],
 )
 def test_bash_completes(

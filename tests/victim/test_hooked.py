@@ -312,6 +312,8 @@ class Early(Loop):
         return logits
 
 
+ALWAYS = {"exits.0": ["stages.1", "stages.0"]}
+
 WRONG: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "no such module": (
         lambda: Hooked(Loop(), exits(tensor="exit.{}"), SHAPE),
@@ -403,6 +405,97 @@ WRONG: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         UsageError,
         "stages.1 multiplies nothing on 4 trial inputs",
     ),
+    "spares what always runs": (
+        lambda: Hooked(Loop(), exits(threshold=None)[:1], SHAPE, spares=ALWAYS, trial=IMAGES),
+        UsageError,
+        "decision exits.0 saves, but stages.0, which it is to spare, runs",
+    ),
+    "spares what always runs, by force": (
+        lambda: Hooked(Loop(), exits(), SHAPE, spares=ALWAYS),
+        UsageError,
+        "decision exits.0 saves, but stages.0, which it is to spare, runs",
+    ),
+    "spares as text": (
+        lambda: Hooked(Loop(), exits(), SHAPE, spares={"exits.0": "stages.1"}),
+        UsageError,
+        "give the dotted names of modules by decision",
+    ),
+    "spares as a list": (
+        lambda: Hooked(Loop(), exits(), SHAPE, spares=["stages.1"]),  # type: ignore[arg-type]
+        UsageError,
+        "give the dotted names of modules by decision",
+    ),
+    "names for decisions": (
+        lambda: Hooked(Loop(), ["exits.0"], SHAPE),  # type: ignore[list-item]
+        UsageError,
+        r"decisions = \['exits.0'\]: give a list, \[effattack.Decision",
+    ),
+    "a module for its name": (
+        lambda: Decision("exit", Loop().exits[0], above(SURE, confidence)),  # type: ignore[arg-type]
+        UsageError,
+        "decision 'exit': tensor = Linear.*give names",
+    ),
+    "a number for an attribute": (
+        lambda: Decision("exit", "exits.0", above(SURE, confidence), SURE),  # type: ignore[arg-type]
+        UsageError,
+        "threshold = 0.8: give names",
+    ),
+    "a function for a rule": (
+        lambda: Decision("exit", "exits.0", confidence),  # type: ignore[arg-type]
+        UsageError,
+        "give one of effattack.victim.hooked, such as above",
+    ),
+    "above the wrong way round": (
+        lambda: above(confidence, SURE),  # type: ignore[arg-type]
+        UsageError,
+        "give a number and a function of the tensor",
+    ),
+    "an attribute of a number": (
+        lambda: Hooked(Loop(), exits(threshold="sure.value"), SHAPE),
+        UsageError,
+        "unknown threshold 'sure.value': known: none",
+    ),
+    "an attribute too deep": (
+        lambda: Hooked(Loop(), exits(threshold="config.sure"), SHAPE),
+        UsageError,
+        "unknown threshold 'config.sure': did you mean sure",
+    ),
+    "a row of a tensor": (
+        lambda: Hooked(Loop(), exits(threshold="stages.0.weight.0"), SHAPE),
+        UsageError,
+        "is a Tensor, not a number: name one, such as 'stages.0.weight.0.0'",
+    ),
+    "a measure that fails": (
+        lambda: Hooked(Loop(), exits(rule=above(SURE, lambda x: x.nothing)), SHAPE),
+        UsageError,
+        "which its rule cannot read.*no attribute 'nothing'",
+    ),
+    "a mask of numbers": (
+        lambda: Hooked(
+            Loop(),
+            exits(threshold=None, rule=kept(lambda x: x, lambda x: x))[:1],
+            SHAPE,
+            spares={"exits.0": ["stages.1"]},
+            trial=IMAGES,
+        ),
+        UsageError,
+        "decisions in torch.float32, not torch.bool",
+    ),
+    "a number for macs": (
+        lambda: Hooked(Loop(), exits(), SHAPE, macs=224),  # type: ignore[arg-type]
+        UsageError,
+        "macs = 224: give a function",
+    ),
+    "a name for a domain": (
+        lambda: Hooked(Loop(), exits(), domain="series"),  # type: ignore[arg-type]
+        ContractError,
+        "domain = 'series': give an effattack Domain",
+    ),
+    "a batch for an image": (
+        lambda: Hooked(Loop(), exits(), (1, *SHAPE)),
+        UsageError,
+        r"the shape of an image is \(1, 1, 4, 4\): give \(C, H, W\)",
+    ),
     "another input": (
         lambda: Hooked(Loop(), exits(), (1, 5, 5)),
         UsageError,
@@ -416,6 +509,22 @@ def test_what_does_not_fit_is_named(wrong: str) -> None:
     make, error, message = WRONG[wrong]
     with pytest.raises(error, match=message):
         make()
+
+
+def test_one_decision_needs_no_list() -> None:
+    alone, listed = (Hooked(Loop(), given, SHAPE) for given in (exits()[0], exits()[:1]))
+    assert alone.decisions == listed.decisions
+    assert torch.equal(alone.trace(IMAGES).macs, listed.trace(IMAGES).macs)
+
+
+def test_what_is_spared_and_runs_is_named_where_no_trial_input_saves() -> None:
+    decisions = exits(threshold=None)[:1]
+    plain = Hooked(Loop(), decisions, SHAPE, spares={"exits.0": ["stages.1"]}, trial=IMAGES)
+    onward = IMAGES[plain.trace(IMAGES).gates[0].active[:, 0]]
+    assert 0 < len(onward) < len(IMAGES)
+    victim = Hooked(Loop(), decisions, SHAPE, spares=ALWAYS, trial=onward)
+    with pytest.raises(UsageError, match=r"exits.0 saves, but stages.0, which it is to spare"):
+        victim.trace(IMAGES)
 
 
 def test_a_rule_that_the_model_does_not_follow_is_named() -> None:

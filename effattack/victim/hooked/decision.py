@@ -56,6 +56,27 @@ class Decision:
             )
         return found.clone()
 
+    def __post_init__(self) -> None:
+        """Refuse arguments of another kind.
+
+        Raises:
+            UsageError: saying what to give.
+        """
+        named = [self.name, self.module if _watches(self.tensor) else None]
+        if self.threshold is not None:
+            named.append(self.threshold)
+        if not all(isinstance(name, str) and name for name in named):
+            raise UsageError(
+                f"decision {self.name!r}: tensor = {self.tensor!r}, threshold = {self.threshold!r}"
+                ": give names, Decision('exit', tensor='exits.0', rule=..., threshold='sure'), or "
+                "as tensor a name and a function (module, inputs, output) -> tensor"
+            )
+        if not hasattr(self.rule, "decide"):
+            raise UsageError(
+                f"decision {self.name}: rule = {self.rule!r}: give one of effattack.victim.hooked, "
+                "such as above(0.9, confidence)"
+            )
+
     def check(self, model: nn.Module) -> None:
         """Refuse what the model does not have.
 
@@ -79,6 +100,11 @@ class Decision:
                 f"decision {self.name}: {self.threshold} is {value:g}, but its rule says "
                 f"{self.rule}: write the threshold that the model uses"
             )
+
+
+def _watches(tensor: Any) -> bool:
+    pair = isinstance(tensor, tuple) and len(tensor) == 2 and callable(tensor[1])
+    return isinstance(tensor, str) or pair
 
 
 def openings(decisions: Sequence[Decision]) -> dict[str, float]:
@@ -105,10 +131,10 @@ class Attribute:
         self.path = path
         *parts, self.key = path.split(".")
         self.owner: Any = model
-        for part in parts:
-            self.owner = _part(self.owner, part, path)
-        self.value: Any = _part(self.owner, self.key, path)
-        if isinstance(self.owner, Tensor):
+        for depth, part in enumerate(parts):
+            self.owner = _part(self.owner, part, path, parts[:depth])
+        self.value: Any = _part(self.owner, self.key, path, parts)
+        if isinstance(self.owner, Tensor) and self.value.numel() == 1:
             self.value = self.value.item()
         if not _is_number(self.value):
             raise UsageError(
@@ -145,26 +171,26 @@ class Attribute:
             ) from error
 
 
-def _part(owner: Any, part: str, path: str) -> Any:
+def _part(owner: Any, part: str, path: str, before: list[str]) -> Any:
     try:
         if isinstance(owner, list | tuple | Tensor):
             return owner[int(part)]
         return owner[part] if isinstance(owner, dict) else getattr(owner, part)
     except (AttributeError, IndexError, KeyError, ValueError) as error:
-        raise unknown_name("threshold", path, _numbers(owner, path)) from error
+        raise unknown_name("threshold", path, _numbers(owner, before)) from error
 
 
-def _numbers(owner: Any, path: str) -> list[str]:
-    """Paths of the numbers beside one that is missing."""
+def _numbers(owner: Any, before: list[str]) -> list[str]:
+    """Paths of the numbers of an owner, which itself is found behind ``before``."""
     if isinstance(owner, list | tuple | Tensor):
         held: dict[str, Any] = {str(place): value for place, value in enumerate(owner)}
     elif isinstance(owner, dict):
         held = owner
     else:
         held = {**getattr(owner, "_buffers", {}), **getattr(owner, "_parameters", {})}
-        held |= {key: value for key, value in vars(owner).items() if key != "training"}
-    before = path.rpartition(".")[0]
-    return [f"{before}.{key}".lstrip(".") for key, value in held.items() if _is_number(value)]
+        own = getattr(owner, "__dict__", {})
+        held |= {key: value for key, value in own.items() if key != "training"}
+    return [".".join([*before, key]) for key, value in held.items() if _is_number(value)]
 
 
 def _is_number(value: Any) -> bool:

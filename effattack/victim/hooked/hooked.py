@@ -15,18 +15,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from effattack.counting.macs import count_macs
 from effattack.domains import Domain, Pixels
-from effattack.errors import UsageError
 from effattack.tasks import Classes, Task
 from effattack.victim.contract import Victim, either, set_mode
 from effattack.victim.door import example_of
 from effattack.victim.hooked.decision import Decision, openings
 from effattack.victim.hooked.following import Followed, follow
+from effattack.victim.hooked.given import check_given, listed
 from effattack.victim.hooked.learning import learn, most_macs
 from effattack.victim.hooked.passes import answer
 from effattack.victim.hooked.patterns import ASK, Patterns
-from effattack.victim.hooked.trials import Trials
+from effattack.victim.hooked.spares import Spares, check_idle, spares_of
+from effattack.victim.hooked.trials import Trials, counted
 from effattack.victim.rounding import margin_slack
 from effattack.victim.trace import Gate, Trace
 
@@ -44,7 +44,7 @@ class Hooked(Victim):
     Args:
         model: any module (B, *input_shape) -> logits (B, classes), or an object that has them as
             ``.logits``.
-        decisions: in the order of evaluation.
+        decisions: one, or all in the order of evaluation.
         input_shape: (C, H, W) of one image.
         spares: of decisions without a ``threshold``, by name: dotted names of the modules that run
             only where nothing is saved; their MACs are what the decision is worth.
@@ -65,7 +65,7 @@ class Hooked(Victim):
     def __init__(
         self,
         model: nn.Module,
-        decisions: Sequence[Decision],
+        decisions: Decision | Sequence[Decision],
         input_shape: tuple[int | None, ...] | None = None,
         *,
         spares: Mapping[str, Iterable[str]] | None = None,
@@ -80,12 +80,13 @@ class Hooked(Victim):
     ) -> None:
         name = name or type(model).__name__
         known: Domain = either(name, "input_shape", input_shape, "domain", domain, Pixels)
-        _check(model, decisions, known)
+        decisions = listed(decisions)
+        check_given(model, decisions, known, macs)
         set_mode(model, False)
         trial = _trial(known) if trial is None else trial
         known.check(trial)
         trials = Trials(model, decisions, trial.to(example_of(model)))
-        spared = {decision: tuple(modules) for decision, modules in (spares or {}).items()}
+        spared = spares_of(spares)
         learnt = learn(trials, spared)
         super().__init__(
             name=name,
@@ -96,8 +97,9 @@ class Hooked(Victim):
             **{"dense_macs": nan, **settings},
         )
         self.model = model
-        self.decisions = tuple(decisions)
+        self.decisions = decisions
         self.learnt = learnt
+        self.spares: Spares = spared
         self.macs = macs
 
     def forward(self, images: Tensor) -> Tensor:
@@ -145,14 +147,16 @@ class Hooked(Victim):
         """MACs of an input: those of its pattern; counted where rounding may have decided."""
 
         def count() -> int:
-            return count_macs(answer, self.model, image)
+            spent = counted(self.model, image, self.decisions).spent
+            for name in () if near else saved:
+                check_idle(name, spent, self.spares)
+            return spent.macs
 
-        margins = [
-            row.decided[each.name].margin
-            for each in self.decisions
-            if row.reached(each.name) and not each.rule.proxy
-        ]
-        if any(bool((margin.abs() <= margin_slack(margin.dtype)).any()) for margin in margins):
+        reached = [each for each in self.decisions if row.reached(each.name)]
+        saved = [each.name for each in reached if not row.open_units(each.name)]
+        margins = [row.decided[each.name].margin for each in reached if not each.rule.proxy]
+        near = any(bool((each.abs() <= margin_slack(each.dtype)).any()) for each in margins)
+        if near:
             return count()
         units = tuple(row.open_units(each.name) for each in self.decisions)
         return self._patterns.macs((tuple(image.shape), units), count)
@@ -178,24 +182,6 @@ class Hooked(Victim):
             [*(row.opened.tensors[name] for name in names), row.opened.logits] for row in rows
         ]
         return torch.cat([torch.stack(stages, dim=1) for stages in answers])
-
-
-def _check(model: nn.Module, decisions: Sequence[Decision], domain: Domain) -> None:
-    if not isinstance(model, nn.Module):
-        raise UsageError(
-            f"Hooked needs a torch module, whose parts have names, not a {type(model).__name__}: "
-            "wrap what has none as effattack.Opaque"
-        )
-    if not domain.smooth:
-        raise UsageError(
-            f"Hooked reads gradients in the {domain.noun} itself, and {domain.kind} have none: "
-            "subclass effattack.Victim, whose trace takes a leaf"
-        )
-    names = [decision.name for decision in decisions]
-    if not names or len(set(names)) < len(names):
-        raise UsageError(f"decisions {names}: give at least one, each with a name of its own")
-    for decision in decisions:
-        decision.check(model)
 
 
 def _trial(domain: Domain) -> Tensor:

@@ -13,13 +13,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from effattack.errors import GradientError, UsageError, first_line, unknown_name
+from effattack.errors import EffattackError, GradientError, UsageError, first_line
 from effattack.victim.hooked.decision import Decision
 from effattack.victim.hooked.passes import run
+from effattack.victim.hooked.spares import Spares, check_idle, check_spares
 from effattack.victim.hooked.trials import Trial, Trials
-
-Spares = Mapping[str, tuple[str, ...]]
-"""Name of a decision -> dotted names of the modules that run only where it is open."""
+from effattack.victim.rounding import margin_slack
 
 
 class Learnt(NamedTuple):
@@ -42,15 +41,19 @@ def learn(trials: Trials, spares: Spares) -> dict[str, Learnt]:
         UsageError: where a decision is not what it is said to be.
         GradientError: where no gradient from one reaches the input.
     """
-    _check_spares(trials, spares)
+    check_spares(trials, spares)
     learnt: dict[str, Learnt] = {}
     for decision in trials.decisions:
         name, seen, count = decision.name, trials.reaching(decision), _units(decision, trials)
         if name in trials.forcible:
             shut = _shut(decision, seen, trials)
+            check_idle(name, shut.spent, spares)
             saved = seen.macs - shut.macs
             hides = frozenset(seen.passed.tensors.keys() - shut.passed.tensors.keys())
         else:
+            for trial in trials.natural:
+                if _saves(decision, trial):
+                    check_idle(name, trial.spent, spares)
             saved, hides = sum(map(trials.macs_of, spares[name])), frozenset()
             if count != 1:  # those before it may have cut it short
                 before = [other.units for other in learnt.values()]
@@ -70,6 +73,15 @@ def _seen(decision: Decision, trial: Trial) -> int:
     return 0 if tensor is None else decision.rule.decide(tensor).margin.numel()
 
 
+def _saves(decision: Decision, trial: Trial) -> bool:
+    """Whether it saved all that it can, beyond rounding."""
+    if decision.name not in trial.passed.tensors:
+        return False
+    margin, active = decision.rule.decide(trial.passed.tensors[decision.name])
+    near = margin.abs() <= margin_slack(margin.dtype)
+    return not active.any() and (decision.rule.proxy or not near.any())
+
+
 def most_macs(trials: Trials, learnt: Mapping[str, Learnt], spares: Spares) -> float:
     """MACs of an input on which nothing is saved.
 
@@ -82,7 +94,8 @@ def most_macs(trials: Trials, learnt: Mapping[str, Learnt], spares: Spares) -> f
     modules = {module for name in others for module in spares[name]}
     outer = {m for m in modules if not any(m.startswith(f"{other}.") for other in modules)}
     return max(
-        trial.macs + sum(trials.macs_of(module) for module in outer if not trial.under(module))
+        trial.macs
+        + sum(trials.macs_of(module) for module in outer if not trial.spent.under(module))
         for trial in trials.opened
     )
 
@@ -97,8 +110,12 @@ def _units(decision: Decision, trials: Trials) -> int:
         tensor = passed.tensors[decision.name]
         try:
             margin, active = decision.rule.decide(tensor)
-        except (RuntimeError, IndexError) as error:
+        except EffattackError:
+            raise
+        except Exception as error:  # whatever a user's measure raises
             raise _misshapen(decision, tensor, first_line(error)) from error
+    if active.dtype != torch.bool:
+        raise _misshapen(decision, tensor, f"decisions in {active.dtype}, not torch.bool")
     if margin.shape != active.shape or margin.dim() not in (1, 2) or len(margin) != 1:
         found = f"margins {tuple(margin.shape)}, decisions {tuple(active.shape)}"
         raise _misshapen(decision, tensor, found)
@@ -130,24 +147,6 @@ def _shut(decision: Decision, opened: Trial, trials: Trials) -> Trial:
             f"executes {shut.macs:,} MACs there and {opened.macs:,} elsewhere: swap above and below"
         )
     return shut
-
-
-def _check_spares(trials: Trials, spares: Spares) -> None:
-    names = [decision.name for decision in trials.decisions]
-    modules = {name for name, _ in trials.model.named_modules(remove_duplicate=False) if name}
-    for name, spared in spares.items():
-        if name not in names:
-            raise unknown_name("decision in spares", name, names)
-        for module in spared:
-            if module not in modules:
-                raise unknown_name(f"module of {type(trials.model).__name__}", module, modules)
-    for name in names:
-        if name not in trials.forcible and not spares.get(name):
-            raise UsageError(
-                f"decision {name}: what it saves is not known: name the attribute that forces it, "
-                "threshold=, or the modules that run only where nothing is saved, "
-                f"spares={{{name!r}: [...]}}"
-            )
 
 
 def _misshapen(decision: Decision, tensor: Tensor, found: str) -> UsageError:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import inf
+from math import inf, isnan, nan
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
+from effattack.errors import UsageError
 from effattack.victim.margins import (
     bounded_margin,
     confidence_doubt,
@@ -112,12 +113,25 @@ def above(threshold: float, measure: Measure) -> Threshold:
         threshold: as the model compares it.
         measure: :func:`confidence`, :func:`entropy`, :func:`lead`, or a function of the tensor.
     """
-    return Threshold(float(threshold), measure, side=1)
+    return _threshold(threshold, measure, side=1)
 
 
 def below(threshold: float, measure: Measure) -> Threshold:
     """The model saves work where the measure falls short of it: of a token nobody looks at, say."""
-    return Threshold(float(threshold), measure, side=-1)
+    return _threshold(threshold, measure, side=-1)
+
+
+def _threshold(value: float, measure: Measure, side: int) -> Threshold:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = nan
+    if isnan(number) or not callable(measure):
+        raise UsageError(
+            f"{'above' if side > 0 else 'below'}({value!r}, {measure!r}): give a number and a "
+            "function of the tensor, such as above(0.9, confidence)"
+        )
+    return Threshold(number, measure, side)
 
 
 @dataclass(frozen=True)
@@ -140,4 +154,8 @@ def kept(mask: Callable[[Tensor], Tensor], push: Measure) -> Kept:
         push: the compared tensor -> floats of the same shape, differentiable: what must rise for a
             unit to be kept, 0 about where it is; clipped to [-1, 1]. Its sign is not the decision.
     """
+    if not (callable(mask) and callable(push)):
+        raise UsageError(
+            f"kept({mask!r}, {push!r}): give two functions of the tensor, to bool and to floats"
+        )
     return Kept(mask, push)

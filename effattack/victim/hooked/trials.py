@@ -17,14 +17,12 @@ from effattack.victim.hooked.decision import Decision, openings
 from effattack.victim.hooked.passes import Pass, run
 
 
-class Trial(NamedTuple):
-    """One run on one input (1, *input_shape)."""
+class Spent(NamedTuple):
+    """The MACs of one run."""
 
-    image: Tensor
-    passed: Pass
     macs: int
     by_module: dict[str, int]
-    """MACs by dotted name; of a module that was called, its parts included."""
+    """By dotted name; of a module that was called, its parts included."""
 
     def under(self, module: str) -> int:
         """MACs of a module, whose parts may have been called without it."""
@@ -34,6 +32,32 @@ class Trial(NamedTuple):
             for key in inside
             if not any(key.startswith(f"{outer}.") for outer in inside)
         )
+
+
+class Trial(NamedTuple):
+    """One run on one input (1, *input_shape)."""
+
+    image: Tensor
+    passed: Pass
+    spent: Spent
+
+    @property
+    def macs(self) -> int:
+        return self.spent.macs
+
+
+def counted(
+    model: nn.Module,
+    image: Tensor,
+    decisions: Sequence[Decision],
+    forced: Mapping[str, float] | None = None,
+) -> Trial:
+    """One run on one input (1, *input_shape), and what it executed."""
+    with torch.no_grad(), MacsCounter(model) as counter:
+        passed = run(model, image, decisions, forced)
+    root = f"{type(model).__name__}."
+    by_module = {key.removeprefix(root): macs for key, macs in counter.by_module.items()}
+    return Trial(image, passed, Spent(counter.total, by_module))
 
 
 class Trials:
@@ -79,8 +103,7 @@ class Trials:
         """One run, counted."""
         told = f" with {', '.join(forced)} forced" if forced else ""
         try:
-            with torch.no_grad(), MacsCounter(self.model) as counter:
-                passed = run(self.model, image, self.decisions, forced)
+            return counted(self.model, image, self.decisions, forced)
         except EffattackError:
             raise
         except Exception as error:  # whatever a user's model raises
@@ -89,9 +112,6 @@ class Trials:
                 f"{type(self.model).__name__} does not run on one input, {tuple(image.shape)} in "
                 f"{image.dtype}{told} ({first_line(error)}): {remedy}"
             ) from error
-        root = f"{type(self.model).__name__}."
-        by_module = {key.removeprefix(root): macs for key, macs in counter.by_module.items()}
-        return Trial(image, passed, counter.total, by_module)
 
     def reaching(self, decision: Decision) -> Trial:
         """A run that reached a decision, as open as can be.
@@ -114,7 +134,7 @@ class Trials:
         Raises:
             UsageError: if it never did.
         """
-        if most := max(trial.under(module) for trial in (*self.opened, *self.natural)):
+        if most := max(trial.spent.under(module) for trial in (*self.opened, *self.natural)):
             return most
         raise UsageError(
             f"spares: {module} multiplies nothing on {len(self.natural)} trial inputs: give inputs "

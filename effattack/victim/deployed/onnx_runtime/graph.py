@@ -54,7 +54,7 @@ class Planned(NamedTuple):
 
 
 def plan(model: Any) -> dict[str, Planned]:
-    """Give every node of an ``onnx.ModelProto`` a name of its own; name -> node, in their order.
+    """Give all nodes of an ``onnx.ModelProto`` names of their own; name -> node, in their order.
 
     A node in the body of another is called after it: ``"If_3/else_branch/Gemm_1"``.
 
@@ -62,9 +62,34 @@ def plan(model: Any) -> dict[str, Planned]:
         UnknownOperator: for operators whose cost nobody knows.
     """
     nodes: dict[str, Planned] = {}
+    _part(model.graph, {output for node in model.graph.node for output in node.output}, {})
     _name(model.graph, "", {}, nodes)
     expect_known(node.operator for node in nodes.values())
     return nodes
+
+
+def _part(graph: Any, taken: set[str], renamed: Mapping[str, str]) -> None:
+    """Give values inside bodies names that no other value has.
+
+    The runtime's optimiser names what it puts in by body, and then does not load what it wrote.
+
+    Args:
+        graph: whose nodes are looked at.
+        taken: all names so far.
+        renamed: of the values that this graph can see, old -> new.
+    """
+    for node in graph.node:
+        node.input[:] = [renamed.get(name, name) for name in node.input]
+        for _, body in bodies(node):
+            own = dict(renamed)
+            for inner in body.node:
+                for index, name in enumerate(inner.output):
+                    own[name] = f"{name}_{len(taken)}" if name and name in taken else name
+                    inner.output[index] = own[name]
+                    taken.add(own[name])
+            for told in (*body.output, *body.value_info):
+                told.name = own.get(told.name, told.name)
+            _part(body, taken, own)
 
 
 def _name(graph: Any, prefix: str, around: Mapping[str, Shape], nodes: dict[str, Planned]) -> None:

@@ -83,15 +83,15 @@ class Record:
     def _profiled(
         self, feeds: Sequence[Feed], nodes: Mapping[str, Planned]
     ) -> Iterator[Iterator[Executed]]:
-        prefix = str(Path(self._folder.name) / "profile")
-        running = session(
-            self._optimized, "DISABLE_ALL", enable_profiling=True, profile_file_prefix=prefix
-        )
-        for feed in feeds:
-            running.run(None, feed)
-        written = Path(running.end_profiling())
-        events = json.loads(written.read_text())
-        written.unlink()
+        with TemporaryDirectory(dir=self._folder.name) as place:
+            running = session(
+                *(self._optimized, "DISABLE_ALL"),
+                enable_profiling=True,
+                profile_file_prefix=str(Path(place) / "profile"),
+            )
+            for feed in feeds:
+                running.run(None, feed)
+            events = json.loads(Path(running.end_profiling()).read_text())
         runs = list(_by_run(events))
         if len(runs) != len(feeds):
             raise MeasurementError(
