@@ -165,7 +165,7 @@ class Attack(ABC):
         with undisturbed(self.victim):
             seed_global_state(self.seed)
             clean, goal = self._goal(images, labels, callback)
-            with telling(self.name, self.victim.name, tuple(clean.shape)):
+            with telling(self.name, self.victim.name, tuple(getattr(clean, "shape", ()))):
                 given = clean.clone()  # an attack may write into what it is given
                 found = self.run(given, goal, Generator().manual_seed(self.seed)).detach()
             self.threat.check(found, clean)

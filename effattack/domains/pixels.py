@@ -29,6 +29,10 @@ class Pixels(Arrays):
     _stored = torch.uint8
     _coarse = " for 8 bits"
     _resize = "resize or convert them first"
+    _others = {
+        3: "series (B, channels, length) are no images and need a victim of series; one image is a "
+        "batch of one, images[None]"
+    }
     _rescale = (
         "undo the normalisation (it belongs inside the victim) or divide by 255"  # of 8-bit images
     )

@@ -16,7 +16,7 @@ from effattack.reporting.words import SLACK, at, missing, percent
 from effattack.results.caveats import caveats
 from effattack.results.limits import ATTACKS, saves_nothing, unmeasured_because
 from effattack.results.union import UNION
-from effattack.results.unmeasured import no_savings, unknown_max
+from effattack.results.unmeasured import no_savings, unknown_max, unknown_work
 
 Row = dict[str, Any]
 """One row of the scores, by column."""
@@ -143,6 +143,8 @@ def _verdict(name: str, scored: pd.DataFrame, meta: Meta) -> Verdict:
     if constant:
         savings = 1.0 if missing(savings) else savings
         note = "Constant: its MACs cannot depend on the input, so there is nothing to take back."
+    elif unions and unknown_work(unions[0]):
+        note = _unsaid(unions[0])
     elif worst is None:
         note = "No attack ran inside a budget"
         note += f": {'; '.join(sorted(reasons))}" if reasons else "."
@@ -169,7 +171,9 @@ def _verdict(name: str, scored: pd.DataFrame, meta: Meta) -> Verdict:
 def _unsaid(row: Row) -> str:
     """Why there is no savings retained, as a sentence."""
     why = no_savings(row).why
-    if unknown_max(row):
+    if unknown_work(row):
+        why += ": answers and latency alone are judged"
+    elif unknown_max(row):
         why += ", so savings retained cannot be given"
     return f"{why[0].upper()}{why[1:]}."
 

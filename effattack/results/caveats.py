@@ -28,6 +28,8 @@ def caveats(rows: pd.DataFrame, meta: Mapping[str, Any]) -> list[str]:
     unions = rows[rows.kind == "union"]
     if unions.empty or rows.constant.all():
         return []
+    if unions.equals_n_requests.isna().all():
+        return []
     union = unions.loc[unions.equals_n_requests.idxmax()]
     return [*_outside(rows, union), *_max(rows), *_search(rows, union, meta)]
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from effattack.measure.statistics import Interval, median_ratio, proportion
+from effattack.measure.statistics import NOTHING, Interval, median_ratio, proportion
 from effattack.results.frame import KNOWLEDGE
 from effattack.results.resampling import attack_success, savings
 from effattack.results.union import UNION
@@ -43,8 +43,14 @@ class Rows:
         return float(self.frame[column].mean())
 
     def share(self, column: str) -> Interval:
-        """Of inputs where a column holds; one where it holds under some seeds adds their share."""
-        inputs = self.frame[column].groupby(self.frame["sample"]).mean()
+        """Of inputs where a column holds; one where it holds under some seeds adds their share.
+
+        Of those where it is told; nothing where there is no such column.
+        """
+        if column not in self.frame:
+            return NOTHING
+        told = self.frame[column].dropna().astype(float)
+        inputs = told.groupby(self.frame["sample"]).mean()
         return proportion(inputs.sum(), len(inputs))
 
     def ratio(self, column: str) -> float:

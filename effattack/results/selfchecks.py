@@ -46,15 +46,19 @@ class Check(NamedTuple):
 def check_victim(victim: Victim, inputs: Batch) -> list[Check]:
     """What is checked before any attack, on a few inputs: the contract and determinism.
 
-    Where so many do not fit in memory together, on half of them, and so on.
+    Where so many do not fit in memory together, on half of them, and so on. Of an artefact, the
+    contract is that of its twin.
 
     Raises:
         ContractError: if the victim breaks the contract.
     """
     inputs = beside_noise(inputs, CHECKED, victim.domain)
+    if (checked := victim.checked) is None:
+        alone = "it has no twin, so that there are no two paths to compare"
+        return [Check(victim.name, "contract", None, alone), _determinism(victim, inputs)]
     while True:
         try:
-            said = {check: check(victim, inputs) for check in INVARIANTS}
+            said = {check: check(checked, inputs) for check in INVARIANTS}
             break
         except torch.OutOfMemoryError:
             if len(inputs) == 1:
@@ -62,11 +66,11 @@ def check_victim(victim: Victim, inputs: Batch) -> list[Check]:
             inputs = inputs[::2]
     blind = said.pop(check_gradients)
     limits = [sentence for sentences in said.values() for sentence in sentences]
-    limits += misleading_proxies(victim, inputs)
+    limits += misleading_proxies(checked, inputs)
     kept = f"{len(INVARIANTS)} invariants hold on {len(inputs)} {victim.domain.nouns}"
     return [
         Check(victim.name, "contract", not limits, "; ".join(limits) or kept),
-        _gradients(victim, blind),
+        _gradients(checked, blind)._replace(victim=victim.name),
         _determinism(victim, inputs),
     ]
 
@@ -108,6 +112,7 @@ def check_scores(samples: pd.DataFrame, scores: pd.DataFrame) -> list[Check]:
         scores: its score table.
     """
     moving = with_unions(samples[~samples.constant.astype(bool)])
+    moving = moving[moving.work.notna()]
     found: list[Check] = []
     for victim, rows in moving[moving.kind != UNION].groupby("victim", sort=False):
         cells = [Costs.of(own) for _, own in rows.groupby(["attack", "threat", "eps"], sort=False)]
@@ -139,7 +144,8 @@ def unexplained_time(samples: pd.DataFrame) -> list[str]:
     times the clean one anew.
     """
     samples = with_work(samples)
-    timed = samples[samples.seconds.notna() & (samples.batch_size == 1)]
+    measured = samples.seconds.notna() & samples.work.notna()
+    timed = samples[measured & (samples.batch_size == 1)]
     told = []
     for victim, rows in timed.groupby("victim", sort=False):
         arms = [

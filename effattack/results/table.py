@@ -19,6 +19,7 @@ from effattack.results.unmeasured import (
     no_latency,
     no_savings,
     no_timing,
+    no_twin,
     nobody,
 )
 
@@ -29,6 +30,28 @@ MACS = "MACs per {one}, mean"
 OVER_CLEAN = "/\u00a0clean"
 
 SCORES = (
+    Score(
+        "twin_agreement",
+        lambda rows: rows.share("as_twin"),
+        better="more",
+        range=(0, 1),
+        answers=True,
+        bounds="twin_agreement",
+        share=True,
+        kept=True,
+        empty=no_twin,
+        shown=Shown(
+            "percent",
+            "As its twin",
+            "Deployed",
+            "decisions and answer",
+            first=True,
+            brief="as twin",
+            interval=True,
+            meaning="share of {many} on which what is deployed takes the decisions, and gives the "
+            "answer, of the twin that attacks were crafted on",
+        ),
+    ),
     Score("samples", len, shown=Shown("count", "{Many}", "Data", "seeds pooled", flat=None)),
     Score(
         "accuracy",
@@ -88,7 +111,7 @@ SCORES = (
     ),
     Score(
         "macs_ratio",
-        lambda rows: rows["macs"].sum() / rows["clean_macs"].sum(),
+        lambda rows: rows.ratio("macs"),
         better="less",
         kept=True,
         shown=Shown("ratio", OVER_CLEAN, MACS, flat="MACs / clean", brief="MACs"),
@@ -180,7 +203,7 @@ SCORES = (
     Score("max_work", lambda rows: rows.mean("max_work"), shown=HIDDEN),
     Score(
         "equals_n_requests",
-        lambda rows: rows["work"].sum() / rows["clean_work"].sum(),
+        lambda rows: rows.ratio("work"),
         better="less",
         shown=Shown(
             "number",

@@ -17,6 +17,7 @@ from torch import Tensor
 from effattack.victim import Victim
 from effattack.victim.checks.agreement import check_batch_independence, check_paths_agree
 from effattack.victim.checks.blame import beside_noise
+from effattack.victim.checks.caps import check_caps
 from effattack.victim.checks.costs import check_macs
 from effattack.victim.checks.declared import check_declared
 from effattack.victim.checks.gates import check_gates
@@ -33,6 +34,7 @@ INVARIANTS: tuple[Check, ...] = (
     check_batch_independence,
     check_seen,
     check_macs,
+    check_caps,
     check_gradients,
 )
 """All of them, cheapest first. A victim that passes can be measured."""
@@ -42,6 +44,7 @@ __all__ = [
     "Check",
     "beside_noise",
     "check_batch_independence",
+    "check_caps",
     "check_declared",
     "check_gates",
     "check_gradients",

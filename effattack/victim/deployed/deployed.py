@@ -81,7 +81,7 @@ class Deployed(Victim):
             family=family or ("opaque" if twin is None else twin.family),
             domain=domain if twin is None else twin.domain,
             task=task if twin is None else twin.task,
-            max_macs=nan if work is None else most if max_macs is None else max_macs,
+            max_macs=most if max_macs is None else max_macs,
             dense_macs=nan if twin is None or work is None else twin.dense_macs,
             constant=twin is not None and work is not None and twin.constant,
             counts=counts,
