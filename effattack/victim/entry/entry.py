@@ -31,7 +31,8 @@ class Entry(Victim):
     ``Entry(victim, through=[resize(256), center_crop(224), jpeg(90)])`` takes files of any size;
     where no resize comes first, files of the victim's own size, or of ``size``. Rounded to 8 bits,
     each goes through the steps as Pillow does them, and then into the victim. Beside the victim's
-    counts it has ``declared_pixels``, by which decoding and resizing cost; their time stands with the score as ``codec``.
+    counts it has ``declared_pixels``, by which decoding and resizing cost; their
+    time stands with the score as ``codec``.
 
     A step that draws (``random_crop``, ``random_flip``) is fixed by the seed and the file's digest,
     alike in both paths and in every batch; gradients are means over draws (expectation over
