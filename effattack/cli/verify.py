@@ -23,6 +23,7 @@ EXAMPLES = """examples:
   effattack verify reports/records/*.record
   effattack verify new.record --against reports/records/digits_vit_ats.linf-8-255.record
   effattack verify mine.record --victim mypackage.models:build --data images/
+  effattack verify shipped.record --victim model.onnx
 """
 
 
@@ -32,6 +33,7 @@ def arguments(verify: argparse.ArgumentParser) -> None:
         "--victim", metavar="NAME|MODULE:FACTORY",
         help="the victim, where the record names none that is registered here",
     )  # fmt: skip
+    verify.add_argument("--twin", metavar="NAME|MODULE:FACTORY", help="its twin, likewise")
     verify.add_argument(
         "--data", metavar="PATH|MODULE:FACTORY",
         help="the clean inputs, where they are not the victim's own",
@@ -48,7 +50,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
 
     started, codes = time.monotonic(), []
     old = Record.load(options.against) if options.against else None
-    bench = Bench(options.victim, options.data)
+    bench = Bench(options.victim, options.twin, options.data)
     for file in options.files:
         said, code = _verified(file, bench, old)
         console.print(said, **PLAIN)

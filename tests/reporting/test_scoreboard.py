@@ -26,6 +26,8 @@ def record(victim: str, attacked: list[int], threat: str = "linf:8/255", **about
     count = len(attacked)
     return Record(
         victim=victim,
+        twin="",
+        through="",
         weights="0",
         about={
             "name": victim,
@@ -41,7 +43,7 @@ def record(victim: str, attacked: list[int], threat: str = "linf:8/255", **about
         knowledge="white box",
         data="package:data",
         indices=tuple(range(count)),
-        digests=("0",) * count,
+        digests=tuple(map(str, range(count))),
         claims={
             "label": [0] * count,
             "prediction": [0] * count,

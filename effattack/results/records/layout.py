@@ -24,7 +24,8 @@ from effattack.threats.by_name import names
 
 KIND, FORMAT = b"effattack record", 1
 KINDS: Mapping[str, type] = {
-    **dict.fromkeys(("victim", "weights", "threat", "attack", "knowledge", "data"), str),
+    **dict.fromkeys(("victim", "twin", "through", "weights"), str),
+    **dict.fromkeys(("threat", "attack", "knowledge", "data"), str),
     **dict.fromkeys(("indices", "digests", "sizes"), list),
     **dict.fromkeys(("about", "claims", "made"), dict),
 }
@@ -105,7 +106,7 @@ def _fields(told: Any, packed: bytes) -> dict[str, Any]:
     for name in ("indices", "sizes"):
         if not all(type(value) is int and 0 <= value < 2**63 for value in told[name]):
             raise ValueError(f"{name} are no whole numbers from 0 on")
-    if len(set(told["indices"])) < count:
+    if any(len(set(map(str, told[name]))) < count for name in ("indices", "digests")):
         raise ValueError("an input stands in it twice")
     sizes = told.pop("sizes")
     if sum(sizes) > MOST:

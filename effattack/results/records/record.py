@@ -26,6 +26,8 @@ class Record:
 
     Attributes:
         victim: a registered name, or what ``--victim`` is to be given.
+        twin: of a victim that is a file, the registered name of what it was exported from.
+        through: the steps inside its door, as text; empty: none.
         weights: digest of its weights (:func:`effattack.victim.digests.weights_digest`).
         about: what results tell of it (:class:`effattack.cells.held.About`).
         threat: what was allowed to change, as text: ``"linf:8/255"``.
@@ -40,6 +42,8 @@ class Record:
     """
 
     victim: str
+    twin: str
+    through: str
     weights: str
     about: Mapping[str, Any]
     threat: str

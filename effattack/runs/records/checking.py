@@ -24,7 +24,7 @@ from effattack.victim.undisturbed import undisturbed
 
 FACTS = ("family", "constant", "dense_macs", "currency")
 """What a record tells of its victim that scores are made from."""
-IDENTITY = ("victim", "threat", "data", "indices", "digests")
+IDENTITY = ("victim", "twin", "through", "threat", "data", "indices", "digests")
 """What two records of one thing share."""
 EXCUSED = 0.05
 """Share of inputs that may differ because a decision lies within rounding of its threshold, where
