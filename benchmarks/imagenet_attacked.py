@@ -50,6 +50,12 @@ def photos() -> tuple[Tensor, Tensor]:
     return _right(_networks()[VIT], images[1::2], labels[1::2])
 
 
+def seen(first: int) -> tuple[Tensor, Tensor]:
+    """(B, 3, 224, 224) and (B,): every other image from the first one on, as the ViT sees it."""
+    images, labels = read(_folder("DATA"))
+    return seen_by(images[first::2], _networks()[VIT]), labels[first::2]
+
+
 def crops() -> tuple[Tensor, Tensor]:
     """(B, 3, 224, 224) and (B,): those that the ViT classifies right, with ATS and without."""
     images, labels = read(_folder("DATA"))
@@ -58,6 +64,15 @@ def crops() -> tuple[Tensor, Tensor]:
     dense = nn.Sequential(Preprocess(preprocess.mean, preprocess.std), vit)
     found = _right(dense, seen_by(images[1::2], network), labels[1::2])
     return _right(vit_tiny_ats(), *found)
+
+
+def files() -> tuple[Tensor, Tensor]:
+    """(B, 3, 299, 299) and (B,): the photographs that ``crops`` are cut from."""
+    images, labels = read(_folder("DATA"))
+    seen = {crop.numpy().tobytes() for crop in crops()[0]}
+    cut = seen_by(images[1::2], _networks()[VIT])
+    kept = torch.tensor([crop.numpy().tobytes() in seen for crop in cut])
+    return images[1::2][kept], labels[1::2][kept]
 
 
 def _right(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

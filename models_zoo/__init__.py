@@ -13,6 +13,7 @@ from effattack.models_zoo.early_exit.msdnet import MSDNet
 from effattack.models_zoo.early_exit.sdn import SDN
 from effattack.models_zoo.layer_skipping.skipnet import SkipNet
 from effattack.models_zoo.preprocessing import Preprocess, preprocessed
+from effattack.models_zoo.quantization.gated import QuantizedGates, StaticInt8Gates
 from effattack.models_zoo.quantization.llm_int8 import LLMInt8
 from effattack.models_zoo.quantization.pruned import Pruned
 from effattack.models_zoo.quantization.quantized import Quantized
@@ -45,8 +46,10 @@ __all__ = [
     "Preprocess",
     "Pruned",
     "Quantized",
+    "QuantizedGates",
     "SkipNet",
     "StaticInt8",
+    "StaticInt8Gates",
     "TinySaver",
     "ToMe",
     "load",

@@ -25,6 +25,7 @@ from effattack.models_zoo.networks import (
     small_vit,
     tiny_cnn,
 )
+from effattack.models_zoo.quantization.gated import QuantizedGates, StaticInt8Gates
 from effattack.models_zoo.quantization.llm_int8 import LLMInt8
 from effattack.models_zoo.quantization.pruned import Pruned
 from effattack.models_zoo.quantization.quantized import Quantized
@@ -230,3 +231,22 @@ def digits_cnn_int8() -> StaticInt8:
 def digits_cnn_pruned() -> Pruned:
     """A control: the large CNN on digits without half of its weights."""
     return Pruned(digits_cnns()[1], digits.SHAPE, 0.5, name="digits_cnn_pruned", data=DATA)
+
+
+def digits_cnn_early_exit_int8() -> StaticInt8Gates:
+    """``digits_cnn_early_exit`` under static int8, with the threshold of the float victim."""
+    calibration, _ = digits.digits("heldout")
+    name = "digits_cnn_early_exit_int8"
+    return StaticInt8Gates(digits_cnn_early_exit(), calibration, name=name, data=DATA)
+
+
+def digits_tinysaver_cascade_int8() -> StaticInt8Gates:
+    """``digits_tinysaver_cascade`` under static int8, with the threshold of the float victim."""
+    calibration, _ = digits.digits("heldout")
+    name = "digits_tinysaver_cascade_int8"
+    return StaticInt8Gates(digits_tinysaver_cascade(), calibration, name=name, data=DATA)
+
+
+def digits_vit_ats_int8() -> QuantizedGates:
+    """``digits_vit_ats``, its linear layers in int8 with dynamic activations."""
+    return QuantizedGates(digits_vit_ats(), name="digits_vit_ats_int8", data=DATA)

@@ -52,6 +52,7 @@ BUILT_IN = {
     "Transfer": "house.transfer:Transfer",
     "SlowAndWrong": "house.joint:SlowAndWrong",
     "AutoSlow": "house.auto:AutoSlow",
+    "LargeFile": "house.large_file:LargeFile",
     "LatencyQuery": "house.latency_query:LatencyQuery",
     "MinimalBudget": "smallest.minimal:MinimalBudget",
 }
@@ -76,14 +77,15 @@ def names() -> list[str]:
 def defaults(victim: Victim) -> list[str]:
     """The attacks that a victim is scored under when the user names none.
 
-    An opaque model has no gates for gradient attacks: it is queried. A library whose extra is not
+    An opaque model has no gates for gradient attacks: it is queried, for its work where that is
+    known, else for its time. A library whose extra is not
     installed is left out, with a warning.
     """
     if not victim.domain.smooth:
         return []
     found = ["Slowdown", "DeepSloth", "DeSparsify"]
     if victim.sees == "answers":
-        found = ["QueryAttack"]
+        found = ["QueryAttack" if victim.counted else "LatencyQuery"]
     if find_spec("torchattacks") is None:
         warnings.warn(
             f"torchattacks is not installed, its PGD is left out: {install('torchattacks')}",

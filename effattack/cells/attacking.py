@@ -1,7 +1,7 @@
 """The rows of an attack cell: every input is attacked, run on the deployed path, and audited.
 
 The prediction comes from ``forward``, the work is what was counted while it ran, and ``trace`` must
-have declared the same.
+have declared the same. An artefact that ships tells both itself, and its twin stands beside.
 """
 
 from __future__ import annotations
@@ -58,6 +58,7 @@ def run_attack(held: Held, spec: CellSpec, watch: Watch) -> pd.DataFrame:
             "prediction": [task.text(answer) for answer in answers],
             "right": task.right(answers, labels).cpu(),
             **_agreement(held, spec, answers, adversarial),
+            **_as_twin(found),
             **_work(victim, spec, found, attack.threat.largest(inputs)),
             "elementwise": found.elementwise,
             "outside": [json.dumps(one) if one else None for one in found.outside],
@@ -102,6 +103,11 @@ def _agreement(
         return {}
     kept = held.victim.domain.kept(adversarial, held.inputs(spec)[0])
     return {"same": held.victim.task.agree(held.answers(spec), answers, kept).cpu()}
+
+
+def _as_twin(found: Audit) -> dict[str, tuple[bool | None, ...]]:
+    """Whether an artefact decides and answers as its twin does, where there is one."""
+    return {} if None in found.as_twin else {"as_twin": found.as_twin}
 
 
 def _expect_answers(victim: Victim, spec: CellSpec, found: Audit) -> None:

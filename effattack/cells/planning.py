@@ -48,7 +48,7 @@ def plan(
     seeds = _whole(seeds)
     victim.domain.check(inputs)
     victim.task.check(labels, len(inputs))
-    notes = check_declared(victim)
+    notes = check_declared(victim.checked or victim)
     ready, skipped = lineup(victim, attacks, (eps,), seeds, lambda: fit)
     held = Held(victim, ready, InMemory(inputs, labels))
     return listed(held, held, skipped=skipped, notes=notes, size=SLICE, timed=timed)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import isqrt
+
 import torch
 from torch import Tensor
 
@@ -27,6 +29,10 @@ class Pixels(Arrays):
     _stored = torch.uint8
     _coarse = " for 8 bits"
     _resize = "resize or convert them first"
+    _others = {
+        3: "series (B, channels, length) are no images and need a victim of series; one image is a "
+        "batch of one, images[None]"
+    }
     _rescale = (
         "undo the normalisation (it belongs inside the victim) or divide by 255"  # of 8-bit images
     )
@@ -59,14 +65,23 @@ class Pixels(Arrays):
         return to_grid(inputs)
 
     def example(self, count: int) -> Tensor:
-        """Grey images, off the grid by half a level; a free size is 32."""
-        return torch.full((count, *(32 if size is None else size for size in self.shape)), 0.5)
+        """Grey images, off the grid by half a level; a free size is 32, or what is taken at most."""
+        free = 32 if self.most is None else min(32, isqrt(self.most))
+        return torch.full((count, *(free if size is None else size for size in self.shape)), 0.5)
 
     def levels(self, inputs: Tensor) -> Tensor:
         return (inputs * LEVELS).round().to(torch.uint8)
 
     def values(self, levels: Tensor, like: Tensor) -> Tensor:
         return levels.to(like.dtype) / LEVELS
+
+    def distances(self, inputs: Tensor, clean: Tensor) -> dict[str, Tensor]:
+        """Of images of another size than the clean ones: to those, enlarged; all pixels differ."""
+        if inputs.shape == clean.shape:
+            return super().distances(inputs, clean)
+        height, width = inputs.shape[-2:]
+        found = super().distances(inputs, enlarged(clean, height, width))
+        return {**found, "pixels": torch.full((len(inputs),), height * width).double()}
 
     def _as_floats(self, dtype: torch.dtype) -> str:
         if dtype == torch.uint8:
@@ -75,6 +90,13 @@ class Pixels(Arrays):
             "pixels are floats in [0, 1], 8-bit ones divided by 255; token ids are no images and "
             "cannot be scored"
         )
+
+
+def enlarged(images: Tensor, height: int, width: int) -> Tensor:
+    """Images (B, C, H, W) with their own pixels repeated, or left out, to another size."""
+    down = torch.arange(height, device=images.device) * images.shape[-2] // height
+    across = torch.arange(width, device=images.device) * images.shape[-1] // width
+    return images[..., down[:, None], across]
 
 
 def to_grid(images: Tensor) -> Tensor:

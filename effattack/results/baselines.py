@@ -23,6 +23,7 @@ from effattack.errors import UsageError
 from effattack.results.baseline_schema import FILE, OPTIONAL, read, wrong
 from effattack.results.currency import MACS, currency_of
 from effattack.results.table import known
+from effattack.results.unmeasured import UNKNOWN_WORK
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -87,10 +88,19 @@ class Baseline:
 
     @classmethod
     def of(cls, evaluation: Evaluation) -> Baseline:
-        """The baseline of an evaluation."""
+        """The baseline of an evaluation.
+
+        Raises:
+            UsageError: for a victim whose executed work is unknown.
+        """
         from effattack.results.union import with_unions
 
         meta, table = evaluation.meta, evaluation.scores()
+        if unknown := table[table.clean_macs.isna()].victim.tolist():
+            raise UsageError(
+                f"no baseline of {unknown[0]} can be kept: {UNKNOWN_WORK}, and work is what is "
+                "compared with it: give Deployed(work=...), or leave --save out"
+            )
         where = meta.get("environment", {})
         made = {
             "created": meta.get("created"),

@@ -8,11 +8,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from effattack.measure.statistics import Interval, median_ratio, proportion
+from effattack.measure.statistics import NOTHING, Interval, median_ratio, proportion
 from effattack.results.frame import KNOWLEDGE
 from effattack.results.resampling import attack_success, savings
 from effattack.results.union import UNION
 from effattack.results.unmeasured import WIDEST
+
+NUMBERED = 20
+"""Inputs that are named by their numbers, at most."""
 
 
 class Rows:
@@ -42,9 +45,29 @@ class Rows:
         """Over all rows."""
         return float(self.frame[column].mean())
 
+    @property
+    def unlike_twin(self) -> str:
+        """The numbers of the inputs that an artefact decides or answers otherwise than its twin."""
+        unlike = self.frame[self.frame.as_twin.eq(False)]["sample"].drop_duplicates().sort_values()
+        more = len(unlike) - NUMBERED
+        told = ", ".join(map(str, unlike[:NUMBERED]))
+        return f"{told} and {more} more" if more > 0 else told
+
+    @property
+    def slow_and_wrong(self) -> float:
+        """Share of rows that cost more than clean and are answered wrongly; NaN without work."""
+        known = self.frame.work.notna() & self.frame.clean_work.notna()
+        return self.mean("slow_and_wrong") if known.all() else np.nan
+
     def share(self, column: str) -> Interval:
-        """Of inputs where a column holds; one where it holds under some seeds adds their share."""
-        inputs = self.frame[column].groupby(self.frame["sample"]).mean()
+        """Of inputs where a column holds; one where it holds under some seeds adds their share.
+
+        Of those where it is told; nothing where there is no such column.
+        """
+        if column not in self.frame:
+            return NOTHING
+        told = self.frame[column].dropna().astype(float)
+        inputs = told.groupby(self.frame["sample"]).mean()
         return proportion(inputs.sum(), len(inputs))
 
     def ratio(self, column: str) -> float:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
+from pandas.api.typing import DataFrameGroupBy
 
 from effattack.results.currency import counts_in, with_work
 from effattack.results.frame import completed
@@ -39,7 +40,8 @@ def with_unions(samples: pd.DataFrame) -> pd.DataFrame:
         its columns, but for pictures and decisions, and ``work``, ``clean_work`` and ``max_work``
         (of the count that judges), ``slow_and_wrong``, ``inside`` (every input of the row's cell
         lies inside an asked budget) and ``found_by`` (in words, of unions). A union has one row
-        per input: the most work of any row inside, right only if it is under all of them.
+        per input: the most work of any row inside, right only if it is under all of them, and
+        decided as by the twin likewise.
     """
     rows = with_work(completed(samples.drop(columns=_BULKY, errors="ignore")))
     rows = rows.assign(
@@ -118,6 +120,7 @@ def _union(within: pd.DataFrame, threat: str, eps: float) -> pd.DataFrame:
         **counts,
         right=every.right.all().loc[index].to_numpy(),
         same=every.same.all().loc[index].to_numpy(),
+        **_as_twin(every, index),
         slow_and_wrong=every.slow_and_wrong.any().loc[index].to_numpy(),
         inside=True,
         found_by=_found_by(worst),
@@ -126,6 +129,13 @@ def _union(within: pd.DataFrame, threat: str, eps: float) -> pd.DataFrame:
         joules=np.nan,
         clean_joules=np.nan,
     )
+
+
+def _as_twin(every: DataFrameGroupBy, index: pd.Series) -> dict[str, pd.Series]:
+    """Whether artefact and twin are alike under all rows of each input, where that is told."""
+    if "as_twin" not in every.obj or every.obj.as_twin.isna().all():
+        return {}
+    return {"as_twin": every.as_twin.all().loc[index].to_numpy()}
 
 
 def _found_by(worst: pd.DataFrame) -> str:

@@ -138,7 +138,7 @@ def _planned(victim: Victim, stored: Stored, places: dict[str, Place]) -> Plan:
         _expect_inside(victim, threat, clean, attacked, [own[key] for key in places])
         attacks.append(Replayed(victim, threat, attacked))
     held = Held(victim, attacks, InMemory(clean, labels))
-    notes = check_declared(victim)
+    notes = check_declared(victim.checked or victim)
     return listed(held, held, skipped=(), notes=notes, size=SLICE, timed=UNTIMED)
 
 

@@ -17,6 +17,7 @@ BUILT_IN = {
     "pixels": "effattack.threats.sparse:L0",
     "patch": "effattack.threats.sparse:Patch",
     "window": "effattack.threats.sparse:Window",
+    "size": "effattack.threats.size:Size",
     "box": "effattack.threats.whole:Box",
     "suffix": "effattack.threats.edits:Suffix",
     "prefix": "effattack.threats.edits:Prefix",

@@ -86,9 +86,18 @@ class StaticInt8(ConstantVictim):
         return bit_operations(macs, self.quantized_macs, (8, 8), self.dtype)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> StaticInt8:
-        if (device := fn(torch.empty(0)).device).type != "cpu":
-            raise UsageError(f"{self.name} cannot move to {device}: its int8 kernels are the CPU's")
+        stays_on_the_cpu(self.name, fn)
         return super()._apply(fn, recurse)
+
+
+def stays_on_the_cpu(name: str, fn: Callable[[Tensor], Tensor]) -> None:
+    """Refuse what would move a victim of int8 kernels to another device.
+
+    Raises:
+        UsageError: naming the victim and the device.
+    """
+    if (device := fn(torch.empty(0)).device).type != "cpu":
+        raise UsageError(f"{name} cannot move to {device}: its int8 kernels are the CPU's")
 
 
 def calibrated(model: nn.Module, images: Tensor) -> fx.GraphModule:
@@ -143,10 +152,32 @@ def lowered(rounded: fx.GraphModule, input_shape: tuple[int, ...]) -> fx.GraphMo
         with torch.no_grad():
             graph = lowering.lower_pt2e_quantized_to_x86(rounded, (blank,))
             # A bare graph module: the exported one insists on the size of its example batch.
-            graph = fx.GraphModule(graph, graph.graph)
+            graph = channels_last(fx.GraphModule(graph, graph.graph), blank.dim() == 4)
             graph(blank[:1])
     except (AssertionError, AttributeError, RuntimeError) as error:
         raise UsageError(f"{LACKING} ({first_line(error)})") from error
+    return graph
+
+
+def channels_last(graph: fx.GraphModule, images: bool) -> fx.GraphModule:
+    """The graph for the layout of int8 convolutions: that of floats is none of theirs.
+
+    Images, or feature maps, enter in it; and a view of what comes out of them may copy.
+    """
+    for node in list(graph.graph.nodes):
+        if node.target is torch.ops.aten.view.default:
+            node.target = torch.ops.aten.reshape.default
+        elif node.op == "placeholder" and images:
+            with graph.graph.inserting_after(node):
+                laid = graph.graph.call_function(
+                    torch.ops.aten.contiguous.default,
+                    (node,),
+                    {"memory_format": torch.channels_last},
+                )
+            node.replace_all_uses_with(
+                laid, delete_user_cb=lambda user, laid=laid: user is not laid
+            )
+    graph.recompile()
     return graph
 
 

@@ -1,4 +1,4 @@
-"""The plain ViT, and the victims that wrap it or the plain CNN without training."""
+"""The plain ViT, and the victims that wrap it, the plain CNN or a gated victim without training."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from effattack.models_zoo import embedded
-from effattack.models_zoo.files import WEIGHTS, save_weights
+from effattack.models_zoo.files import WEIGHTS, read_card, save_weights
 from effattack.models_zoo.networks import small_vit
+from effattack.models_zoo.quantization.gated import GatedInFewBits
 from effattack.models_zoo.recipes.common import accuracy, cross_entropy, describe, fit
 from effattack.victim import Victim
 
@@ -31,6 +32,18 @@ def training_free(factory: Callable[[], Victim], plain: Callable[[], nn.Module])
     victim = factory()
     reference = accuracy(plain(), "test")
     describe(victim, recipe=victim.name, dense_accuracy=reference)
+
+
+def rounded(factory: Callable[[], GatedInFewBits]) -> None:
+    """A card is all there is to make: weights and threshold are those of the float victim."""
+    victim = factory()
+    exact = read_card(victim.float_victim.name)
+    describe(
+        victim,
+        recipe=victim.name,
+        dense_accuracy=exact["dense_accuracy"],
+        threshold=exact["threshold"],
+    )
 
 
 def large_cnn() -> nn.Module:
@@ -55,4 +68,7 @@ RECIPES: dict[str, Callable[[], None]] = {
     "digits_vit_tome": partial(training_free, embedded.digits_vit_tome, embedded.digits_vit),
     "digits_cnn_int8": partial(training_free, embedded.digits_cnn_int8, large_cnn),
     "digits_cnn_pruned": partial(training_free, embedded.digits_cnn_pruned, large_cnn),
+    "digits_cnn_early_exit_int8": partial(rounded, embedded.digits_cnn_early_exit_int8),
+    "digits_tinysaver_cascade_int8": partial(rounded, embedded.digits_tinysaver_cascade_int8),
+    "digits_vit_ats_int8": partial(rounded, embedded.digits_vit_ats_int8),
 }

@@ -7,7 +7,7 @@ Fayyaz et al., "Adaptive Token Sampling for Efficient Vision Transformers", ECCV
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from timm.models.vision_transformer import VisionTransformer
@@ -70,6 +70,17 @@ class InverseTransformSampling:
         return max(1, min(patches - 1, self.points))
 
 
+class Sampling(NamedTuple):
+    """What one block that samples did in the deployed path."""
+
+    layout: Layout
+    """Of the tokens that it was given."""
+    scores: list[Tensor]
+    """Per bucket: significance (images, n) of the patch tokens left, n of each image."""
+    kept: list[Tensor]
+    """Per bucket: the decision (images, n) bool."""
+
+
 class ATS(ViTVictim):
     """A timm ViT that samples its tokens inside the attention of some blocks.
 
@@ -123,6 +134,7 @@ class ATS(ViTVictim):
         self.policy = InverseTransformSampling(reference_tokens)
         blocks: Any = vit.blocks
         self._block_macs = tuple(BlockMacs(block) for block in blocks)
+        self._fixed_macs = stem_and_head_macs(vit)
         self.dense_macs = float(self._macs([self.tokens] * (depth + 1)))
         self.max_macs = float(self._macs(self._most_tokens()))
 
@@ -136,25 +148,36 @@ class ATS(ViTVictim):
         return super().from_official(weights, **settings)
 
     def forward(self, images: Tensor) -> Tensor:
+        return self.deployed(images)[0]
+
+    def deployed(self, images: Tensor) -> tuple[Tensor, list[Sampling]]:
+        """What ``forward`` says, and what every block that samples did on the way."""
         x, layout = pack(self.embed(images))
+        samplings = []
         blocks: Any = self.vit.blocks
         for index, block in enumerate(blocks):
             if index in self.ats_blocks:
-                x, layout = self._sample(index, block, x, layout)
+                x, layout, sampling = self._sample(index, block, x, layout)
+                samplings.append(sampling)
             else:
                 x = ragged_block(block, x, layout)
-        return self.classify(x[layout.firsts(), None])
+        return self.classify(x[layout.firsts(), None]), samplings
 
-    def _sample(self, index: int, block: Any, x: Tensor, layout: Layout) -> tuple[Tensor, Layout]:
+    def _sample(
+        self, index: int, block: Any, x: Tensor, layout: Layout
+    ) -> tuple[Tensor, Layout, Sampling]:
         """One block, whose attention is computed for all tokens, its output for those kept."""
-        heads, kept = {}, []
+        heads, kept, sampling = {}, [], Sampling(layout, [], [])
         qkv = split_heads(block.attn, block.norm1(x))
         for bucket in layout.buckets():
             q, k, v = (bucket.of(part).transpose(1, 2) for part in qkv)
             attention = attention_map(q * block.attn.scale, k)
             scores = significance(attention, v)
             live = torch.ones_like(scores, dtype=torch.bool)
-            keep = with_cls(self.keep(index, scores, live))
+            patches = self.keep(index, scores.detach(), live)
+            sampling.scores.append(scores)
+            sampling.kept.append(patches)
+            keep = with_cls(patches)
             kept.append(keep.flatten())
             for at, image in enumerate(bucket.images):
                 rows = keep[at].nonzero()[:, 0]
@@ -162,7 +185,7 @@ class ATS(ViTVictim):
         rows, layout = layout.keep(torch.cat(kept))
         update = merge_heads(block.attn, torch.cat([heads[image] for image in layout.images]))
         x = x.index_select(0, rows) + block.ls1(update)
-        return x + block.ls2(block.mlp(block.norm2(x))), layout
+        return x + block.ls2(block.mlp(block.norm2(x))), layout, sampling
 
     def trace(self, images: Tensor) -> Trace:
         x = self.embed(images)
@@ -213,7 +236,7 @@ class ATS(ViTVictim):
 
     def _macs(self, counts: list[Any]) -> Any:
         """MACs from the tokens (CLS included) before block 0 and after every block."""
-        total = counts[0] * 0 + stem_and_head_macs(self.vit)
+        total = counts[0] * 0 + self._fixed_macs
         for index, macs in enumerate(self._block_macs):
             if index in self.ats_blocks:
                 total = total + macs.pruned_inside(counts[index], counts[index + 1])

@@ -45,6 +45,9 @@ RUNG = {
     "digits_skipnet",
     "digits_esn",
     "digits_three_stage_cascade",
+    "digits_cnn_early_exit_int8",
+    "digits_tinysaver_cascade_int8",
+    "digits_vit_ats_int8",
     *CONTROLS,
 }
 SERIES = {"cbf_early_gru", "cbf_cnn_exit", "cbf_transformer_merge"}

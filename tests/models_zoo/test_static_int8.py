@@ -94,6 +94,19 @@ def test_the_range_is_that_of_the_calibration_images() -> None:
     assert not torch.autograd.grad(second.sum(), brighter[1])[0].any()
 
 
+def test_the_layout_of_floats_is_no_obstacle() -> None:
+    """int8 kernels lay channels last: a sum with the input itself, and a view of what comes out."""
+    torch.manual_seed(0)
+    flat = nn.Flatten(), nn.Linear(4 * 64, 5)
+    model = nn.Sequential(Residual(3), nn.Conv2d(3, 4, 3, padding=1), *flat).eval()
+    rounded = StaticInt8(model, SHAPE, images(16))
+    assert rounded.quantized_macs == rounded.max_macs
+    with torch.no_grad():
+        exact = model(images())
+        assert 0 < (rounded(images()) - exact).abs().max() < 0.1 * exact.abs().max()
+        torch.testing.assert_close(rounded(images()), rounded.trace(images()).logits)
+
+
 @pytest.mark.parametrize("count", [1, 3, 32])
 def test_batches_of_any_size(count: int) -> None:
     assert victim()(images(count)).shape == victim().trace(images(count)).logits.shape == (count, 5)

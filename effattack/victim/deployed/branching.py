@@ -16,7 +16,7 @@ from effattack.victim.structure import Exits, Models, Structure
 
 
 class Branching(nn.Module):
-    """One input (1, ...) -> its answer (1, classes), and of each gate the decisions (1, units) bool.
+    """One input (1, ...) -> its answer (1, classes), and each gate's decisions (1, units) bool.
 
     A gate that was not reached says False.
 

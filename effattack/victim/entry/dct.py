@@ -47,7 +47,8 @@ def soft_jpeg(images: Tensor, quality: int) -> Tensor:
         matrix = torch.tensor(TO_YCC, dtype=images.dtype, device=images.device)
         ycc = torch.einsum("dc,bchw->bdhw", matrix, padded)
         bright = _quantized(ycc[:, :1] - 128, BRIGHTNESS, quality) + 128
-        colour = interpolate(_quantized(avg_pool2d(ycc[:, 1:], 2), COLOUR, quality), scale_factor=2)
+        colour = _quantized(avg_pool2d(ycc[:, 1:], 2), COLOUR, quality)
+        colour = interpolate(colour, scale_factor=2, mode="bilinear")
         found = torch.einsum("dc,bchw->bdhw", matrix.inverse(), torch.cat([bright, colour], 1))
     return (found[..., :height, :width] / LEVELS).clamp(0, 1)
 

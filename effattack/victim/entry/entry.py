@@ -19,7 +19,7 @@ from effattack.errors import UsageError
 from effattack.victim.contract import Victim
 from effattack.victim.entry.drawing import averaged
 from effattack.victim.entry.steps import Step
-from effattack.victim.trace import Trace
+from effattack.victim.trace import Ran, Trace
 
 MOST_PIXELS = 89_478_485
 """That a file may declare unless told otherwise: the limit of which Pillow warns."""
@@ -31,7 +31,7 @@ class Entry(Victim):
     ``Entry(victim, through=[resize(256), center_crop(224), jpeg(90)])`` takes files of any size;
     where no resize comes first, files of the victim's own size, or of ``size``. Rounded to 8 bits,
     each goes through the steps as Pillow does them, and then into the victim. Beside the victim's
-    counts it has ``pixels``: those that a file declares, which decoding and resizing are paid by;
+    counts it has ``declared_pixels``: those that a file declares, which decoding and resizing are paid by;
     their time stands with the score as ``codec``.
 
     A step that draws (``random_crop``, ``random_flip``) is fixed by the seed and the file's digest,
@@ -79,16 +79,17 @@ class Entry(Victim):
             batch_coupled=victim.batch_coupled,
             pads=victim.pads,
             data=victim.data,
-            counts={**victim.counts, "pixels": Count("pixel", _declared)},
+            counts={**victim.counts, "declared_pixels": Count("declared pixel", _declared)},
             currency=victim.currency,
         )
-        self.sees = victim.sees  # type: ignore[misc]
+        self.sees = victim.sees
         self.victim, self.through = victim, tuple(through)
         self.size, self.seed, self.draws = size, seed, draws
+        self.by_file = True
         _expect_ends(self)
 
     def forward(self, batch: Tensor) -> Tensor:
-        tally("pixels", _declared(batch).sum())
+        tally("declared_pixels", _declared(batch).sum())
         return self.victim(self.opened(batch))
 
     def trace(self, batch: Tensor) -> Trace:
@@ -96,7 +97,7 @@ class Entry(Victim):
         if torch.is_grad_enabled() and any(step.draws for step in self.through):
             more = [self.victim.trace(self.opened(batch, k)) for k in range(1, self.draws)]
             found = averaged([found, *more])
-        return found._replace(also={**found.also, "pixels": _declared(batch)})
+        return found._replace(also={**found.also, "declared_pixels": _declared(batch)})
 
     def opened(self, files: Tensor, draw: int = 0) -> Tensor:
         """What the victim inside is given for files (B, C, H, W); differentiable.
@@ -113,13 +114,14 @@ class Entry(Victim):
             return torch.cat([*self._each(files, draw)])
 
     def _each(self, files: Tensor, draw: int) -> Iterator[Tensor]:
-        for image, digest in zip(files.split(1), self.domain.fingerprints(files), strict=True):
+        digests = self.domain.fingerprints(files) if self.by_file else [""] * len(files)
+        for image, digest in zip(files.split(1), digests, strict=True):
             for place, step in enumerate(self.through):
                 image = step(image, f"{self.seed} {draw} {place} {digest}")
             yield image
 
     def ceiling(self, batch: Tensor, count: str = "macs") -> Tensor:
-        if count == "pixels":
+        if count == "declared_pixels":
             return _declared(batch)
         fixed = None not in self.victim.domain.shape
         seen = self.victim.example(1) if fixed else self.opened(batch[:1])
@@ -140,6 +142,26 @@ class Entry(Victim):
             draws=self.draws,
             name=self.name,
         )
+
+    @property
+    def checked(self) -> Entry | None:
+        """Before what the victim inside is checked on, and where steps draw, with one draw for all.
+
+        A gradient is that of one draw: a change of the file must not bring another.
+        """
+        inside = self.victim.checked
+        if inside is None:
+            return None
+        entry = self.around(inside)
+        entry.by_file = False
+        return entry
+
+    def ran(self, single: Tensor) -> Ran | None:
+        """What an artefact inside did with a file, and the pixels that it declares."""
+        if type(self.victim).ran is Victim.ran:
+            return None
+        found = self.victim.ran(self.opened(single))
+        return found and found._replace(counts={**found.counts, "declared_pixels": _declared(single).item()})
 
     @property
     def correction(self) -> str:

@@ -84,7 +84,7 @@ def _part(graph: Any, taken: set[str], renamed: Mapping[str, str]) -> None:
             own = dict(renamed)
             for inner in body.node:
                 for index, name in enumerate(inner.output):
-                    own[name] = f"{name}_{len(taken)}" if name in taken else name
+                    own[name] = f"{name}_{len(taken)}" if name and name in taken else name
                     inner.output[index] = own[name]
                     taken.add(own[name])
             for told in (*body.output, *body.value_info):
