@@ -7,6 +7,7 @@ imported before a module of it is asked for.
 from __future__ import annotations
 
 import ast
+import inspect
 import os
 import sys
 import warnings
@@ -166,8 +167,24 @@ def call(factory: Callable[[], Any], name: str) -> Any:
     """What a user's factory returns.
 
     Raises:
+        UsageError: if it needs arguments, naming them.
         FactoryError: if it raises; its own error is the cause.
         ExitError: if it would end the process.
     """
+    if needed := _needed(factory):
+        raise UsageError(
+            f"{name} needs arguments ({', '.join(needed)}), and is called without any: write a "
+            "function that needs none and returns what it makes, and name that"
+        )
     with blaming(name), staying(name):
         return factory()
+
+
+def _needed(factory: Callable[..., Any]) -> list[str]:
+    """The arguments that have no default."""
+    try:
+        parameters = inspect.signature(factory).parameters.values()
+    except (TypeError, ValueError):  # of some built-in functions nothing is known
+        return []
+    several = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return [p.name for p in parameters if p.default is p.empty and p.kind not in several]

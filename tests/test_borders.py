@@ -15,7 +15,7 @@ from toys import LinearSaver, grey_images
 import effattack
 from effattack.borders import staying
 from effattack.cli import main
-from effattack.errors import CellError, ExitError
+from effattack.errors import CellError, ExitError, UsageError
 from effattack.registry import import_factory
 from effattack.runs.evaluate import evaluate
 from effattack.runs.executors.workers import Workers
@@ -95,6 +95,12 @@ def test_whatever_ends_a_process_is_named(ending: str, project: Path) -> None:
     with pytest.raises(ExitError) as told:
         load_victim("mine:build")
     assert str(told.value).startswith(f"mine:build {ENDINGS[ending]} at mine.py, line 17: ")
+
+
+def test_a_factory_that_needs_arguments_is_told_which(project: Path) -> None:
+    (project / "mine.py").write_text("def build(model, *, threshold, name=''): ...\n")
+    with pytest.raises(UsageError, match=r"^mine:build needs arguments \(model, threshold\)"):
+        load_victim("mine:build")
 
 
 def test_in_the_middle_of_a_cell() -> None:

@@ -123,7 +123,7 @@ def test_the_contract_is_kept_in_the_store_whatever_the_attacks(
     found = others.run(tmp_path)
     (told,) = (check for check in found.checks() if check.check == "contract")
     assert told.passed is True
-    assert told.message == "7 invariants hold on 16 images"
+    assert told.message == "8 invariants hold on 16 images"
     with pytest.raises(CellError, match="checked again"):
         replace(SMALL, samples=5).run(tmp_path)
 

@@ -57,7 +57,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
     corpora = read_corpora(options.replay)
     if options.sweep is None and not options.victim:
         options.victim = _registered(corpora)
-    sweep = sweep_options.sweep_of(options, console)
+    sweep = sweep_options.sweep_of(options)
     check_local(sweep.device)
     parts = []
     for name in sweep.victims:

@@ -55,12 +55,12 @@ def _attack(options: argparse.Namespace, console: Console) -> int:
 
     judge = judging.Judge.of(options)
     bar = progress_bar(console)
-    sweep = sweep_options.sweep_of(options, console)
+    sweep = sweep_options.sweep_of(options)
     executor = executor_options.executor_of(options, bar.step)
     executor.check(sweep.device, sweep.timed > 0)
     store = Store(options.out / "cells")
     check_free(options.out)
-    plans = sweep.plan(executor.timeout)
+    plans = sweep.plan(executor.timeout, sweep_options.absent(options, console))
     if options.fresh and not options.dry_run:
         for spec in finished(plans, store, executor):
             store.remove(spec)

@@ -1,4 +1,4 @@
-"""``effattack scoreboard``: one page from published scores."""
+"""``effattack scoreboard``: one page from records."""
 
 from __future__ import annotations
 
@@ -7,23 +7,21 @@ from pathlib import Path
 
 from rich.console import Console
 
-from effattack.budgets import parse_eps
 from effattack.cli.terminal import PLAIN
 from effattack.errors import UsageError
 
-HELP = "rank victims on one page, from published scores"
+HELP = "rank victims on one page, from records"
 EXAMPLES = """examples:
   effattack scoreboard
-  effattack scoreboard reports --eps 4/255 --out scoreboard.html
+  effattack scoreboard reports --out scoreboard.html
 """
 
 
 def arguments(scoreboard: argparse.ArgumentParser) -> None:
     scoreboard.add_argument(
         "folder", type=Path, nargs="?", default=Path("reports"), metavar="DIR",
-        help="holds a folder per victim with scores.csv and meta.json (reports)",
+        help="holds the folder records (reports)",
     )  # fmt: skip
-    scoreboard.add_argument("--eps", default="8/255", help="l-inf budget of the ranking (8/255)")
     scoreboard.add_argument(
         "--cards", type=Path, default=Path("models_zoo/cards"), metavar="DIR",
         help="cards to link, NAME.json (models_zoo/cards)",
@@ -37,15 +35,11 @@ def run(options: argparse.Namespace, console: Console) -> int:
     from effattack.reporting import scoreboard
 
     out = options.out or options.folder / "scoreboard.html"
-    published = scoreboard.load(options.folder)
-    claims = options.folder / scoreboard.CLAIMS
-    document = scoreboard.render(
-        published, parse_eps(options.eps), options.cards, claims, out.absolute()
-    )
+    document, count = scoreboard.render(options.folder, options.cards, out.absolute())
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(document, encoding="utf-8")
     except OSError as error:
         raise UsageError(f"cannot write {out} ({error.strerror}): give another --out") from error
-    console.print(f"{out}: {len(published)} published folders", **PLAIN)
+    console.print(f"{out}: {count} records", **PLAIN)
     return 0

@@ -14,15 +14,16 @@ from effattack.cli.terminal import PLAIN
 from effattack.errors import MissingPackage, UsageError
 
 if TYPE_CHECKING:
-    from effattack.runs.sweep import Sweep
+    from effattack.runs.sweep import Absent, Sweep
 
-DEFAULT_VICTIMS = (
+DEFAULT_IMAGES = (
     "digits_cnn_early_exit",
     "digits_tinysaver_cascade",
     "digits_vit_ats",
     "digits_vit_int8",
-    "cbf_early_gru",
 )
+DEFAULT_VICTIMS = (*DEFAULT_IMAGES, "cbf_early_gru")
+"""With data or a budget of one's own, those of images alone."""
 
 
 def arguments(run: argparse.ArgumentParser) -> None:
@@ -96,8 +97,8 @@ def entry_arguments(parser: argparse._ActionsContainer) -> None:
     )
 
 
-def sweep_of(options: argparse.Namespace, console: Console) -> Sweep:
-    """The sweep of the file, or of the options; says which default victims are left out."""
+def sweep_of(options: argparse.Namespace) -> Sweep:
+    """The sweep of the file, or of the options."""
     from effattack.runs.sweep import Sweep
 
     given = {
@@ -117,9 +118,8 @@ def sweep_of(options: argparse.Namespace, console: Console) -> Sweep:
     }
     given = {key: value for key, value in given.items() if value is not None}
     if options.sweep is None:
-        victims = given.pop("victims", None) or _default_victims(
-            console, own=bool(options.data or options.eps or options.threat)
-        )
+        own = options.data or options.eps or options.threat
+        victims = given.pop("victims", DEFAULT_IMAGES if own else DEFAULT_VICTIMS)
         sweep = Sweep(**{"victims": victims, "samples": 200, **given})
     elif given:
         raise UsageError(
@@ -140,15 +140,10 @@ def _budgets(options: argparse.Namespace) -> tuple[float | str, ...] | None:
     return (*sizes, *threats) or None
 
 
-def _default_victims(console: Console, own: bool) -> tuple[str, ...]:
-    """Those whose packages are there; with data or a budget of one's own, those of images."""
-    from effattack.victim import load_victim
+def absent(options: argparse.Namespace, console: Console) -> Absent | None:
+    """What is done about a victim whose package is missing: a default one is left out."""
 
-    found = []
-    for name in DEFAULT_VICTIMS:
-        try:
-            if load_victim(name).domain.kind == "pixels" or not own:
-                found.append(name)
-        except MissingPackage as error:
-            console.print(f"{name} is left out: {error}", **PLAIN)
-    return tuple(found)
+    def tell(name: str, error: MissingPackage) -> None:
+        console.print(f"{name} is left out: {error}", **PLAIN)
+
+    return None if options.victim or options.sweep else tell

@@ -14,8 +14,8 @@ from effattack.errors import EffattackError, RecordError
 from effattack.reporting import words
 
 if TYPE_CHECKING:
+    from effattack.results.records.record import Record
     from effattack.runs.records.bench import Bench
-    from effattack.runs.records.record import Record
 
 HELP = "count records again, and say whether they hold"
 EXAMPLES = """examples:
@@ -23,6 +23,7 @@ EXAMPLES = """examples:
   effattack verify reports/records/*.record
   effattack verify new.record --against reports/records/digits_vit_ats.linf-8-255.record
   effattack verify mine.record --victim mypackage.models:build --data images/
+  effattack verify shipped.record --victim model.onnx
 """
 
 
@@ -32,6 +33,7 @@ def arguments(verify: argparse.ArgumentParser) -> None:
         "--victim", metavar="NAME|MODULE:FACTORY",
         help="the victim, where the record names none that is registered here",
     )  # fmt: skip
+    verify.add_argument("--twin", metavar="NAME|MODULE:FACTORY", help="its twin, likewise")
     verify.add_argument(
         "--data", metavar="PATH|MODULE:FACTORY",
         help="the clean inputs, where they are not the victim's own",
@@ -43,12 +45,12 @@ def arguments(verify: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
+    from effattack.results.records.record import Record
     from effattack.runs.records.bench import Bench
-    from effattack.runs.records.record import Record
 
     started, codes = time.monotonic(), []
     old = Record.load(options.against) if options.against else None
-    bench = Bench(options.victim, options.data)
+    bench = Bench(options.victim, options.twin, options.data)
     for file in options.files:
         said, code = _verified(file, bench, old)
         console.print(said, **PLAIN)
@@ -60,8 +62,8 @@ def run(options: argparse.Namespace, console: Console) -> int:
 
 def _verified(file: Path, bench: Bench, old: Record | None) -> tuple[str, int]:
     """What is said of a file, and the exit code."""
+    from effattack.results.records.record import Record
     from effattack.runs.records.checking import expect_better, verify
-    from effattack.runs.records.record import Record
 
     try:
         record = Record.load(file)

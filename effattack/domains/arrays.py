@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -28,6 +28,8 @@ class Arrays(Domain):
     _stored: ClassVar[torch.dtype]
     _coarse: ClassVar[str]
     _resize: ClassVar[str]
+    _others: ClassVar[Mapping[int, str]]
+    """Dimensions of what is no batch of these -> what to do with it."""
     _rescale: ClassVar[str]
 
     def check(self, inputs: Tensor) -> None:
@@ -40,10 +42,10 @@ class Arrays(Domain):
         if inputs.dim() and not len(inputs):
             raise UsageError(f"there are no {nouns}: the batch is empty")
         if not self.fits(inputs):
+            remedy = self._others.get(inputs.dim(), self._resize)
             sizes = ", ".join("any" if size is None else str(size) for size in self.shape)
             raise UsageError(
-                f"{nouns} have shape {tuple(inputs.shape)}, the victim takes (B, {sizes}): "
-                f"{self._resize}"
+                f"{nouns} have shape {tuple(inputs.shape)}, the victim takes (B, {sizes}): {remedy}"
             )
         if not torch.isfinite(inputs).all():
             raise UsageError(f"{nouns} contain NaN or infinity: drop or repair those {nouns}")

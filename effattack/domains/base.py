@@ -87,6 +87,10 @@ class Domain(ABC):
         """One batch of several."""
         return torch.cat(list(batches))
 
+    def stretched(self, inputs: Batch) -> Batch:
+        """The same, each as long as an input can be; as they are where all are of one size."""
+        return inputs
+
     def singles(self, inputs: Batch) -> Sequence[Batch]:
         """Batches of one input each, as each is fed alone."""
         return inputs.split(1)

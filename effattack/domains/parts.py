@@ -123,6 +123,9 @@ class Parts(Domain):
     def snap(self, inputs: PartsBatch) -> PartsBatch:
         return self._each(lambda part, batch: part.snap(batch), inputs)
 
+    def stretched(self, inputs: PartsBatch) -> PartsBatch:
+        return self._each(lambda part, batch: part.stretched(batch), inputs)
+
     def example(self, count: int) -> PartsBatch:
         return PartsBatch({name: part.example(count) for name, part in self.parts.items()})
 

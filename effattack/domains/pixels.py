@@ -29,6 +29,10 @@ class Pixels(Arrays):
     _stored = torch.uint8
     _coarse = " for 8 bits"
     _resize = "resize or convert them first"
+    _others = {
+        3: "series (B, channels, length) are no images and need a victim of series; one image is a "
+        "batch of one, images[None]"
+    }
     _rescale = (
         "undo the normalisation (it belongs inside the victim) or divide by 255"  # of 8-bit images
     )
@@ -61,7 +65,7 @@ class Pixels(Arrays):
         return to_grid(inputs)
 
     def example(self, count: int) -> Tensor:
-        """Grey images, off the grid by half a level; a free size is 32, or what is taken at most."""
+        """Grey images, off the grid by half a level; a free size is 32, or the most taken."""
         free = 32 if self.most is None else min(32, isqrt(self.most))
         return torch.full((count, *(free if size is None else size for size in self.shape)), 0.5)
 

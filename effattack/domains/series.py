@@ -31,6 +31,10 @@ class Series(Arrays):
     kind, noun, nouns = "series", "series", "series"
     _coarse = ""
     _resize = "cut, pad or resample them first, in the order (batch, channels, length)"
+    _others = {
+        2: "series of one channel are series[:, None], one series is series[None]",
+        4: "images (B, C, H, W) are no series and need a victim of images",
+    }
     _rescale = "scale them as the training data, or declare the range that the victim takes"
 
     def __init__(

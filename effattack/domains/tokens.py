@@ -94,6 +94,14 @@ class Tokens(Domain):
     ) -> Tensor:
         return inputs.detach().to(device, torch.long)
 
+    def stretched(self, inputs: Tensor) -> Tensor:
+        """Every prompt over and over, up to the longest."""
+        rows = [row[: int(size)] for row, size in zip(inputs, lengths(inputs), strict=True)]
+        times = [-(-self.longest // len(row)) for row in rows]
+        return torch.stack(
+            [row.repeat(n)[: self.longest] for row, n in zip(rows, times, strict=True)]
+        )
+
     def snap(self, inputs: Tensor) -> Tensor:
         """Nothing behind the first padding, and no more tokens than the victim takes."""
         inside = (inputs == PAD).cumsum(1) == 0

@@ -7,7 +7,7 @@ read is named by its number, counted from 1.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from math import isfinite
+from math import isfinite, nan
 from pathlib import Path
 
 import numpy as np
@@ -131,9 +131,9 @@ def _values(number: int, cells: list[str]) -> list[float]:
 
 def _value(number: int, place: int, cell: str) -> float:
     try:
-        value = float(cell)
+        value = nan if "_" in cell else float(cell)  # to Python 1_0 is 10, to nobody's sensor
     except ValueError:
-        value = float("nan")
+        value = nan
     if isfinite(value):
         return value
     what = "is missing" if cell.lower() in ("", "?", "nan") else f"is {cell!r}, no finite number"

@@ -73,12 +73,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Names only: a victim is loaded when the first test that needs it runs."""
-    with in_words():
-        asked = marked(metafunc.definition)
     settings = metafunc.config.stash[SESSION].settings
     if "effattack_victim_asked" in metafunc.fixturenames:
-        with in_words():
-            victims = victims_of(settings, asked)
+        try:
+            victims = victims_of(settings, marked(metafunc.definition))
+        except UsageError:  # an error of that test alone, which its setup tells
+            victims = [Asked("")]
         metafunc.parametrize(
             "effattack_victim_asked",
             victims or [NONE],
@@ -113,6 +113,10 @@ def pytest_fixture_setup(
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     session, needed = item.config.stash[SESSION], getattr(item, "fixturenames", ())
+    with in_words():
+        asked = marked(item)
+        if "effattack_victim_asked" in needed:
+            victims_of(session.settings, asked)
     for name in TOLD_ONCE:
         if name in needed and (test := session.broken.get((name, victim_of(item)))):
             pytest.skip(f"{name} could not be made: {test} says why")

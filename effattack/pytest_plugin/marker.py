@@ -1,6 +1,6 @@
 """``@pytest.mark.effattack(...)``: what a test wants scored, and the limits it sets.
 
-Read and checked at collection, without torch.
+Read without torch: at collection, and checked before the test runs.
 """
 
 from __future__ import annotations

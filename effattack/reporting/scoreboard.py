@@ -1,4 +1,4 @@
-"""One page from published scores: victims of a family ranked by savings retained at one ε."""
+"""One page from records: at every budget, the victims of a family ranked by savings retained."""
 
 from __future__ import annotations
 
@@ -8,41 +8,40 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import pandas as pd
-
-from effattack.budgets import budget_text
-from effattack.errors import UsageError
+from effattack.errors import EffattackError, UsageError
 from effattack.reporting import page, words
-from effattack.reporting.meta import Meta, section
-from effattack.reporting.nouns import shared_noun
+from effattack.reporting.nouns import Noun, noun_of
 from effattack.reporting.tables import over_dense
-from effattack.reporting.verdict import Row, Verdict, rows_of, unit_of, verdicts
+from effattack.reporting.verdict import Row, rows_of, unit_of
 from effattack.reporting.words import missing
-from effattack.results.frame import SCHEMA
-from effattack.results.scores import completed_scores
+from effattack.results.records.record import SUFFIX, Record
+from effattack.results.scores import score_table
 
-NEEDED = {
-    "victim",
-    "family",
-    "attack",
-    "kind",
-    "threat",
-    "eps",
-    "savings_retained",
-    "savings_retained_low",
-    "reachable",
-}
+RECORDS = "records"
+CLAIMED = "claims"
+"""Folders of records: those that rank, and those of attacks whose papers claim a number."""
 CLAIMS = "claims.json"
 
 
 class Entry(NamedTuple):
-    """One ranked victim."""
+    """One ranked victim in one budget: what its record claims."""
 
-    verdict: Verdict
-    reachable: float
-    """The most MACs ever seen on one of its inputs, in any of its rows."""
+    record: Record
+    row: Row
+    """Its score."""
+    clean: Row
+    address: str
+    """Of the record, relative to the page."""
     card: str
-    """Address of its card, relative to the page; empty where it has none."""
+    """Of its card; empty where it has none."""
+
+
+class Board(NamedTuple):
+    """All victims in one budget, by family."""
+
+    budget: str
+    noun: Noun
+    families: Mapping[str, Sequence[Entry]]
 
 
 class Claim(NamedTuple):
@@ -57,87 +56,102 @@ class Claim(NamedTuple):
     source: str
 
 
-class Published(NamedTuple):
-    """One published folder: its scores and how they were made."""
-
-    name: str
-    scores: pd.DataFrame
-    meta: Meta
-
-
-def load(folder: Path) -> list[Published]:
-    """Every folder with ``scores.csv`` and ``meta.json`` inside a folder.
+def load(folder: Path) -> dict[Path, Record]:
+    """Every record inside a folder.
 
     Raises:
-        UsageError: if there is none, or one of another schema.
+        UsageError: if there is none, one cannot be read, or two are of one victim and threat.
+        RecordError: if one was changed since it was sealed.
     """
-    found = []
-    for file in sorted(folder.glob("*/scores.csv")):
-        try:
-            scores = pd.read_csv(file)
-            meta = json.loads((file.parent / "meta.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise UsageError(f"{file.parent} cannot be read ({error}): make it again") from error
-        lacking = sorted(NEEDED - set(scores.columns))
-        schema = meta.get("schema") if isinstance(meta, dict) else None
-        if lacking or schema != SCHEMA:
-            why = f"it lacks {', '.join(lacking)}" if lacking else f"schema {schema}, not {SCHEMA}"
-            raise UsageError(f"{file.parent} was not written by this version ({why}): run again")
-        found.append(Published(file.parent.name, completed_scores(scores), meta))
+    found: dict[Path, Record] = {}
+    known: dict[tuple[str, str], Path] = {}
+    for file in sorted(folder.glob(f"*{SUFFIX}")):
+        record = Record.load(file)
+        same = known.setdefault((record.victim, record.threat), file)
+        if same != file:
+            raise UsageError(
+                f"{same} and {file} are of one victim and threat: keep the better one, as "
+                f"effattack verify {file} --against {same} tells"
+            )
+        found[file] = record
     if not found:
-        raise UsageError(
-            f"{folder} holds no published scores: effattack run --victim NAME --out {folder}/NAME"
-        )
+        raise UsageError(f"{folder} holds no records: benchmarks/records.py makes them")
     return found
 
 
-def render(published: Sequence[Published], eps: float, cards: Path, claims: Path, out: Path) -> str:
-    """The scoreboard as one HTML document.
+def render(folder: Path, cards: Path, out: Path) -> tuple[str, int]:
+    """The scoreboard as one HTML document, and how many records it shows.
 
     Args:
-        published: what :func:`load` found.
-        eps: the l-inf budget of the ranking.
+        folder: holds ``records``; and ``claims`` and ``claims.json``, if it has them.
         cards: folder with a ``NAME.json`` per victim; linked where it exists.
-        claims: JSON list of what papers claim; may be missing.
         out: where the page will stand, which links are relative to.
     """
-    victims = {k: v for one in published for k, v in section(one.meta, "victims").items()}
-    entries = [entry for one in published for entry in _entries(one, eps, cards, out)]
-    entries.sort(key=lambda entry: (missing(entry.verdict.savings), -entry.verdict.savings))
-    families = sorted({entry.verdict.family for entry in entries})
-    return page.render(
+    records = load(folder / RECORDS)
+    entries = [_entry(file, record, cards, out) for file, record in records.items()]
+    document = page.render(
         "scoreboard.html",
-        noun=shared_noun({"victims": victims}),
-        families={f: [e for e in entries if e.verdict.family == f] for f in families},
-        eps=budget_text("linf", eps),
-        claims=_claims(published, claims),
-        made=[(one.name, str(one.meta.get("command") or "not recorded")) for one in published],
+        boards=_boards(entries),
+        claims=_claims(folder),
         unit_of=unit_of,
         over_dense=over_dense,
     )
+    return document, len(entries)
 
 
-def _entries(one: Published, eps: float, cards: Path, out: Path) -> list[Entry]:
-    judged = one.scores["kind"].isin(["union", "compute", "accuracy"])
-    ranked = one.scores[~judged | _at(one.scores, eps)]
-    found = []
-    for verdict in verdicts(ranked, one.meta):
-        own = one.scores[one.scores["victim"].map(str) == verdict.victim]
-        card = cards / f"{Path(verdict.victim).name}.json"
-        address = Path(os.path.relpath(card, out.parent)).as_posix() if card.is_file() else ""
-        found.append(Entry(verdict, float(own["reachable"].max()), address))
-    return found
+def _entry(file: Path, record: Record, cards: Path, out: Path) -> Entry:
+    row, clean = _scores(file, record)
+    card = cards / f"{Path(row['victim']).name}.json"
+    linked = _from(card, out) if card.is_file() else ""
+    return Entry(record, row, clean, _from(file, out), linked)
 
 
-def _at(scores: pd.DataFrame, eps: float) -> pd.Series:
-    """Rows within the l-inf ball of this size."""
-    return (scores["threat"] == "linf") & ((scores["eps"] - eps).abs() < 1e-9)
+def _scores(file: Path, record: Record) -> tuple[Row, Row]:
+    """Of the attacked inputs and of the clean ones.
+
+    Raises:
+        UsageError: for claims that contradict each other.
+    """
+    try:
+        rows = {row["kind"]: row for row in rows_of(score_table(record.samples()))}
+    except EffattackError as error:
+        raise UsageError(f"{file} cannot be shown ({error}): verify it") from error
+    return rows["compute"], rows["control"]
 
 
-def _claims(published: Sequence[Published], file: Path) -> list[Claim]:
+def _from(file: Path, out: Path) -> str:
+    return Path(os.path.relpath(file, out.parent)).as_posix()
+
+
+def _boards(entries: Sequence[Entry]) -> list[Board]:
+    """One per threat, the largest of each kind first."""
+    entries = sorted(entries, key=lambda e: (e.row["threat"], -e.row["eps"]))
+    boards = []
+    for budget in dict.fromkeys((e.row["threat"], e.row["eps"]) for e in entries):
+        own = [e for e in entries if (e.row["threat"], e.row["eps"]) == budget]
+        own.sort(key=lambda e: (missing(_retained(e)), -_retained(e)))
+        families = sorted({str(e.row["family"]) for e in own})
+        about = {e.row["victim"]: e.record.about for e in own}
+        boards.append(
+            Board(
+                words.at(own[0].row),
+                noun_of({"victims": about}, own[0].row["victim"]),
+                {f: [e for e in own if e.row["family"] == f] for f in families},
+            )
+        )
+    return boards
+
+
+def _retained(entry: Entry) -> float:
+    return float(entry.row["savings_retained"])
+
+
+def _claims(folder: Path) -> list[Claim]:
+    """What papers claim, each beside the records of the same attack; nothing where none are."""
+    file = folder / CLAIMS
     if not file.is_file():
         return []
-    rows = [row for one in published for row in rows_of(one.scores)]
+    rows = [_scores(path, record)[0] for path, record in load(folder / CLAIMED).items()]
     found = []
     for claim in json.loads(file.read_text(encoding="utf-8")):
         for row in rows:

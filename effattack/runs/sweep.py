@@ -10,6 +10,7 @@ and again by every process that runs a cell.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
@@ -23,7 +24,7 @@ from effattack.cells.plan import Plan
 from effattack.cells.planning import SLICE, listed, refused
 from effattack.cells.spec import Timed
 from effattack.cells.store import Store
-from effattack.errors import ContractError, UsageError, expect_least, expect_seed
+from effattack.errors import ContractError, MissingPackage, UsageError, expect_least, expect_seed
 from effattack.inputs.readers import Stream
 from effattack.inputs.source import Source, source_of
 from effattack.registry import expect_twinned, is_file
@@ -36,9 +37,12 @@ from effattack.runs.run import failed, go_on, run
 from effattack.runs.scheduling import Progress
 from effattack.runs.sweepfile import read
 from effattack.threats import parse_threat
+from effattack.victim import Victim
 from effattack.victim.checks import check_declared
 from effattack.victim.entry import read_steps
 
+Absent = Callable[[str, MissingPackage], None]
+"""What is told of a victim that cannot be loaded here: its name, and which package it needs."""
 MOST = 1_000_000
 """Cells of a sweep: beyond them, listing alone takes longer than anybody waits."""
 
@@ -122,11 +126,13 @@ class Sweep:
         """
         return cls(**read(Path(path), cls.__dataclass_fields__))
 
-    def plan(self, timeout: float | None = None) -> list[Plan]:
+    def plan(self, timeout: float | None = None, absent: Absent | None = None) -> list[Plan]:
         """All cells, checked but not run; loads each victim once and goes through its data.
 
         Args:
             timeout: seconds after which it is given up; None: never.
+            absent: called with each victim whose package is not installed, which is then left out;
+                None: that is an error.
 
         Raises:
             ContractError: if what every victim says of itself breaks the contract; one that stands
@@ -138,7 +144,17 @@ class Sweep:
         with within(timeout, "planning (loading victims, reading data)"):
             for name in self.victims:
                 with staying(f"{name}, or its data,"):
-                    plans.append(self._plan(name, sum(len(plan.cells) for plan in plans)))
+                    try:
+                        victim = fresh(name, self._twin(name), self.through or "")
+                    except MissingPackage as error:
+                        if absent is None:
+                            raise
+                        absent(name, error)
+                        continue
+                    listed_before = sum(len(plan.cells) for plan in plans)
+                    plans.append(self._plan(name, victim, listed_before))
+        if not plans:
+            raise UsageError("no victim is left whose packages are installed: name one")
         if all(plan.refused for plan in plans):
             raise ContractError("; ".join(plan.refused for plan in plans))
         names = [plan.about.name for plan in plans]
@@ -182,9 +198,11 @@ class Sweep:
         variants = 1 + len(self.seeds) + (1 + attacks) * len(self.seeds) * (len(self.budgets) or 1)
         return variants * slices
 
-    def _plan(self, name: str, listed_before: int) -> Plan:
-        twin, through = self.twin or "" if is_file(name) else "", self.through or ""
-        victim = fresh(name, twin, through)
+    def _twin(self, name: str) -> str:
+        return self.twin or "" if is_file(name) else ""
+
+    def _plan(self, name: str, victim: Victim, listed_before: int) -> Plan:
+        twin, through = self._twin(name), self.through or ""
         device = "cuda:0" if self.device == "cuda" else "cpu"
         try:
             said = check_declared(victim.checked or victim)

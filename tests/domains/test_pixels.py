@@ -43,7 +43,7 @@ good = torch.full((2, *SHAPE), 0.5)
         (np.zeros((2, *SHAPE)), "must be a torch tensor, not ndarray: use torch.as_tensor"),
         ((good * LEVELS).to(torch.uint8), "dtype torch.uint8, not float: divide 8-bit images"),
         (good.bool(), "dtype torch.bool"),
-        (good[0], r"shape \(3, 4, 4\), the victim takes \(B, 3, 4, 4\): resize"),
+        (good[0], r"shape \(3, 4, 4\), the victim takes \(B, 3, 4, 4\): series .* are no images"),
         (good[:, :1], r"shape \(2, 1, 4, 4\)"),
         (good.permute(0, 2, 3, 1), "resize or convert"),
         (torch.zeros(0, *SHAPE), "batch is empty"),

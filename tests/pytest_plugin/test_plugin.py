@@ -270,20 +270,24 @@ def test_a_marker_says_what_is_scored_and_how_it_is_judged(
         ("fail_below={'accuracy': 60}", "*'accuracy=60' is out of range: *"),
     ],
 )
-def test_a_bad_marker_fails_at_collection(
-    run: Run, pytester: pytest.Pytester, arguments: str, message: str
+@pytest.mark.parametrize("fixture", ["", "effattack_victim_name"])
+def test_a_bad_marker_is_an_error_of_its_test_alone(
+    run: Run, pytester: pytest.Pytester, arguments: str, message: str, fixture: str
 ) -> None:
     pytester.makepyfile(
         f"""
         import pytest
 
         @pytest.mark.effattack({arguments})
-        def test_it():
+        def test_it({fixture}):
+            pass
+
+        def test_another():
             pass
         """
     )
-    result = run("--collect-only")
-    result.assert_outcomes(errors=1)
+    result = run()
+    result.assert_outcomes(errors=1, passed=1)
     result.stdout.fnmatch_lines([message])
     result.stdout.no_fnmatch_line("*Traceback*")
 

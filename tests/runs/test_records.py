@@ -13,18 +13,20 @@ from drawn import Drawn, batches, reproducible
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-from toys import LinearSaver, grey_images
+from toys import LinearSaver, grey_images, import_or_skip
 
 from effattack.budgets import LEVELS
 from effattack.cli import main
 from effattack.errors import RecordError, UsageError
 from effattack.reporting.words import percent
+from effattack.results.records.changes import changed, changes, compressed, decompressed
+from effattack.results.records.layout import KIND
+from effattack.results.records.record import Record
 from effattack.runs.records.bench import Bench
-from effattack.runs.records.changes import changed, changes, compressed, decompressed
 from effattack.runs.records.checking import expect_better, verify
 from effattack.runs.records.making import attacked, recorded
-from effattack.runs.records.record import KIND, Record
 from effattack.victim.digests import victim_digest, weights_digest
+from effattack.victim.entry import Entry
 
 COUNT = 12
 SAVER, BASE = 32, 144
@@ -191,8 +193,8 @@ def test_claims_beyond_what_is_counted_are_told_by_how_much() -> None:
 
 def test_other_clean_inputs_are_refused() -> None:
     with pytest.raises(RecordError, match=r"1 of 12 clean images are not those .*image 0 first"):
-        verify(honest(), Bench("test_records:victim", "test_records:other_data"))
-    digests = (*honest().digests[:-1], honest().digests[0])
+        verify(honest(), Bench("test_records:victim", data="test_records:other_data"))
+    digests = (*honest().digests[:-1], "0123")
     with pytest.raises(RecordError, match="image 33 first"):
         verify(replace(honest(), digests=digests), Bench("test_records:victim"))
     beyond = replace(honest(), indices=(*honest().indices[:-1], 99))
@@ -273,6 +275,8 @@ def test_files_of_another_format(head: bytes, says: str, tmp_path: Path) -> None
         ({"indices": (1, 1, *range(2, 12))}, "an input stands in it twice"),
         ({"victim": 3}, "victim is no str"),
         ({"knowledge": "all"}, "it lacks knowledge"),
+        ({"threat": "nowhere.threats:Wide"}, "no package that is installed registers"),
+        ({"threat": "image:nowhere.threats:Wide"}, "no package that is installed registers"),
         ({"about": {}}, "one of constant, currency"),
         ({"claims": {**honest().claims, "macs": ["x"] * 12}}, "macs holds a value"),
     ],
@@ -327,6 +331,31 @@ def test_a_better_record_takes_the_place_of_a_worse_one(
     assert f"the other's is {percent(0.0)}" in told
     assert f"{old} holds" in told
     assert "it is no better than the other: 0.00%" in told
+
+
+def test_a_victim_behind_steps_of_its_own_is_loaded_with_them() -> None:
+    record = attacked(
+        "digits_cnn_early_exit", "Slowdown(steps=1)", "linf:8/255", 2, through="jpeg(50)"
+    )
+    own = Bench()
+    assert verify(record, own).success == record.rows.success()
+    assert isinstance(own.victim(record), Entry)
+    assert not isinstance(own.victim(replace(record, through="")), Entry)
+
+
+@pytest.mark.slow
+def test_an_exported_file_is_verified_where_the_user_names_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    import_or_skip("onnxruntime")
+    import_or_skip("onnxscript")
+    name, model = "digits_cnn_early_exit", str(tmp_path / "shipped.onnx")
+    assert main(["export", name, "--onnx", model]) == 0
+    record = attacked(model, "Slowdown(steps=1)", "linf:8/255", 2, twin=name)
+    file = record.save(tmp_path / record.file_name)
+    assert main(["verify", str(file)]) == 2
+    assert f"--victim {model}" in capsys.readouterr().out
+    assert main(["verify", str(file), "--victim", model]) == 0
 
 
 def test_inputs_outside_the_threat_make_no_record() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from prompts import CLASSES, LONGEST, VOCABULARY, Counted, Decoder, TokenExits, some_prompts
+from prompts import CAP, CLASSES, LONGEST, VOCABULARY, Counted, Decoder, TokenExits, some_prompts
 from torch import Tensor, nn
 from toys import LinearSaver, grey_images
 
@@ -15,9 +15,9 @@ import effattack
 from effattack.counting.macs import MacsCounter
 from effattack.counting.tallies import Count
 from effattack.domains import Batch, Parts, PartsBatch, Pixels, Tokens
-from effattack.domains.tokens import PAD
+from effattack.domains.tokens import PAD, lengths
 from effattack.errors import AuditError, ContractError, GradientError, UsageError
-from effattack.tasks import Classes
+from effattack.tasks import Boxes, Classes
 from effattack.victim import Opaque, Trace, Victim, audit
 from effattack.victim import checks as contract
 from effattack.victim.checks import INVARIANTS, beside_noise
@@ -57,6 +57,60 @@ def test_the_toys_decide() -> None:
     written = audit(Decoder(seed=4), inputs(Decoder(), 30)).counts["passes"]
     assert len(set(written.tolist())) > 1
     assert (written <= 6).all()
+
+
+# caps
+
+
+class Unstopped(Decoder):
+    """Told of no end: on long prompts it writes two words more than it declares."""
+
+    def write(self, prompt: Tensor) -> Tensor:
+        written = super().write(prompt)
+        long = prompt.shape[1] == self.domain.longest
+        return torch.cat([written, written[:, :2]], dim=1) if long else written
+
+
+class Busy(Decoder):
+    """Its answers are cut at the cap; the work for them, on long prompts, is not."""
+
+    def write(self, prompt: Tensor) -> Tensor:
+        for _ in range(7 * (prompt.shape[1] == self.domain.longest)):
+            effattack.tally("passes")
+        return super().write(prompt)
+
+    def trace(self, batch: Batch, leaf: Leaf | None = None) -> Trace:
+        trace = super().trace(batch, leaf)
+        more = 7.0 * (lengths(batch) == self.domain.longest)
+        return trace._replace(also={"passes": trace.also["passes"] + more})
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        (Unstopped, "as long as it can be, is answered with 8 rows, .* a cap of 6"),
+        (Busy, "more than its ceiling"),
+    ],
+)
+def test_a_cap_holds_on_the_longest_prompts(kind: type[Decoder], message: str) -> None:
+    """On the short ones of the batch both write what they declare."""
+    short = inputs(kind(), 8)[:, :3]
+    assert contract.check_macs(kind(), short) == []
+    with pytest.raises(ContractError, match=message):
+        contract.check_caps(kind(), short)
+
+
+def test_the_cap_of_boxes_holds() -> None:
+    victim = Decoder()
+    victim.task = Boxes(cap=CAP - 1)
+    with pytest.raises(ContractError, match=f"is answered with {CAP} rows, .* a cap of {CAP - 1}"):
+        contract.check_caps(victim, inputs(victim))
+
+
+def test_stretched_prompts_are_the_same_words_over_and_over() -> None:
+    prompts = torch.tensor([[1, 2, 3, PAD], [4, PAD, PAD, PAD]])
+    assert Tokens(9, 7).stretched(prompts).tolist() == [[1, 2, 3, 1, 2, 3, 1], [4] * 7]
+    assert torch.equal(Pixels((1, 2, 2)).stretched(grey_images(2)), grey_images(2))
 
 
 # the door

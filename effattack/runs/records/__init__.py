@@ -1,5 +1,4 @@
-"""Records: attacked inputs of a victim that anybody can count again.
+"""Making records (:mod:`.making`), and counting them again (:mod:`.checking`).
 
-A record (:mod:`.record`) says where the clean inputs come from, how each was changed, and what was
-counted. :mod:`.making` makes one, :mod:`.checking` counts it again.
+What one is: :mod:`effattack.results.records`.
 """

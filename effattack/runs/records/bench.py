@@ -16,8 +16,8 @@ from effattack.domains import Batch
 from effattack.errors import RecordError, UsageError
 from effattack.inputs.source import source_of
 from effattack.registry import VICTIMS, entries
+from effattack.results.records.record import Record
 from effattack.runs.records.counting import clean_rows
-from effattack.runs.records.record import Record
 from effattack.victim import Victim
 
 
@@ -34,12 +34,15 @@ class Bench:
 
     Args:
         victim: its name, in place of the one that a record tells.
+        twin: that of its twin, likewise.
         data: where the clean inputs are, in place of what a record tells.
     """
 
-    def __init__(self, victim: str | None = None, data: str | None = None) -> None:
-        self.named, self.data = victim, data
-        self._victim: tuple[str, Victim] | None = None
+    def __init__(
+        self, victim: str | None = None, twin: str | None = None, data: str | None = None
+    ) -> None:
+        self.named, self.twin, self.data = victim, twin, data
+        self._victim: tuple[tuple[str, ...], Victim] | None = None
         self._clean: dict[tuple[object, ...], Clean] = {}
 
     def victim(self, record: Record) -> Victim:
@@ -48,15 +51,11 @@ class Bench:
         Raises:
             UsageError: if it cannot be loaded, or would have to be by a name that the file tells.
         """
-        name = self.named or record.victim
-        if self._victim is None or self._victim[0] != name:
-            if not self.named and name not in entries(VICTIMS):
-                raise UsageError(
-                    f"its victim {name!r} is registered by no package that is installed here: "
-                    f"install that, or name it yourself, --victim {name}; nothing runs because a "
-                    "file names it"
-                )
-            self._victim = name, fresh(name)
+        name = _name("victim", self.named, record.victim)
+        twin = _name("twin", self.twin, record.twin)
+        key = name, twin, record.through
+        if self._victim is None or self._victim[0] != key:
+            self._victim = key, fresh(*key)
             self._clean.clear()
         return self._victim[1]
 
@@ -96,3 +95,17 @@ class Bench:
                 f"it was made from ({domain.noun} {others[0]} first)"
             )
         return clean, labels.to(victim.device)
+
+
+def _name(what: str, given: str | None, told: str) -> str:
+    """What the user gave, or a registered name that a record tells.
+
+    Raises:
+        UsageError: for any other name.
+    """
+    if given or not told or told in entries(VICTIMS):
+        return given or told
+    raise UsageError(
+        f"its {what} {told!r} is registered by no package that is installed here: install that, or "
+        f"name it yourself, --{what} {told}; nothing runs because a file names it"
+    )

@@ -12,10 +12,10 @@ import torch
 from effattack.domains import Batch
 from effattack.errors import EffattackError, RecordError
 from effattack.measure.statistics import Interval
+from effattack.results.records.changes import changed
+from effattack.results.records.record import Record
 from effattack.runs.records.bench import Bench
-from effattack.runs.records.changes import changed
 from effattack.runs.records.counting import about, claims
-from effattack.runs.records.record import Record
 from effattack.threats import Threat, parse_threat
 from effattack.victim import Victim
 from effattack.victim.digests import weights_digest
@@ -24,7 +24,7 @@ from effattack.victim.undisturbed import undisturbed
 
 FACTS = ("family", "constant", "dense_macs", "currency")
 """What a record tells of its victim that scores are made from."""
-IDENTITY = ("victim", "threat", "data", "indices", "digests")
+IDENTITY = ("victim", "twin", "through", "threat", "data", "indices", "digests")
 """What two records of one thing share."""
 EXCUSED = 0.05
 """Share of inputs that may differ because a decision lies within rounding of its threshold, where

@@ -11,6 +11,7 @@ import pandas as pd
 from torch import Tensor
 
 from effattack.attacks import Attack, Clean
+from effattack.attacks.replayed import Replayed
 from effattack.cells.attacking import run_attack
 from effattack.cells.held import About, Held
 from effattack.cells.performing import silent, threads
@@ -20,25 +21,6 @@ from effattack.inputs.readers import InMemory
 from effattack.threats import Threat
 from effattack.victim import Victim
 from effattack.victim.undisturbed import undisturbed
-
-
-class Recorded(Attack):
-    """Inputs that were found before, whoever found them.
-
-    Args:
-        victim: that they are fed to.
-        threat: that they keep to.
-        found: attacked inputs, one per clean one.
-    """
-
-    takes = "any"
-
-    def __init__(self, victim: Victim, threat: Threat, found: Batch) -> None:
-        super().__init__(victim, threat=threat)
-        self.found = found
-
-    def run(self, clean: Batch, goal: Any, generator: Any) -> Batch:
-        return self.found
 
 
 def clean_rows(victim: Victim, inputs: Batch, labels: Tensor) -> pd.DataFrame:
@@ -66,7 +48,9 @@ def claims(
     Raises:
         ContractError: if the victim does not do the work that it declares.
     """
-    rows = _rows(Recorded(victim, threat, attacked), inputs, labels)
+    keys, packed = victim.domain.fingerprints(inputs), victim.domain.pack(attacked)
+    stored = dict(zip(keys, packed, strict=True))
+    rows = _rows(Replayed(victim, threat, stored), inputs, labels)
     found: dict[str, pd.Series] = {
         "label": rows.label,
         "prediction": rows.prediction,
@@ -75,7 +59,7 @@ def claims(
         "clean_right": clean.right,
         "same": rows.get("same", rows.prediction == clean.prediction),
     }
-    for work in ("macs", *victim.counts):
+    for work in dict.fromkeys(("macs", victim.currency)):
         found |= {
             work: rows[work],
             f"clean_{work}": clean[work],

@@ -16,45 +16,59 @@ from effattack.cells.performing import threads
 from effattack.domains import Batch
 from effattack.errors import UsageError
 from effattack.inputs.source import source_of
-from effattack.runs.records.changes import changes
+from effattack.results.records.changes import changes
+from effattack.results.records.record import Record
 from effattack.runs.records.counting import about, claims, clean_rows
-from effattack.runs.records.record import Record
 from effattack.threats import parse_threat
 from effattack.victim import Victim
 from effattack.victim.digests import weights_digest
 
 
 def attacked(
-    name: str, attack: str, threat: str, samples: int = 50, data: str | None = None
+    name: str,
+    attack: str,
+    threat: str,
+    samples: int = 50,
+    *,
+    seed: int = 0,
+    twin: str = "",
+    through: str = "",
+    data: str | None = None,
+    by: str = "",
 ) -> Record:
     """The record of an attack on a victim.
 
     Args:
-        name: of the victim.
+        name, twin, through: of the victim; see :func:`effattack.victim.load_victim`.
         attack: its name, with options.
         threat: what it may change, ``"linf:8/255"``.
         samples: inputs, evenly spread over the data.
+        seed: of the attack.
         data: where they are; None: the victim's own.
+        by: who publishes it, for people.
 
     Raises:
         UsageError: for what is not known, or does not apply.
     """
-    victim = fresh(name)
+    victim = fresh(name, twin, through)
     opened = source_of(data, victim).open()
     count = min(samples, len(opened))
     indices = [i * len(opened) // count for i in range(count)]
-    made = build(attack, victim, parse_threat(threat))
+    made = build(attack, victim, parse_threat(threat), seed)
     with threads(1):
         found = made(*opened.rows(indices))
     return recorded(
         victim,
         found,
         name=name,
+        twin=twin,
+        through=through,
         threat=threat,
         attack=made.name,
         knowledge=made.knowledge,
         indices=indices,
         data=data,
+        by=by,
     )
 
 
@@ -67,6 +81,8 @@ def recorded(
     indices: Sequence[int],
     knowledge: Knowledge = "white box",
     name: str | None = None,
+    twin: str = "",
+    through: str = "",
     data: str | None = None,
     by: str = "",
 ) -> Record:
@@ -79,7 +95,7 @@ def recorded(
         attack: who found them, in words.
         indices: of the clean inputs in the data.
         knowledge: what that attacker sees of the victim.
-        name: that the victim is loaded by; None: its own.
+        name, twin, through: that the victim is loaded by; None: its own name.
         data: where the clean inputs are; None: the victim's own.
         by: who publishes it, for people.
 
@@ -95,8 +111,13 @@ def recorded(
     found = domain.place(found, victim.device)
     if wrong := allowed.flaw(found, clean):
         raise UsageError(f"{wrong}: no record can hold them")
+    digests = domain.fingerprints(clean)
+    if len(set(digests)) < len(digests):
+        raise UsageError(f"two of the clean {domain.nouns} are equal: give each index once")
     return Record(
         victim=name or victim.name,
+        twin=twin,
+        through=through,
         weights=weights_digest(victim),
         about=about(victim),
         threat=threat,
@@ -104,7 +125,7 @@ def recorded(
         knowledge=knowledge,
         data=data or str(victim.data),
         indices=tuple(indices),
-        digests=tuple(domain.fingerprints(clean)),
+        digests=tuple(digests),
         claims=claims(victim, clean_rows(victim, clean, labels), clean, labels, allowed, found),
         made={
             "by": by,

@@ -17,10 +17,12 @@ from torch import Tensor
 from effattack.victim import Victim
 from effattack.victim.checks.agreement import check_batch_independence, check_paths_agree
 from effattack.victim.checks.blame import beside_noise
+from effattack.victim.checks.caps import check_caps
 from effattack.victim.checks.costs import check_macs
 from effattack.victim.checks.declared import check_declared
 from effattack.victim.checks.gates import check_gates
 from effattack.victim.checks.gradients import check_gradients
+from effattack.victim.checks.mates import check_mates
 from effattack.victim.checks.proxies import misleading_proxies
 from effattack.victim.checks.seen import check_seen
 
@@ -33,19 +35,26 @@ INVARIANTS: tuple[Check, ...] = (
     check_batch_independence,
     check_seen,
     check_macs,
+    check_caps,
     check_gradients,
 )
 """All of them, cheapest first. A victim that passes can be measured."""
 
+ARTEFACT: tuple[Check, ...] = (check_mates,)
+"""What is asked of an artefact itself; the two paths are its twin's."""
+
 __all__ = [
+    "ARTEFACT",
     "INVARIANTS",
     "Check",
     "beside_noise",
     "check_batch_independence",
+    "check_caps",
     "check_declared",
     "check_gates",
     "check_gradients",
     "check_macs",
+    "check_mates",
     "check_paths_agree",
     "check_seen",
     "misleading_proxies",
