@@ -83,7 +83,7 @@ def steps(recipe: str, job: str) -> dict[str, str]:
 
 def test_github_goes_red_and_explains_itself(project: pytest.Pytester) -> None:
     script = steps("github.yml", "effattack")
-    assert set(script) == {"install", "test", "summary", "comment"}
+    assert set(script) == {"install", "test", "summary"}
     code, told = play(project, script["test"], "-k", "TestCascades and limit")
     assert code == 1
     assert "toy: savings retained is 0.158, below the limit 0.6: Slowdown" in told
@@ -93,8 +93,12 @@ def test_github_goes_red_and_explains_itself(project: pytest.Pytester) -> None:
     assert "<details><summary>All scores" in told
     assert len(told.encode()) < 1024**2
     assert (project.path / "summary.md").read_text() == told
-    assert "--body-file summary.md" in script["comment"]
     assert (project.path / "effattack-report" / "report.html").exists()
+    replayed = steps("github.yml", "replay")["replay"]
+    code, told = play(project, replayed, "-k", "TestCascades and limit")
+    assert code == 1
+    assert "toy: savings retained is 0.158, below the limit 0.6: replayed" in told
+    assert "replayed, not attacked" in told
 
 
 def test_gitlab_gets_a_junit_file(project: pytest.Pytester) -> None:

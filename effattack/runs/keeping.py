@@ -26,6 +26,8 @@ FOLDER = "corpus"
 """Of the corpora, below that of the results."""
 MOST = 2.0
 """MB of one corpus."""
+INPUTS = 64
+"""Of one corpus: each is audited twice when it is replayed, which is to take seconds."""
 DENSEST = 20
 """How many times as many inputs are looked through as would fit if they did not compress at all."""
 
@@ -153,8 +155,8 @@ def _written(found: Corpus, folder: Path, megabytes: float) -> Iterator[str]:
             found = found.joined(before) if _of_the_same(found, before) else found
         except UsageError as error:
             yield f"{error}; it is replaced"
-    count = len(found)
-    data = packed(found)
+    count = min(INPUTS, len(found))
+    data = packed(found.dearest(count))
     while len(data) > megabytes * 1e6 and count:
         count = min(count - 1, int(count * megabytes * 1e6 / len(data)))
         data = packed(found.dearest(count))
@@ -163,8 +165,8 @@ def _written(found: Corpus, folder: Path, megabytes: float) -> Iterator[str]:
             replaced(path, data)
     if count < found.about.scored:
         yield (
-            f"the corpus keeps {count} of {found.about.scored} inputs, those that take back most: "
-            f"the others do not fit in {megabytes:g} MB (--corpus-mb)"
+            f"the corpus keeps {count} of {found.about.scored} inputs, those that take back most "
+            f"({INPUTS} inputs and {megabytes:g} MB are the most)"
         )
 
 

@@ -82,7 +82,7 @@ class Entry(Victim):
             counts={**victim.counts, "declared_pixels": Count("declared pixel", _declared)},
             currency=victim.currency,
         )
-        self.sees = victim.sees  # type: ignore[misc]
+        self.sees = victim.sees
         self.victim, self.through = victim, tuple(through)
         self.size, self.seed, self.draws = size, seed, draws
         self.by_file = True
