@@ -183,7 +183,8 @@ class Attack(ABC):
             labels = labels.to(clean.device, copy=True)
             labels = labels if labels.is_floating_point() else labels.long()
         largest = self.threat.largest(clean)
-        return clean, BatchGoal.of(self.victim, clean, labels, callback, largest=largest)
+        victim = self.victim.queried if self.knowledge == "queries" else self.victim
+        return clean, BatchGoal.of(victim, clean, labels, callback, largest=largest)
 
     @abstractmethod
     def run(self, clean: Tensor, goal: BatchGoal, generator: Generator) -> Tensor:
@@ -267,7 +268,7 @@ def check_objective(objective: Objective, victim: Victim) -> None:
     """
     trace = glance(victim)
     if reason := without_gradient(victim):
-        raise NotApplicable(f"{reason}; QueryAttack applies")
+        raise NotApplicable(f"{reason}; {queries(victim)} applies")
     try:
         objective.check(trace, victim)
     except NotApplicable as error:
@@ -300,5 +301,10 @@ def instead(victim: Victim, kind: Kind) -> str:
     if kind == "accuracy" or victim.constant:
         return "torchattacks.PGD and foolbox.LinfPGD apply"
     if victim.sees == "answers":
-        return "QueryAttack and LatencyQuery apply"
-    return "Slowdown, AutoSlow and QueryAttack apply"
+        return "QueryAttack and LatencyQuery apply" if victim.counted else "LatencyQuery applies"
+    return f"Slowdown, AutoSlow and {queries(victim)} apply"
+
+
+def queries(victim: Victim) -> str:
+    """The query attack that applies: by work where it is known, else by time."""
+    return "QueryAttack" if victim.counted else "LatencyQuery"

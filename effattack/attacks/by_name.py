@@ -77,14 +77,15 @@ def names() -> list[str]:
 def defaults(victim: Victim) -> list[str]:
     """The attacks that a victim is scored under when the user names none.
 
-    An opaque model has no gates for gradient attacks: it is queried. A library whose extra is not
+    An opaque model has no gates for gradient attacks: it is queried, for its work where that is
+    known, else for its time. A library whose extra is not
     installed is left out, with a warning.
     """
     if not victim.domain.smooth:
         return []
     found = ["Slowdown", "DeepSloth", "DeSparsify"]
     if victim.sees == "answers":
-        found = ["QueryAttack"]
+        found = ["QueryAttack" if victim.counted else "LatencyQuery"]
     if find_spec("torchattacks") is None:
         warnings.warn(
             f"torchattacks is not installed, its PGD is left out: {install('torchattacks')}",

@@ -1,7 +1,7 @@
 """The rows of an attack cell: every input is attacked, run on the deployed path, and audited.
 
 The prediction comes from ``forward``, the work is what was counted while it ran, and ``trace`` must
-have declared the same.
+have declared the same. An artefact that ships tells both itself, and its twin stands beside.
 """
 
 from __future__ import annotations

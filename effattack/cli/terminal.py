@@ -16,6 +16,7 @@ from rich.text import Text
 
 from effattack.reporting import words
 from effattack.reporting.nouns import Noun, noun_of, with_domains
+from effattack.reporting.twins import beside_twins
 from effattack.results.currency import unit, work_of
 from effattack.results.limits import unmeasured_because
 from effattack.results.table import known
@@ -115,6 +116,9 @@ def print_scores(evaluation: Evaluation, console: Console, verbose: bool) -> Non
         verbose: say why each attack was skipped; else a line per victim names them.
     """
     table = with_domains(evaluation.scores(), evaluation.meta)
+    for beside in beside_twins(table, evaluation.meta):
+        style = "" if beside.enough else "bold yellow"
+        console.print(f"{beside.victim} {beside.told}", style=style, **PLAIN)
     for victim, rows in table.groupby("victim", sort=False):
         noun = noun_of(evaluation.meta, str(victim))
         console.print(_table(str(victim), rows, noun))

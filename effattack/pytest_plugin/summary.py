@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from effattack.results.limits import ATTACKS
 from effattack.results.table import headlines
-from effattack.results.unmeasured import unknown_max
+from effattack.results.unmeasured import unknown_max, unknown_work
 
 if TYPE_CHECKING:
     from effattack.results.evaluation import Evaluation
@@ -30,7 +30,7 @@ HEADER = ("victim", "savings retained", "worst found", "MACs clean → attacked"
 PHASES = ("", "collect", "setup", "call", "teardown")
 """Of a test, in order: the last report knows most."""
 
-NOTES = ("note", "data", "skipped", "caveats")
+NOTES = ("twin", "note", "data", "skipped", "caveats")
 """Facts that are told under the table, each once."""
 
 Properties = list[tuple[str, Any]]
@@ -42,9 +42,11 @@ def worst(evaluation: Evaluation) -> dict[str, Facts]:
     """Victim -> its worst union, with the slowest compute attack; without any, the clean images."""
     from effattack.reporting import words
     from effattack.reporting.nouns import noun_of, with_domains
+    from effattack.reporting.twins import beside_twins
     from effattack.results.caveats import caveats
 
     found, table = {}, with_domains(evaluation.scores(), evaluation.meta)
+    twins = {beside.victim: beside.told for beside in beside_twins(table, evaluation.meta)}
     for victim, rows in table.groupby("victim", sort=False):
         unions, attacks = rows[rows.kind == "union"], rows[rows.inside & rows.kind.isin(ATTACKS)]
         row = unions.sort_values("equals_n_requests").iloc[-1] if len(unions) else rows.iloc[0]
@@ -62,7 +64,8 @@ def worst(evaluation: Evaluation) -> dict[str, Facts]:
             "budget": words.budget(row),
             "clean_macs": float(row.clean_macs),
             "macs": float(row.macs),
-            "unknown_max": unknown_max(row),
+            "unknown_max": unknown_max(row) or unknown_work(row),
+            "twin": f"{victim} {twins[str(victim)]}" if str(victim) in twins else "",
             **{score.name: _sent(row[score.name]) for score in headlines()},
             "latency_ratio": float(slowest.latency_ratio),
             "latency_low": float(slowest.latency_low),
@@ -80,8 +83,9 @@ def _sent(value: Any) -> float | str:
 
 
 def damage(facts: Facts) -> float:
-    """Attacked over clean work; less than any of them where nothing was scored."""
-    return facts.get("equals_n_requests", -1.0)
+    """Attacked over clean work, 0 where it is unknown; less than any where nothing was scored."""
+    done = facts.get("equals_n_requests", -1.0)
+    return 0.0 if isnan(done) else done
 
 
 def by_victim(properties: Properties) -> dict[str, Facts]:
@@ -159,7 +163,7 @@ def _row(victim: str, facts: Facts, verdicts: list[str]) -> tuple[str, ...]:
         victim,
         nothing if isnan(savings) else words.retained(savings),
         f"{facts['attack']} at {facts['budget']}" if facts["attack"] else "none applied",
-        f"{facts['clean_macs']:,.0f} → {facts['macs']:,.0f}",
+        "unknown" if isnan(facts["macs"]) else f"{facts['clean_macs']:,.0f} → {facts['macs']:,.0f}",
         *(words.score(score, facts) for score in headlines()),
         "not measured" if timed == words.MISSING else f"{timed}{clock}",
         said[0] + (f" (and {len(said) - 1} more)" if len(said) > 1 else ""),

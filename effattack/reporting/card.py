@@ -10,6 +10,7 @@ from effattack.reporting.meta import Meta, section
 from effattack.reporting.nouns import Noun, domain_of, with_domains
 from effattack.reporting.stored import Description
 from effattack.reporting.tables import flat, over_dense
+from effattack.reporting.twins import Beside, beside_twins
 from effattack.reporting.verdict import Row, Verdict, unit_of, verdicts
 from effattack.reporting.words import missing
 from effattack.results.table import headlines
@@ -21,11 +22,12 @@ ELEMENTS = {"pixels": ("pixel", "[0, 1]"), "series": ("sample", "[{low:g}, {high
 def card(samples: pd.DataFrame, scores: pd.DataFrame, meta: Meta) -> str:
     """One table per victim, for its model card."""
     found = verdicts(with_domains(scores, meta), meta)
-    blocks = [_block(verdict, samples, meta) for verdict in found]
+    twins = {beside.victim: beside for beside in beside_twins(scores, meta)}
+    blocks = [_block(verdict, samples, meta, twins.get(verdict.victim)) for verdict in found]
     return "## Robustness of efficiency\n\n" + "\n\n".join(blocks) + "\n"
 
 
-def _block(verdict: Verdict, samples: pd.DataFrame, meta: Meta) -> str:
+def _block(verdict: Verdict, samples: pd.DataFrame, meta: Meta, beside: Beside | None) -> str:
     row, clean = verdict.shown, verdict.clean
     if row is None or clean is None:
         return f"{code(verdict.victim)} was not scored."
@@ -34,6 +36,7 @@ def _block(verdict: Verdict, samples: pd.DataFrame, meta: Meta) -> str:
     machine = section(meta, "environment")
     versions = section(meta, "versions")
     facts = {
+        **({"Beside its twin": plain(beside.told)} if beside else {}),
         "Savings retained": _savings(verdict),
         "Found by": code(verdict.by) if verdict.worst else verdict.by,
         "Threat": _threat(row, domain_of(meta, verdict.victim)),

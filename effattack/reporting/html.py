@@ -20,6 +20,7 @@ from effattack.reporting.nouns import Noun, domain_of, shared_noun, with_domains
 from effattack.reporting.svg import Drawing
 from effattack.reporting.tables import blocks, columns, groups, over_dense
 from effattack.reporting.terms import terms
+from effattack.reporting.twins import beside_twins
 from effattack.reporting.verdict import Row, Verdict, alarms, unit_of, verdicts
 from effattack.reporting.words import missing
 from effattack.results.unmeasured import NO_ENERGY
@@ -61,6 +62,7 @@ def render(samples: pd.DataFrame, scores: pd.DataFrame, meta: Meta) -> str:
         glossary=terms(noun, {str(domain_of(meta, verdict.victim)["kind"]) for verdict in found}),
         limits=limits(meta),
         jumps=JUMPS if "compared" in meta else JUMPS[1:],
+        twins=beside_twins(scores, meta),
         alarms=alarms(scores, meta),
         found=found,
         lead=_lead(found),

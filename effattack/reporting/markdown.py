@@ -14,6 +14,7 @@ from effattack.reporting.latency import fired
 from effattack.reporting.meta import Meta, section
 from effattack.reporting.nouns import Noun, shared_noun, with_domains
 from effattack.reporting.tables import flat, over_dense, shown
+from effattack.reporting.twins import Beside, beside_twins
 from effattack.reporting.verdict import (
     KINDS,
     Row,
@@ -63,6 +64,7 @@ def summary(scores: pd.DataFrame, meta: Meta) -> str:
     headline = [title.format(noun.one) for title in HEADLINE]
     headline += [score.flat for score in headlines()]
     parts = ["### effattack: savings retained under the worst inside the budget"]
+    parts += [_twin(beside) for beside in beside_twins(scores, meta)]
     if errors := alarms(scores, meta):
         parts.append("\n".join(f"- **Read this first:** {plain(error)}" for error in errors))
     rows = [_headline(verdict, meta) for verdict in found]
@@ -120,6 +122,11 @@ def _beside(headline: Sequence[str], rows: Sequence[list[str]], changes: Sequenc
         "Against the first: savings retained minus those of the first victim, in percentage points "
         "with a 95 % interval; where it contains 0, the difference is inside the noise."
     )
+
+
+def _twin(beside: Beside) -> str:
+    first = "" if beside.enough else "**Read this first:** "
+    return f"{first}{code(beside.victim)} {plain(beside.told)}."
 
 
 def _headline(verdict: Verdict, meta: Meta) -> list[str]:

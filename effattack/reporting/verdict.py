@@ -16,7 +16,7 @@ from effattack.reporting.words import SLACK, at, missing, percent
 from effattack.results.caveats import caveats
 from effattack.results.limits import ATTACKS, saves_nothing, unmeasured_because
 from effattack.results.union import UNION
-from effattack.results.unmeasured import no_savings, unknown_max, unknown_work
+from effattack.results.unmeasured import UNKNOWN_WORK, no_savings, unknown_max, unknown_work
 
 Row = dict[str, Any]
 """One row of the scores, by column."""
@@ -90,6 +90,8 @@ class Verdict:
             return "none applies"
         if self.worst["kind"] != UNION:
             return str(self.worst["attack"])
+        if unknown_work(self.worst):
+            return UNKNOWN_WORK
         found = self.worst["found_by"]
         return "nothing cost more than clean" if missing(found) or not found else str(found)
 
@@ -116,6 +118,8 @@ def verdicts(scores: pd.DataFrame, meta: Meta) -> list[Verdict]:
 def worst_of(rows: list[Row]) -> Row | None:
     """The row that left the least savings; by MACs ratio where max MACs are unknown."""
     judged = [row for row in rows if not missing(row["macs"])]
+    if rows and not judged and unknown_work(rows[0]):
+        return rows[0]  # its answers and its latency are known
     with_max = [row for row in judged if not missing(row["savings_retained"])]
     if with_max:
         return min(with_max, key=lambda row: row["savings_retained"])
@@ -143,8 +147,8 @@ def _verdict(name: str, scored: pd.DataFrame, meta: Meta) -> Verdict:
     if constant:
         savings = 1.0 if missing(savings) else savings
         note = "Constant: its MACs cannot depend on the input, so there is nothing to take back."
-    elif unions and unknown_work(unions[0]):
-        note = _unsaid(unions[0])
+    elif rows and unknown_work(rows[0]):
+        note = f"Could not be measured: {unmeasured_because(scored)}."
     elif worst is None:
         note = "No attack ran inside a budget"
         note += f": {'; '.join(sorted(reasons))}" if reasons else "."

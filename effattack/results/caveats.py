@@ -26,7 +26,7 @@ def caveats(rows: pd.DataFrame, meta: Mapping[str, Any]) -> list[str]:
         meta: how they were made.
     """
     unions = rows[rows.kind == "union"]
-    if unions.empty or rows.constant.all():
+    if unions.empty or rows.constant.all() or unions.equals_n_requests.isna().all():
         return []
     if unions.equals_n_requests.isna().all():
         return []

@@ -20,11 +20,11 @@ COLUMNS = [
     *("event_seconds", "clean_event_seconds", "environment", "joules", "clean_joules"),
     *("idle_watts", "modelled_joules", "clean_modelled_joules", "node", "device"),
     *("opened", "decisions", "image", "l1", "pixels"),
-    *("right", "same", "currency", "knowledge"),
+    *("right", "same", "currency", "knowledge", "as_twin"),
 ]
 """Columns of every per-sample frame; README of the fields in ``docs/frames.md``. A frame also has
 those of its counts, and of the distances of its domain."""
-LATER = {"l1", "pixels", "right", "same", "currency", "knowledge"}
+LATER = {"l1", "pixels", "right", "same", "currency", "knowledge", "as_twin"}
 """Columns that earlier frames of this schema lack: not measured there, or told by the others."""
 
 KNOWLEDGE = ("nothing", "queries", "transfer", "white box")
@@ -50,6 +50,7 @@ def completed(samples: pd.DataFrame) -> pd.DataFrame:
         "currency": MACS,
         "knowledge": knew(samples),
         "knife_edge": False,
+        "as_twin": None,
     }
     filled = {column: _filled(samples, column, value) for column, value in told.items()}
     flags = {column: filled[column].astype(bool) for column in ("right", "same", "knife_edge")}

@@ -18,6 +18,7 @@ from effattack.errors import MeasurementError, UsageError, unknown_name
 from effattack.results.currency import unit, work_of
 from effattack.results.score import Score
 from effattack.results.table import SCORES, judged, limited
+from effattack.results.unmeasured import GIVE_WORK, UNKNOWN_WORK, unknown_work
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -126,13 +127,16 @@ def judge(
     Raises:
         MeasurementError: where nothing was measured on a victim that is not constant (no attack
             inside a budget, nothing saved on its clean images), or a score is NaN; it also tells
-            which other limits were crossed.
+            which other limits were crossed. Where its work is unknown, only limits on answers and
+            latency can be held.
     """
     verdicts, unmeasured = [], []
     skipped = list(skipped)
     for victim, rows in scores.groupby("victim", sort=False):
         why = [skip["reason"] for skip in skipped if skip["victim"] == victim]
-        if reason := unmeasured_because(rows, why):
+        judges_more = bool(limits) and unknown_work(rows.iloc[0])
+        reason = unattacked(rows, why) if judges_more else unmeasured_because(rows, why)
+        if reason:
             unmeasured.append(f"could not measure {victim}: {reason}")
             continue
         for limit in limits:
@@ -181,6 +185,8 @@ def unmeasured_because(rows: pd.DataFrame, skipped: Sequence[str] = ()) -> str:
     first = rows.iloc[0]
     if rows.constant.all():
         return ""
+    if unknown_work(first):
+        return f"{UNKNOWN_WORK}, so no savings can be stated: {GIVE_WORK}"
     if saves_nothing(first):
         return (
             "nothing was saved on the clean inputs, so nothing can be retained: each of the "
@@ -188,6 +194,16 @@ def unmeasured_because(rows: pd.DataFrame, skipped: Sequence[str] = ()) -> str:
             "look at the thresholds and the normalisation, or set constant=True if its MACs cannot "
             "depend on the input"
         )
+    return unattacked(rows, skipped)
+
+
+def unattacked(rows: pd.DataFrame, skipped: Sequence[str] = ()) -> str:
+    """Why nobody attacked a victim inside a budget, and the remedy; empty if somebody did.
+
+    Args:
+        rows: of one victim.
+        skipped: why attacks did not apply to it.
+    """
     if not (rows.inside & rows.kind.isin(ATTACKS)).any():
         outside = rows[rows.kind.isin(ATTACKS)].attack.unique()
         told = [f"{attack} keeps to no asked budget" for attack in outside] + [*skipped]

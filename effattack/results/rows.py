@@ -14,6 +14,9 @@ from effattack.results.resampling import attack_success, savings
 from effattack.results.union import UNION
 from effattack.results.unmeasured import WIDEST
 
+NUMBERED = 20
+"""Inputs that are named by their numbers, at most."""
+
 
 class Rows:
     """Per-sample rows, seeds pooled: ``rows["macs"]`` is a column, the rest are what it says.
@@ -41,6 +44,20 @@ class Rows:
     def mean(self, column: str) -> float:
         """Over all rows."""
         return float(self.frame[column].mean())
+
+    @property
+    def unlike_twin(self) -> str:
+        """The numbers of the inputs that an artefact decides or answers otherwise than its twin."""
+        unlike = self.frame[self.frame.as_twin.eq(False)]["sample"].drop_duplicates().sort_values()
+        more = len(unlike) - NUMBERED
+        told = ", ".join(map(str, unlike[:NUMBERED]))
+        return f"{told} and {more} more" if more > 0 else told
+
+    @property
+    def slow_and_wrong(self) -> float:
+        """Share of rows that cost more than clean and are answered wrongly; NaN without work."""
+        known = self.frame.work.notna() & self.frame.clean_work.notna()
+        return self.mean("slow_and_wrong") if known.all() else np.nan
 
     def share(self, column: str) -> Interval:
         """Of inputs where a column holds; one where it holds under some seeds adds their share.

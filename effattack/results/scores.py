@@ -7,6 +7,7 @@ Below them stand the unions, one row per victim and asked budget: see
 from __future__ import annotations
 
 from collections.abc import Iterable
+from math import nan
 
 import pandas as pd
 
@@ -54,6 +55,10 @@ def completed_scores(scores: pd.DataFrame) -> pd.DataFrame:
         "max_work": scores.max_macs,
         "equals_n_requests": scores.macs_ratio,
         "knowledge": knew(scores),
+        "twin_agreement": nan,
+        "twin_agreement_low": nan,
+        "twin_agreement_high": nan,
+        "unlike_twin": "",
     }
     return scores.assign(**{name: value for name, value in told.items() if name not in scores})
 

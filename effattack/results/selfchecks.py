@@ -20,8 +20,16 @@ from effattack.measure.statistics import paired_mean
 from effattack.results.currency import unit, with_work
 from effattack.results.limits import ATTACKS
 from effattack.results.union import UNION, with_unions
+from effattack.results.unmeasured import UNKNOWN_WORK
 from effattack.victim import Victim
-from effattack.victim.checks import INVARIANTS, beside_noise, check_gradients, misleading_proxies
+from effattack.victim.checks import (
+    ARTEFACT,
+    INVARIANTS,
+    beside_noise,
+    check_gradients,
+    misleading_proxies,
+)
+from effattack.victim.checks import Check as Invariant
 from effattack.victim.undisturbed import glance
 
 BUDGET_SLACK = 0.02
@@ -46,33 +54,41 @@ class Check(NamedTuple):
 def check_victim(victim: Victim, inputs: Batch) -> list[Check]:
     """What is checked before any attack, on a few inputs: the contract and determinism.
 
-    Where so many do not fit in memory together, on half of them, and so on. Of an artefact, the
-    contract is that of its twin.
+    The contract is about a victim's two paths: of an artefact, about those of its twin. Where so
+    many do not fit in memory together, on half of them, and so on.
 
     Raises:
         ContractError: if the victim breaks the contract.
     """
     inputs = beside_noise(inputs, CHECKED, victim.domain)
-    if (checked := victim.checked) is None:
-        alone = "it has no twin, so that there are no two paths to compare"
-        return [Check(victim.name, "contract", None, alone), _determinism(victim, inputs)]
     while True:
         try:
-            said = {check: check(checked, inputs) for check in INVARIANTS}
+            said = _said(victim, inputs)
             break
         except torch.OutOfMemoryError:
             if len(inputs) == 1:
                 raise
             inputs = inputs[::2]
-    blind = said.pop(check_gradients)
+    blind = said.pop(check_gradients, [])
     limits = [sentence for sentences in said.values() for sentence in sentences]
-    limits += misleading_proxies(checked, inputs)
-    kept = f"{len(INVARIANTS)} invariants hold on {len(inputs)} {victim.domain.nouns}"
+    checked = victim.checked
+    if checked is not None:
+        limits += misleading_proxies(checked, inputs)
+    of = "" if checked is victim else " of its twin and the artefact" if checked else " of it alone"
+    kept = f"{len(said) + (checked is not None)} invariants{of} hold on {len(inputs)} "
+    kept += victim.domain.nouns
     return [
         Check(victim.name, "contract", not limits, "; ".join(limits) or kept),
-        _gradients(checked, blind)._replace(victim=victim.name),
+        _gradients(victim, blind),
         _determinism(victim, inputs),
     ]
+
+
+def _said(victim: Victim, inputs: Batch) -> dict[Invariant, list[str]]:
+    """What each check says: those of the two paths, and of an artefact its own."""
+    paths, own = victim.checked, [] if victim.checked is victim else ARTEFACT
+    said = {} if paths is None else {check: check(paths, inputs) for check in INVARIANTS}
+    return said | {check: check(victim, inputs) for check in own}
 
 
 def _gradients(victim: Victim, blind: list[str]) -> Check:
@@ -112,8 +128,11 @@ def check_scores(samples: pd.DataFrame, scores: pd.DataFrame) -> list[Check]:
         scores: its score table.
     """
     moving = with_unions(samples[~samples.constant.astype(bool)])
-    moving = moving[moving.work.notna()]
-    found: list[Check] = []
+    found = [
+        Check(str(victim), "attacks against controls", None, UNKNOWN_WORK)
+        for victim in moving[moving.clean_work.isna()].victim.unique()
+    ]
+    moving = moving[moving.work.notna() & moving.clean_work.notna()]
     for victim, rows in moving[moving.kind != UNION].groupby("victim", sort=False):
         cells = [Costs.of(own) for _, own in rows.groupby(["attack", "threat", "eps"], sort=False)]
         found += _against_controls(str(victim), cells)
@@ -144,8 +163,8 @@ def unexplained_time(samples: pd.DataFrame) -> list[str]:
     times the clean one anew.
     """
     samples = with_work(samples)
-    measured = samples.seconds.notna() & samples.work.notna()
-    timed = samples[measured & (samples.batch_size == 1)]
+    samples = samples[samples.work.notna() & samples.clean_work.notna()]
+    timed = samples[samples.seconds.notna() & (samples.batch_size == 1)]
     told = []
     for victim, rows in timed.groupby("victim", sort=False):
         arms = [

@@ -20,6 +20,7 @@ from effattack.results.unmeasured import (
     no_savings,
     no_timing,
     no_twin,
+    no_work,
     nobody,
 )
 
@@ -41,17 +42,13 @@ SCORES = (
         kept=True,
         empty=no_twin,
         shown=Shown(
-            "percent",
-            "As its twin",
-            "Deployed",
-            "decisions and answer",
-            first=True,
-            brief="as twin",
-            interval=True,
-            meaning="share of {many} on which what is deployed takes the decisions, and gives the "
-            "answer, of the twin that attacks were crafted on",
+            group="",
+            flat=None,
+            meaning="share of {many} on which what ships takes the same decisions and gives the "
+            "same answer as its twin, the model that attacks were crafted on",
         ),
     ),
+    Score("unlike_twin", lambda rows: rows.unlike_twin, empty=no_twin, shown=HIDDEN),
     Score("samples", len, shown=Shown("count", "{Many}", "Data", "seeds pooled", flat=None)),
     Score(
         "accuracy",
@@ -95,11 +92,13 @@ SCORES = (
         lambda rows: rows.mean("macs"),
         better="less",
         kept=True,
+        empty=no_work,
         shown=Shown("macs", "Attacked", MACS, flat="MACs"),
     ),
     Score(
         "clean_macs",
         lambda rows: rows.mean("clean_macs"),
+        empty=no_work,
         shown=Shown("macs", "Clean", MACS, first=True, flat=None),
     ),
     Score("dense_macs", lambda rows: rows.mean("dense_macs"), shown=HIDDEN),
@@ -113,6 +112,7 @@ SCORES = (
         "macs_ratio",
         lambda rows: rows.ratio("macs"),
         better="less",
+        empty=no_work,
         kept=True,
         shown=Shown("ratio", OVER_CLEAN, MACS, flat="MACs / clean", brief="MACs"),
     ),
@@ -156,7 +156,7 @@ SCORES = (
             meaning="1 − attack success: what the mechanism still saves under attack",
         ),
     ),
-    Score("slow_and_wrong", lambda rows: rows.mean("slow_and_wrong"), shown=HIDDEN),
+    Score("slow_and_wrong", lambda rows: rows.slow_and_wrong, shown=HIDDEN),
     Score("knife_edge", lambda rows: rows.mean("knife_edge"), shown=HIDDEN),
     Score("constant", lambda rows: rows.constant, shown=HIDDEN),
     Score("inside", lambda rows: bool(rows["inside"].all()), shown=HIDDEN),
@@ -205,6 +205,7 @@ SCORES = (
         "equals_n_requests",
         lambda rows: rows.ratio("work"),
         better="less",
+        empty=no_work,
         shown=Shown(
             "number",
             "Equals clean requests",

@@ -40,7 +40,8 @@ def with_unions(samples: pd.DataFrame) -> pd.DataFrame:
         its columns, but for pictures and decisions, and ``work``, ``clean_work`` and ``max_work``
         (of the count that judges), ``slow_and_wrong``, ``inside`` (every input of the row's cell
         lies inside an asked budget) and ``found_by`` (in words, of unions). A union has one row
-        per input: the most work of any row inside, right only if it is under all of them.
+        per input: the most work of any row inside, right only if it is under all of them, and
+        decided as by the twin likewise.
     """
     rows = with_work(completed(samples.drop(columns=_BULKY, errors="ignore")))
     rows = rows.assign(

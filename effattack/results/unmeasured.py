@@ -11,7 +11,11 @@ from effattack.results.currency import unit, work_of
 WIDEST = 1.5
 """The widest interval of a latency ratio, upper over lower bound, that is a measurement."""
 NOTHING_SAVED = "nothing was saved on clean inputs, so nothing can be retained"
-UNKNOWN_WORK = "its executed work is unknown, as the artefact does not tell it"
+UNKNOWN_WORK = "its executed work is unknown"
+GIVE_WORK = (
+    "give Deployed(work=...), which tells the executed MACs of each input; answers and "
+    "latency are judged without"
+)
 NOT_TIMED = "not timed"
 NO_ENERGY = "no energy counter was read"
 LONGER = "time the victim longer (--timing 5), on a calm machine, without xdist"
@@ -45,10 +49,17 @@ def unknown_max(row: Row) -> bool:
     return isnan(work_of(row).most)
 
 
+def no_work(row: Row) -> Reason:
+    """Of all that is made from executed work."""
+    if unknown_work(row):
+        return Reason(UNKNOWN_WORK, GIVE_WORK)
+    return is_nan(row)
+
+
 def no_savings(row: Row) -> Reason:
     """Of savings retained and attack success."""
     if unknown_work(row):
-        return Reason(UNKNOWN_WORK, "give Deployed(work=...), or limit answers and latency alone")
+        return Reason(UNKNOWN_WORK, GIVE_WORK)
     if unknown_max(row):
         why = f"its max {unit(row)} are not known"
         return Reason(why, "give the victim max_macs, or limit macs_ratio, which needs none")
@@ -86,4 +97,6 @@ def no_twin(row: Row) -> Reason:
 
 def nobody(row: Row) -> Reason:
     """Of what the attacker knew."""
+    if unknown_work(row):
+        return Reason(UNKNOWN_WORK, GIVE_WORK)
     return Reason("nothing cost more than the clean inputs")

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial, wraps
 from math import nan
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -57,8 +57,10 @@ class Victim(nn.Module):
             audited count.
     """
 
-    sees: ClassVar[Literal["gates", "answers"]] = "gates"
+    sees: Literal["gates", "answers"] = "gates"
     """What an attacker sees of it: decisions and their margins, or answers alone."""
+    counted: bool = True
+    """Whether the work of its deployed path is known; else only answers and latency are judged."""
 
     def __init__(
         self,
@@ -193,6 +195,11 @@ class Victim(nn.Module):
     @property
     def checked(self) -> Victim | None:
         """Whose two paths the contract is checked on: its own; None where there are no two."""
+        return self
+
+    @property
+    def queried(self) -> Victim:
+        """The victim as those see it who only query it: by default as it is."""
         return self
 
     def ran(self, single: Batch) -> Ran | None:

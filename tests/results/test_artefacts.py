@@ -60,7 +60,8 @@ def test_without_its_work_no_savings_are_stated_and_answers_are_judged() -> None
     scores = found.scores()
     assert scores[["macs", "savings_retained", "attack_success", "macs_ratio"]].isna().all().all()
     assert "Slowdown" in set(scores.attack)
-    assert judge(scores, []) == []
+    with pytest.raises(MeasurementError, match="no savings can be stated"):
+        judge(scores, [])
     assert judge(scores, [parse_limit("twin_agreement=1", fail_below=True)])[0].passed
     with pytest.raises(MeasurementError, match=r"executed work is unknown.*Deployed\(work="):
         judge(scores, [parse_limit("savings_retained=.1", fail_below=True)])

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Generator, Tensor, nn
 
-from effattack.attacks.base import Attack, Kind, without_gradient
+from effattack.attacks.base import Attack, Kind, queries, without_gradient
 from effattack.attacks.objectives import Goal
 from effattack.domains import Arrays
 from effattack.errors import NotApplicable, UsageError, unknown_name
@@ -106,7 +106,9 @@ class LibraryAttack(Attack):
         if reason := self.unfit():
             raise NotApplicable(f"{self.label} {reason}: use another attack of the library")
         if reason := without_gradient(victim):
-            raise NotApplicable(f"{reason}: {self.label} cannot attack it; QueryAttack applies")
+            raise NotApplicable(
+                f"{reason}: {self.label} cannot attack it; {queries(victim)} applies"
+            )
 
     @property
     def size(self) -> float:

@@ -18,7 +18,7 @@ class LargeFile(Attack):
     """The same picture at the largest size of its threat: decoding and resizing cost more.
 
     It knows nothing of the model, and asks it nothing. Of a victim whose files have free sizes
-    (:class:`effattack.victim.entry.Entry`); judged by the count ``pixels``.
+    (:class:`effattack.victim.entry.Entry`); judged by the count ``declared_pixels``.
 
     Args:
         victim: which takes files of any size.

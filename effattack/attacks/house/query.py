@@ -20,7 +20,8 @@ class QueryAttack(Attack):
     oracle; see :mod:`effattack.attacks.searches.squares`.
 
     Works on every victim whose MACs can move, on :class:`effattack.Opaque` too. A success beyond
-    the gradient attacks' says that the gates mask their gradients.
+    the gradient attacks' says that the gates mask their gradients. Of an artefact that ships, it
+    queries the artefact, not its twin.
 
     Args:
         victim: any victim that is not constant.
@@ -31,7 +32,7 @@ class QueryAttack(Attack):
         seed: of the search.
 
     Raises:
-        NotApplicable: for a constant victim.
+        NotApplicable: for a constant victim, or one whose executed work is unknown.
         UsageError: for fewer than one query.
     """
 
@@ -50,6 +51,11 @@ class QueryAttack(Attack):
     def why_not(cls, victim: Victim) -> str | None:
         if victim.constant:
             return f"QueryAttack needs MACs that can move; those of {victim.name} are constant"
+        if not victim.counted:
+            return (
+                f"QueryAttack needs work that is known; {victim.name} tells none (give "
+                "Deployed(work=...))"
+            )
         return None
 
     def run(self, clean: Tensor, goal: BatchGoal, generator: Generator) -> Tensor:

@@ -22,6 +22,7 @@ from effattack.victim.checks.costs import check_macs
 from effattack.victim.checks.declared import check_declared
 from effattack.victim.checks.gates import check_gates
 from effattack.victim.checks.gradients import check_gradients
+from effattack.victim.checks.mates import check_mates
 from effattack.victim.checks.proxies import misleading_proxies
 from effattack.victim.checks.seen import check_seen
 
@@ -39,7 +40,11 @@ INVARIANTS: tuple[Check, ...] = (
 )
 """All of them, cheapest first. A victim that passes can be measured."""
 
+ARTEFACT: tuple[Check, ...] = (check_mates,)
+"""What is asked of an artefact itself; the two paths are its twin's."""
+
 __all__ = [
+    "ARTEFACT",
     "INVARIANTS",
     "Check",
     "beside_noise",
@@ -49,6 +54,7 @@ __all__ = [
     "check_gates",
     "check_gradients",
     "check_macs",
+    "check_mates",
     "check_paths_agree",
     "check_seen",
     "misleading_proxies",

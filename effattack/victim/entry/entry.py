@@ -31,8 +31,8 @@ class Entry(Victim):
     ``Entry(victim, through=[resize(256), center_crop(224), jpeg(90)])`` takes files of any size;
     where no resize comes first, files of the victim's own size, or of ``size``. Rounded to 8 bits,
     each goes through the steps as Pillow does them, and then into the victim. Beside the victim's
-    counts it has ``pixels``: those that a file declares, which decoding and resizing are paid by;
-    their time stands with the score as ``codec``.
+    counts it has ``declared_pixels``, by which decoding and resizing cost; their
+    time stands with the score as ``codec``.
 
     A step that draws (``random_crop``, ``random_flip``) is fixed by the seed and the file's digest,
     alike in both paths and in every batch; gradients are means over draws (expectation over
@@ -79,17 +79,17 @@ class Entry(Victim):
             batch_coupled=victim.batch_coupled,
             pads=victim.pads,
             data=victim.data,
-            counts={**victim.counts, "pixels": Count("pixel", _declared)},
+            counts={**victim.counts, "declared_pixels": Count("declared pixel", _declared)},
             currency=victim.currency,
         )
-        self.sees = victim.sees  # type: ignore[misc]
+        self.sees = victim.sees
         self.victim, self.through = victim, tuple(through)
         self.size, self.seed, self.draws = size, seed, draws
         self.by_file = True
         _expect_ends(self)
 
     def forward(self, batch: Tensor) -> Tensor:
-        tally("pixels", _declared(batch).sum())
+        tally("declared_pixels", _declared(batch).sum())
         return self.victim(self.opened(batch))
 
     def trace(self, batch: Tensor) -> Trace:
@@ -97,7 +97,7 @@ class Entry(Victim):
         if torch.is_grad_enabled() and any(step.draws for step in self.through):
             more = [self.victim.trace(self.opened(batch, k)) for k in range(1, self.draws)]
             found = averaged([found, *more])
-        return found._replace(also={**found.also, "pixels": _declared(batch)})
+        return found._replace(also={**found.also, "declared_pixels": _declared(batch)})
 
     def opened(self, files: Tensor, draw: int = 0) -> Tensor:
         """What the victim inside is given for files (B, C, H, W); differentiable.
@@ -121,7 +121,7 @@ class Entry(Victim):
             yield image
 
     def ceiling(self, batch: Tensor, count: str = "macs") -> Tensor:
-        if count == "pixels":
+        if count == "declared_pixels":
             return _declared(batch)
         fixed = None not in self.victim.domain.shape
         seen = self.victim.example(1) if fixed else self.opened(batch[:1])
@@ -161,7 +161,9 @@ class Entry(Victim):
         if type(self.victim).ran is Victim.ran:
             return None
         found = self.victim.ran(self.opened(single))
-        return found and found._replace(counts={**found.counts, "pixels": _declared(single).item()})
+        return found and found._replace(
+            counts={**found.counts, "declared_pixels": _declared(single).item()}
+        )
 
     @property
     def correction(self) -> str:

@@ -16,6 +16,8 @@ from onnx_graphs import body, node, save, stored, value
 from torch import nn
 from toys import LinearSaver, grey_images
 
+from effattack import evaluate
+from effattack.attacks import Transfer
 from effattack.domains import Pixels
 from effattack.errors import UsageError
 from effattack.victim import Opaque
@@ -257,3 +259,27 @@ def test_a_victim_travels_to_workers(tmp_path: Path, twin: LinearSaver) -> None:
     images = grey_images(3)
     assert torch.equal(other(images), victim(images))
     assert other.ran(images[:1]).macs == victim.ran(images[:1]).macs
+
+
+@pytest.mark.slow
+def test_a_file_is_scored_with_and_without_its_twin(tmp_path: Path, twin: LinearSaver) -> None:
+    """On the twin's gradients the house attack opens each gate that it can, and the file pays.
+
+    Without a twin, queries and what transfers from a surrogate are left, and the ratio judges.
+    """
+    path, images = shipped(tmp_path / "cascade.onnx", twin), grey_images(12)
+    labels = twin(images).argmax(1)
+    seen = evaluate(onnx(path, twin), images, labels, ["Slowdown"], eps=4 / 255, timed=1)
+    scores = seen.scores().set_index("attack")
+    reached = (twin.missing(images) < twin.reach(4)).double()
+    assert scores.twin_agreement.dropna().eq(1).all()
+    assert scores.loc["Slowdown", "macs"] == (32 + 144 * reached).mean().item()
+    assert scores.loc["clean", "macs"] == twin.trace(images).macs.mean().item()
+
+    alone = onnx(path)
+    moved = Transfer(alone, eps=4 / 255, source=twin, attack="Slowdown")
+    blind = evaluate(alone, images, labels, ["QueryAttack", moved], eps=4 / 255, timed=1)
+    found = blind.scores().set_index("attack")
+    assert found.savings_retained.isna().all()
+    assert found.twin_agreement.isna().all()
+    assert found[found.kind != "control"].macs_ratio.min() > 1

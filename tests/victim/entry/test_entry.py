@@ -109,9 +109,9 @@ def test_work_is_that_of_the_victim_inside_and_pixels_are_those_declared() -> No
     entry, file = Entry(LinearSaver(), PIPES["all"]), files(5, 10, 7)
     found, inside = audit(entry, file), audit(entry.victim, entry.opened(file))
     assert found.macs.tolist() == inside.macs.tolist()
-    assert found.counts["pixels"].tolist() == [70.0] * 5
+    assert found.counts["declared_pixels"].tolist() == [70.0] * 5
     assert entry.ceiling(file).tolist() == [entry.max_macs] * 5
-    assert entry.ceiling(file, "pixels").tolist() == [70.0] * 5
+    assert entry.ceiling(file, "declared_pixels").tolist() == [70.0] * 5
     assert all(seconds["codec"] > 0 for seconds in found.outside)
 
 
@@ -132,7 +132,7 @@ def test_the_gradient_of_a_resize_is_that_of_pillows_own() -> None:
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("quality", [95, 75, 30])
 def test_the_stand_in_of_jpeg_is_near_the_real_one(channels: int, quality: int) -> None:
-    """The same transform, tables and rounding: within a few of 255 levels, of this quality alone."""
+    """The same transform, tables and rounding: within a few levels, of this quality alone."""
     file = smooth(40, channels)
     real = by_pillow(file[0], lambda one: as_jpeg(one, quality))
     off, coarser = (
