@@ -65,7 +65,7 @@ class Pixels(Arrays):
         return to_grid(inputs)
 
     def example(self, count: int) -> Tensor:
-        """Grey images, off the grid by half a level; a free size is 32, or what is taken at most."""
+        """Grey images, off the grid by half a level; a free size is 32, or the most taken."""
         free = 32 if self.most is None else min(32, isqrt(self.most))
         return torch.full((count, *(free if size is None else size for size in self.shape)), 0.5)
 

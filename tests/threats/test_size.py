@@ -1,4 +1,4 @@
-"""Files that declare themselves large: the same picture, up to a side or to the cap of the entry."""
+"""Files that declare themselves large: the same picture, up to a side or to the cap."""
 
 from __future__ import annotations
 

@@ -31,8 +31,8 @@ class Entry(Victim):
     ``Entry(victim, through=[resize(256), center_crop(224), jpeg(90)])`` takes files of any size;
     where no resize comes first, files of the victim's own size, or of ``size``. Rounded to 8 bits,
     each goes through the steps as Pillow does them, and then into the victim. Beside the victim's
-    counts it has ``declared_pixels``: those that a file declares, which decoding and resizing are paid by;
-    their time stands with the score as ``codec``.
+    counts it has ``declared_pixels``, by which decoding and resizing cost; their
+    time stands with the score as ``codec``.
 
     A step that draws (``random_crop``, ``random_flip``) is fixed by the seed and the file's digest,
     alike in both paths and in every batch; gradients are means over draws (expectation over
@@ -161,7 +161,9 @@ class Entry(Victim):
         if type(self.victim).ran is Victim.ran:
             return None
         found = self.victim.ran(self.opened(single))
-        return found and found._replace(counts={**found.counts, "declared_pixels": _declared(single).item()})
+        return found and found._replace(
+            counts={**found.counts, "declared_pixels": _declared(single).item()}
+        )
 
     @property
     def correction(self) -> str:

@@ -144,7 +144,7 @@ def test_features_may_be_several_and_written_into(tmp_path: Path) -> None:
     "name",
     [
         "digits_cnn_early_exit", "digits_cnn_sdn", "digits_msdnet", "digits_vit_exit",
-        "digits_tinysaver_cascade", "digits_three_stage_cascade", "digits_esn", "cbf_cnn_exit",
+        "digits_tinysaver_cascade", "digits_three_stage_cascade", "cbf_cnn_exit",
     ],
 )  # fmt: skip
 def test_embedded_victims_export(name: str, tmp_path: Path) -> None:

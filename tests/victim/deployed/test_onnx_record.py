@@ -352,6 +352,28 @@ def test_nodes_of_one_name_are_told_apart(tmp_path: Path) -> None:
     assert other == {"mm/else_branch/mm", "mm"}
 
 
+def test_values_of_one_name_that_the_optimiser_puts_in_are_told_apart(tmp_path: Path) -> None:
+    """A product of three axes with a sum becomes a Gemm between reshapes, named by body."""
+    deep = [node("MatMul", ["s", "W"], ["t"]), node("Add", ["t", "b"], ["u"])]
+    branches = {
+        "then_branch": body([*deep, node("Relu", ["u"], ["v"])], [], [value("v", 1, 2, 8)]),
+        "else_branch": body([node("Identity", ["s"], ["w"])], [], [value("w", 1, 2, 8)]),
+    }
+    path = save(
+        tmp_path / "fused.onnx",
+        [
+            *(node("MatMul", ["x", "W"], ["r"]), node("Add", ["r", "b"], ["s"])),
+            node("If", ["c"], ["y"], **branches),
+        ],
+        [value("x", 1, 2, 8), value("c", type=BOOL)],
+        [value("y", 1, 2, 8)],
+        [weight("W", 8, 8), weight("b", 8)],
+    )
+    for open_, expected in ((True, 2), (False, 1)):
+        feed = {"x": zeros(1, 2, 8), "c": np.array(open_)}
+        assert macs(path, feed) == expected * 2 * 8 * 8
+
+
 def test_many_inputs_are_recorded_each_for_itself_and_leave_no_files(tmp_path: Path) -> None:
     record = Record(graphs.early_exit(tmp_path / "exit.onnx"), "ENABLE_ALL")
     feeds = [{"x": zeros(1, 8) + 3 * (k % 2)} for k in range(2 * AT_ONCE + 1)]
