@@ -285,13 +285,13 @@ def test_help_has_examples_and_exit_codes(command: str, capsys: pytest.CaptureFi
     [
         (["su"], ["summary"]),
         (["run", "--qu"], ["--quiet"]),
-        (["run", "--victim", "digits_vit_at"], ["digits_vit_ats"]),
+        (["run", "--victim", "digits_vit_ad"], ["digits_vit_adavit"]),
         (["run", "--device", ""], ["cpu", "cuda"]),
         (["run", "--data", ""], []),
         (["report", ""], []),
         (["report", "--fi"], ["--figures"]),
         (["list", "vi"], ["victims"]),
-        (["export", "digits_vit_at"], ["digits_vit_ats"]),
+        (["export", "digits_vit_ad"], ["digits_vit_adavit"]),
         (["export", "--on"], ["--onnx"]),
     ],
 )
@@ -330,8 +330,8 @@ def test_zsh_completes(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
 
     try:
         assert shows("ready> ")
-        os.write(terminal, b"effattack ru\t--vi\tdigits_vit_at\t--dev\tcu\t--data im\t\r")
-        assert shows("<run --victim digits_vit_ats --device cuda --data images>")
+        os.write(terminal, b"effattack ru\t--vi\tdigits_vit_ad\t--dev\tcu\t--data im\t\r")
+        assert shows("<run --victim digits_vit_adavit --device cuda --data images>")
     finally:
         shell.kill()
         shell.wait()

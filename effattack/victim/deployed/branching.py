@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -38,37 +37,39 @@ class Branching(nn.Module):
 
     def forward(self, single: Tensor) -> tuple[Tensor, ...]:
         features = (single.to(self.dtype) - self.exits.mean) / self.exits.std
-        answer, *taken = self._from(0, (), features)
+        answer, *taken = self._from(0, None, features)
         units: dict[str, list[Tensor]] = {}
         for name, decision in zip(self.decisions, taken, strict=True):
             units.setdefault(name, []).append(decision)
         return answer.to(single.dtype), *(torch.cat(each, dim=1) for each in units.values())
 
-    def _from(self, k: int, before: Sequence[Tensor], features: Any) -> tuple[Tensor, ...]:
+    def _from(self, k: int, before: Tensor | None, features: Any) -> tuple[Tensor, ...]:
         """Stage k and all behind it -> the answer (1, classes), and decisions (1, 1) from k on.
 
         Args:
             k: which stage is next.
-            before: logits of the stages so far, (1, 1, classes) each.
+            before: logits of the stages so far (1, k, classes); None at the first. One tensor,
+                made anew at each depth: torch takes those of two depths for one, by their names.
             features: that the stage before gave.
         """
         exits, left = self.exits, len(self.exits.gates) - k
         features = exits.stages[k](features)
-        logits = (*before, exits.heads[k](features)[:, None])
-        seen = torch.cat(logits, dim=1)
+        logits = exits.heads[k](features)[:, None]
+        seen = logits if before is None else torch.cat([before, logits], dim=1)
         if not left:
             return (_own(exits.unsure(seen)),)
         if k < exits.criterion.earliest:
-            return self._from(k + 1, logits, features)
+            return self._from(k + 1, seen, features)
         onward = exits.criterion.go_on(seen)[:, None]
 
-        def go(logits: Sequence[Tensor], features: Any) -> tuple[Tensor, ...]:
-            return self._from(k + 1, logits, _each(features))
+        def go(seen: Tensor, features: Any) -> tuple[Tensor, ...]:
+            return self._from(k + 1, seen, _each(features))
 
-        def stop(logits: Sequence[Tensor], features: Any) -> tuple[Tensor, ...]:
-            return _own(logits[-1][:, 0]), *(torch.zeros_like(onward) for _ in range(left - 1))
+        def stop(seen: Tensor, features: Any) -> tuple[Tensor, ...]:
+            answer = _own(seen[:, -1])
+            return answer, *(answer.new_zeros(1, 1, dtype=torch.bool) for _ in range(left - 1))
 
-        answer, *after = torch.cond(onward[0, 0], go, stop, (logits, features))
+        answer, *after = torch.cond(onward[0, 0], go, stop, (seen, features))
         return answer, onward, *after
 
 

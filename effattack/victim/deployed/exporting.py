@@ -90,7 +90,7 @@ def _write(victim: Victim, branching: Branching, gates: Sequence[str], path: Pat
     names = ["logits", *gates]
     with _quiet():
         try:
-            graph = torch.export.export(branching, (victim.example(1),), strict=False)
+            graph = torch.export.export(branching, (victim.example(1),), strict=True)
             program = torch.onnx.export(
                 graph, input_names=["input"], output_names=names, opset_version=OPSET,
                 dynamo=True, verbose=False,
@@ -110,11 +110,10 @@ def _write(victim: Victim, branching: Branching, gates: Sequence[str], path: Pat
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Without what torch and its compiler note about a graph on their way."""
-    shapes = torch._dynamo.config.patch(automatic_dynamic_shapes=False)
     disabled = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:
-        with warnings.catch_warnings(), shapes:
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
