@@ -15,7 +15,7 @@ import importlib.util
 import site
 import sys
 import sysconfig
-from collections.abc import ItemsView, Iterator
+from collections.abc import ItemsView, Iterator, Mapping
 from functools import cache, lru_cache
 from pathlib import Path
 
@@ -119,7 +119,13 @@ def _own(file: Path) -> bool:
 def _installed(package: str) -> str:
     """Hash of what the installer noted down of a package's files; its version where it did not."""
     texts = []
-    for name in sorted(set(importlib.metadata.packages_distributions().get(package, ()))):
+    for name in sorted(set(_distributions().get(package, ()))):
         distribution = importlib.metadata.distribution(name)
         texts.append(distribution.read_text("RECORD") or f"{name} {distribution.version}")
     return hashlib.sha256("".join(texts).encode()).hexdigest()[:16] if texts else ""
+
+
+@cache
+def _distributions() -> Mapping[str, list[str]]:
+    """Package -> what installed it; reads the lists of files of all there are."""
+    return importlib.metadata.packages_distributions()

@@ -44,7 +44,7 @@ def test_ts_channels_stand_between_colons(tmp_path):
         ("1,x,3:up", "line 7: value 2 is 'x', no finite number"),
         ("1,2,3:left", "line 7: class 'left' is none of up, down"),
         ("1,2,3", "line 7: no ':' and class"),
-        ("1,2:up", "line 7: 2 values, but line 6 has 3 values"),
+        ("1,2:up", "line 7: 2 values, but line 6 has 3 values: bring all series to one length, or"),
         ("1,2:3:up", "line 7: its channels have"),
         ("1,2,3:4,5,6:up", "line 7: 2 channels of 3 values, but line 6 has 3 values"),
     ],

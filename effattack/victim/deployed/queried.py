@@ -7,6 +7,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from effattack.domains import Batch
+from effattack.victim.around import declared
 from effattack.victim.contract import Victim
 from effattack.victim.trace import Trace
 
@@ -22,18 +23,7 @@ class Queried(Victim):
     sees = "answers"
 
     def __init__(self, artefact: Victim, as_ran: Callable[[Batch], Trace]) -> None:
-        super().__init__(
-            name=artefact.name,
-            family=artefact.family,
-            domain=artefact.domain,
-            task=artefact.task,
-            max_macs=artefact.max_macs,
-            dense_macs=artefact.dense_macs,
-            constant=artefact.constant,
-            batch_coupled=artefact.batch_coupled,
-            counts=artefact.counts,
-            currency=artefact.currency,
-        )
+        super().__init__(**declared(artefact))
         self.artefact, self.as_ran = artefact, as_ran
 
     def forward(self, batch: Batch) -> Tensor:

@@ -16,6 +16,7 @@ from effattack.counting.outside import outside
 from effattack.counting.tallies import Count, tally
 from effattack.domains import Pixels
 from effattack.errors import UsageError
+from effattack.victim.around import declared
 from effattack.victim.contract import Victim
 from effattack.victim.entry.drawing import averaged
 from effattack.victim.entry.steps import Step
@@ -69,18 +70,12 @@ class Entry(Victim):
         channels, *own = victim.domain.shape
         sizes = size or ((None, None) if through[0].frees else own)
         super().__init__(
-            name=name or f"{victim.name} through {', '.join(map(str, through))}",
-            family=victim.family,
-            domain=Pixels((channels, *sizes), most=most_pixels),
-            task=victim.task,
-            max_macs=victim.max_macs,
-            dense_macs=victim.dense_macs,
-            constant=victim.constant,
-            batch_coupled=victim.batch_coupled,
-            pads=victim.pads,
-            data=victim.data,
-            counts={**victim.counts, "declared_pixels": Count("declared pixel", _declared)},
-            currency=victim.currency,
+            **declared(
+                victim,
+                name=name or f"{victim.name} through {', '.join(map(str, through))}",
+                domain=Pixels((channels, *sizes), most=most_pixels),
+                counts={**victim.counts, "declared_pixels": Count("declared pixel", _declared)},
+            )
         )
         self.sees = victim.sees
         self.victim, self.through = victim, tuple(through)

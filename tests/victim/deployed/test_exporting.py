@@ -63,8 +63,11 @@ def exits(criterion: float | Criterion, depth: int = 3) -> EarlyExit:
 
 def cascade(criterion: float | Criterion) -> Cascade:
     torch.manual_seed(1)
-    models = [nn.Sequential(nn.Flatten(), nn.Linear(16, 3)) for _ in range(3)]
-    return Cascade(models, criterion, SHAPE)
+    linears = [nn.Linear(16, 3) for _ in range(3)]
+    with torch.no_grad():
+        for linear in linears:
+            linear.weight.mul_(4)
+    return Cascade([nn.Sequential(nn.Flatten(), linear) for linear in linears], criterion, SHAPE)
 
 
 def run(path: Path, single: Tensor) -> tuple[dict[str, Tensor], int]:
