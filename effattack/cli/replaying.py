@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from effattack.inputs.corpus import Corpus
 
 USED = {
-    *("replay", "sweep", "victim", "device", "fail_below", "fail_above", "baselines"),
-    *("by", "score", "quiet", "verbose", "json"),
+    *("replay", "sweep", "victim", "twin", "through", "device", "baselines"),
+    *("fail_below", "fail_above", "by", "score", "quiet", "verbose", "json"),
 }
 """Options of ``effattack run`` that a replay has a use for."""
 
@@ -44,7 +44,6 @@ def arguments(run: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
-    from effattack.cells.by_name import fresh
     from effattack.inputs.corpus import read_corpora
     from effattack.results.evaluation import Evaluation
     from effattack.runs.choosing import chosen
@@ -61,7 +60,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
     check_local(sweep.device)
     parts = []
     for name in sweep.victims:
-        victim = fresh(name).to(sweep.device)
+        victim = sweep.victim(name).to(sweep.device)
         parts.append(replay(victim, chosen(victim, corpora), options.by))
     evaluation = Evaluation.concat(parts)
     print_scores(evaluation, console, options.verbose)

@@ -22,14 +22,13 @@ from effattack.results.limits import ATTACKS
 from effattack.results.union import UNION, with_unions
 from effattack.results.unmeasured import UNKNOWN_WORK
 from effattack.victim import Victim
+from effattack.victim.checks import Check as Invariant
 from effattack.victim.checks import (
-    ARTEFACT,
-    INVARIANTS,
     beside_noise,
     check_gradients,
+    held_to,
     misleading_proxies,
 )
-from effattack.victim.checks import Check as Invariant
 from effattack.victim.undisturbed import glance
 
 BUDGET_SLACK = 0.02
@@ -86,9 +85,7 @@ def check_victim(victim: Victim, inputs: Batch) -> list[Check]:
 
 def _said(victim: Victim, inputs: Batch) -> dict[Invariant, list[str]]:
     """What each check says: those of the two paths, and of an artefact its own."""
-    paths, own = victim.checked, [] if victim.checked is victim else ARTEFACT
-    said = {} if paths is None else {check: check(paths, inputs) for check in INVARIANTS}
-    return said | {check: check(victim, inputs) for check in own}
+    return {check: check(on, inputs) for check, on in held_to(victim)}
 
 
 def _gradients(victim: Victim, blind: list[str]) -> Check:

@@ -126,6 +126,10 @@ class Sweep:
         """
         return cls(**read(Path(path), cls.__dataclass_fields__))
 
+    def victim(self, name: str) -> Victim:
+        """One of its victims, loaded anew, with its twin and the steps inside its door."""
+        return fresh(name, self._twin(name), self.through or "")
+
     def plan(self, timeout: float | None = None, absent: Absent | None = None) -> list[Plan]:
         """All cells, checked but not run; loads each victim once and goes through its data.
 
@@ -145,7 +149,7 @@ class Sweep:
             for name in self.victims:
                 with staying(f"{name}, or its data,"):
                     try:
-                        victim = fresh(name, self._twin(name), self.through or "")
+                        victim = self.victim(name)
                     except MissingPackage as error:
                         if absent is None:
                             raise

@@ -421,3 +421,15 @@ def test_only_a_run_says_that_it_resumes(
     run, doctor = capsys.readouterr().err.splitlines()
     assert run == "effattack: interrupted; the same command resumes after the finished cells"
     assert doctor == "effattack: interrupted"
+
+
+def test_a_replay_judges_behind_the_steps_that_were_attacked(
+    capsys: pytest.CaptureFixture,
+) -> None:
+    asked = ("--victim", "digits_cnn_early_exit", "--through", "resize(40),center_crop(32)")
+    attack = ("--attack", "Slowdown(steps=2)", "--samples", "4", "--corpus-mb", "1")
+    assert main(["run", *asked, *attack, "--out", "out"]) == 0
+    capsys.readouterr()
+    assert main(["run", *asked, "--replay", "out/corpus"]) == 0
+    assert "replayed, not attacked" in capsys.readouterr().out
+    assert main(["run", *asked[:2], "--replay", "out/corpus"]) == 2, "the steps are missing"

@@ -43,6 +43,19 @@ INVARIANTS: tuple[Check, ...] = (
 ARTEFACT: tuple[Check, ...] = (check_mates,)
 """What is asked of an artefact itself; the two paths are its twin's."""
 
+
+def held_to(victim: Victim) -> list[tuple[Check, Victim]]:
+    """What a victim is held to, and on whom each check is made.
+
+    The invariants are about two paths: of an artefact, those of its twin, if it has one; beside
+    them stands what is asked of the artefact itself.
+    """
+    paths = victim.checked
+    own = () if paths is victim else ARTEFACT
+    held = [(check, paths) for check in INVARIANTS if paths is not None]
+    return held + [(check, victim) for check in own]
+
+
 __all__ = [
     "ARTEFACT",
     "INVARIANTS",
@@ -57,5 +70,6 @@ __all__ = [
     "check_mates",
     "check_paths_agree",
     "check_seen",
+    "held_to",
     "misleading_proxies",
 ]

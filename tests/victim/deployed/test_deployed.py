@@ -17,6 +17,7 @@ from effattack.errors import ContractError, NotApplicable, UsageError
 from effattack.results.selfchecks import check_victim
 from effattack.tasks import Classes
 from effattack.victim import Victim, audit
+from effattack.victim.checks import ARTEFACT, INVARIANTS, held_to
 from effattack.victim.deployed import Deployed
 from effattack.victim.digests import victim_digest
 
@@ -203,3 +204,11 @@ def test_bad_input_is_named_with_its_remedy(case: str) -> None:
     given, error, message = BAD[case]
     with pytest.raises(error, match=message):
         Deployed(**{"twin": TWIN, **given})
+
+
+def test_an_artefact_is_held_to_the_contract_of_its_twin() -> None:
+    twin = LinearSaver()
+    assert held_to(twin) == [(check, twin) for check in INVARIANTS]
+    artefact = Deployed(twin, twin)
+    of_the_twin = [(check, twin) for check in INVARIANTS]
+    assert held_to(artefact) == of_the_twin + [(check, artefact) for check in ARTEFACT]
