@@ -38,7 +38,7 @@ class Pixels(Arrays):
     )
 
     def __init__(self, shape: tuple[int | None, ...], most: int | None = None) -> None:
-        if not (isinstance(shape, tuple | list) and len(shape) == 3):
+        if not (isinstance(shape, tuple | list) and 0 < len(shape) <= 3):
             raise UsageError(
                 f"the shape of an image is {shape!r}: give (C, H, W), None where a size is free"
             )

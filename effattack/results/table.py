@@ -39,7 +39,6 @@ SCORES = (
         answers=True,
         bounds="twin_agreement",
         share=True,
-        kept=True,
         empty=no_twin,
         shown=Shown(
             group="",

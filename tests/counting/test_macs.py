@@ -227,7 +227,13 @@ ZOO = sorted(
 )
 
 
-@pytest.mark.parametrize("name", ZOO)
+EXPORTED = {"digits_cnn_early_exit_int8", "digits_tinysaver_cascade_int8"}
+"""Whose parts are exported one by one, which takes long."""
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n in EXPORTED)) for n in ZOO]
+)
 def test_every_victim_of_the_zoo(name: str) -> None:
     """The victim's own closed form, and torch's counter per operator."""
     victim = embedded_or_skip(name)

@@ -19,7 +19,7 @@ def test_the_columns_are_those_of_the_file() -> None:
     table = score_table(samples("Slowdown", [20.0, 40.0], [60.0, 80.0]))
     assert list(table.columns) == COLUMNS
     assert COLUMNS[0] == "victim"
-    assert COLUMNS[39:] == [
+    assert COLUMNS[40:] == [
         *("modelled_energy_ratio", "currency", "work", "clean_work", "max_work"),
         *("equals_n_requests", "knowledge"),
     ]

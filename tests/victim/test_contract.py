@@ -112,6 +112,12 @@ def with_attribute(name: str, value: object) -> Victim:
     return victim
 
 
+class Capped(Classes):
+    """A task whose answers have one row at most."""
+
+    cap = 1
+
+
 class OtherLogits(LinearSaver):
     """The deployed path answers something else."""
 
@@ -373,6 +379,11 @@ BROKEN: dict[str, tuple[Check, Callable[[], Victim], str]] = {
         lambda: with_attribute("max_macs", None),
         "toy: max_macs was never declared: give it",
     ),
+    "longer than its cap": (
+        contract.check_caps,
+        lambda: with_attribute("task", Capped(2)),
+        "answered with 2 rows, and its task declares a cap of 1",
+    ),
     "no family": (contract.check_declared, lambda: with_attribute("family", ""), "family = ''"),
     "data is no path": (
         contract.check_declared,
@@ -463,7 +474,7 @@ def test_an_opaque_model_may_say_that_it_is_coupled(coupled: bool) -> None:
     victim = Opaque(ScaledOverTheBatch(16, 2), (1, 4, 4), name="scaled", batch_coupled=coupled)
     images = grey_images(4) * torch.tensor([0.2, 0.4, 0.7, 1.0]).view(-1, 1, 1, 1)
     if coupled:
-        assert [check(victim, images) for check in INVARIANTS[:-1]] == [[]] * 6
+        assert [check(victim, images) for check in INVARIANTS[:-1]] == [[]] * len(INVARIANTS[:-1])
         return
     with pytest.raises(ContractError, match=r"declare batch_coupled=True"):
         contract.check_paths_agree(victim, images)

@@ -91,7 +91,7 @@ class Record:
             )
             for feed in feeds:
                 running.run(None, feed)
-            events = json.loads(Path(running.end_profiling()).read_text())
+            events = json.loads(Path(running.end_profiling()).read_text(encoding="utf-8"))
         runs = list(_by_run(events))
         if len(runs) != len(feeds):
             raise MeasurementError(
