@@ -75,6 +75,7 @@ def _slices(images: Tensor, labels: Tensor) -> list[tuple[Tensor, Tensor]]:
     return [(images[:100], labels[:100]), (images[100:], labels[100:])]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("calm")
 def test_other_batches_are_timed_without_attacking_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -118,6 +119,7 @@ def test_a_batch_of_no_image_is_refused(capsys: pytest.CaptureFixture) -> None:
     assert "batch_size = 0" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("calm")
 def test_a_sweep_times_them_too(tmp_path: Path) -> None:
     sweep = Sweep(

@@ -29,6 +29,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
     return gpu
 
 
+@pytest.mark.slow
 def test_without_a_gpu_it_says_so_and_how_to_try_it() -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
@@ -40,6 +41,7 @@ def test_without_a_gpu_it_says_so_and_how_to_try_it() -> None:
     assert "--device cpu" in done.stderr
 
 
+@pytest.mark.slow
 def test_frames_and_table_of_a_victim(gpu, ats: Victim, digit_images, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     twin = Opaque(nn.Sequential(Preprocess(ats.mean, ats.std), ats.vit), ats.input_shape)
     case = gpu.Case("ATS, digits", "trained", ats, twin, digit_images)

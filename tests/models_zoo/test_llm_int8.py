@@ -182,6 +182,7 @@ def test_gradients_reach_the_pixels() -> None:
         assert gradient.flatten(1).any(1).all()
 
 
+@pytest.mark.slow
 def test_an_attack_makes_outliers(digit_images: Tensor, digit_labels: Tensor) -> None:
     victim, clean = digits_victim(), digit_images[:3]
     attacked = Slowdown(victim, eps=8 / 255, steps=10)(clean, digit_labels[:3])

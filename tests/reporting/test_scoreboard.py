@@ -178,6 +178,7 @@ def test_bad_input(damage: str, published: Path, capsys: pytest.CaptureFixture) 
     assert messages[damage] in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_published_page_is_made_from_the_records_beside_it() -> None:
     """And they are at least 40, of 50 inputs each, in 8 MB."""
     files = sorted((ROOT / "reports" / RECORDS).iterdir())
