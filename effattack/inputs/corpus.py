@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from effattack.errors import UsageError
+from effattack.inputs.changes import changed, changes
 from effattack.inputs.npz import array_in
 from effattack.streams import on_one_line
 
@@ -122,10 +123,9 @@ class Corpus:
 
 def packed(corpus: Corpus) -> bytes:
     """The file of a corpus."""
-    changes = [_difference(*pair) for pair in zip(corpus.clean, corpus.attacked, strict=True)]
     arrays: dict[str, Any] = {
         **_joined("clean", corpus.clean),
-        **_joined("change", changes),
+        **_joined("change", changes(corpus.attacked, corpus.clean)),
         "labels": corpus.labels,
         "clean_work": corpus.clean_work,
         "work": corpus.work,
@@ -200,13 +200,12 @@ def _read(path: Path, archive: ZipFile) -> Corpus:
     if about.pop("sha256", "") != _digest(arrays, about):
         raise ValueError("its contents are not those that were written: it is damaged or altered")
     clean = _parted(arrays["clean"], arrays["clean_ends"])
-    changes = _parted(arrays["change"], arrays["change_ends"])
+    stored = _parted(arrays["change"], arrays["change_ends"])
     beside = arrays["labels"], arrays["clean_work"], arrays["work"], about["found_by"]
-    if not clean or {len(clean)} != {len(each) for each in (changes, *beside)}:
+    if not clean or {len(clean)} != {len(each) for each in (stored, *beside)}:
         raise ValueError("its arrays do not pair up")
-    attacked = [_changed(*pair) for pair in zip(clean, changes, strict=True)]
     told = About(**{key: about[key] for key in About.__dataclass_fields__})
-    return Corpus(told, clean, attacked, *beside, on_one_line(path))
+    return Corpus(told, clean, changed(stored, clean), *beside, on_one_line(path))
 
 
 def _digest(arrays: Mapping[str, NDArray[Any]], about: Mapping[str, Any]) -> str:
@@ -227,17 +226,3 @@ def _joined(name: str, rows: Iterable[bytes]) -> dict[str, NDArray[Any]]:
 def _parted(joined: NDArray[np.uint8], ends: NDArray[np.int64]) -> list[bytes]:
     """The inverse of :func:`_joined`."""
     return [part.tobytes() for part in np.split(joined, ends[:-1])]
-
-
-def _difference(clean: bytes, attacked: bytes) -> bytes:
-    """An attacked input as it is stored."""
-    if len(clean) != len(attacked):
-        return attacked
-    return (np.frombuffer(attacked, np.uint8) - np.frombuffer(clean, np.uint8)).tobytes()
-
-
-def _changed(clean: bytes, change: bytes) -> bytes:
-    """The inverse of :func:`_difference`."""
-    if len(clean) != len(change):
-        return change
-    return (np.frombuffer(clean, np.uint8) + np.frombuffer(change, np.uint8)).tobytes()

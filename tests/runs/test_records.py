@@ -18,8 +18,8 @@ from toys import LinearSaver, grey_images, import_or_skip
 from effattack.budgets import LEVELS
 from effattack.cli import main
 from effattack.errors import RecordError, UsageError
+from effattack.inputs.changes import changed, changes, compressed, decompressed
 from effattack.reporting.words import percent
-from effattack.results.records.changes import changed, changes, compressed, decompressed
 from effattack.results.records.layout import KIND
 from effattack.results.records.record import Record
 from effattack.runs.records.bench import Bench

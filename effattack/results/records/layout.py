@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from effattack.errors import RecordError, UsageError
+from effattack.inputs.changes import compressed, decompressed
 from effattack.results.files import regular
 from effattack.results.frame import KNOWLEDGE
-from effattack.results.records.changes import compressed, decompressed
 from effattack.threats.by_name import names
 
 KIND, FORMAT = b"effattack record", 1

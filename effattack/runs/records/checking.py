@@ -11,8 +11,8 @@ import torch
 
 from effattack.domains import Batch
 from effattack.errors import EffattackError, RecordError
+from effattack.inputs.changes import changed
 from effattack.measure.statistics import Interval
-from effattack.results.records.changes import changed
 from effattack.results.records.record import Record
 from effattack.runs.records.bench import Bench
 from effattack.runs.records.counting import about, claims

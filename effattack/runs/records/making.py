@@ -15,8 +15,8 @@ from effattack.cells.by_name import fresh
 from effattack.cells.performing import threads
 from effattack.domains import Batch
 from effattack.errors import UsageError
+from effattack.inputs.changes import changes
 from effattack.inputs.source import source_of
-from effattack.results.records.changes import changes
 from effattack.results.records.record import Record
 from effattack.runs.records.counting import about, claims, clean_rows
 from effattack.threats import parse_threat
