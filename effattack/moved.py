@@ -62,6 +62,7 @@ MOVED: dict[str, tuple[str, ...]] = {
     "baseline_paths": ("results.baseline_paths",),
     "baseline_schema": ("results.baseline_schema",),
     "baselines": ("results.baselines",),
+    "borders": ("registry.borders",),
     "caveats": ("results.caveats",),
     "changes": ("results.changes",),
     "contract": ("victim.checks",),

@@ -13,10 +13,10 @@ from torch import Tensor
 from toys import LinearSaver, grey_images
 
 import effattack
-from effattack.borders import staying
 from effattack.cli import main
 from effattack.errors import CellError, ExitError, UsageError
 from effattack.registry import import_factory
+from effattack.registry.borders import staying
 from effattack.runs.evaluate import evaluate
 from effattack.runs.executors.workers import Workers
 from effattack.runs.sweep import Sweep

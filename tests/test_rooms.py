@@ -1,7 +1,8 @@
 """The house: which rooms there are, and that each imports only rooms below it.
 
-A room is a folder of the package, or a module at its top. Its floor is the longest chain of imports
-below it. ``pytest -s tests/test_rooms.py`` prints both.
+A room is a folder of the package, or a module at its top; one that only forwards old import paths
+is none. Its floor is the longest chain of imports below it. ``pytest -s tests/test_rooms.py``
+prints both.
 """
 
 from __future__ import annotations
@@ -37,14 +38,15 @@ ORDER = [
     ["tasks"],
     ["domains"],
     ["registry"],
-    ["borders"],
     ["budgets", "streams"],
     ["errors"],
     ["__init__"],
     ["moved"],
 ]
 """From the top of the house to its ground; what stands in one row does not import each other."""
-TORCH_FREE = {"__init__", "borders", "budgets", "errors", "moved", "registry", "streams"}
+TORCH_FREE = {
+    *("__init__", "budgets", "errors", "moved", "registry.__init__", "registry.borders", "streams")
+}
 
 
 def modules() -> dict[str, Path]:
@@ -127,6 +129,7 @@ def test_no_module_imports_itself_by_way_of_others() -> None:
 
 def test_the_house_stays_small() -> None:
     floor = floors(arrows())
+    del floor["moved"]
     for name in sorted(floor, key=lambda name: (-floor[name], name)):
         print(f"{floor[name]:3} {name}")
     print(f"{len(floor)} rooms on {max(floor.values())} floors")

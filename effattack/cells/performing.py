@@ -12,7 +12,6 @@ import pandas as pd
 import torch
 
 from effattack.attacks.objectives import Step
-from effattack.borders import staying
 from effattack.cells.attacking import Watch, run_attack
 from effattack.cells.held import Held
 from effattack.cells.plan import Cell, Timing
@@ -20,6 +19,7 @@ from effattack.cells.spec import CellSpec, Work
 from effattack.cells.store import Shelf
 from effattack.cells.timing import run_timing
 from effattack.errors import MeasurementError, StoreError
+from effattack.registry.borders import staying
 from effattack.results.selfchecks import check_victim
 from effattack.victim.undisturbed import seed_global_state, undisturbed
 

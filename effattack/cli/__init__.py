@@ -15,7 +15,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from effattack import streams
-from effattack.borders import staying
 from effattack.cli import (
     calibrate,
     check,
@@ -32,6 +31,7 @@ from effattack.cli import (
 )
 from effattack.cli.terminal import PLAIN, Screen
 from effattack.errors import EffattackError, FactoryError, MeasurementError
+from effattack.registry.borders import staying
 
 COMMANDS = {
     "run": run,

@@ -24,12 +24,12 @@ from torch.utils.data import (
     default_collate,
 )
 
-from effattack.borders import blaming
 from effattack.domains import Batch
 from effattack.errors import UsageError
 from effattack.inputs.arrays import as_tensors, check_paired, pair, taken
 from effattack.inputs.folders import listing, remarks
 from effattack.inputs.pictures import Unreadable, pixels, read_image
+from effattack.registry.borders import blaming
 from effattack.streams import on_one_line
 
 

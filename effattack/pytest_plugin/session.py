@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from effattack.borders import staying
 from effattack.errors import EffattackError, FactoryError
 from effattack.pytest_plugin.held import Held, by_options
 from effattack.pytest_plugin.options import Settings
 from effattack.pytest_plugin.replaying import replayed
 from effattack.pytest_plugin.summary import LEFT, PREFIX, TROUBLE, by_victim, damage, worst
+from effattack.registry.borders import staying
 
 if TYPE_CHECKING:
     from torch import Tensor

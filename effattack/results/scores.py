@@ -11,8 +11,8 @@ from math import nan
 
 import pandas as pd
 
-from effattack.borders import blaming
 from effattack.errors import MeasurementError
+from effattack.registry.borders import blaming
 from effattack.results.currency import MACS, unit, with_work
 from effattack.results.frame import completed, knew
 from effattack.results.rows import Rows

@@ -9,9 +9,9 @@ from __future__ import annotations
 from functools import cache
 from math import inf
 
-from effattack.borders import blaming
 from effattack.errors import UsageError, unknown_name
 from effattack.registry import entries, named
+from effattack.registry.borders import blaming
 from effattack.results.score import HIDDEN, Score, Shown
 from effattack.results.unmeasured import (
     no_dense,

@@ -8,12 +8,12 @@ from pathlib import Path
 from torch import Tensor
 
 from effattack.attacks import Attack
-from effattack.borders import staying
 from effattack.cells.lineup import Budget
 from effattack.cells.planning import plan
 from effattack.cells.spec import Timed
 from effattack.cells.store import Memory, Store
 from effattack.domains import Batch
+from effattack.registry.borders import staying
 from effattack.results.currency import expect_audited
 from effattack.results.evaluation import Evaluation
 from effattack.runs.executors.in_process import InProcess

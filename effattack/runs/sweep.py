@@ -16,7 +16,6 @@ from math import ceil
 from pathlib import Path
 
 from effattack.attacks import UniversalAttack, attack_class, defaults
-from effattack.borders import staying
 from effattack.budgets import check_eps
 from effattack.cells.by_name import Named, fresh, keep
 from effattack.cells.held import Held
@@ -28,6 +27,7 @@ from effattack.errors import ContractError, MissingPackage, UsageError, expect_l
 from effattack.inputs.readers import Stream
 from effattack.inputs.source import Source, source_of
 from effattack.registry import expect_twinned, is_file
+from effattack.registry.borders import staying
 from effattack.results.evaluation import Evaluation
 from effattack.runs.deadline import within
 from effattack.runs.executors import Executor

@@ -18,9 +18,9 @@ from importlib.metadata import EntryPoint, entry_points
 from importlib.util import module_from_spec
 from typing import Any
 
-from effattack.borders import blaming, staying
 from effattack.errors import UsageError, unknown_name
 from effattack.moved import END
+from effattack.registry.borders import blaming, staying
 
 VICTIMS = "effattack.victims"
 """A group of entry points; the others: effattack.{attacks, threats, scores, domains}."""
