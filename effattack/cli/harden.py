@@ -120,8 +120,9 @@ def _budget(text: str) -> str | float:
 
 
 def _show(card: Card, console: Console) -> None:
-    title = f"{card.victim} at {card.threat}, on {card.heldout} held-out inputs"
-    table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
+    told = f"{card.victim} at {card.threat}, on {card.heldout} held-out inputs"
+    console.print(f"{told}, {card.attacked} of them attacked", **PLAIN)
+    table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column("")
     table.add_column("before", justify="right")
     table.add_column("after", justify="right")
