@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from effattack.certify.certificate import Certificate
-from effattack.certify.kinds import KINDS, covered
+from effattack.certify.kinds import KINDS, check_kind, covered
 from effattack.domains import Batch
 from effattack.errors import NotApplicable, UsageError, unknown_name
 from effattack.registry import named
@@ -55,16 +55,6 @@ def certify(
         except NotApplicable:
             continue
     raise NotApplicable(f"no certificate covers {victim.name} at {threat}: {covered()}")
-
-
-def check_kind(kind: str) -> None:
-    """Refuse a kind that is none.
-
-    Raises:
-        UsageError: naming those that there are.
-    """
-    if kind not in ("auto", *KINDS):
-        raise unknown_name("certificate", kind, ["auto", *KINDS])
 
 
 def maker(kind: str) -> Callable[..., Certificate]:

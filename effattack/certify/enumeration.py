@@ -13,7 +13,7 @@ from torch import Tensor
 
 from effattack.certify.certificate import Certificate
 from effattack.certify.kinds import covered
-from effattack.certify.spending import ceiling_of, spent
+from effattack.certify.spending import AT_ONCE, ceiling_of, spent
 from effattack.domains import Batch
 from effattack.errors import NotApplicable
 from effattack.threats import Threat
@@ -22,7 +22,6 @@ from effattack.victim.undisturbed import undisturbed
 
 MOST = 100_000
 """Inputs that are run unless more are asked for, over all clean ones."""
-AT_ONCE = 256
 
 
 def enumeration(victim: Victim, inputs: Batch, threat: Threat, *, most: int = MOST) -> Certificate:

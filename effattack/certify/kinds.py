@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from effattack.errors import unknown_name
+
 
 class Known(NamedTuple):
     """One kind of certificate."""
@@ -35,3 +37,13 @@ KINDS = {
 def covered(*, but: str = "") -> str:
     """What each kind of certificate covers, in a sentence, without one of them."""
     return "; ".join(f"{name}: {kind.covers}" for name, kind in KINDS.items() if name != but)
+
+
+def check_kind(kind: str) -> None:
+    """Refuse a kind that is none.
+
+    Raises:
+        UsageError: naming those that there are.
+    """
+    if kind not in ("auto", *KINDS):
+        raise unknown_name("certificate", kind, ["auto", *KINDS])

@@ -27,7 +27,7 @@ from torch import Generator, Tensor
 
 from effattack.certify.certificate import Certificate
 from effattack.certify.kinds import covered
-from effattack.certify.spending import ceiling_of, expect_ceiling, spent
+from effattack.certify.spending import AT_ONCE, ceiling_of, expect_ceiling, spent
 from effattack.errors import NotApplicable, UsageError, expect_least
 from effattack.threats import Threat
 from effattack.victim import Victim
@@ -38,8 +38,6 @@ LEVELS = 16
 """Of work at most, the ceiling beside them."""
 CHOOSING = 100
 """Draws of each input that choose the levels."""
-AT_ONCE = 256
-"""Draws of one batch."""
 OUTWARD = 1e-9
 """Added to every probability, for the rounding of Φ and its inverse."""
 

@@ -11,6 +11,9 @@ from effattack.results.unmeasured import GIVE_WORK, UNKNOWN_WORK
 from effattack.threats import Threat
 from effattack.victim import Victim
 
+AT_ONCE = 256
+"""Inputs of one batch."""
+
 
 def spent(victim: Victim, batch: Batch) -> Tensor:
     """(B,) float64 on CPU: work on each input in the victim's currency; of an artefact, its own.
@@ -21,7 +24,8 @@ def spent(victim: Victim, batch: Batch) -> Tensor:
         NotApplicable: where its work is unknown.
     """
     seen = victim.queried
-    parts = victim.domain.singles(batch) if victim.batch_coupled or victim.pads else [batch]
+    alone = victim.batch_coupled or victim.pads
+    parts = victim.domain.singles(batch) if alone else batch.split(AT_ONCE)
     with torch.no_grad():
         found = torch.cat([victim.spent(seen.trace(part)).double().cpu() for part in parts])
     if found.isnan().any():

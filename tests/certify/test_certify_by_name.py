@@ -28,9 +28,9 @@ def test_auto_takes_the_first_kind_that_applies() -> None:
 def test_what_no_kind_covers_is_said_with_what_each_does() -> None:
     with pytest.raises(NotApplicable, match=r"no certificate covers.*smoothing: .*cap: "):
         certify(Opaque(LinearSaver(), (1, 4, 4)), grey_images(2), "linf:1/255")
-    with pytest.raises(UsageError, match="unknown certificate 'smoothin'.*smoothing"):
+    with pytest.raises(UsageError, match=r"unknown certificate 'smoothin'.*smoothing"):
         certify(LinearSaver(), grey_images(2), "linf:1/255", kind="smoothin")
-    with pytest.raises(UsageError, match="'sample'.*samples"):
+    with pytest.raises(UsageError, match=r"'sample'.*samples"):
         certify(LinearSaver(), grey_images(2), "linf:1/255", kind="smoothing", sample=3)
     with pytest.raises(UsageError, match="sample is an option of no certificate"):
         certify(LinearSaver(), grey_images(2), "linf:1/255", sample=3)
