@@ -33,13 +33,14 @@ class Bracket(NamedTuple):
 def brackets(scores: pd.DataFrame, verdict: Verdict, meta: Meta) -> list[Bracket]:
     """Of every budget of a victim that has a certificate."""
     worst = verdict.worst
+    own = scores[scores["victim"].map(str) == verdict.victim] if len(scores) else scores
     return [
         Bracket(
             told(row, meta),
             track(row, verdict.noun),
             worst is not None and same_cell(row, worst),
         )
-        for row in rows_of(scores[scores["victim"].map(str) == verdict.victim])
+        for row in rows_of(own)
         if row["kind"] == UNION and has_certificate(row)
     ]
 
