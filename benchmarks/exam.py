@@ -4,10 +4,10 @@
     python benchmarks/exam.py --attacks AutoSlow --seeds 0,1,2 --out exam-again
     python benchmarks/exam.py --choose         # the budgets, on held-out images
 
-The answers are a record of the witnesses per victim and budget, and beside it a CSV file of what was
-proven per image; both stay. Attacks run with at most 200 gradients per image on the same images.
-Their share of the optimum is (attacked - clean) / (optimum - clean) in executed MACs. Finished
-cells lie in ``--out``: the same command resumes.
+The answers are a record of the witnesses per victim and budget, and beside it a CSV file of what
+was proven per image; both stay. Attacks run with at most 200 gradients per image on the same
+images. Their share of the optimum is (attacked - clean) / (optimum - clean) in executed MACs.
+Finished cells lie in ``--out``: the same command resumes.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def as_table(found: Sequence[Optimum], indices: Sequence[int]) -> pd.DataFrame:
         (index, each.clean, each.found, each.bound, each.status, round(each.seconds, 2))
         for index, each in zip(indices, found, strict=True)
     ]
-    return pd.DataFrame(rows, columns=["sample", "clean", "found", "bound", "status", "seconds"])
+    return pd.DataFrame(rows, columns=["index", "clean", "found", "bound", "status", "seconds"])
 
 
 def told(found: Sequence[Optimum], victim: Victim) -> str:
@@ -143,13 +143,18 @@ def graded(samples: pd.DataFrame, proven: pd.DataFrame) -> pd.DataFrame:
     """Attack -> share of the optimum, and the images on which it is reached.
 
     Raises:
-        AssertionError: where an attack ends above what was proven: then one of the two is wrong.
+        AssertionError: where an attack ends above what was proven: then one of the two is wrong;
+            or the answers are of other inputs.
     """
-    both = samples.merge(proven, on="sample", validate="many_to_one", suffixes=("", "_proven"))
+    both = samples.merge(proven, left_on="sample", right_index=True, validate="many_to_one")
+    untouched = both[both.attack == "clean"]
+    same = len(both) == len(samples) and (untouched.macs == untouched.clean).all()
+    assert same, "the answers are of other inputs: solve them anew, in another --answers"
+    both = both[both.attack != "clean"]
     above = both[both.macs > both.bound]
     assert above.empty, f"ended above the optimum:\n{above[['attack', 'sample', 'macs', 'bound']]}"
-    gained = both.macs - both.clean_proven
-    possible = both.bound - both.clean_proven
+    gained = both.macs - both.clean
+    possible = both.bound - both.clean
     sums = both.assign(gained=gained, possible=possible).groupby("attack", sort=False)
     reached = both.assign(reached=both.macs == both.bound).groupby("attack", sort=False).reached
     return pd.DataFrame(
@@ -199,7 +204,7 @@ def attacked(name: str, threat: str, args: argparse.Namespace) -> pd.DataFrame:
     attacks = tuple(dict.fromkeys(applicable(args.attacks, victim, threat)))
     sweep = Sweep((name,), attacks, (threat,), tuple(args.seeds), samples=args.images, timed=0)
     samples = sweep.run(args.out, Workers(args.workers)).samples
-    return samples[samples.attack != "clean"]
+    return samples[(samples.attack == "clean") | (samples.threat == threat.partition(":")[0])]
 
 
 if __name__ == "__main__":
