@@ -20,6 +20,7 @@ from effattack.victim.margins import (
     disagreement,
     entropy_doubt,
     lead_doubt,
+    score_lead,
     spread,
 )
 
@@ -132,6 +133,27 @@ class Margin(Leads):
 
     def doubt(self, logits: Tensor, threshold: float) -> Tensor:
         return lead_doubt(logits, threshold)
+
+
+class ScoreMargin(Thresholds):
+    """Stop as soon as the top two logits lie as far apart as the threshold.
+
+    The score margin of Park et al., "Big/LITTLE Deep Neural Network", CODES+ISSS 2015, taken before
+    the softmax. A network of linear layers and ReLUs is then piecewise linear down to its
+    decisions, which :func:`effattack.certify.exact` solves.
+
+    Args:
+        thresholds: differences of logits; 0 always stops.
+    """
+
+    highest = inf
+
+    def doubt(self, logits: Tensor, threshold: float) -> Tensor:
+        return threshold - score_lead(logits)
+
+    def least_lead(self, stage: int) -> float:
+        """The lead of the top logit over the second at which that stage stops."""
+        return self.at(stage)
 
 
 class Patience(Criterion):
