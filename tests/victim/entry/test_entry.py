@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from drawn import reproducible
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, features
+from PIL import Image, ImageFilter, features
 from torch import Generator, Tensor
 from toys import LinearSaver, embedded
 
@@ -24,8 +25,10 @@ from effattack.victim.checks import INVARIANTS
 from effattack.victim.digests import victim_digest
 from effattack.victim.entry import (
     Entry,
+    bits,
     center_crop,
     jpeg,
+    median,
     random_crop,
     random_flip,
     read_steps,
@@ -40,6 +43,7 @@ PIPES: dict[str, list[Any]] = {
     "resize": [resize(4)],
     "all": [resize(6, "bilinear"), center_crop(4), jpeg(90)],
     "drawn": [resize(6), random_crop(4), random_flip()],
+    "squeezed": [resize(4), bits(5), median(3)],
 }
 
 
@@ -81,6 +85,28 @@ def test_a_step_has_the_value_that_pillow_gives(
     size = (8 * width // shorter, 8 * height // shorter)
     expected = by_pillow(file[0], lambda one: one.resize(size, Image.Resampling.BICUBIC))
     torch.testing.assert_close(resize(8)(file, "")[0], expected)
+
+
+@SMALL
+@given(st.integers(3, 20), st.integers(3, 20), st.sampled_from([1, 3]), st.sampled_from([3, 5]))
+def test_the_median_has_the_value_of_pillow_and_of_its_stand_in(
+    height: int, width: int, channels: int, side: int
+) -> None:
+    file = files(1, height, width, channels)
+    found = median(side)(file, "")[0]
+    torch.testing.assert_close(
+        found, by_pillow(file[0], lambda one: one.filter(ImageFilter.MedianFilter(side)))
+    )
+    torch.testing.assert_close(median(side).soft(file, Random(0))[0], found)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("depth", range(1, 9))
+def test_fewer_bits_are_fewer_levels_each_the_nearest(depth: int, channels: int) -> None:
+    file = (torch.arange(256.0) / 255).view(1, 1, 16, 16).expand(1, channels, 16, 16)
+    found = bits(depth)(file, "")
+    assert len(found.unique()) == 2**depth
+    assert (found - file).abs().max() <= 0.5 / (2**depth - 1) + 0.5 / 255 + 1e-6
 
 
 @pytest.mark.parametrize("pipe", PIPES)
@@ -222,6 +248,8 @@ def test_other_inputs_than_images_are_refused() -> None:
         ("resize(0)", "whole number of pixels"),
         ("resize(4, interpolation='best')", "unknown filter of resize 'best'"),
         ("jpeg(900)", "JPEG of quality 900: give a whole number from 1 to 100"),
+        ("bits(9)", r"bits\(9\): give a whole number of bits per value, from 1 to 8"),
+        ("median(4)", r"median\(4\): give an odd number of pixels, 3 or more"),
         ("jpeg()", "the step jpeg: .* correct its arguments"),
         ("most_pixels(-1)", "most_pixels among the steps: give one whole number"),
     ],
