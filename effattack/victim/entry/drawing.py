@@ -1,39 +1,52 @@
-"""Steps that draw: one draw decides, gradients are means over several."""
+"""An entry that draws, as searches see it: means over draws, none of them a deployed one."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
-from effattack.victim.entry.steps import Valued
-from effattack.victim.trace import Gate, Trace
+from effattack.tasks import Classes
+from effattack.victim.around import declared
+from effattack.victim.contract import Victim
+from effattack.victim.smoothed import joined
+from effattack.victim.trace import Trace
+
+if TYPE_CHECKING:
+    from effattack.victim.entry.entry import Entry
 
 
-def averaged(traces: Sequence[Trace]) -> Trace:
-    """The first of several traces of the same files, with the mean of their gradients.
+class OverDraws(Victim):
+    """An entry whose work, margins and gradients are means over draws of a search's own.
 
-    A margin counts in those draws in which its decision was reached.
+    Expectation over transformation (Athalye et al., "Synthesizing Robust Adversarial Examples",
+    ICML 2018, arXiv 1707.07397); see :func:`effattack.victim.smoothed.joined`.
+
+    Args:
+        entry: the victim, some of whose steps draw.
+        seed: of the search; its draws differ from those of any deployed seed.
     """
-    first, *_ = traces
-    gates = zip(*(trace.gates for trace in traces), strict=True)
-    stages = [trace.stage_logits for trace in traces if trace.stage_logits is not None]
-    return first._replace(
-        logits=_as_first([trace.logits for trace in traces]),
-        stage_logits=_as_first(stages) if stages else None,
-        gates=tuple(map(_gate, gates)),
-    )
 
+    def __init__(self, entry: Entry, seed: int) -> None:
+        super().__init__(**declared(entry))
+        self.sees, self.counted = entry.sees, entry.counted
+        self.entry, self.seed = entry, seed
 
-def _gate(draws: tuple[Gate, ...]) -> Gate:
-    first, *_ = draws
-    counted = [gate.reached | gate.pushed for gate in draws]
-    margins = [gate.margin.where(kept, 0) for gate, kept in zip(draws, counted, strict=True)]
-    times = torch.stack(counted).sum(0).clamp(min=1)
-    mean = torch.stack(margins).sum(0) / times
-    return first._replace(margin=Valued.apply(mean, first.margin.detach()))
+    def forward(self, batch: Tensor) -> Tensor:
+        return self.entry.victim(self._opened(batch, 0))
 
+    def trace(self, batch: Tensor) -> Trace:
+        found = joined(
+            [
+                self.entry.victim.trace(self._opened(batch, draw))
+                for draw in range(self.entry.draws)
+            ],
+            averages=isinstance(self.task, Classes),
+        )
+        return self.entry.told(found, batch)
 
-def _as_first(values: Sequence[Tensor]) -> Tensor:
-    return Valued.apply(torch.stack(list(values)).mean(0), values[0].detach())
+    def ceiling(self, batch: Tensor, count: str = "macs") -> Tensor:
+        return self.entry.ceiling(batch, count)
+
+    def _opened(self, batch: Tensor, draw: int) -> Tensor:
+        return self.entry.opened(batch, f"search {self.seed} {draw}")

@@ -87,6 +87,14 @@ def test_a_step_has_the_value_that_pillow_gives(
     torch.testing.assert_close(resize(8)(file, "")[0], expected)
 
 
+def test_another_seed_is_another_draw_of_the_same_entry() -> None:
+    entry, file = Entry(LinearSaver(), PIPES["drawn"], seed=1), files(4, 9, 9)
+    other = entry.seeded(2)
+    torch.testing.assert_close(other.seeded(1).opened(file), entry.opened(file))
+    assert (other.opened(file) != entry.opened(file)).any()
+    assert (other.name, other.draws, other.victim) == (entry.name, entry.draws, entry.victim)
+
+
 @SMALL
 @given(st.integers(3, 20), st.integers(3, 20), st.sampled_from([1, 3]), st.sampled_from([3, 5]))
 def test_the_median_has_the_value_of_pillow_and_of_its_stand_in(
@@ -190,17 +198,30 @@ def test_a_draw_is_fixed_by_seed_and_file() -> None:
     assert victim_digest(entry) != victim_digest(other)
 
 
-def test_gradients_are_means_over_draws() -> None:
-    """Of a linear model, the mean of the gradients of its draws, one by one."""
+def test_searches_see_means_over_draws_of_their_own() -> None:
+    """Of a linear model, the mean of the gradients of its draws, one by one; work likewise."""
     entry = Entry(LinearSaver(), [random_flip()], draws=5)
     leaf = files(4, 4, 4).requires_grad_()
-    (gradient,) = torch.autograd.grad(entry.trace(leaf).logits.sum(), leaf)
-    each = []
+    found = entry.searched(7).trace(leaf)
+    (gradient,) = torch.autograd.grad(found.logits.sum(), leaf)
+    each, work = [], []
     for draw in range(5):
-        logits = entry.victim.trace(entry.opened(leaf, draw)).logits
-        each.append(torch.autograd.grad(logits.sum(), leaf)[0])
+        trace = entry.victim.trace(entry.opened(leaf, f"search 7 {draw}"))
+        each.append(torch.autograd.grad(trace.logits.sum(), leaf)[0])
+        work.append(trace.macs)
     torch.testing.assert_close(gradient, torch.stack(each).mean(0))
+    torch.testing.assert_close(found.macs, torch.stack(work).mean(0))
     assert not all(torch.equal(one, each[0]) for one in each)
+    assert found.also["declared_pixels"].tolist() == [16] * 4
+    assert Entry(LinearSaver(), PIPES["jpeg"]).searched(7).through, "nothing drawn: itself"
+
+
+def test_a_search_is_judged_on_a_draw_that_it_has_not_seen() -> None:
+    entry = Entry(LinearSaver(), [random_flip()], draws=2)
+    file = files(64, 4, 4)
+    deployed = entry.opened(file)
+    for draw in range(2):
+        assert (entry.opened(file, f"search 0 {draw}") != deployed).flatten(1).any(1).any()
 
 
 def test_a_model_that_cannot_be_opened_may_stand_inside() -> None:
