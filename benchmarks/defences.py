@@ -161,7 +161,8 @@ def _cell(defence: Defence, images: int, out: Path | None) -> Row:
     path = None if out is None else out / f"{defence.factory}-{key}.json"
     if path is not None and path.exists():
         stored = json.loads(path.read_text(encoding="utf-8"))
-        return Row(**{k: tuple(v) if isinstance(v, list) else v for k, v in stored.items()})
+        fields: dict[str, Any] = {k: _unlisted(v) for k, v in stored.items()}
+        return Row(**fields)
     row = _row(defence, images)
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -169,6 +170,11 @@ def _cell(defence: Defence, images: int, out: Path | None) -> Row:
         part.write_text(json.dumps(asdict(row), indent=1), encoding="utf-8")
         part.replace(path)
     return row
+
+
+def _unlisted(value: Any) -> Any:
+    """A pair, which JSON keeps as a list."""
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _row(defence: Defence, count: int) -> Row:

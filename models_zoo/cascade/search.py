@@ -64,6 +64,7 @@ def search_robust_saver(
     *,
     attack: str = "AutoSlow",
     drop: float = 0.005,
+    attacked: int | None = None,
     seed: int = 0,
     **settings: Any,
 ) -> tuple[TinySaver | None, pd.DataFrame]:
@@ -74,11 +75,11 @@ def search_robust_saver(
     handed on at every higher one.
 
     Args:
-        models, base, images, labels, settings: see :func:`search_saver`; each pair is attacked on
-            all images.
+        models, base, images, labels, settings: see :func:`search_saver`.
         threat: what the attacker may change.
         attack: its name, with options if any.
         drop: of accuracy on the clean images, at most.
+        attacked: how many of the images, the first ones, each pair is attacked on; by default all.
         seed: of the attack.
 
     Returns:
@@ -102,7 +103,9 @@ def search_robust_saver(
             row = _row(base, saver, threshold, logits, macs, labels)
             victim = _cascade(models, pd.Series(row), images)
             assert victim is not None
-            found = build(attack, victim, as_threat(threat), seed)(images, labels)
+            found = build(attack, victim, as_threat(threat), seed)(
+                images[:attacked], labels[:attacked]
+            )
             rows.append(row | {"attacked_macs": _mean_macs(victim, found)})
     table = pd.DataFrame(rows).sort_values(["attacked_macs", "macs"], ignore_index=True)
     return _cascade(models, table.iloc[0], images, **settings), table
@@ -169,7 +172,7 @@ def _looked(
     models: Mapping[str, nn.Module], images: Tensor
 ) -> tuple[dict[str, Tensor], dict[str, float]]:
     """Logits (B, classes) and MACs of one image, of every model."""
-    macs = {name: count_macs(model.eval(), images[:1]) for name, model in models.items()}
+    macs = {name: float(count_macs(model.eval(), images[:1])) for name, model in models.items()}
     with torch.no_grad():
         logits = {
             name: torch.cat([model(part) for part in images.split(BATCH)])
