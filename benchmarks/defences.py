@@ -9,8 +9,9 @@ savings that the undefended victim has on clean images. One cell per defence is 
 cells of the same code are not computed again. Ten minutes on one core for all, at 50 images.
 
 The adaptive attacker has AutoSlow through the defence, the claimed inputs, and, where the defence
-hides its gradients, a query search; each image counts as the one that costs most. Where the defence draws, he averages over draws, chooses on
-draws of his own, and is judged on others: means over five seeds that no search has used.
+hides its gradients, a query search; each image counts as the one that costs most. Where the defence
+draws, he averages over draws, chooses on draws of his own, and is judged on others: means over five
+seeds that no search has used.
 """
 
 from __future__ import annotations
@@ -53,7 +54,8 @@ class Defence:
     undefended: str
     factory: str
     attacks: tuple[str, ...] = ("AutoSlow",)
-    """Of the adaptive attacker; where a defence hides its gradients, queries as well. The first one is also made on the undefended victim: that is the claimed row."""
+    """Of the adaptive attacker; queries as well where a defence hides its gradients. The first one
+    is also made on the undefended victim: that is the claimed row."""
     threat: str = ""
     """Where it has one of its own."""
 
