@@ -62,7 +62,7 @@ class Entry(Victim):
         *,
         size: tuple[int, int] | None = None,
         most_pixels: int | None = MOST_PIXELS,
-        seed: int = 0,
+        seed: int | str = 0,
         draws: int = 8,
         name: str | None = None,
     ) -> None:
@@ -88,31 +88,27 @@ class Entry(Victim):
         return self.victim(self.opened(batch))
 
     def trace(self, batch: Tensor) -> Trace:
-        return self.told(self.victim.trace(self.opened(batch)), batch)
-
-    def told(self, found: Trace, batch: Tensor) -> Trace:
-        """A trace of the victim inside, with what the files declare."""
+        found = self.victim.trace(self.opened(batch))
         return found._replace(also={**found.also, "declared_pixels": _declared(batch)})
 
-    def opened(self, files: Tensor, key: str | None = None) -> Tensor:
+    def opened(self, files: Tensor) -> Tensor:
         """What the victim inside is given for files (B, C, H, W); differentiable.
 
         Args:
             files: in [0, 1].
-            key: of the steps that draw; by default the deployed one.
 
         Raises:
             UsageError: for files that declare more pixels than are taken, or that a step refuses.
         """
         self.domain.check_declared(files)
         with outside("codec"):
-            return torch.cat([*self._each(files, f"{self.seed} 0" if key is None else key)])
+            return torch.cat([*self._each(files)])
 
-    def _each(self, files: Tensor, key: str) -> Iterator[Tensor]:
+    def _each(self, files: Tensor) -> Iterator[Tensor]:
         digests = self.domain.fingerprints(files) if self.by_file else [""] * len(files)
         for image, digest in zip(files.split(1), digests, strict=True):
             for place, step in enumerate(self.through):
-                image = step(image, f"{key} {place} {digest}")
+                image = step(image, f"{self.seed} 0 {place} {digest}")
             yield image
 
     def ceiling(self, batch: Tensor, count: str = "macs") -> Tensor:
@@ -138,7 +134,7 @@ class Entry(Victim):
             name=self.name,
         )
 
-    def seeded(self, seed: int) -> Entry:
+    def seeded(self, seed: int | str) -> Entry:
         """The same entry with other draws, where steps draw."""
         found = self.around(self.victim)
         found.seed = seed
@@ -146,7 +142,11 @@ class Entry(Victim):
 
     def searched(self, seed: int) -> Victim:
         """Where steps draw: means over as many draws as ``draws`` says, none a deployed one."""
-        return OverDraws(self, seed) if any(step.draws for step in self.through) else self
+        inside = self.victim.searched(seed)
+        found = self if inside is self.victim else self.around(inside)
+        if not any(step.draws for step in self.through):
+            return found
+        return OverDraws(self, [found.seeded(f"search {seed} {k}") for k in range(self.draws)])
 
     @property
     def checked(self) -> Entry | None:

@@ -36,6 +36,7 @@ from effattack.victim.entry import (
     webp,
 )
 from effattack.victim.entry.dct import soft_jpeg
+from effattack.victim.smoothed import Smoothed
 
 SMALL = settings(reproducible, max_examples=15)
 PIPES: dict[str, list[Any]] = {
@@ -206,7 +207,7 @@ def test_searches_see_means_over_draws_of_their_own() -> None:
     (gradient,) = torch.autograd.grad(found.logits.sum(), leaf)
     each, work = [], []
     for draw in range(5):
-        trace = entry.victim.trace(entry.opened(leaf, f"search 7 {draw}"))
+        trace = entry.seeded(f"search 7 {draw}").trace(leaf)
         each.append(torch.autograd.grad(trace.logits.sum(), leaf)[0])
         work.append(trace.macs)
     torch.testing.assert_close(gradient, torch.stack(each).mean(0))
@@ -216,12 +217,21 @@ def test_searches_see_means_over_draws_of_their_own() -> None:
     assert Entry(LinearSaver(), PIPES["jpeg"]).searched(7).through, "nothing drawn: itself"
 
 
+def test_a_victim_inside_that_draws_is_searched_on_its_own_draws() -> None:
+    entry, file = Entry(Smoothed(LinearSaver(), 0.3), PIPES["jpeg"]), files(16, 4, 4)
+    inside = entry.victim.searched(3)
+    expected = inside.trace(entry.opened(file)).macs
+    assert torch.equal(entry.searched(3).trace(file).macs, expected)
+    assert (entry.trace(file).macs != expected).any()
+
+
 def test_a_search_is_judged_on_a_draw_that_it_has_not_seen() -> None:
     entry = Entry(LinearSaver(), [random_flip()], draws=2)
     file = files(64, 4, 4)
     deployed = entry.opened(file)
     for draw in range(2):
-        assert (entry.opened(file, f"search 0 {draw}") != deployed).flatten(1).any(1).any()
+        searched = entry.seeded(f"search 0 {draw}").opened(file)
+        assert (searched != deployed).flatten(1).any(1).any()
 
 
 def test_a_model_that_cannot_be_opened_may_stand_inside() -> None:
