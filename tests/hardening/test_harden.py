@@ -237,7 +237,7 @@ def toy(victim: Victim, method: str = "answers", **settings: Any) -> Hardened:
         (Fixed, "answers", "has no gradient in the weights"),
         (Fixed, "noise", "has no gradient in the weights"),
         (LinearSaver, "thresholds", "toy shows no thresholds"),
-        (LinearSaver, "bounds", "toy does not say what it is made of"),
+        (LinearSaver, "bounds", "toy does not say what stages it has"),
         (lambda: Opaque(LinearSaver(), SHAPE), "answers", "has no gates"),
     ],
 )
