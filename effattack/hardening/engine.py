@@ -103,6 +103,7 @@ def harden(
         MeasurementError: where nothing is saved on clean inputs.
     """
     started = time.monotonic()
+    called = str(method)
     method = method_of(method) if isinstance(method, str) else method
     schedule, terms = schedule or Schedule(), terms or Terms()
     judged = _threat(threat, victim)
@@ -143,8 +144,13 @@ def harden(
         victim.name,
         threat=str(judged),
         trained_at=str(trained) if method.losses is not None else "not trained",
-        method=str(method.losses or "thresholds"),
-        settings={**schedule.told(), "allowed": terms.allowed, "onward": terms.onward},
+        method=called,
+        settings={
+            "losses": str(method.losses),
+            **schedule.told(),
+            "allowed": terms.allowed,
+            "onward": terms.onward,
+        },
         heldout=len(data.held[1]),
         attacked=min(terms.attacked, len(data.held[1])),
         before=before,

@@ -74,10 +74,8 @@ def choose_by(
     for lost, least in ((0.5, onward), (1.0, onward), (0.5, 0.0), (1.0, 0.0)):
         wanted = Wanted(before.accuracy - lost * terms.allowed, before.work, least)
         if choice := choose(victim, *held, threat, wanted, attacked=terms.attacked, seed=seed):
-            return [
-                f"thresholds are the best of {choice.tried:,} on held-out inputs, after "
-                f"{choice.rounds} rounds of attacks"
-            ]
+            rounds = f"{choice.rounds} round{'s' * (choice.rounds > 1)} of attacks"
+            return [f"thresholds are the best of {choice.tried:,}, after {rounds}"]
     return [
         "no thresholds keep accuracy and clean work as allowed on held-out inputs: they are as "
         "they were"

@@ -127,7 +127,8 @@ def test_every_training_raises_what_is_kept(method: str) -> None:
 
 def test_noise_is_trained_on_without_an_attack() -> None:
     found = hardened("noise(sigma=0.15)", 4, terms=Terms(allowed=0.05, attacked=16))
-    assert "Noise(sigma=0.15)" in found.card.method
+    assert found.card.method == "noise(sigma=0.15)"
+    assert "Noise(sigma=0.15)" in found.card.settings["losses"]
 
 
 def test_thresholds_alone_change_no_weight() -> None:
