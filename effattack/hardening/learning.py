@@ -149,7 +149,7 @@ def train(
         try:
             found = losses(Lesson(victim, some, truth, threat, generator, progress))
         except GradientError as error:
-            if all(torch.isfinite(p).all() for p in victim.parameters()):
+            if not progress:
                 raise
             raise _diverged(victim, progress) from error
         value = weighing(found, their)
