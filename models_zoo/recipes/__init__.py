@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from effattack.models_zoo.recipes import (
+    adversarial,
     cascade,
     cifar10,
     defences,
     early_exit,
+    exam,
     layer_skipping,
     plain,
     series,
@@ -23,5 +25,7 @@ RECIPES: dict[str, Callable[[], None]] = {
     **token_sparsification.RECIPES,
     **cifar10.RECIPES,
     **defences.RECIPES,
+    **adversarial.RECIPES,
     **series.RECIPES,
+    **exam.RECIPES,
 }
