@@ -23,8 +23,9 @@ def certify(
     """Bound what inputs of a threat make a victim do.
 
     ``"auto"`` takes the first kind that applies, in the order of the table
-    (:data:`effattack.certify.kinds.KINDS`): exact worst cases before bounds, and the cap, which
-    says nothing of savings, last.
+    (:data:`effattack.certify.kinds.KINDS`): lists of inputs and bounds that take seconds, then the
+    solver, which may take ``time_limit`` of each input, and last the cap, which says nothing of
+    savings.
 
     Args:
         victim: in any mode.
@@ -41,6 +42,7 @@ def certify(
     victim.domain.check(inputs)
     threat = parse_threat(threat) if isinstance(threat, str) else threat
     threat = threat.on(victim.domain)
+    inputs = victim.domain.snap(victim.domain.place(inputs, victim.device))
     if kind != "auto":
         found = maker(kind)
         if strange := sorted(options.keys() - _options(found)):
