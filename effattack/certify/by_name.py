@@ -23,9 +23,8 @@ def certify(
     """Bound what inputs of a threat make a victim do.
 
     ``"auto"`` takes the first kind that applies, in the order of the table
-    (:data:`effattack.certify.kinds.KINDS`): lists of inputs and bounds that take seconds, then the
-    solver, which may take ``time_limit`` of each input, and last the cap, which says nothing of
-    savings.
+    (:data:`effattack.certify.kinds.KINDS`): exact worst cases before bounds, and the cap, which
+    says nothing of savings, last.
 
     Args:
         victim: in any mode.

@@ -36,16 +36,6 @@ KINDS = {
         "Smoothed(victim, sigma) of any victim of images or series with known work, opaque ones "
         "too, in l2, and in l-inf by the factor of the square root of the dimension",
     ),
-    "linear": Known(
-        "effattack.certify.linear:linear_bounds",
-        "early exits and cascades by confidence or margin, of convolutions, linear layers, batch "
-        "norm, ReLU, pooling and residual sums, in linf, l2 and l1",
-    ),
-    "exact": Known(
-        "effattack.certify.exact:exact",
-        "exits, cascades and skipped blocks of some thousand weights in linear and ReLU layers, "
-        "with score margins as gates, in linf",
-    ),
     "cap": Known(
         "effattack.certify.caps:caps",
         "any victim that declares the most that its inputs cost",
