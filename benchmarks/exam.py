@@ -100,7 +100,7 @@ def told(found: Sequence[Optimum], victim: Victim) -> str:
     )
     saved = len(found) * victim.max_macs - clean
     status = [each.status for each in found]
-    counts = ", ".join(f"{status.count(key)} {key}" for key in STATUS)
+    counts = ", ".join(f"{sum(one == key for one in status)} {key}" for key in STATUS)
     slowest = max(each.seconds for each in found)
     return (
         f"clean work {clean / len(found) / victim.max_macs:.3f} of max, takes back "

@@ -77,7 +77,23 @@ class Thresholds(Criterion):
         raise NotImplementedError
 
 
-class Confidence(Thresholds):
+class Leads(Thresholds):
+    """One whose doubt only falls as the top class leads further: bounds of leads are enough."""
+
+    def surely_stops(self, lead: Tensor, stage: int, slip: float) -> bool:
+        """Whether the chain stops at a stage wherever one class leads each other one by so much.
+
+        Args:
+            lead: (classes,), of the logits; 0 of the class that leads.
+            stage: which one.
+            slip: what rounding may add to the doubt.
+        """
+        if (lead > 0).sum() < len(lead) - 1:
+            return False
+        return self.doubt(-lead, self.at(stage)).item() < -slip
+
+
+class Confidence(Leads):
     """Stop as soon as the largest softmax probability reaches the threshold.
 
     Args:
@@ -108,7 +124,7 @@ class Entropy(Thresholds):
         return entropy_doubt(logits, threshold)
 
 
-class Margin(Thresholds):
+class Margin(Leads):
     """Stop as soon as the top two softmax probabilities lie as far apart as the threshold.
 
     Args:
@@ -119,7 +135,7 @@ class Margin(Thresholds):
         return lead_doubt(logits, threshold)
 
 
-class ScoreMargin(Thresholds):
+class ScoreMargin(Leads):
     """Stop as soon as the top two logits lie as far apart as the threshold.
 
     The score margin of Park et al., "Big/LITTLE Deep Neural Network", CODES+ISSS 2015, taken before

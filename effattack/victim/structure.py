@@ -50,6 +50,8 @@ class Exits(NamedTuple):
     gates: tuple[str, ...]
     """Of going on past each stage but the last; a name that is repeated is one gate of several
     units."""
+    costs: tuple[float, ...]
+    """MACs of leaving at each stage."""
     mean: Tensor | float = 0.0
     std: Tensor | float = 1.0
     """Inputs are normalised: (x - mean) / std."""
@@ -65,6 +67,8 @@ class Models(NamedTuple):
     criterion: Rule
     gates: tuple[str, ...]
     """Of handing on behind each model but the last."""
+    costs: tuple[float, ...]
+    """MACs of leaving at each model."""
 
 
 class ScoreGate(NamedTuple):

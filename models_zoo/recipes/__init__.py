@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from effattack.models_zoo.recipes import (
+    adversarial,
     cascade,
     cifar10,
     defences,
@@ -24,6 +25,7 @@ RECIPES: dict[str, Callable[[], None]] = {
     **token_sparsification.RECIPES,
     **cifar10.RECIPES,
     **defences.RECIPES,
+    **adversarial.RECIPES,
     **series.RECIPES,
     **exam.RECIPES,
 }

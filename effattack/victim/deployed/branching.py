@@ -77,7 +77,7 @@ def _as_exits(structure: Exits | Models) -> Exits:
     """Models of a cascade as heads on the input itself."""
     if isinstance(structure, Models):
         same = tuple(nn.Identity() for _ in structure.models)
-        return Exits(same, structure.models, structure.criterion, structure.gates)
+        return Exits(same, structure.models, structure.criterion, structure.gates, structure.costs)
     return structure
 
 
