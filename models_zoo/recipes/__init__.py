@@ -9,6 +9,7 @@ from effattack.models_zoo.recipes import (
     cifar10,
     defences,
     early_exit,
+    hardened,
     layer_skipping,
     plain,
     series,
@@ -24,4 +25,5 @@ RECIPES: dict[str, Callable[[], None]] = {
     **cifar10.RECIPES,
     **defences.RECIPES,
     **series.RECIPES,
+    **hardened.RECIPES,
 }

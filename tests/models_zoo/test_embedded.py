@@ -22,6 +22,7 @@ NAMES = sorted(
     entry.name
     for entry in entry_points(group="effattack.victims")
     if entry.value.startswith(("effattack.models_zoo.embedded:", "effattack.models_zoo.series."))
+    or entry.value.startswith("effattack.models_zoo.hardened:digits_")
 )
 CONTROLS = {
     "digits_vit_evit",
@@ -48,6 +49,11 @@ RUNG = {
     "digits_cnn_early_exit_int8",
     "digits_tinysaver_cascade_int8",
     "digits_vit_ats_int8",
+    "digits_cnn_early_exit_hardened",
+    "digits_tinysaver_cascade_hardened",
+    "digits_vit_ats_hardened",
+    "digits_skipnet_hardened",
+    "digits_vit_avit_hardened",
     *CONTROLS,
 }
 SERIES = {"cbf_early_gru", "cbf_cnn_exit", "cbf_transformer_merge"}

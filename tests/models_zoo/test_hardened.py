@@ -1,0 +1,125 @@
+"""The hardened victims: what changed in them, what they keep, and how their recipes train."""
+
+from __future__ import annotations
+
+from importlib.metadata import entry_points
+
+import pytest
+import torch
+from torch import nn
+from toys import embedded_or_skip as load
+
+from effattack.attacks import Slowdown
+from effattack.hardening.inner import Ascent, WrongAnswers
+from effattack.hardening.losses import Attacked, Lesson
+from effattack.models_zoo.cascade.cascade import TinySaver
+from effattack.models_zoo.digits import digits
+from effattack.models_zoo.files import WEIGHTS, read_card
+from effattack.models_zoo.hardened import changed_part
+from effattack.models_zoo.recipes.hardened import SETTINGS, WithoutTheLast
+from effattack.threats import Linf
+from effattack.victim import Victim
+
+NAMES = sorted(
+    entry.name.removesuffix("_hardened")
+    for entry in entry_points(group="effattack.victims")
+    if entry.value.startswith("effattack.models_zoo.hardened:")
+)
+ON_DIGITS = [name for name in NAMES if name.startswith("digits_")]
+EPS = 4 / 255
+
+
+def test_every_hardened_victim_has_a_setting_and_a_victim_that_it_was() -> None:
+    assert set(NAMES) == set(SETTINGS)
+    assert set(NAMES) <= {entry.name for entry in entry_points(group="effattack.victims")}
+
+
+def test_all_their_weights_are_small() -> None:
+    assert sum(path.stat().st_size for path in WEIGHTS.glob("*_hardened.safetensors")) <= 3_000_000
+
+
+@pytest.mark.parametrize("name", ON_DIGITS)
+def test_accuracy_and_clean_work_are_about_those_of_what_it_was(name: str) -> None:
+    """The card tells; a miss by more than a point would be one that the docs must tell, too."""
+    before, after = read_card(name), read_card(f"{name}_hardened")
+    assert after["max_macs"] == before["max_macs"]
+    assert after["clean_macs"] <= before["clean_macs"]
+    assert after["accuracy"] >= before["accuracy"] - 0.0101
+
+
+@pytest.mark.parametrize("name", ON_DIGITS)
+def test_it_keeps_more_than_what_it_was(name: str) -> None:
+    images, labels = (part[:12] for part in digits("test"))
+    assert retained(load(f"{name}_hardened"), images, labels) > 0.1 + retained(
+        load(name), images, labels
+    )
+
+
+def retained(victim: Victim, images: torch.Tensor, labels: torch.Tensor) -> float:
+    found = Slowdown(victim, EPS, steps=20)(images, labels)
+    with torch.no_grad():
+        clean, attacked = (victim.trace(x).macs.mean().item() for x in (images, found))
+    return (victim.max_macs - attacked) / (victim.max_macs - clean)
+
+
+def test_of_a_cascade_the_saver_alone_is_another() -> None:
+    before, after = load("digits_tinysaver_cascade"), load("digits_tinysaver_cascade_hardened")
+    for mine, its in zip(states(before.models[1]), states(after.models[1]), strict=True):
+        assert torch.equal(mine, its)
+    assert any(
+        not torch.equal(mine, its)
+        for mine, its in zip(states(before.models[0]), states(after.models[0]), strict=True)
+    )
+
+
+def states(module: nn.Module) -> list[torch.Tensor]:
+    return list(module.state_dict().values())
+
+
+def test_a_hardened_cascade_still_escalates() -> None:
+    """At least two in a hundred clean held-out images: else it would be a static model."""
+    victim = load("digits_tinysaver_cascade_hardened")
+    with torch.no_grad():
+        gate = victim.trace(digits("heldout")[0]).gates[0]
+    assert gate.active.double().mean().item() >= 0.02
+
+
+def cascade() -> TinySaver:
+    torch.manual_seed(0)
+    saver, base = (nn.Sequential(nn.Flatten(), nn.Linear(48, 3)) for _ in range(2))
+    return TinySaver(saver, base, 0.6, (3, 4, 4))
+
+
+def test_the_saver_learns_the_same_without_the_base() -> None:
+    """Noise in place of an ascent, which follows the base as well where that is asked."""
+    images, labels = torch.rand(6, 3, 4, 4), torch.arange(6) % 3
+    gradients = []
+    for wrapped in (False, True):
+        victim = cascade()
+        base = victim.models[1]
+        losses = Attacked(Still(), margins=0.3)
+        lesson = Lesson(victim, images, labels, Linf(EPS).on(victim.domain), torch.Generator(), 0.0)
+        (WithoutTheLast(losses) if wrapped else losses)(lesson).mean().backward()
+        assert victim.models[1] is base
+        weight = changed_part(victim)[1].weight
+        assert weight.grad is not None
+        gradients.append(weight.grad)
+    torch.testing.assert_close(*gradients)
+
+
+class Still:
+    """Trains on the clean inputs."""
+
+    def check(self, trace: object, victim: object) -> None: ...
+
+    def __call__(self, victim, clean, labels, threat, generator):  # type: ignore[no-untyped-def]
+        return clean
+
+
+def test_the_base_comes_back_where_training_fails() -> None:
+    victim = cascade()
+    base = victim.models[1]
+    lesson = Lesson(victim, torch.rand(2, 5), torch.zeros(2, dtype=torch.long), None, None, 0.0)
+    with pytest.raises(Exception, match=r".+"):
+        WithoutTheLast(Attacked(Ascent(WrongAnswers())))(lesson)
+    assert victim.models[1] is base
