@@ -40,6 +40,14 @@ class RecordError(EffattackError):
     exit_code = 1
 
 
+class HardeningError(EffattackError):
+    """A hardening lost more than it may, or won nothing: the original stays (exit code 1)."""
+
+    exit_code = 1
+    hardened: object = None
+    """The :class:`effattack.hardening.Hardened` that is not handed out."""
+
+
 class MeasurementError(EffattackError):
     """Something was asked for that could not be measured (exit code 3)."""
 
