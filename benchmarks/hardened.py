@@ -40,11 +40,11 @@ from effattack.budgets import parse_eps, size_text
 from effattack.hardening.stored import load, save
 from effattack.inputs.source import load_data
 from effattack.models_zoo import hardened
-from effattack.models_zoo.recipes.hardened import data_of, harden_victim
+from effattack.models_zoo.digits import digits
+from effattack.models_zoo.recipes.hardened import harden_victim
 from effattack.victim import Victim, load_victim
 
 PGD = "foolbox.LinfPGD"
-GROUPS = ("more", "queries", "transfer")
 
 
 class Question(NamedTuple):
@@ -155,7 +155,6 @@ def main() -> None:
         shipped, victim = load_victim(name), load_victim(f"{name}_hardened")
         others = [twin(name, seed, args.out) for seed in args.seeds[1:]]
         images, labels = (part[: args.images] for part in load_data(None, victim))
-        heldout = data_of(name, "heldout")[0][:300]
         for text in args.eps.split(","):
             eps = parse_eps(text)
             ask = Question(images, labels, args.few, eps, args.out / "cells")
@@ -165,7 +164,7 @@ def main() -> None:
             }
             harder = {} if args.brief else ask.harder(victim, others)
             savings.append({**label, "shipped": ask.kept(shipped), **kept, **harder})
-            answers.append({**label, **ask.accuracy(victim, heldout)})
+            answers.append({**label, **ask.accuracy(victim, digits("heldout")[0])})
             for table in (savings, answers):
                 print(table[-1], flush=True)
     for table in (savings, answers):

@@ -20,7 +20,9 @@ from effattack.hardening.losses import Lesson, Losses
 from effattack.hardening.methods import Method, method_of
 from effattack.models_zoo import hardened
 from effattack.models_zoo.cascade.cascade import Cascade
+from effattack.models_zoo.criteria import Confidence
 from effattack.models_zoo.digits import digits
+from effattack.models_zoo.early_exit.early_exit import EarlyExit
 from effattack.models_zoo.files import WEIGHTS, read_card, save_weights, write_card
 from effattack.models_zoo.recipes import common
 from effattack.models_zoo.recipes.fitting import shifted
@@ -39,6 +41,7 @@ class Setting:
         train_at: what is trained against.
         epochs, rate: of the schedule.
         onward: share of clean held-out images that go on past the first stage, at least.
+        thresholds: where their choice starts, one per exit; None: those that it ships with.
     """
 
     method: str
@@ -47,10 +50,13 @@ class Setting:
     epochs: int
     rate: float
     onward: float = 0.02
+    thresholds: tuple[float, ...] | None = None
 
 
 SETTINGS: dict[str, Setting] = {
-    "digits_cnn_early_exit": Setting("both", "linf:4/255", "linf:8/255", epochs=30, rate=2e-3),
+    "digits_cnn_early_exit": Setting(
+        "both", "linf:4/255", "linf:8/255", epochs=45, rate=2e-3, thresholds=(0.65, 0.65, 0.65)
+    ),
     "digits_tinysaver_cascade": Setting(
         "both", "linf:4/255", "linf:10/255", epochs=60, rate=5e-3, onward=0.04
     ),
@@ -61,7 +67,7 @@ SETTINGS: dict[str, Setting] = {
         "both(steps=2, margins=0.5)", "linf:8/255", "linf:8/255", epochs=10, rate=1e-3
     ),
     "digits_vit_avit": Setting(
-        "both(steps=2, margins=0.3)", "linf:4/255", "linf:8/255", epochs=8, rate=5e-4
+        "both(steps=2, margins=0.3)", "linf:4/255", "linf:8/255", epochs=6, rate=5e-4
     ),
 }
 
@@ -76,10 +82,12 @@ def harden_victim(name: str, seed: int = 0) -> Hardened:
     method = method_of(setting.method)
     victim, losses = load_victim(name), method.losses
     assert losses is not None, f"{name}: its setting trains nothing"
+    if setting.thresholds is not None:
+        assert isinstance(victim, EarlyExit), f"{name} has no exits"
+        victim.criterion = Confidence(setting.thresholds)
     if isinstance(victim, Cascade):
         losses = WithoutTheLast(losses)
     method = Method(InBfloat16(losses), method.weighing)
-    torch.manual_seed(seed)
     return harden(
         victim,
         *digits("train"),
@@ -165,7 +173,8 @@ def train_hardened(name: str) -> None:
     print(found.card)
     own = f"{name}_hardened"
     save_weights(hardened.changed_part(found.victim), WEIGHTS / f"{own}.safetensors")
-    threshold = found.card.thresholds
+    chosen = found.card.thresholds
+    threshold = list(chosen) if isinstance(chosen, tuple) else chosen
     write_card(own, {"threshold": threshold})
     factory: Callable[[], Victim] = getattr(hardened, own)
     facts: dict[str, Any] = {"hardened": found.card.method, "trained_at": found.card.trained_at}
