@@ -72,11 +72,12 @@ class Question(NamedTuple):
 
     def kept(self, victim: Victim) -> float:
         """Savings retained under AutoSlow."""
-        return self.rows(victim, [AutoSlow(victim, self.eps)]).savings_retained["AutoSlow"]
+        rows = self.rows(victim, [AutoSlow(victim, self.eps)])
+        return float(rows.savings_retained["AutoSlow"])
 
     def worst(self, victim: Victim, attacks: Sequence[Attack]) -> float:
         """Savings retained under the worst of attacks for each of the few images."""
-        return self.rows(victim, attacks, few=True).savings_retained["union"]
+        return float(self.rows(victim, attacks, few=True).savings_retained["union"])
 
     def harder(self, victim: Victim, others: Sequence[Victim]) -> dict[str, float]:
         """Savings retained under what goes beyond AutoSlow, on the few images."""

@@ -1,7 +1,7 @@
 """Victims of the zoo after hardening: name -> factory.
 
-Each is registered as an entry point of the group ``effattack.victims`` and needs no more data than
-the victim that it was made of. With ``trained=False`` a factory builds that victim under the new
+Each is registered as an entry point of the group ``effattack.victims``, and needs no data from
+outside. With ``trained=False`` a factory builds that victim under the new
 name, which is what the recipe (``recipes/hardened.py``) starts from.
 """
 
@@ -11,11 +11,10 @@ from typing import TypeVar
 
 from torch import nn
 
-from effattack.models_zoo import embedded, photographs
+from effattack.models_zoo import embedded
 from effattack.models_zoo.cascade.cascade import TinySaver
 from effattack.models_zoo.criteria import Confidence
 from effattack.models_zoo.early_exit.early_exit import EarlyExit
-from effattack.models_zoo.early_exit.sdn import SDN
 from effattack.models_zoo.files import WEIGHTS, load_weights, read_card
 from effattack.models_zoo.layer_skipping.skipnet import SkipNet
 from effattack.models_zoo.token_sparsification.ats import ATS
@@ -48,21 +47,6 @@ def digits_skipnet_hardened(trained: bool = True) -> SkipNet:
 def digits_vit_avit_hardened(trained: bool = True) -> AViT:
     """``digits_vit_avit``, trained under attack."""
     return _hardened(embedded.digits_vit_avit(), trained)
-
-
-def cifar10_sdn_hardened(trained: bool = True) -> SDN:
-    """``cifar10_sdn``, all of it trained under attack; its threshold chosen so, too."""
-    return _hardened(photographs.cifar10_sdn(), trained)
-
-
-def cifar10_tinysaver_cascade_hardened(trained: bool = True) -> TinySaver:
-    """``cifar10_tinysaver_cascade`` with another saver and threshold; the base is the same."""
-    return _hardened(photographs.cifar10_tinysaver_cascade(), trained)
-
-
-def cifar10_vit_ats_hardened(trained: bool = True) -> ATS:
-    """``cifar10_vit_ats``, its ViT trained under attack."""
-    return _hardened(photographs.cifar10_vit_ats(), trained)
 
 
 def changed_part(victim: Victim) -> nn.Module:

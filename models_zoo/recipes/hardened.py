@@ -28,8 +28,6 @@ from effattack.models_zoo.recipes import common
 from effattack.models_zoo.recipes.fitting import shifted
 from effattack.victim import Trace, Victim, load_victim
 
-Data = tuple[Tensor, Tensor]
-
 
 @dataclass(frozen=True)
 class Setting:
@@ -41,6 +39,7 @@ class Setting:
         train_at: what is trained against.
         epochs, rate: of the schedule.
         onward: share of clean held-out images that go on past the first stage, at least.
+        attacked: held-out images under AutoSlow, before and after.
         thresholds: where their choice starts, one per exit; None: those that it ships with.
     """
 
@@ -50,6 +49,7 @@ class Setting:
     epochs: int
     rate: float
     onward: float = 0.02
+    attacked: int = 48
     thresholds: tuple[float, ...] | None = None
 
 
@@ -61,13 +61,23 @@ SETTINGS: dict[str, Setting] = {
         "both", "linf:4/255", "linf:10/255", epochs=60, rate=5e-3, onward=0.04
     ),
     "digits_vit_ats": Setting(
-        "both(steps=2, margins=0.3)", "linf:4/255", "linf:8/255", epochs=16, rate=5e-4
+        "both(steps=2, clean=1.0, margins=0.1)",
+        "linf:4/255",
+        "linf:6/255",
+        epochs=14,
+        rate=5e-4,
+        attacked=24,
     ),
     "digits_skipnet": Setting(
         "both(steps=2, margins=0.5)", "linf:8/255", "linf:8/255", epochs=10, rate=1e-3
     ),
     "digits_vit_avit": Setting(
-        "both(steps=2, margins=0.3)", "linf:4/255", "linf:8/255", epochs=6, rate=5e-4
+        "both(steps=2, clean=1.0, margins=0.1)",
+        "linf:4/255",
+        "linf:6/255",
+        epochs=8,
+        rate=5e-4,
+        attacked=24,
     ),
 }
 
@@ -95,7 +105,7 @@ def harden_victim(name: str, seed: int = 0) -> Hardened:
         method,
         train_at=setting.train_at,
         schedule=Schedule(setting.epochs, setting.rate, seed=seed, augment=moved),
-        terms=Terms(onward=setting.onward, attacked=48),
+        terms=Terms(onward=setting.onward, attacked=setting.attacked),
         heldout=digits("heldout"),
         told=lambda epoch: print(f"  {epoch}", flush=True),
     )
