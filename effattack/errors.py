@@ -6,6 +6,7 @@ Every message names the cause and the remedy in one line.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 
 class EffattackError(Exception):
@@ -44,8 +45,11 @@ class HardeningError(EffattackError):
     """A hardening lost more than it may, or won nothing: the original stays (exit code 1)."""
 
     exit_code = 1
-    hardened: object = None
-    """The :class:`effattack.hardening.Hardened` that is not handed out."""
+
+    def __init__(self, message: str, hardened: Any = None) -> None:
+        super().__init__(message)
+        self.hardened = hardened
+        """The :class:`effattack.hardening.Hardened` that is not handed out."""
 
 
 class MeasurementError(EffattackError):

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
@@ -184,7 +184,7 @@ def harden(
     )
     hardened = Hardened(copied, card)
     if reason := refusal(before, after, terms):
-        _refuse(hardened, reason)
+        raise HardeningError(f"{victim.name} stays as it was: {reason}", hardened)
     return hardened
 
 
@@ -210,12 +210,6 @@ def refusal(before: Figures, after: Figures, terms: Terms) -> str | None:
             "train for longer"
         )
     return None
-
-
-def _refuse(hardened: Hardened, reason: str) -> NoReturn:
-    error = HardeningError(f"{hardened.card.victim} stays as it was: {reason}")
-    error.hardened = hardened
-    raise error
 
 
 def _choose(

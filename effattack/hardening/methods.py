@@ -9,6 +9,7 @@ from inspect import signature
 
 from effattack.attacks.objectives import MarginHinge, Objective, require_gates
 from effattack.errors import UsageError, unknown_name
+from effattack.hardening.bounds import Bounded
 from effattack.hardening.groups import Evenly, WorstGroups
 from effattack.hardening.inner import Ascent, Both, Noise, WrongAnswers
 from effattack.hardening.losses import Attacked, Losses
@@ -61,6 +62,11 @@ def groups(rate: float = 0.01, steps: int = 3, clean: float = 0.5, margins: floa
     return Method(losses, partial(WorstGroups, rate=rate))
 
 
+def bounds(most: float = 0.5, ramp: float = 0.6) -> Method:
+    """Training through interval bounds, of chains of plain layers."""
+    return Method(Bounded(most, ramp))
+
+
 def thresholds() -> Method:
     """No training: thresholds are chosen under attack."""
     return Method(None)
@@ -71,6 +77,7 @@ METHODS: Mapping[str, Callable[..., Method]] = {
     "hinge": partial(ascent, MarginHinge()),
     "both": partial(ascent, Both(WrongAnswers(), MarginHinge())),
     "noise": noise,
+    "bounds": bounds,
     "groups": groups,
     "thresholds": thresholds,
 }

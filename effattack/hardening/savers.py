@@ -50,3 +50,6 @@ class Savers(Victim):
             reached = active
         unknown = torch.full((len(said),), nan, dtype=torch.float64)
         return Trace(said[:, -1], tuple(gates), unknown, stage_logits=said)
+
+    def structure(self) -> Models:
+        return Models(tuple(self.models), self._rule, self._names)
