@@ -6,20 +6,18 @@ Settings were chosen on held-out images. All start from the weights of the victi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 
 from effattack.hardening import Hardened, Schedule, Terms, harden
 from effattack.hardening.losses import Lesson, Losses
 from effattack.hardening.methods import Method, method_of
 from effattack.models_zoo import hardened
-from effattack.models_zoo.cascade.cascade import Cascade
 from effattack.models_zoo.criteria import Confidence
 from effattack.models_zoo.digits import digits
 from effattack.models_zoo.early_exit.early_exit import EarlyExit
@@ -95,8 +93,6 @@ def harden_victim(name: str, seed: int = 0) -> Hardened:
     if setting.thresholds is not None:
         assert isinstance(victim, EarlyExit), f"{name} has no exits"
         victim.criterion = Confidence(setting.thresholds)
-    if isinstance(victim, Cascade):
-        losses = WithoutTheLast(losses)
     method = Method(InBfloat16(losses), method.weighing)
     return harden(
         victim,
@@ -132,49 +128,6 @@ class InBfloat16:
     def __call__(self, lesson: Lesson) -> Tensor:
         with torch.autocast(lesson.inputs.device.type, dtype=torch.bfloat16):
             return self.losses(lesson).float()
-
-
-@dataclass(frozen=True)
-class WithoutTheLast:
-    """Losses of a cascade while its last model, which does not learn, is not asked.
-
-    Its logits are constants to what learns: the gradient is the same for a fraction of the work,
-    and the ascent follows the savers alone.
-
-    Args:
-        losses: of the cascade.
-    """
-
-    losses: Losses
-
-    def check(self, trace: Trace, victim: Victim) -> None:
-        self.losses.check(trace, victim)
-
-    def __call__(self, lesson: Lesson) -> Tensor:
-        assert isinstance(lesson.victim, Cascade)
-        with _unasked(lesson.victim.models, lesson.victim.num_classes):
-            return self.losses(lesson)
-
-
-@contextmanager
-def _unasked(models: nn.ModuleList, classes: int) -> Iterator[None]:
-    last = models[-1]
-    models[-1] = _Even(classes)
-    try:
-        yield
-    finally:
-        models[-1] = last
-
-
-class _Even(nn.Module):
-    """The same logits for every class."""
-
-    def __init__(self, classes: int) -> None:
-        super().__init__()
-        self.classes = classes
-
-    def forward(self, images: Tensor) -> Tensor:
-        return images.new_zeros(len(images), self.classes)
 
 
 def train_hardened(name: str) -> None:

@@ -10,14 +10,9 @@ from torch import nn
 from toys import embedded_or_skip as load
 
 from effattack.attacks import Slowdown
-from effattack.hardening.inner import Ascent, WrongAnswers
-from effattack.hardening.losses import Attacked, Lesson
-from effattack.models_zoo.cascade.cascade import TinySaver
 from effattack.models_zoo.digits import digits
 from effattack.models_zoo.files import WEIGHTS, read_card
-from effattack.models_zoo.hardened import changed_part
-from effattack.models_zoo.recipes.hardened import SETTINGS, WithoutTheLast
-from effattack.threats import Linf
+from effattack.models_zoo.recipes.hardened import SETTINGS
 from effattack.victim import Victim
 
 NAMES = sorted(
@@ -82,44 +77,3 @@ def test_a_hardened_cascade_still_escalates() -> None:
     with torch.no_grad():
         gate = victim.trace(digits("heldout")[0]).gates[0]
     assert gate.active.double().mean().item() >= 0.02
-
-
-def cascade() -> TinySaver:
-    torch.manual_seed(0)
-    saver, base = (nn.Sequential(nn.Flatten(), nn.Linear(48, 3)) for _ in range(2))
-    return TinySaver(saver, base, 0.6, (3, 4, 4))
-
-
-def test_the_saver_learns_the_same_without_the_base() -> None:
-    """Noise in place of an ascent, which follows the base as well where that is asked."""
-    images, labels = torch.rand(6, 3, 4, 4), torch.arange(6) % 3
-    gradients = []
-    for wrapped in (False, True):
-        victim = cascade()
-        base = victim.models[1]
-        losses = Attacked(Still(), margins=0.3)
-        lesson = Lesson(victim, images, labels, Linf(EPS).on(victim.domain), torch.Generator(), 0.0)
-        (WithoutTheLast(losses) if wrapped else losses)(lesson).mean().backward()
-        assert victim.models[1] is base
-        weight = changed_part(victim)[1].weight
-        assert weight.grad is not None
-        gradients.append(weight.grad)
-    torch.testing.assert_close(*gradients)
-
-
-class Still:
-    """Trains on the clean inputs."""
-
-    def check(self, trace: object, victim: object) -> None: ...
-
-    def __call__(self, victim, clean, labels, threat, generator):  # type: ignore[no-untyped-def]
-        return clean
-
-
-def test_the_base_comes_back_where_training_fails() -> None:
-    victim = cascade()
-    base = victim.models[1]
-    lesson = Lesson(victim, torch.rand(2, 5), torch.zeros(2, dtype=torch.long), None, None, 0.0)
-    with pytest.raises(Exception, match=r".+"):
-        WithoutTheLast(Attacked(Ascent(WrongAnswers())))(lesson)
-    assert victim.models[1] is base
