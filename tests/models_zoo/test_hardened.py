@@ -10,9 +10,14 @@ from torch import nn
 from toys import embedded_or_skip as load
 
 from effattack.attacks import Slowdown
+from effattack.hardening.inner import Noise
+from effattack.hardening.losses import Attacked, Lesson
 from effattack.models_zoo.digits import digits
 from effattack.models_zoo.files import WEIGHTS, read_card
-from effattack.models_zoo.recipes.hardened import SETTINGS
+from effattack.models_zoo.hardened import digits_cnn_early_exit_hardened
+from effattack.models_zoo.recipes.hardened import SETTINGS, InBfloat16
+from effattack.threats import Linf
+from effattack.threats.arrays import on_arrays
 from effattack.victim import Victim
 
 NAMES = sorted(
@@ -77,3 +82,24 @@ def test_a_hardened_cascade_still_escalates() -> None:
     with torch.no_grad():
         gate = victim.trace(digits("heldout")[0]).gates[0]
     assert gate.active.double().mean().item() >= 0.02
+
+
+def test_mixed_precision_is_near_to_floats_and_its_gradients_are_floats() -> None:
+    victim = digits_cnn_early_exit_hardened(trained=False)
+    images, labels = (part[:8] for part in digits("train"))
+    threat = on_arrays(Linf(EPS).on(victim.domain))
+    found = []
+    for wrap in (Attacked, in_bfloat16):
+        losses = wrap(Noise(0.1))
+        lesson = Lesson(victim, images, labels, threat, torch.Generator().manual_seed(0), 0.0)
+        victim.zero_grad()
+        loss = losses(lesson)
+        loss.mean().backward()
+        assert loss.dtype == torch.float32
+        found.append(loss.detach())
+    torch.testing.assert_close(*found, rtol=0.1, atol=0.05)
+    assert all(p.grad is None or p.grad.dtype == torch.float32 for p in victim.parameters())
+
+
+def in_bfloat16(inner: Noise) -> InBfloat16:
+    return InBfloat16(Attacked(inner))
