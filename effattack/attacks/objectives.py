@@ -6,17 +6,17 @@ An objective guides the search; it never judges. Iterates are chosen by executed
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from effattack.domains import Batch
 from effattack.errors import NotApplicable
-from effattack.victim import Trace, Victim
+from effattack.victim import Gate, Trace, Victim
 
 
 class Step(NamedTuple):
@@ -131,12 +131,35 @@ class MarginHinge:
 
     def __call__(self, trace: Trace, goal: Goal) -> Tensor:
         total = trace.logits.new_zeros(len(trace.logits))
-        for gate in trace.gates:
+        for gate, weight in zip(trace.gates, self.weights(trace.gates), strict=True):
             push = gate.margin.clamp(max=self.kappa)
             if not gate.pushed:
                 push = torch.where(gate.reached, push, torch.zeros_like(push))
-            total = total + (push * gate.cost).sum(1)
+            total = total + (push * weight).sum(1)
         return total / goal.victim.max_macs
+
+    def weights(self, gates: Sequence[Gate]) -> Iterable[Tensor | float]:
+        """Of the units of every gate."""
+        return (gate.cost for gate in gates)
+
+
+@dataclass(frozen=True)
+class ReweightedHinge(MarginHinge):
+    """The same, the cost of every gate times a weight drawn from the exponential distribution.
+
+    Another way up from where the house objective stands: gates that pulled against each other are
+    told apart.
+
+    Args:
+        kappa: κ in units of the margins.
+        seed: of the weights, which are the same for all inputs and steps.
+    """
+
+    seed: int = 0
+
+    def weights(self, gates: Sequence[Gate]) -> Iterable[Tensor | float]:
+        drawn = torch.empty(len(gates)).exponential_(generator=Generator().manual_seed(self.seed))
+        return (gate.cost * weight for gate, weight in zip(gates, drawn.tolist(), strict=True))
 
 
 @dataclass(frozen=True)

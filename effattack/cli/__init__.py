@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 from effattack import streams
 from effattack.cli import (
     calibrate,
+    certify,
     check,
     completion,
     doctor,
@@ -41,6 +42,7 @@ COMMANDS = {
     "summary": summary,
     "scoreboard": scoreboard,
     "verify": verify,
+    "certify": certify,
     "check": check,
     "export": export,
     "harden": harden,

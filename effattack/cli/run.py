@@ -50,6 +50,7 @@ def _attack(options: argparse.Namespace, console: Console) -> int:
     from effattack.cells.store import Store
     from effattack.results.currency import expect_audited
     from effattack.runs import run as runs
+    from effattack.runs.certifying import certified
     from effattack.runs.keeping import keep_worst
     from effattack.runs.scheduling import discard_damaged, finished, overview
 
@@ -78,6 +79,8 @@ def _attack(options: argparse.Namespace, console: Console) -> int:
         return 0
     with bar.of(todo):
         evaluation, failures = runs.run(plans, store, executor, runs.go_on, bar.advance)
+    if sweep.certify:
+        evaluation = certified(evaluation, plans, store, sweep.certify, again=options.fresh)
     if options.by:
         evaluation = evaluation.judged_by(options.by)
     told = keep_worst(plans, store, evaluation, options.out, options.corpus_mb)

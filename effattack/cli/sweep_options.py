@@ -79,6 +79,11 @@ def arguments(run: argparse.ArgumentParser) -> None:
     what.add_argument(
         "--energy", action="store_true", default=None, help="meter energy: 30 s per attack"
     )
+    what.add_argument(
+        "--certify",
+        metavar="KIND",
+        help="a certificate beside the attacks: auto, or a kind of effattack certify (none)",
+    )
     run.add_argument("--skip-bad", action="store_true", help="pass over images that cannot be read")
 
 
@@ -115,6 +120,7 @@ def sweep_of(options: argparse.Namespace) -> Sweep:
         "batch_size": options.batch_size,
         "seconds": options.timing,
         "energy": options.energy,
+        "certify": options.certify,
     }
     given = {key: value for key, value in given.items() if value is not None}
     if options.sweep is None:

@@ -34,6 +34,7 @@ class Savers(Victim):
         )
         self.models = torch.nn.ModuleList(structure.models[:-1])
         self._rule: Any = structure.criterion
+        self._spent = structure.costs[:-1]
         self._names = structure.gates[self._rule.earliest :]
         self._costs = [gate.cost for gate in glance(cascade).gates]
 
@@ -52,4 +53,4 @@ class Savers(Victim):
         return Trace(said[:, -1], tuple(gates), unknown, stage_logits=said)
 
     def structure(self) -> Models:
-        return Models(tuple(self.models), self._rule, self._names)
+        return Models(tuple(self.models), self._rule, self._names, self._spent)

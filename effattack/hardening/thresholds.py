@@ -72,8 +72,7 @@ class Choice:
 
 def rule_of(victim: Victim) -> Thresholded | None:
     """The rule of a victim of stages in a row, if it has thresholds."""
-    structure = victim.structure()
-    rule: Any = structure and structure.criterion
+    rule: Any = getattr(victim.structure(), "criterion", None)
     return rule if hasattr(rule, "thresholds") and not rule.earliest else None
 
 

@@ -9,12 +9,26 @@ import torch
 from torch import Tensor, nn
 from toys import LinearSaver, embedded, grey_images
 
-from effattack.attacks import AutoSlow, DeepSloth, Slowdown
+from effattack.attacks import ILFO, AutoSlow, DeepSloth, Slowdown
 from effattack.attacks.house import auto
-from effattack.attacks.objectives import AlsoAnswer, BatchGoal, MarginHinge, Step, UniformExits
+from effattack.attacks.objectives import (
+    AlsoAnswer,
+    BatchGoal,
+    MarginHinge,
+    ReweightedHinge,
+    Step,
+    UniformExits,
+)
+from effattack.attacks.published.ilfo import DesiredStates
 from effattack.attacks.searches import projected
 from effattack.attacks.searches.best import kept
-from effattack.attacks.searches.projected import Best, ProjectedGradient, constant, input_gradient
+from effattack.attacks.searches.projected import (
+    Best,
+    ProjectedAdam,
+    ProjectedGradient,
+    constant,
+    input_gradient,
+)
 from effattack.errors import NotApplicable
 from effattack.models_zoo.criteria import Criterion
 from effattack.models_zoo.digits import digits
@@ -43,19 +57,27 @@ def test_the_published_losses_of_a_victim_join() -> None:
     def members(name: str) -> list[str]:
         return [type(stage.objective).__name__ for stage in AutoSlow(embedded(name)).stages]
 
-    assert members("digits_cnn_early_exit") == ["MarginHinge", "UniformExits", "MarginHinge"]
+    ends = ["DesiredStates", "MarginHinge", "ReweightedHinge"]
+    assert members("digits_cnn_early_exit") == ["MarginHinge", "UniformExits", *ends]
     assert "WeightedSignificance" in members("digits_vit_ats")
-    assert members("digits_skipnet") == ["MarginHinge", "MarginHinge"]
+    assert members("digits_skipnet") == ["MarginHinge", *ends]
 
 
 @pytest.mark.parametrize("keep", [False, True])
 def test_its_stages(keep: bool) -> None:
-    stages = AutoSlow(embedded("digits_cnn_early_exit"), keep_prediction=keep).stages
+    stages = AutoSlow(embedded("digits_cnn_early_exit"), keep_prediction=keep, seed=5).stages
     wanted = [stage.objective.slow if keep else stage.objective for stage in stages]  # type: ignore[attr-defined]
-    assert wanted == [MarginHinge(auto.KAPPA), UniformExits(), MarginHinge(auto.FINE_KAPPA)]
+    assert wanted == [
+        MarginHinge(auto.KAPPA),
+        UniformExits(),
+        DesiredStates(1.0, auto.KAPPA),
+        MarginHinge(auto.FINE_KAPPA),
+        ReweightedHinge(auto.KAPPA, 5),
+    ]
     assert auto.FINE_KAPPA < auto.KAPPA / 10
+    assert [stage.start for stage in stages] == ["random", "best", "clean", "random", "best"]
+    assert [type(stage.search) is ProjectedAdam for stage in stages] == [0, 0, 1, 0, 0]
     for stage in stages:
-        assert stage.search.momentum > 0
         assert stage.search.accept is (kept if keep else None)
         assert isinstance(stage.objective, AlsoAnswer) is keep
 
@@ -65,12 +87,13 @@ def test_values_of_different_objectives_are_not_compared() -> None:
     victim, told = LinearSaver(), []
     victim.max_macs *= 10  # so that no image is finished early
     AutoSlow(victim, 8 / 255)(grey_images(30), callback=told.append)
-    house, sloth, again, queries = (
-        [step.value for step in told if step.restart == number] for number in range(4)
+    house, sloth, states, again, refined, queries = (
+        [step.value for step in told if step.restart == number] for number in range(6)
     )
     assert (house[-1] > 0).any()
-    assert all((value <= 0).all() for value in sloth)
+    assert all((value <= 0).all() for value in (*sloth, *states))
     assert (again[-1] > 0).any()
+    assert (refined[-1] > 0).any()
     assert all(((value >= 0) & (value <= 1)).all() for value in queries)
     assert len(queries) == auto.QUERIES
 
@@ -85,7 +108,7 @@ def test_the_budget_of_gradients_is_fixed_and_kept(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(projected, "input_gradient", counted)
     attack = AutoSlow(LinearSaver(), 1 / 255)
     attack(grey_images(16))
-    assert attack.gradients == len(looks) == auto.HOUSE + auto.OTHERS + auto.AGAIN
+    assert attack.gradients == len(looks) == 200
     assert {
         AutoSlow(embedded(name)).gradients for name in ("digits_skipnet", "digits_vit_ats")
     } == {attack.gradients}
@@ -95,7 +118,7 @@ def test_no_member_beats_it_on_its_whole_budget() -> None:
     victim, images = LinearSaver(), grey_images(40)
     whole = AutoSlow(victim, 3 / 255).gradients
     ours = macs(victim, AutoSlow(victim, 3 / 255)(images)).sum()
-    for rival in (Slowdown, DeepSloth):
+    for rival in (Slowdown, DeepSloth, ILFO):
         assert ours >= macs(victim, rival(victim, 3 / 255, steps=whole)(images)).sum()
 
 

@@ -14,6 +14,7 @@ from effattack.attacks.objectives import (
     KeepPrediction,
     MarginHinge,
     Objective,
+    ReweightedHinge,
     UniformExits,
     UniformSignificance,
     require_gates,
@@ -78,6 +79,16 @@ def test_hinge_stops_pushing_open_gates(goal: Goal) -> None:
     MarginHinge(kappa=0.05)(a_trace((a_gate(margin),)), goal).sum().backward()
     assert margin.grad is not None
     assert (margin.grad != 0).tolist() == [True, False]
+
+
+def test_reweighted_gates_count_by_weights_that_the_seed_draws(goal: Goal) -> None:
+    first, second = a_gate(torch.tensor([-0.5, 0.9]), cost=88.0), a_gate(torch.tensor([-1.0, -0.5]))
+    alone = [MarginHinge()(a_trace((gate,)), goal) for gate in (first, second)]
+    found = [ReweightedHinge(seed=seed)(a_trace((first, second)), goal) for seed in (0, 0, 1)]
+    assert torch.equal(found[0], found[1])
+    weights = torch.linalg.solve(torch.stack(alone, dim=1), torch.stack(found, dim=1))
+    assert (weights > 0).all()
+    assert not torch.allclose(weights[:, 0], weights[:, 2], rtol=0.01)
 
 
 def test_hinge_ignores_what_was_not_reached(goal: Goal) -> None:

@@ -17,7 +17,13 @@ from effattack.attacks import CascadeAttack, DeepSloth, SlowAndWrong, Slowdown
 from effattack.attacks.base import Composed
 from effattack.attacks.objectives import Goal, MarginHinge
 from effattack.attacks.searches import best as judging
-from effattack.attacks.searches.projected import ProjectedGradient, constant, cosine
+from effattack.attacks.searches.memory import Heading, Moments
+from effattack.attacks.searches.projected import (
+    ProjectedAdam,
+    ProjectedGradient,
+    constant,
+    cosine,
+)
 from effattack.errors import GradientError, UsageError
 from effattack.threats import Linf
 from effattack.victim import Gate, Trace, Victim
@@ -95,22 +101,41 @@ def test_a_fraction_of_a_level_buys_nothing() -> None:
 def test_directions_add_up_gradients_of_mean_magnitude_one(
     gradients: np.ndarray, factor: float, momentum: float
 ) -> None:
-    search = ProjectedGradient(4, constant(1.0), momentum=momentum)
-    heading, scaled = torch.zeros(2, 2, 1, 2, 2)
+    heading = scaled = Heading(torch.zeros(2, 1, 2, 2), momentum)
     expected = np.zeros((2, 1, 2, 2))
     for gradient in gradients:
-        heading = search.turned(heading, torch.from_numpy(gradient))
-        scaled = search.turned(scaled, torch.from_numpy(gradient) * factor)
+        heading = heading.after(torch.from_numpy(gradient))
+        scaled = scaled.after(torch.from_numpy(gradient) * factor)
         size = np.abs(gradient).mean((1, 2, 3), keepdims=True)
         expected = momentum * expected + gradient / np.where(size > 0, size, 1)
-    np.testing.assert_allclose(heading, expected, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(scaled, expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(heading.direction(), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(scaled.direction(), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_an_image_that_leaves_takes_its_direction_with_it() -> None:
+@given(gradients=arrays(np.float32, (5, 3), elements=st.floats(-8, 8, width=16)))
+def test_moments_move_as_adam_does(gradients: np.ndarray) -> None:
+    """Against PyTorch's own."""
+    theirs = torch.zeros(3, requires_grad=True)
+    optimiser = torch.optim.Adam([theirs], lr=0.5, betas=(0.8, 0.95), maximize=True)
+    ours, moments = torch.zeros(3), Moments.none(torch.zeros(3), (0.8, 0.95))
+    for gradient in map(torch.from_numpy, gradients):
+        theirs.grad = gradient.clone()
+        optimiser.step()
+        moments = moments.after(gradient)
+        ours += 0.5 * moments.direction()
+    torch.testing.assert_close(ours, theirs.detach())
+
+
+@pytest.mark.parametrize(
+    "search",
+    [
+        ProjectedGradient(6, constant(0.3), random_start=False, momentum=0.75),
+        ProjectedAdam(6, constant(0.01), random_start=False),
+    ],
+)
+def test_an_image_that_leaves_takes_its_direction_with_it(search: ProjectedGradient) -> None:
     """What is found of an image does not depend on which others are attacked beside it."""
     victim, clean = LinearSaver(), grey_images(30)
-    search = ProjectedGradient(6, constant(0.3), random_start=False, momentum=0.75)
     together = spied(victim, Spy(), search)(clean)
     alone = torch.cat([spied(victim, Spy(), search)(image) for image in clean.split(1)])
     assert len(total_macs(victim, together).unique()) > 1, "some left before others"

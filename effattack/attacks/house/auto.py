@@ -2,45 +2,51 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import replace
+from typing import Literal, NamedTuple
 
 from torch import Generator, Tensor
 
 from effattack.attacks.base import Attack, check_objective
-from effattack.attacks.house.slowdown import house_objective, house_search
+from effattack.attacks.house.slowdown import house_search
 from effattack.attacks.objectives import (
     AlsoAnswer,
     BatchGoal,
+    MarginHinge,
     Objective,
+    ReweightedHinge,
     UniformExits,
     WeightedSignificance,
     prediction_leads,
 )
 from effattack.attacks.published.desparsify_losses import DESPARSIFY
+from effattack.attacks.published.ilfo import ILFO, DesiredStates
 from effattack.attacks.published.quantattack_losses import NearOutliers
 from effattack.attacks.searches.best import Best, kept
-from effattack.attacks.searches.projected import ProjectedGradient
+from effattack.attacks.searches.projected import ProjectedAdam, ProjectedGradient, constant
 from effattack.attacks.searches.squares import RandomSearch
 from effattack.errors import NotApplicable
 from effattack.threats import ArrayThreat
 from effattack.victim import Victim
 
-MEMBERS: tuple[Objective, ...] = (
+LOSSES: tuple[Objective, ...] = (
     UniformExits(),
     DESPARSIFY,
     WeightedSignificance(),
     NearOutliers(),
 )
-"""The losses beside the house attack's: DeepSloth's, DeSparsify's, the same weighted by cost-to-go,
+"""Losses for some victims: DeepSloth's, DeSparsify's, the same weighted by cost-to-go, and
 QuantAttack's. Each joins where its ``check`` finds what it needs. SlowFormer's were made for one
 patch on all images; GradAuto and GradMDM merge two gradients, and are no loss."""
 
 KAPPA, FINE_KAPPA = 0.05, 0.001
 """κ of the house attack's first run, and of its second: the margins of gates whose two answers lie
 close together (SkipNet) stay below the first, which then keeps pushing gates that are open."""
-HOUSE, OTHERS, AGAIN = 100, 30, 70
-"""Gradients of the house attack's first run, of all published losses together, of its second."""
+HOUSE, OTHERS, STATES, AGAIN, REFINED = 70, 20, 40, 35, 35
+"""Gradients of each stage, in turn; ``OTHERS`` those of all ``LOSSES`` that join."""
 QUERIES = 30
+
+Start = Literal["random", "clean", "best"]
 
 
 class Stage(NamedTuple):
@@ -48,20 +54,32 @@ class Stage(NamedTuple):
 
     objective: Objective
     search: ProjectedGradient
-    afresh: bool
-    """From a random point of the budget; else from the best images so far."""
+    start: Start
+    """A random point of the budget, the clean images, or the best images so far."""
 
 
 class AutoSlow(Attack):
-    """The ensemble: house attack, published losses, a restart and a query search in turn.
+    """The ensemble: five kinds of run that fail on different images, and a query search.
 
     As AutoAttack is for accuracy (Croce and Hein, ICML 2020, arXiv 2003.01690): a fixed ensemble
-    that needs no tuning. The house attack goes first, with half of the gradients; the losses of
-    DeepSloth, DeSparsify and QuantAttack, where the victim shows what they need, go on from the
-    best image found so far; the house attack starts again from a random point, with a finer hinge;
-    what is left is searched by queries, which need no gradient and so tell masked gates from closed
-    ones. Each image keeps what made the victim execute most MACs on its hard path, and leaves as
-    soon as that is the max.
+    that needs no tuning. In turn:
+
+    ==========================================  ==================  ==============
+    wants                                       by                  from
+    ==========================================  ==================  ==============
+    the house attack's hinge                    projected gradient  a random point
+    losses of DeepSloth, DeSparsify and         projected gradient  the best
+    QuantAttack, where the victim shows what
+    they need
+    ILFO's desired states                       Adam                the clean one
+    the hinge, finer                            projected gradient  a random point
+    the hinge, its gates reweighted             projected gradient  the best
+    ==========================================  ==================  ==============
+
+    Where no loss of the second row joins, its gradients go to the finer hinge. What is left is
+    searched by queries, which need no gradient and so tell masked gates from closed ones. Each
+    image keeps what made the victim execute most MACs on its hard path, and leaves as soon as that
+    is the max.
 
     Args:
         victim: any victim with gates.
@@ -80,24 +98,19 @@ class AutoSlow(Attack):
     keep_prediction: bool = False
 
     def prepare(self) -> None:
-        accept = kept if self.keep_prediction else None
-        house, fine = (house_objective(k, self.keep_prediction) for k in (KAPPA, FINE_KAPPA))
-        check_objective(house, self.victim)
-        others = [each for each in MEMBERS if applies(each, self.victim)]
-        if self.keep_prediction:
-            others = [AlsoAnswer(each, prediction_leads) for each in others]
-        share = OTHERS // max(1, len(others))
-        again = AGAIN + OTHERS - share * len(others)
-
-        def search(steps: int, first: float = 1.0) -> ProjectedGradient:
-            return house_search(steps, first, accept=accept)
-
-        self.stages = (
-            Stage(house, search(HOUSE), afresh=True),
-            *(Stage(each, search(share, 0.25), afresh=False) for each in others),
-            Stage(fine, search(again), afresh=True),
+        check_objective(MarginHinge(KAPPA), self.victim)
+        joined = [each for each in LOSSES if applies(each, self.victim)]
+        share = OTHERS // max(1, len(joined))
+        spare = OTHERS - share * len(joined)
+        stages = (
+            Stage(MarginHinge(KAPPA), house_search(HOUSE), "random"),
+            *(Stage(each, house_search(share, 0.25), "best") for each in joined),
+            Stage(DesiredStates(1.0, KAPPA), ProjectedAdam(STATES, constant(ILFO.rate)), "clean"),
+            Stage(MarginHinge(FINE_KAPPA), house_search(AGAIN + spare), "random"),
+            Stage(ReweightedHinge(KAPPA, self.seed), house_search(REFINED, 0.5), "best"),
         )
-        self.queries = RandomSearch(QUERIES, accept=accept)
+        self.stages = tuple(map(right, stages)) if self.keep_prediction else stages
+        self.queries = RandomSearch(QUERIES, accept=kept if self.keep_prediction else None)
 
     @property
     def gradients(self) -> int:
@@ -107,10 +120,14 @@ class AutoSlow(Attack):
     def run(self, clean: Tensor, goal: BatchGoal, generator: Generator) -> Tensor:
         threat = self.threat.placed(clean, generator)
         best = Best.of(clean, goal)
-        for number, (objective, search, afresh) in enumerate(self.stages):
+        starts = {
+            "random": lambda: threat.start(clean, generator),
+            "clean": clean.clone,
+            "best": lambda: best.inputs.clone(),
+        }
+        for number, (objective, search, start) in enumerate(self.stages):
             best.rank.value.fill_(-float("inf"))  # values of different objectives do not compare
-            start = threat.start(clean, generator) if afresh else best.inputs.clone()
-            search.climb(best, start, clean, threat, objective, goal, number)
+            search.climb(best, starts[start](), clean, threat, objective, goal, number)
         self.queries.climb(best, clean, threat, goal, generator, len(self.stages))
         return best.inputs
 
@@ -122,3 +139,9 @@ def applies(objective: Objective, victim: Victim) -> bool:
     except NotApplicable:
         return False
     return True
+
+
+def right(stage: Stage) -> Stage:
+    """The same run, of images that keep the clean prediction alone."""
+    search = replace(stage.search, accept=kept)
+    return Stage(AlsoAnswer(stage.objective, prediction_leads), search, stage.start)

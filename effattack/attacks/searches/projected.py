@@ -16,6 +16,7 @@ from torch import Generator, Tensor
 
 from effattack.attacks.objectives import BatchGoal, Goal, Objective
 from effattack.attacks.searches.best import Acceptance, Best, ranked, unfinished
+from effattack.attacks.searches.memory import Heading, Memory, Moments
 from effattack.errors import GradientError, UsageError
 from effattack.threats import ArrayThreat
 from effattack.victim import Trace
@@ -122,11 +123,11 @@ class ProjectedGradient:
             restart: its number, for the callback.
         """
         rows = torch.arange(len(clean), device=clean.device)
-        whole, iterate, heading = goal, start, torch.zeros_like(start)
+        whole, iterate, memory = goal, start, self.memory(start)
         for step in range(self.steps + 1):
             if (going := unfinished(best, rows, whole)) is not None:
                 rows, iterate, threat = rows[going], iterate[going], threat.rows(going)
-                clean, goal, heading = clean[going], goal.rows(going), heading[going]
+                clean, goal, memory = clean[going], goal.rows(going), memory.rows(going)
                 if len(rows) == 0:
                     return
             inputs = threat.on_grid(iterate, clean).detach()
@@ -140,16 +141,28 @@ class ProjectedGradient:
             goal.callback(best.step(restart, step, self.steps))
             if last:
                 return
-            heading = self.turned(heading, input_gradient(value, inputs, trace))
+            memory = memory.after(input_gradient(value, inputs, trace))
             size = self.schedule(step / self.steps)
-            iterate = threat.project(threat.ascend(iterate, heading, size), clean)
+            iterate = threat.project(self.moved(iterate, memory, size, threat), clean)
 
-    def turned(self, heading: Tensor, gradient: Tensor) -> Tensor:
-        """The next direction, after one gradient more."""
-        if not self.momentum:
-            return gradient
-        size = gradient.abs().flatten(1).mean(1).clamp_min(torch.finfo(gradient.dtype).tiny)
-        return self.momentum * heading + gradient / size.view(-1, *[1] * (gradient.dim() - 1))
+    def memory(self, start: Tensor) -> Memory:
+        """Of gradients, before the first of them."""
+        return Heading(torch.zeros_like(start), self.momentum)
+
+    def moved(self, iterate: Tensor, memory: Memory, size: float, threat: ArrayThreat) -> Tensor:
+        """One step on: the threat's own steepest one."""
+        return threat.ascend(iterate, memory.direction(), size)
+
+
+@dataclass(frozen=True)
+class ProjectedAdam(ProjectedGradient):
+    """Adam inside the threat: ``schedule`` is its learning rate, as a share of the range."""
+
+    def memory(self, start: Tensor) -> Memory:
+        return Moments.none(start)
+
+    def moved(self, iterate: Tensor, memory: Memory, size: float, threat: ArrayThreat) -> Tensor:
+        return iterate + size * threat.span * memory.direction()
 
 
 def input_gradient(

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
+from effattack.attacks.searches.memory import BETAS, Moments
 from effattack.attacks.searches.projected import Schedule
 from effattack.errors import UsageError
 from effattack.threats import ArrayThreat
@@ -50,19 +50,16 @@ class Adam:
     """
 
     schedule: Schedule
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[float, float] = BETAS
 
     def begin(self, threat: ArrayThreat) -> Stepper:
-        first, second, count, span = torch.zeros(()), torch.zeros(()), 0, threat.span
+        memory: Moments | None = None
 
         def step(pattern: Tensor, gradient: Tensor, progress: float) -> Tensor:
-            nonlocal first, second, count
-            count += 1
-            (slow, slower), tiny = self.betas, 1e-8
-            first = slow * first + (1 - slow) * gradient
-            second = slower * second + (1 - slower) * gradient.square()
-            mean, square = first / (1 - slow**count), second / (1 - slower**count)
-            return pattern + self.schedule(progress) * span * mean / (square.sqrt() + tiny)
+            nonlocal memory
+            memory = (memory or Moments.none(gradient, self.betas)).after(gradient)
+            rate = self.schedule(progress) * threat.span
+            return pattern + rate * memory.direction()
 
         return step
 
