@@ -40,11 +40,11 @@ def test_all_their_weights_are_small() -> None:
 
 @pytest.mark.parametrize("name", ON_DIGITS)
 def test_accuracy_and_clean_work_are_about_those_of_what_it_was(name: str) -> None:
-    """The card tells; a miss by more than a point would be one that the docs must tell, too."""
+    """Within a point, or what the setting says was allowed, which the docs tell."""
     before, after = read_card(name), read_card(f"{name}_hardened")
     assert after["max_macs"] == before["max_macs"]
     assert after["clean_macs"] <= before["clean_macs"]
-    assert after["accuracy"] >= before["accuracy"] - 0.0101
+    assert after["accuracy"] >= before["accuracy"] - SETTINGS[name].allowed - 1e-4
 
 
 @pytest.mark.parametrize("name", ON_DIGITS)
