@@ -6,6 +6,7 @@ Every message names the cause and the remedy in one line.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 
 class EffattackError(Exception):
@@ -38,6 +39,17 @@ class RecordError(EffattackError):
     """A record that does not hold: it was changed, or claims what is not counted (exit code 1)."""
 
     exit_code = 1
+
+
+class HardeningError(EffattackError):
+    """A hardening lost more than it may, or won nothing: the original stays (exit code 1)."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, hardened: Any = None) -> None:
+        super().__init__(message)
+        self.hardened = hardened
+        """The :class:`effattack.hardening.Hardened` that is not handed out."""
 
 
 class MeasurementError(EffattackError):

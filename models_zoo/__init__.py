@@ -5,7 +5,7 @@ Import this package by its long name, ``effattack.models_zoo``.
 
 from effattack.models_zoo.cascade.cascade import Cascade, TinySaver
 from effattack.models_zoo.cascade.esn import ESN
-from effattack.models_zoo.cascade.search import search_saver
+from effattack.models_zoo.cascade.search import search_robust_saver, search_saver
 from effattack.models_zoo.checkpoints import read_checkpoint
 from effattack.models_zoo.early_exit.early_exit import EarlyExit
 from effattack.models_zoo.early_exit.exit_vit import ExitViT
@@ -55,5 +55,6 @@ __all__ = [
     "load",
     "preprocessed",
     "read_checkpoint",
+    "search_robust_saver",
     "search_saver",
 ]

@@ -20,6 +20,7 @@ from effattack.victim.margins import (
     disagreement,
     entropy_doubt,
     lead_doubt,
+    score_lead,
     spread,
 )
 
@@ -76,7 +77,23 @@ class Thresholds(Criterion):
         raise NotImplementedError
 
 
-class Confidence(Thresholds):
+class Leads(Thresholds):
+    """One whose doubt only falls as the top class leads further: bounds of leads are enough."""
+
+    def surely_stops(self, lead: Tensor, stage: int, slip: float) -> bool:
+        """Whether the chain stops at a stage wherever one class leads each other one by so much.
+
+        Args:
+            lead: (classes,), of the logits; 0 of the class that leads.
+            stage: which one.
+            slip: what rounding may add to the doubt.
+        """
+        if (lead > 0).sum() < len(lead) - 1:
+            return False
+        return self.doubt(-lead, self.at(stage)).item() < -slip
+
+
+class Confidence(Leads):
     """Stop as soon as the largest softmax probability reaches the threshold.
 
     Args:
@@ -107,7 +124,7 @@ class Entropy(Thresholds):
         return entropy_doubt(logits, threshold)
 
 
-class Margin(Thresholds):
+class Margin(Leads):
     """Stop as soon as the top two softmax probabilities lie as far apart as the threshold.
 
     Args:
@@ -116,6 +133,27 @@ class Margin(Thresholds):
 
     def doubt(self, logits: Tensor, threshold: float) -> Tensor:
         return lead_doubt(logits, threshold)
+
+
+class ScoreMargin(Leads):
+    """Stop as soon as the top two logits lie as far apart as the threshold.
+
+    The score margin of Park et al., "Big/LITTLE Deep Neural Network", CODES+ISSS 2015, taken before
+    the softmax. A network of linear layers and ReLUs is then piecewise linear down to its
+    decisions, which :func:`effattack.certify.exact` solves.
+
+    Args:
+        thresholds: differences of logits; 0 always stops.
+    """
+
+    highest = inf
+
+    def doubt(self, logits: Tensor, threshold: float) -> Tensor:
+        return threshold - score_lead(logits)
+
+    def least_lead(self, stage: int) -> float:
+        """The lead of the top logit over the second at which that stage stops."""
+        return self.at(stage)
 
 
 class Patience(Criterion):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from effattack.models_zoo.criteria import Criterion
+from effattack.models_zoo.criteria import Confidence, Criterion
 from effattack.victim import Gate, Trace
 
 
@@ -89,3 +89,22 @@ def chain_trace(
     )
     logits = stage_logits[torch.arange(len(taken), device=taken.device), taken]
     return Trace(logits=logits, gates=gates, macs=spent[taken], stage_logits=stage_logits)
+
+
+def lowest_threshold(stage_logits: Tensor, labels: Tensor, drop: float = 0.005) -> float:
+    """The lowest confidence threshold whose accuracy is within ``drop`` of the last stage's.
+
+    Args:
+        stage_logits: (B, stages, classes) on held-out images.
+        labels: (B,).
+    """
+    floor = (stage_logits[:, -1].argmax(1) == labels).double().mean() - drop
+    rows = torch.arange(len(labels))
+    for percent in range(1, 100):
+        criterion = Confidence(percent / 100)
+        internal = range(stage_logits.shape[1] - 1)
+        margins = [criterion.margin(stage_logits[:, : k + 1]) for k in internal]
+        answers = stage_logits[rows, first_exit(margins)[0].sum(1)].argmax(1)
+        if (answers == labels).double().mean() >= floor:
+            return percent / 100
+    return 1.0

@@ -186,6 +186,7 @@ class Attack(ABC):
             labels = labels if labels.is_floating_point() else labels.long()
         largest = self.threat.largest(clean)
         victim = self.victim.queried if self.knowledge == "queries" else self.victim
+        victim = victim.searched(self.seed)
         return clean, BatchGoal.of(victim, clean, labels, callback, largest=largest)
 
     @abstractmethod

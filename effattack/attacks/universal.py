@@ -118,7 +118,7 @@ class UniversalAttack(Attack):
             clean.append(part)
             logits.append(goal.logits)
             known.append(goal.labels)
-        return torch.cat(clean), Goal(self.victim, torch.cat(logits), torch.cat(known), callback)
+        return torch.cat(clean), Goal(goal.victim, torch.cat(logits), torch.cat(known), callback)
 
     def _learnt(self, clean: Tensor, goal: Goal) -> Tensor:
         training, generator = self.training, Generator().manual_seed(self.seed)
@@ -152,7 +152,7 @@ class UniversalAttack(Attack):
         pattern = pattern.clone().requires_grad_()
         applied = threat.apply(pattern[self._which(goal)], clean)
         images = threat.on_grid(applied.detach(), clean).requires_grad_()
-        trace = self.victim.trace(images)
+        trace = goal.victim.trace(images)
         value = self.objective(trace, goal)
         slope = input_gradient(value, images, trace)
         (gradient,) = torch.autograd.grad(applied, pattern, slope)
@@ -166,7 +166,7 @@ class UniversalAttack(Attack):
             for rows in torch.arange(len(clean), device=clean.device).split(self.training.batch):
                 threat = self.threat.placed(clean[rows], generator)
                 applied = threat.apply(pattern[which[rows.cpu()].to(clean.device)], clean[rows])
-                trace = self.victim.trace(threat.on_grid(applied, clean[rows]))
+                trace = goal.victim.trace(threat.on_grid(applied, clean[rows]))
                 spent.append(self.victim.spent(trace).cpu())
         total = torch.zeros(len(pattern), dtype=torch.float64)
         total = total.index_add(0, which, torch.cat(spent).double())

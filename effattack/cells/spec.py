@@ -46,6 +46,7 @@ class Work(StrEnum):
     CONTRACT = "contract"
     ATTACK = "attack"
     TIMING = "timing"
+    CERTIFICATE = "certificate"
 
 
 @dataclass(frozen=True)

@@ -22,16 +22,19 @@ class Certificate:
         victim: its name.
         threat: its text, such as ``"linf:1/255"``.
         currency: what work is counted in.
-        clean: (B,), work on each clean input; of a randomised victim, its mean.
+        clean: (B,), work on each clean input; of a randomised victim, that without its noise.
         most: (B,), no input of the threat around each clean one takes more; of a randomised victim
             a bound of its mean. The ceiling where nothing better is known.
-        ceiling: (B,), most work of any input that the threat admits.
+        ceiling: (B,), most work of any input that the threat admits; of a cap, that of the victim
+            without it, NaN where none is named.
         error: probability that ``most`` is too low for any of these inputs; 0 of a proof.
         known: (B,) bool, whether ``most`` was found, and is not just the ceiling.
         seconds: that it took, its own cost.
-        passes: of the victim through one input that it took, forward and backward; a solver's
-            and a bound's own work stands in ``seconds`` alone.
+        passes: of the victim through each input that it took, forward and backward, in the mean; a
+            solver's and a bound's own work stands in ``seconds`` alone.
         note: what else is to be told, in a sentence.
+        p99: (B,), of a randomised victim: no input of the threat around each clean one takes more
+            in 99 % of the draws; the ceiling where nothing better is known. None of others.
     """
 
     kind: Kind
@@ -46,6 +49,7 @@ class Certificate:
     seconds: float
     passes: float = 0.0
     note: str = ""
+    p99: Tensor | None = None
 
     @property
     def certified_retained(self) -> float:

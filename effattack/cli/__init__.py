@@ -17,10 +17,12 @@ from typing import Any, NoReturn
 from effattack import streams
 from effattack.cli import (
     calibrate,
+    certify,
     check,
     completion,
     doctor,
     export,
+    harden,
     listing,
     output,
     report,
@@ -40,8 +42,10 @@ COMMANDS = {
     "summary": summary,
     "scoreboard": scoreboard,
     "verify": verify,
+    "certify": certify,
     "check": check,
     "export": export,
+    "harden": harden,
     "doctor": doctor,
     "calibrate": calibrate,
     "completion": completion,

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from effattack.reporting import words
+from effattack.reporting.brackets import has_certificate, told
 from effattack.reporting.nouns import Noun, noun_of, with_domains
 from effattack.reporting.twins import beside_twins
 from effattack.results.currency import unit, work_of
@@ -204,7 +205,9 @@ def _verdict(rows: pd.DataFrame, meta: dict[str, Any], noun: Noun) -> Iterator[s
         if row["found_by"]:
             equal = words.decimal(row["equals_n_requests"], 2)
             yield f"  one such request equals {equal} clean ones; who found it: {row['knowledge']}"
-    yield from (f"but: {told}" for told in caveats(rows, meta))
+        if has_certificate(row):
+            yield f"bracket at {told(row, meta)}".replace("ε = ", "eps ")
+    yield from (f"but: {caveat}" for caveat in caveats(rows, meta))
 
 
 def _at(row: dict[str, Any]) -> str:

@@ -76,24 +76,45 @@ def simulate(
     Raises:
         UsageError: for settings out of range, or without SimPy.
     """
-    if rate <= 0 or not 0 <= attacked <= 1 or requests < 1 or min(server) < 0:
-        raise UsageError(f"rate {rate}, attacked {attacked}, requests {requests}, {server}: give "
-                         "a positive rate, a share in [0, 1] and one request")  # fmt: skip
-    if server.max_batch < 1 or server.machines < 1:
-        raise UsageError(f"{server}: max_batch and machines start at 1")
-    simpy = _simpy()
+    if rate <= 0 or not 0 <= attacked <= 1 or requests < 1:
+        raise UsageError(f"rate {rate}, attacked {attacked}, requests {requests}: give a positive "
+                         "rate, a share in [0, 1] and one request")  # fmt: skip
     rng = np.random.default_rng(seed)
     arrivals = np.cumsum(rng.exponential(1 / rate, requests))
-    malicious = rng.random(requests) < attacked
-    started, answered = np.zeros(requests), np.zeros(requests)
-    batch_of = np.zeros(requests, dtype=int)
+    return serve(service, server, arrivals, rng.random(requests) < attacked)
+
+
+def serve(
+    service: Service, server: Server, arrivals: np.ndarray, attacked: np.ndarray
+) -> pd.DataFrame:
+    """Serve requests that arrive at given moments.
+
+    Args:
+        service: how long a batch takes.
+        server: the policy.
+        arrivals: (N,) seconds, ascending.
+        attacked: (N,) bool, requests of the second kind that ``service`` tells apart.
+
+    Returns:
+        What :func:`simulate` returns.
+
+    Raises:
+        UsageError: for a server that serves nothing, or without SimPy.
+    """
+    if min(server) < 0 or server.max_batch < 1 or server.machines < 1:
+        raise UsageError(
+            f"{server}: max_batch and machines start at 1, and nothing waits for less than 0 s"
+        )
+    simpy = _simpy()
+    started, answered = np.zeros(len(arrivals)), np.zeros(len(arrivals))
+    batch_of = np.zeros(len(arrivals), dtype=int)
     world = simpy.Environment()
     queue = simpy.Store(world)
     batches = count()
 
     def arrive() -> Generator[Any, Any, None]:
-        for request in range(requests):
-            yield world.timeout(arrivals[request] - world.now)
+        for request, moment in enumerate(arrivals):
+            yield world.timeout(moment - world.now)
             queue.put(request)
 
     def machine() -> Generator[Any, Any, None]:
@@ -109,7 +130,7 @@ def simulate(
                     break
                 batch.append(following.value)
             started[batch] = world.now
-            yield world.timeout(service(len(batch), int(malicious[batch].sum())))
+            yield world.timeout(service(len(batch), int(attacked[batch].sum())))
             answered[batch] = world.now
             batch_of[batch] = next(batches)
 
@@ -117,7 +138,7 @@ def simulate(
     for _ in range(server.machines):
         world.process(machine())
     world.run()
-    columns = {"arrived": arrivals, "attacked": malicious, "started": started}
+    columns = {"arrived": arrivals, "attacked": attacked, "started": started}
     return pd.DataFrame({**columns, "answered": answered, "batch": batch_of})
 
 

@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple
 import pytest
 
 from effattack.budgets import parse_eps, parse_number
+from effattack.certify.kinds import check_kind
 from effattack.errors import UsageError, unknown_name
 from effattack.registry import VICTIMS, entries, is_file
 from effattack.results.baseline_paths import FOLDER, path_of
@@ -70,6 +71,12 @@ OPTIONS = (
     ),
     Option("samples", "N", "inputs to score (default: the level's)"),
     Option("batch-size", "N", "inputs per timed call: your deployment's (1)", default="1"),
+    Option(
+        "certify",
+        "KIND",
+        "a certificate beside the attacks, which limits may judge: auto, or a kind of effattack "
+        "certify (none)",
+    ),
     Option("by", "COUNT", "judge by another audited count than the victim's currency"),
     Option(
         "score",
@@ -144,6 +151,8 @@ class Settings:
     """An l-inf radius, or the text of a threat; None: the usual one of the inputs."""
     by: str | None
     """The count that judges; None: the victim's currency."""
+    certify: str | None
+    """Kind of certificate beside the attacks; None: none."""
     samples: int
     batch_size: int
     limits: list[Limit]
@@ -204,6 +213,8 @@ def settings_of(config: pytest.Config) -> Settings:
     save, compare = (
         path_of(name, baselines) if name else None for name in (single("save"), single("compare"))
     )
+    if certify := single("certify"):
+        check_kind(certify)
     limits = [
         *(parse_limit(text, fail_below=True) for text in several("fail-below")),
         *(parse_limit(text, fail_below=False) for text in several("fail-above")),
@@ -225,6 +236,7 @@ def settings_of(config: pytest.Config) -> Settings:
         level=level,
         attacks=several("attack"),
         by=single("by") or None,
+        certify=certify or None,
         budget=_budget(single("eps"), single("threat")),
         samples=_count("samples", single("samples")) if single("samples") else standard,
         batch_size=_count("batch-size", single("batch-size")),

@@ -125,6 +125,7 @@ def score(
     common = {
         "eps": settings.budget,
         "by": settings.by,
+        "certify": settings.certify,
         "seeds": settings.thoroughness.seeds,
         "batch_size": settings.batch_size,
         "out": settings.out,

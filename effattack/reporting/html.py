@@ -10,18 +10,18 @@ from pathlib import Path
 
 import pandas as pd
 
-from effattack.reporting import page, plots, words
+from effattack.reporting import page, words
+from effattack.reporting.brackets import brackets, track
 from effattack.reporting.charts import figures
 from effattack.reporting.comparison import compared, scatter
 from effattack.reporting.gallery import gallery
 from effattack.reporting.latency import clock_checks, timings
 from effattack.reporting.meta import Meta, checks, limits, merged, section, skipped
 from effattack.reporting.nouns import Noun, domain_of, shared_noun, with_domains
-from effattack.reporting.svg import Drawing
 from effattack.reporting.tables import blocks, columns, groups, over_dense
 from effattack.reporting.terms import terms
 from effattack.reporting.twins import beside_twins
-from effattack.reporting.verdict import Row, Verdict, alarms, unit_of, verdicts
+from effattack.reporting.verdict import Verdict, alarms, unit_of, verdicts
 from effattack.reporting.words import missing
 from effattack.results.unmeasured import NO_ENERGY
 
@@ -67,7 +67,8 @@ def render(samples: pd.DataFrame, scores: pd.DataFrame, meta: Meta) -> str:
         found=found,
         lead=_lead(found),
         facts=_facts(samples, scores, meta, noun),
-        track=_track,
+        track=track,
+        brackets={one.victim: brackets(scores, one, meta) for one in found},
         unit_of=unit_of,
         over_dense=over_dense,
         columns=shown,
@@ -100,17 +101,6 @@ def _lead(found: list[Verdict]) -> Verdict | None:
     """The victim that lost most, for the first sentence."""
     judged = [v for v in found if v.worst and not missing(v.savings) and not v.constant]
     return min(judged, key=lambda verdict: verdict.savings, default=None)
-
-
-def _track(row: Row, noun: Noun) -> Drawing | str:
-    label = (
-        f"mean MACs per {noun.one}: clean {words.macs(row['clean_macs'])}, "
-        f"attacked {words.macs(row['macs'])}, dense {words.macs(row['dense_macs'])}, "
-        f"max {words.macs(row['max_macs'])}"
-    )
-    if missing(row["macs"]) or missing(row["clean_macs"]):
-        return ""
-    return plots.track(row["clean_macs"], row["macs"], row["dense_macs"], row["max_macs"], label)
 
 
 def _facts(samples: pd.DataFrame, scores: pd.DataFrame, meta: Meta, noun: Noun) -> list[str]:

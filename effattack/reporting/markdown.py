@@ -9,6 +9,7 @@ from functools import partial
 import pandas as pd
 
 from effattack.reporting import words
+from effattack.reporting.brackets import brackets
 from effattack.reporting.comparison import Compared, compared
 from effattack.reporting.latency import fired
 from effattack.reporting.meta import Meta, section
@@ -76,6 +77,11 @@ def summary(scores: pd.DataFrame, meta: Meta) -> str:
         f"- {code(verdict.victim)}: {plain(told)}"
         for verdict in found
         for told in filter(None, (verdict.note, *verdict.caveats))
+    ]
+    notes += [
+        f"- {code(verdict.victim)}: {plain(bracket.told)}"
+        for verdict in found
+        for bracket in brackets(scores, verdict, meta)
     ]
     notes += [f"- {plain(str(note))}" for note in meta.get("notes") or ()]
     if notes:

@@ -135,10 +135,18 @@ def bars(rows: Sequence[Bar], label: str, base: float, write: Callable[[float], 
     return svg.draw(WIDTH, y + 24, label, *marks)
 
 
-def track(clean: float, attacked: float, dense: float, most: float, label: str) -> Drawing:
+def track(
+    clean: float,
+    attacked: float,
+    dense: float,
+    most: float,
+    label: str,
+    certified: float = math.nan,
+) -> Drawing:
     """Where the MACs stand: spent when clean, taken back by the attack, still saved; dense ticked.
 
-    Without a known ``most`` the bar ends at the largest of the others.
+    Without a known ``most`` the bar ends at the largest of the others. Of what is still saved, the
+    last ``certified`` MACs are marked: no attack takes them.
     """
     width, top, height = 300.0, 8.0, 14.0
     end = max(value for value in (clean, attacked, dense, most) if not missing(value)) or 1.0
@@ -151,6 +159,8 @@ def track(clean: float, attacked: float, dense: float, most: float, label: str) 
         svg.rect("spent", 0.0, top, x(clean), height),
         svg.rect("taken", x(clean), top, x(attacked) - x(clean), height),
     ]
+    if not missing(certified) and certified > 0:
+        marks.append(svg.rect("certified", x(end - certified), top, x(certified), height))
     if attacked < clean:
         marks.append(svg.vertical("below", x(attacked), top, top + height))
     if not missing(dense):

@@ -89,7 +89,11 @@ def judged_by(samples: pd.DataFrame, by: str, victims: Mapping[str, Any]) -> pd.
         expect_audited(str(victim), by, told)
         if by not in rows or rows[by].isna().all():
             raise UsageError(f"{victim} has no {by} in its rows: run it again")
-    return samples.assign(currency=by)
+    proven = [column for column in samples if str(column).startswith("certified_")]
+    others = samples.currency != by  # a certificate is of the count that judged
+    return samples.assign(
+        currency=by, **{column: samples[column].mask(others) for column in proven}
+    )
 
 
 def expect_audited(victim: str, by: str, counts: Mapping[str, bool]) -> None:

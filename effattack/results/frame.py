@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import nan
 from typing import TYPE_CHECKING, Any
 
 from effattack.results.currency import MACS
@@ -12,6 +13,10 @@ if TYPE_CHECKING:
 SCHEMA = 2
 """Of the stored frames; raised when their columns change meaning."""
 
+CERTIFIED = ("certified_work", "certified_clean_work", "certified_max_work")
+"""What a certificate says of an input, in the currency that judges: the most that any input of the
+threat takes, what the clean one takes, and what savings are counted from; empty without one."""
+
 COLUMNS = [
     *("victim", "family", "attack", "kind", "threat", "eps", "seed", "sample", "label"),
     *("prediction", "clean_prediction", "macs", "clean_macs", "dense_macs", "max_macs", "constant"),
@@ -21,10 +26,11 @@ COLUMNS = [
     *("idle_watts", "modelled_joules", "clean_modelled_joules", "node", "device"),
     *("opened", "decisions", "image", "l1", "pixels"),
     *("right", "same", "currency", "knowledge", "as_twin"),
+    *CERTIFIED,
 ]
 """Columns of every per-sample frame; README of the fields in ``docs/frames.md``. A frame also has
 those of its counts, and of the distances of its domain."""
-LATER = {"l1", "pixels", "right", "same", "currency", "knowledge", "as_twin"}
+LATER = {"l1", "pixels", "right", "same", "currency", "knowledge", "as_twin", *CERTIFIED}
 """Columns that earlier frames of this schema lack: not measured there, or told by the others."""
 
 KNOWLEDGE = ("nothing", "queries", "transfer", "white box")
@@ -53,6 +59,7 @@ def completed(samples: pd.DataFrame) -> pd.DataFrame:
         "as_twin": None,
     }
     filled = {column: _filled(samples, column, value) for column, value in told.items()}
+    filled |= {column: nan for column in CERTIFIED if column not in samples}
     flags = {column: filled[column].astype(bool) for column in ("right", "same", "knife_edge")}
     return samples.assign(**(filled | flags))
 

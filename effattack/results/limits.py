@@ -273,6 +273,8 @@ def _in_words(row: pd.Series, limit: Limit, value: float, passed: bool) -> str:
     if limit.on.answers:
         cause, beside = "the inputs that keep it under every row inside", interval
         cause = f"{cause} {at_budget(row.threat, row.eps)}"
+    elif limit.on.proven:
+        cause, beside = f"a bound for every attack, {at_budget(row.threat, row.eps)}", ""
     else:
         beside = "; ".join(filter(None, [row.found_by, interval]))
         work = work_of(row)

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from effattack.measure.statistics import NOTHING, Interval, median_ratio, proportion
-from effattack.results.frame import KNOWLEDGE
+from effattack.results.frame import CERTIFIED, KNOWLEDGE
 from effattack.results.resampling import attack_success, savings
 from effattack.results.union import UNION
 from effattack.results.unmeasured import WIDEST
@@ -98,6 +98,26 @@ class Rows:
         if self.first("kind") == UNION:  # it never costs less than the clean input
             retained = retained._replace(high=float(np.minimum(1, retained.high)))
         return retained
+
+    @property
+    def certified_retained(self) -> float:
+        """Share of the savings that no attack in the threat takes back; NaN where none is known."""
+        work = self._certified
+        saved = (work.certified_max_work - work.certified_clean_work).sum(skipna=False)
+        kept = (work.certified_max_work - work.certified_work).sum(skipna=False)
+        return float(kept / saved) if saved > 0 else np.nan
+
+    @property
+    def certified_factor(self) -> float:
+        """How many clean requests the worst attacked one costs at most, in sums over inputs."""
+        work = self._certified
+        return float(
+            work.certified_work.sum(skipna=False) / work.certified_clean_work.sum(skipna=False)
+        )
+
+    @cached_property
+    def _certified(self) -> pd.DataFrame:
+        return self.frame.groupby("sample")[list(CERTIFIED)].first()
 
     @cached_property
     def _by_input(self) -> pd.DataFrame:

@@ -71,6 +71,7 @@ class Score:
             empty for a score without one.
         judged_by: the bound that a limit judges in its place, where one value is too noisy.
         share: two of them are compared by their difference, others by their ratio.
+        proven: it bounds all attacks of the threat, and no row of any brought it about.
         kept: in baselines.
         empty: why a row has none, and the remedy.
         shown: in tables.
@@ -85,6 +86,7 @@ class Score:
     bounds: str = ""
     judged_by: str = ""
     share: bool = False
+    proven: bool = False
     kept: bool = False
     empty: Callable[[Mapping[str, Any]], Reason] = is_nan
     shown: Shown = field(default_factory=Shown)

@@ -59,6 +59,8 @@ def completed_scores(scores: pd.DataFrame) -> pd.DataFrame:
         "twin_agreement_low": nan,
         "twin_agreement_high": nan,
         "unlike_twin": "",
+        "certified_retained": nan,
+        "certified_factor": nan,
     }
     return scores.assign(**{name: value for name, value in told.items() if name not in scores})
 

@@ -14,6 +14,7 @@ from effattack.registry import entries, named
 from effattack.registry.borders import blaming
 from effattack.results.score import HIDDEN, Score, Shown
 from effattack.results.unmeasured import (
+    no_certificate,
     no_dense,
     no_energy,
     no_latency,
@@ -227,6 +228,36 @@ SCORES = (
             headline=True,
             meaning="what the attacker sees: all of the victim (white box), another model in its "
             "place (transfer), only what it answers (queries), or nothing",
+        ),
+    ),
+    Score(
+        "certified_retained",
+        lambda rows: rows.certified_retained,
+        better="more",
+        range=(-inf, 1),
+        share=True,
+        proven=True,
+        empty=no_certificate,
+        shown=Shown(
+            "percent",
+            group="",
+            flat=None,
+            meaning="a lower bound on savings retained that no attack in the threat passes, "
+            "whoever finds it",
+        ),
+    ),
+    Score(
+        "certified_factor",
+        lambda rows: rows.certified_factor,
+        better="less",
+        proven=True,
+        empty=no_certificate,
+        shown=Shown(
+            "ratio",
+            group="",
+            flat=None,
+            meaning="how many clean requests an attacked one of the threat costs at most, whoever "
+            "attacks",
         ),
     ),
 )

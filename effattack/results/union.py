@@ -15,7 +15,7 @@ import pandas as pd
 from pandas.api.typing import DataFrameGroupBy
 
 from effattack.results.currency import counts_in, with_work
-from effattack.results.frame import completed
+from effattack.results.frame import CERTIFIED, completed
 
 CELL = ["victim", "attack", "threat", "eps"]
 """What one row of scores is of."""
@@ -121,6 +121,7 @@ def _union(within: pd.DataFrame, threat: str, eps: float) -> pd.DataFrame:
         right=every.right.all().loc[index].to_numpy(),
         same=every.same.all().loc[index].to_numpy(),
         **_as_twin(every, index),
+        **_certified(within, threat, eps, index),
         slow_and_wrong=every.slow_and_wrong.any().loc[index].to_numpy(),
         inside=True,
         found_by=_found_by(worst),
@@ -129,6 +130,14 @@ def _union(within: pd.DataFrame, threat: str, eps: float) -> pd.DataFrame:
         joules=np.nan,
         clean_joules=np.nan,
     )
+
+
+def _certified(
+    within: pd.DataFrame, threat: str, eps: float, index: pd.Series
+) -> dict[str, np.ndarray]:
+    """What a certificate of just this budget says of each input: all its rows say the same."""
+    own = within[(within.threat == threat) & (within.eps == eps)].groupby("sample")
+    return {column: own[column].first().reindex(index).to_numpy(float) for column in CERTIFIED}
 
 
 def _as_twin(every: DataFrameGroupBy, index: pd.Series) -> dict[str, pd.Series]:

@@ -95,6 +95,15 @@ def no_twin(row: Row) -> Reason:
     return Reason("there is no twin that it could differ from", "give Deployed(twin=...)")
 
 
+def no_certificate(row: Row) -> Reason:
+    """Of what no attack can pass."""
+    return Reason(
+        "no certificate is known",
+        "ask for one with --certify auto, which says what covers the victim; a cap says nothing of "
+        "savings",
+    )
+
+
 def nobody(row: Row) -> Reason:
     """Of what the attacker knew."""
     if unknown_work(row):

@@ -12,10 +12,12 @@ from effattack.cells.lineup import Budget
 from effattack.cells.planning import plan
 from effattack.cells.spec import Timed
 from effattack.cells.store import Memory, Store
+from effattack.certify.kinds import check_kind
 from effattack.domains import Batch
 from effattack.registry.borders import staying
 from effattack.results.currency import expect_audited
 from effattack.results.evaluation import Evaluation
+from effattack.runs.certifying import certified
 from effattack.runs.executors.in_process import InProcess
 from effattack.runs.keeping import MOST, keep_worst
 from effattack.runs.run import give_up, run
@@ -39,6 +41,7 @@ def evaluate(
     out: str | Path | None = None,
     corpus_mb: float = MOST,
     by: str | None = None,
+    certify: str | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Score a victim under attacks, beside the controls ``clean``, ``noise`` and ``uniform``.
@@ -64,6 +67,8 @@ def evaluate(
             inputs are kept in ``corpus`` below it, for a replay.
         corpus_mb: MB of a corpus, at most; 0: none is kept.
         by: an audited count that judges in place of the victim's own currency.
+        certify: kind of certificate that stands beside the attacks in each asked budget, or
+            ``"auto"``: :data:`effattack.certify.kinds.KINDS`; None: none.
         progress: called after each cell.
 
     Raises:
@@ -82,12 +87,16 @@ def evaluate(
             timed=Timed(timed, batch_size, seconds, energy),
             fit=fit,
         )
+    if certify is not None:
+        check_kind(certify)
     if by is not None:
         counts = {name: count.audited for name, count in victim.counts.items()}
         expect_audited(victim.name, by, counts)
     shelf, executor = Memory() if out is None else Store(Path(out) / "cells"), InProcess()
     discard_damaged([planned], shelf, executor)
     found = run([planned], shelf, executor, give_up, progress)[0]
+    if certify is not None:
+        found = certified(found, [planned], shelf, certify)
     found = found if by is None else found.judged_by(by)
     if out is not None:
         found.meta["notes"] += keep_worst([planned], shelf, found, Path(out), corpus_mb)

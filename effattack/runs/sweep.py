@@ -23,12 +23,14 @@ from effattack.cells.plan import Plan
 from effattack.cells.planning import SLICE, listed, refused
 from effattack.cells.spec import Timed
 from effattack.cells.store import Store
+from effattack.certify.kinds import check_kind
 from effattack.errors import ContractError, MissingPackage, UsageError, expect_least, expect_seed
 from effattack.inputs.readers import Stream
 from effattack.inputs.source import Source, source_of
 from effattack.registry import expect_twinned, is_file
 from effattack.registry.borders import staying
 from effattack.results.evaluation import Evaluation
+from effattack.runs.certifying import certified
 from effattack.runs.deadline import within
 from effattack.runs.executors import Executor
 from effattack.runs.executors.in_process import InProcess
@@ -69,6 +71,7 @@ class Sweep:
         skip_bad: pass over images of a folder that cannot be read, and count them.
         twin: name of the victim that victims that are files were exported from: attacks see it.
         through: the steps inside every victim's door: ``"resize(256),center_crop(224),jpeg(90)"``.
+        certify: kind of certificate beside the attacks, or ``"auto"``; None: none.
 
     Raises:
         UsageError: for an empty matrix, one in which two cells are the same, or one of more than
@@ -91,6 +94,7 @@ class Sweep:
     skip_bad: bool = False
     twin: str | None = None
     through: str | None = None
+    certify: str | None = None
 
     def __post_init__(self) -> None:
         for axis in ("victims", "seeds"):
@@ -100,11 +104,13 @@ class Sweep:
             value, times = next(iter(Counter(getattr(self, axis)).most_common(1)), ("", 1))
             if times > 1:
                 raise UsageError(f"{axis} names {value!r} twice: two cells would have one identity")
-        for key in ("victims", "twin", "through", "attacks", "data", "fit", "device"):
+        for key in ("victims", "twin", "through", "attacks", "data", "fit", "device", "certify"):
             _expect_filled(key, getattr(self, key))
         expect_twinned(self.victims, self.twin or "")
         if self.through:
             read_steps(self.through)
+        if self.certify:
+            check_kind(self.certify)
         expect_least("slice", self.slice, 1)
         _expect_listable(self._cells(len(self.attacks), 1) * len(self.victims))
         for seed in self.seeds:
@@ -192,6 +198,8 @@ class Sweep:
         store = Store(Path(out) / "cells")
         plans = self.plan(executor.timeout)
         evaluation, failures = run(plans, store, executor, go_on, progress)
+        if self.certify:
+            evaluation = certified(evaluation, plans, store, self.certify)
         evaluation.meta["notes"] += keep_worst(plans, store, evaluation, Path(out))
         if failures:
             raise failed(failures)

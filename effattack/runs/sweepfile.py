@@ -98,5 +98,6 @@ _KINDS: dict[str, tuple[Callable[[Any], bool], str, Callable[[Any], Any]]] = {
     "energy": _SWITCH,
     "device": _NAME,
     "skip_bad": _SWITCH,
+    "certify": _NAME,
 }
 _SINGLE = {*_KINDS} - {"victims", "attacks", "budgets", "seeds"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from typing import ClassVar
 
@@ -60,6 +61,9 @@ class ArrayThreat(Threat):
     def reach(self) -> float:
         """The largest change of one value."""
         return self.span
+
+    def euclidean(self, clean: Tensor) -> float:
+        return math.sqrt(clean[0].numel()) * self.span
 
     def window(self, clean: Tensor) -> tuple[list[Tensor], list[int]]:
         """Where values may change: of every axis the first index, (B,), and how many there are."""

@@ -111,6 +111,10 @@ class Linf(Ball):
             )
         return super().unfit()
 
+    def euclidean(self, clean: Tensor) -> float:
+        longest = math.sqrt(clean[0].numel()) * (self.radius + self.slack)
+        return min(longest, super().euclidean(clean))
+
     def start(self, clean: Tensor, generator: Generator) -> Tensor:
         noise = torch.rand(clean.shape, generator=generator, dtype=clean.dtype) * 2 - 1
         return self.project(clean + self.radius * noise.to(clean.device), clean)
@@ -151,6 +155,11 @@ class _NormBall(Ball):
     @abstractmethod
     def _inside(self, size: Tensor, room: Tensor) -> Tensor:
         """(B, N) sizes of changes brought into the ball, none beyond its room."""
+
+    def euclidean(self, clean: Tensor) -> float:
+        rounding = math.sqrt(clean[0].numel()) * self.slack * (self.domain.step is None)
+        longest = self.radius * (1 + 2 * SLACK) + rounding
+        return min(longest, super().euclidean(clean))
 
     def start(self, clean: Tensor, generator: Generator) -> Tensor:
         noise = self._direction(clean.shape, generator)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from typing import ClassVar, Self
 
 from torch import Generator, Tensor
@@ -90,6 +92,25 @@ class Threat(ABC):
     def largest(self, clean: Batch) -> Batch:
         """The inputs of the budget on which a victim could work most: its ceiling is theirs."""
         return clean
+
+    def euclidean(self, clean: Batch) -> float:
+        """No change of a clean input of this shape is longer in l2; infinite where it has none."""
+        return math.inf
+
+    def members(self, clean: Batch) -> int | None:
+        """How many inputs of the budget there are around one clean input (1, ...), at most.
+
+        None: nobody lists them.
+        """
+        return None
+
+    def every(self, clean: Batch, at_once: int) -> Iterator[Batch]:
+        """All of them, in batches of at most ``at_once``; an input may come twice.
+
+        Raises:
+            NotApplicable: where nobody lists them.
+        """
+        raise NotApplicable(f"{self} has no list of its {self.domain.nouns}")
 
     def placed(self, clean: Batch, generator: Generator) -> Threat:
         """This threat with all that is drawn once per input (the place of a patch) drawn."""

@@ -7,6 +7,9 @@ prompt may be and which ids can be written. ``chars:k`` waits for a victim with 
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterator
+from itertools import combinations, product
+from math import comb
 from typing import ClassVar
 
 import torch
@@ -50,6 +53,30 @@ class Edits(Threat):
             found = torch.where(inside, *as_wide(found, self.drawn(clean, generator)))
         return self.on_grid(found, clean)
 
+    def every(self, clean: Tensor, at_once: int) -> Iterator[Tensor]:
+        waiting: list[Tensor] = []
+        for found in self.listed(clean[:, : int(lengths(clean)[0])]):
+            waiting.append(found)
+            if len(waiting) == at_once:
+                yield from self._sendable(waiting, clean)
+                waiting = []
+        if waiting:
+            yield from self._sendable(waiting, clean)
+
+    @abstractmethod
+    def listed(self, clean: Tensor) -> Iterator[Tensor]:
+        """All prompts (1, L) that the budget makes of one without padding, ids of all kinds."""
+
+    def words(self) -> list[int]:
+        """Ids that an attacker can write."""
+        return self.domain.allowed().nonzero()[:, 0].tolist()
+
+    def _sendable(self, found: list[Tensor], clean: Tensor) -> Iterator[Tensor]:
+        batch = self.domain.join(found)
+        inside = self.contains(batch, clean.expand(len(batch), -1))
+        if inside.any():
+            yield batch[inside]
+
     def can_be_sent(self, inputs: Tensor, clean: Tensor) -> Tensor:
         """(B,) bool: prompts whose text has their ids; the clean ones are taken as they are."""
         given, before = as_wide(inputs, clean)
@@ -91,6 +118,17 @@ class Added(Edits):
         behind = torch.arange(self.count, device=clean.device) >= used[:, None]
         written = (self.may_write(words) | behind).all(1)
         return (again == given).all(1) & written & self.can_be_sent(inputs, clean)
+
+    def members(self, clean: Tensor) -> int:
+        words, room = len(self.words()), int(self.room(clean)[0])
+        return sum(words**used for used in range(room + 1))
+
+    def listed(self, clean: Tensor) -> Iterator[Tensor]:
+        for used in range(int(self.room(clean)[0]) + 1):
+            fill = [self._any_word] * (self.count - used)
+            for words in product(self.words(), repeat=used):
+                row = torch.tensor([[*words, *fill]], device=clean.device)
+                yield self._joined(clean, row, torch.tensor([used], device=clean.device))
 
     def largest(self, clean: Tensor) -> Tensor:
         """As many tokens more as there is room for."""
@@ -179,6 +217,18 @@ class Swaps(Edits):
         swapped = (self.may_write(given) & (before != PAD)) | ~changed
         few = changed.sum(1) <= self.count
         return swapped.all(1) & few & self.can_be_sent(inputs, clean)
+
+    def members(self, clean: Tensor) -> int:
+        words, length = len(self.words()), int(lengths(clean)[0])
+        return sum(comb(length, used) * words**used for used in range(self.count + 1))
+
+    def listed(self, clean: Tensor) -> Iterator[Tensor]:
+        for used in range(min(self.count, clean.shape[1]) + 1):
+            for places in combinations(range(clean.shape[1]), used):
+                for words in product(self.words(), repeat=used):
+                    found = clean.clone()
+                    found[0, list(places)] = torch.tensor(words, dtype=clean.dtype).to(clean)
+                    yield found
 
     def editable(self, clean: Tensor) -> Tensor:
         return torch.arange(clean.shape[1], device=clean.device).repeat(len(clean), 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from typing import ClassVar, Self
 
@@ -53,6 +54,9 @@ class Region(ArrayThreat):
     def name(self) -> str:  # type: ignore[override]
         """ "patch", or "patch@4,4" at a fixed place."""
         return self.called if self.place is None else f"{self.called}@{self._told()}"
+
+    def euclidean(self, clean: Tensor) -> float:
+        return math.sqrt(clean.shape[1] * self.size**self.axes) * self.span
 
     def placed(self, clean: Tensor, generator: Generator) -> Self:
         batch, _, *lengths = clean.shape
@@ -185,6 +189,9 @@ class L0(ArrayThreat):
     @classmethod
     def read(cls, size: str) -> Self:
         return cls(int(size))
+
+    def euclidean(self, clean: Tensor) -> float:
+        return math.sqrt(clean.shape[1] * self.count) * self.span
 
     def start(self, clean: Tensor, generator: Generator) -> Tensor:
         places = torch.rand(len(clean), 1, *clean.shape[2:], generator=generator)

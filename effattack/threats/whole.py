@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import ClassVar, Self
 
 import torch
@@ -64,6 +65,15 @@ class Nothing(Threat):
 
     def on_grid(self, inputs: Batch, clean: Batch) -> Batch:
         return clean.clone()
+
+    def euclidean(self, clean: Batch) -> float:
+        return 0.0
+
+    def members(self, clean: Batch) -> int:
+        return 1
+
+    def every(self, clean: Batch, at_once: int) -> Iterator[Batch]:
+        yield clean
 
     def contains(self, inputs: Batch, clean: Batch) -> Tensor:
         found, expected = self.domain.pack(inputs), self.domain.pack(clean)

@@ -202,6 +202,13 @@ class Victim(nn.Module):
         """The victim as those see it who only query it: by default as it is."""
         return self
 
+    def searched(self, seed: int) -> Victim:
+        """The victim as the searches of an attack see it; by default as it is.
+
+        A randomised one gives draws of the search's own, by its seed: none that a score is of.
+        """
+        return self
+
     def ran(self, single: Batch) -> Ran | None:
         """What the deployed path did with one input, where that has a record of its own.
 

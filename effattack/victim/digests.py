@@ -34,7 +34,12 @@ def victim_digest(victim: nn.Module) -> str:
     Training mode does not count, nor what torch's compiler notes down; that a module is compiled
     does.
     """
-    return hash_text(_Walk().text(victim))
+    return digest(victim)
+
+
+def digest(value: object) -> str:
+    """Hash of whatever decides what something does, as :func:`victim_digest` has it of victims."""
+    return hash_text(_Walk().text(value))
 
 
 def weights_digest(victim: nn.Module) -> str:

@@ -68,6 +68,12 @@ def lead_doubt(logits: Tensor, threshold: float) -> Tensor:
     return (logits + weight).logsumexp(-1) - logits.gather(-1, first).squeeze(-1) - kept
 
 
+def score_lead(scores: Tensor) -> Tensor:
+    """How far the top score leads the second: (B, ..., classes) -> (B, ...)."""
+    first, second = scores.topk(2, dim=-1).values.unbind(-1)
+    return first - second
+
+
 def disagreement(before: Tensor, after: Tensor) -> Tensor:
     """How far two stages are from predicting two classes, each (B, ..., classes) -> (B, ...).
 

@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -21,6 +21,15 @@ class Rule(Protocol):
 
     def go_on(self, stage_logits: Tensor) -> Tensor:
         """Logits of the stages so far (B, stages, classes) -> the decision (B,) bool."""
+        ...
+
+
+@runtime_checkable
+class LeadRule(Protocol):
+    """A rule on score margins: a stage stops where its top logit leads the second by enough."""
+
+    def least_lead(self, stage: int) -> float:
+        """The lead at which that stage stops."""
         ...
 
 
@@ -41,6 +50,8 @@ class Exits(NamedTuple):
     gates: tuple[str, ...]
     """Of going on past each stage but the last; a name that is repeated is one gate of several
     units."""
+    costs: tuple[float, ...]
+    """MACs of leaving at each stage."""
     mean: Tensor | float = 0.0
     std: Tensor | float = 1.0
     """Inputs are normalised: (x - mean) / std."""
@@ -56,6 +67,32 @@ class Models(NamedTuple):
     criterion: Rule
     gates: tuple[str, ...]
     """Of handing on behind each model but the last."""
+    costs: tuple[float, ...]
+    """MACs of leaving at each model."""
 
 
-Structure = Exits | Models
+class ScoreGate(NamedTuple):
+    """When a block is computed: where the top of some scores leads the second by too little."""
+
+    scores: nn.Module
+    """The features before the block -> scores (B, two or more)."""
+    least_lead: float
+    """The lead from which on the block is skipped."""
+
+
+class Skips(NamedTuple):
+    """Blocks in a row, of which some are computed only where their gate is unsure."""
+
+    stem: nn.Module
+    """Inputs -> the features of the first block."""
+    blocks: tuple[nn.Module, ...]
+    """Features -> features, shortcut included; a skipped one leaves them as they are."""
+    gated: Mapping[int, ScoreGate]
+    """Index of a block -> its gate; the others are always computed."""
+    head: nn.Module
+    """Features -> logits (B, classes)."""
+    gates: tuple[str, ...]
+    """Of computing each gated block, in order."""
+
+
+Structure = Exits | Models | Skips

@@ -105,7 +105,12 @@ class Cascade(Victim):
         )
 
     def structure(self) -> Models:
-        return Models(tuple(self.models), self.criterion, self._gate_names())
+        return Models(
+            tuple(self.models),
+            self.criterion,
+            self._gate_names(),
+            tuple(map(float, self._cumulative_macs)),
+        )
 
     def _gate_names(self) -> tuple[str, ...]:
         return tuple(f"escalate.{k}" for k in range(len(self.models) - 1))

@@ -125,7 +125,8 @@ class ESN(Victim):
 
     def structure(self) -> Exits:
         heads = tuple(_Answer() for _ in self.steps)
-        return Exits(tuple(self.steps), heads, self.criterion, self._gate_names())
+        costs = tuple(map(float, self._cumulative_macs))
+        return Exits(tuple(self.steps), heads, self.criterion, self._gate_names(), costs)
 
     def _gate_names(self) -> tuple[str, ...]:
         return ("saver", *(f"exits.{k}" for k in range(len(self.stages) - 1)))

@@ -139,6 +139,7 @@ class EarlyExit(Victim):
             heads=tuple(self.heads),
             criterion=self.criterion,
             gates=self._gate_names(),
+            costs=tuple(map(float, self._cumulative_macs)),
             mean=self.mean,
             std=self.std,
             unsure=self.unsure,

@@ -16,9 +16,11 @@ from torch import Tensor, nn
 from effattack.counting.macs import count_macs
 from effattack.domains import Pixels
 from effattack.errors import UsageError
+from effattack.models_zoo.layer_skipping.score_gate import ScoreMarginGate
 from effattack.victim import Gate, Trace, Victim
 from effattack.victim.door import blank
 from effattack.victim.margins import bounded, log_odds
+from effattack.victim.structure import ScoreGate, Skips
 
 Memory = tuple[Tensor, Tensor] | None
 """Hidden and cell state (B, width) that recurrent gates hand on."""
@@ -66,7 +68,9 @@ class SkipNet(Victim):
         blocks: modules features -> features, shortcut and activation included. A gated block must
             keep the shape: skipping it is the identity.
         gates: one per block: a module features -> logit (B,) or (B, 1) such as
-            :class:`PooledGate`, a :class:`RecurrentGate`, or None for a block that always runs.
+            :class:`PooledGate` or
+            :class:`~effattack.models_zoo.layer_skipping.score_gate.ScoreMarginGate`, a
+            :class:`RecurrentGate`, or None for a block that always runs.
         head: features -> logits.
         input_shape: (C, H, W) of one image.
         threshold: a block is computed where σ(logit) exceeds it.
@@ -173,6 +177,18 @@ class SkipNet(Victim):
             macs=macs,
             aux={"shares": torch.stack(shares, dim=1)},
         )
+
+    def structure(self) -> Skips | None:
+        """Its parts where all gates decide by score margins; None elsewhere."""
+        gated = {
+            int(k): ScoreGate(gate.scores, gate.threshold - log_odds(self.policy.threshold))
+            for k, gate in self.gates.items()
+            if isinstance(gate, ScoreMarginGate)
+        }
+        if len(gated) < len(self.gates):
+            return None
+        names = tuple(f"blocks.{k}" for k in gated)
+        return Skips(self.stem, tuple(self.blocks), gated, self.head, names)
 
     def relaxed(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """For training: the hard decisions, with the gradient of σ(z) in their place.

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from effattack.models_zoo.recipes import (
+    adversarial,
     cascade,
     cifar10,
     defences,
     early_exit,
+    exam,
+    hardened,
     layer_skipping,
     plain,
     series,
@@ -23,5 +26,8 @@ RECIPES: dict[str, Callable[[], None]] = {
     **token_sparsification.RECIPES,
     **cifar10.RECIPES,
     **defences.RECIPES,
+    **adversarial.RECIPES,
     **series.RECIPES,
+    **hardened.RECIPES,
+    **exam.RECIPES,
 }

@@ -9,10 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from effattack.models_zoo import embedded
-from effattack.models_zoo.criteria import Confidence
 from effattack.models_zoo.digits import digits
 from effattack.models_zoo.early_exit.early_exit import EarlyExit
-from effattack.models_zoo.exits import first_exit
+from effattack.models_zoo.exits import lowest_threshold
 from effattack.models_zoo.files import WEIGHTS, load_weights, save_weights, write_card
 from effattack.models_zoo.networks import exit_stages
 from effattack.models_zoo.recipes.common import Loss, accuracy, describe, fit
@@ -105,25 +104,6 @@ def last_stage(victim: Victim, images: Tensor) -> Tensor:
     stage_logits = victim.trace(images).stage_logits
     assert stage_logits is not None
     return stage_logits[:, -1]
-
-
-def lowest_threshold(stage_logits: Tensor, labels: Tensor, drop: float = 0.005) -> float:
-    """The lowest confidence threshold whose accuracy is within ``drop`` of the last stage's.
-
-    Args:
-        stage_logits: (B, stages, classes) on held-out images.
-        labels: (B,).
-    """
-    floor = (stage_logits[:, -1].argmax(1) == labels).double().mean() - drop
-    rows = torch.arange(len(labels))
-    for percent in range(1, 100):
-        criterion = Confidence(percent / 100)
-        internal = range(stage_logits.shape[1] - 1)
-        margins = [criterion.margin(stage_logits[:, : k + 1]) for k in internal]
-        answers = stage_logits[rows, first_exit(margins)[0].sum(1)].argmax(1)
-        if (answers == labels).double().mean() >= floor:
-            return percent / 100
-    return 1.0
 
 
 def budgeted_thresholds(stage_logits: Tensor, labels: Tensor, q: float = 0.5) -> list[float]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from effattack import audit
 from effattack.errors import UsageError
 from effattack.models_zoo.cascade.cascade import Cascade, TinySaver, saver_threshold
-from effattack.models_zoo.cascade.search import rank_savers, search_saver
+from effattack.models_zoo.cascade.search import rank_savers, search_robust_saver, search_saver
 
 SHAPE = (3, 4, 4)
 
@@ -114,6 +114,77 @@ def test_no_saver_saves() -> None:
     assert table.saved[0] == 0 > table.saved[1]
 
 
+class Brightness(nn.Module):
+    """Two classes, by some pixels against grey: the logits differ by scale · Σ (x - 0.5)."""
+
+    def __init__(self, pixels: list[int], scale: float) -> None:
+        super().__init__()
+        self.pixels = pixels
+        self.linear = nn.Linear(len(pixels), 2)
+        with torch.no_grad():
+            self.linear.weight.copy_(torch.tensor([[0.0], [scale]]).expand(2, len(pixels)))
+            self.linear.bias.copy_(torch.tensor([0.0, -0.5 * scale * len(pixels)]))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.linear(images.flatten(1)[:, self.pixels])
+
+
+EPS = 8 / 255
+FRAGILE, STURDY = Brightness([0], 300.0), Brightness([*range(1, 47)], 2.0)
+
+
+def bright_and_dark(count: int = 40) -> tuple[Tensor, Tensor]:
+    """On the 8-bit grid. Pixel 0 tells the classes apart by some 5 levels, the others by 25.
+
+    In every tenth image all but the last pixel are on the wrong side, half a level from grey.
+    """
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(count) % 2
+    side = (2 * labels - 1)[:, None]
+    levels = 24.5 + torch.randint(0, 3, (count, 48), generator=generator)
+    levels[:, 0] -= 20
+    levels[::10, :47] = -0.5
+    return ((127.5 + side * levels) / 255).view(count, *SHAPE), labels
+
+
+def test_the_robust_search_ranks_by_the_closed_form_of_the_worst_case() -> None:
+    """A linear saver's logits come closer by ε · ‖w‖₁ at most; each saver gets its lowest t."""
+    images, labels = bright_and_dark()
+    wide = nn.Linear(2, 400), nn.Linear(400, 2)
+    for part in wide:
+        nn.init.eye_(part.weight)
+        nn.init.zeros_(part.bias)
+    last = Brightness([47], 50.0)
+    models = {"base": nn.Sequential(last, *wide), "fragile": FRAGILE, "sturdy": STURDY}
+    victim, table = search_robust_saver(models, "base", images, labels, f"linf:{EPS}", name="kept")
+    assert (victim.name, victim.models[0]) == ("kept", STURDY)
+    assert table.saver.tolist() == ["sturdy", "", "fragile"]
+    plain, _ = search_saver(models, "base", images, labels)
+    assert plain.models[0] is FRAGILE, "the paper's search takes the cheaper one"
+    spent, base = {"fragile": 2, "sturdy": 46 * 2}, 2 + 2 * 400 + 400 * 2
+    for row in table[table.saver != ""].itertuples():
+        saver = models[row.saver]
+        with torch.no_grad():
+            apart = saver(images).diff(dim=1).abs()[:, 0]
+        weight = saver.linear.weight[1].abs().sum().item()
+        doubt = apart - EPS * weight - torch.tensor(row.threshold).logit()
+        assert doubt.abs().min() > 1e-3, "no image on the edge"
+        expected = spent[row.saver] + (doubt < 0).double().mean().item() * base
+        assert row.attacked_macs == pytest.approx(expected)
+    assert (table.accuracy >= table.base_accuracy - 0.005).all()
+    assert table[table.saver == ""].attacked_macs.item() == base
+
+
+def test_the_lowest_threshold_is_the_best_under_any_attack() -> None:
+    """Whatever the images are: at a higher threshold nothing stays that is handed on at a lower."""
+    images = torch.rand(200, *SHAPE, generator=torch.Generator().manual_seed(1))
+    saver, base = classifier(2, seed=1), classifier(20)
+    spent = [TinySaver(saver, base, t, SHAPE).trace(images).macs for t in (0.3, 0.35, 0.4)]
+    assert (spent[0] <= spent[1]).all()
+    assert (spent[1] <= spent[2]).all()
+    assert spent[0].sum() < spent[2].sum()
+
+
 def constant(answer: int) -> nn.Module:
     """Says the same of every image, almost surely."""
     linear = nn.Linear(48, 4)
@@ -128,6 +199,10 @@ def test_bad_searches() -> None:
     models = {"a": classifier(2), "b": classifier(4)}
     with pytest.raises(UsageError, match="unknown base model 'c'"):
         search_saver(models, "c", images, labels)
+    with pytest.raises(UsageError, match="unknown base model 'c'"):
+        search_robust_saver(models, "c", images, labels, "linf:1/255")
+    with pytest.raises(UsageError, match="one label per image"):
+        search_robust_saver(models, "a", images, labels[:3], "linf:1/255")
     with pytest.raises(UsageError, match="of the same classes"):
         search_saver({**models, "c": classifier(3, classes=5)}, "a", images, labels)
     with pytest.raises(UsageError, match="at least one"):

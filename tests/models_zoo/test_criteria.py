@@ -15,15 +15,29 @@ from torch import Tensor, nn
 from effattack import audit
 from effattack.errors import UsageError
 from effattack.models_zoo.cascade.cascade import Cascade, TinySaver
-from effattack.models_zoo.criteria import Confidence, Criterion, Entropy, Margin, Patience
+from effattack.models_zoo.criteria import (
+    Confidence,
+    Criterion,
+    Entropy,
+    Margin,
+    Patience,
+    ScoreMargin,
+)
 from effattack.models_zoo.early_exit.early_exit import EarlyExit
 from effattack.models_zoo.exits import first_exit
 from effattack.models_zoo.networks import convolution, pooled_head
 from effattack.victim.checks import INVARIANTS, Check
 from effattack.victim.margins import disagreement, log_entropy
 
-THRESHOLDED = {"confidence": Confidence, "entropy": Entropy, "margin": Margin}
-EVERY: list[Criterion] = [Confidence(0.5), Entropy(1.0), Margin(0.3), Patience(1), Patience(2)]
+THRESHOLDED = {
+    "confidence": Confidence,
+    "entropy": Entropy,
+    "margin": Margin,
+    "score margin": ScoreMargin,
+}
+EVERY: list[Criterion] = [
+    *(Confidence(0.5), Entropy(1.0), Margin(0.3), ScoreMargin(0.8), Patience(1), Patience(2)),
+]
 
 reproducible = settings(deadline=None, derandomize=True)
 logits_lists = st.lists(st.floats(-30, 30), min_size=2, max_size=7)
@@ -69,6 +83,13 @@ class TestDefinitions:
         assert (Margin(t).margin(stages(logits)) > 0).item() == (first - second < t)
 
     @reproducible
+    @given(logits_lists, st.floats(0.001, 20))
+    def test_score_margin(self, logits: list[float], t: float) -> None:
+        second, first = sorted(logits)[-2:]
+        assume(far(first - second, t))
+        assert (ScoreMargin(t).margin(stages(logits)) > 0).item() == (first - second < t)
+
+    @reproducible
     @given(st.lists(st.lists(st.integers(0, 3), min_size=3, max_size=3), min_size=2, max_size=9))
     def test_patience(self, logits: list[list[int]]) -> None:
         for patience in (1, 2, 3):
@@ -94,7 +115,9 @@ class TestDefinitions:
         assert (apart > 0).item() == (a.index(max(a)) != b.index(max(b)))
         assert apart.abs() <= 1
 
-    @pytest.mark.parametrize("criterion", [Confidence([0.9, 0.2]), Margin([0.9, 0.2])])
+    @pytest.mark.parametrize(
+        "criterion", [Confidence([0.9, 0.2]), Margin([0.9, 0.2]), ScoreMargin([2.0, 0.5])]
+    )
     def test_each_stage_has_its_threshold(self, criterion: Criterion) -> None:
         unsure = [1.0, 0.0, 0.0]
         assert criterion.margin(stages(unsure)) > 0
@@ -155,7 +178,9 @@ class TestEndsOfTheRange:
         assert criterion.go_on(self.saturated)
         assert criterion.go_on(self.undecided)
 
-    @pytest.mark.parametrize("criterion", [Confidence(0), Entropy(1.2), Margin(0)], ids=repr)
+    @pytest.mark.parametrize(
+        "criterion", [Confidence(0), Entropy(1.2), Margin(0), ScoreMargin(0)], ids=repr
+    )
     def test_always_stops(self, criterion: Criterion) -> None:
         assert not criterion.go_on(self.saturated)
         assert not criterion.go_on(self.undecided)
@@ -210,7 +235,7 @@ class OneClass(Criterion):
         return stage_logits[:, -1, 0].tanh()
 
 
-OWN = [Confidence(0.3), Entropy(1.5), Margin(0.1), Patience(1), OneClass()]
+OWN = [Confidence(0.3), Entropy(1.5), Margin(0.1), ScoreMargin(0.2), Patience(1), OneClass()]
 
 
 @pytest.mark.parametrize("check", INVARIANTS, ids=lambda check: check.__name__)
@@ -220,7 +245,7 @@ def test_contract(build: Any, criterion: Criterion, check: Check) -> None:
     assert check(build(criterion), images()) == []
 
 
-@pytest.mark.parametrize("criterion", OWN[:4], ids=lambda c: type(c).__name__)
+@pytest.mark.parametrize("criterion", OWN[:5], ids=lambda c: type(c).__name__)
 @pytest.mark.parametrize("build", [chain_of_stages, cascade])
 def test_some_leave_and_some_go_on(build: Any, criterion: Criterion) -> None:
     macs = audit(build(criterion), images()).macs

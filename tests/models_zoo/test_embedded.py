@@ -21,7 +21,12 @@ from effattack.victim import Trace
 NAMES = sorted(
     entry.name
     for entry in entry_points(group="effattack.victims")
-    if entry.value.startswith(("effattack.models_zoo.embedded:", "effattack.models_zoo.series."))
+    if entry.value.startswith(
+        tuple(
+            f"effattack.models_zoo.{place}"
+            for place in ("embedded:", "exam.", "hardened:", "series.")
+        )
+    )
 )
 CONTROLS = {
     "digits_vit_evit",
@@ -48,9 +53,15 @@ RUNG = {
     "digits_cnn_early_exit_int8",
     "digits_tinysaver_cascade_int8",
     "digits_vit_ats_int8",
+    "digits_cnn_early_exit_hardened",
+    "digits_tinysaver_cascade_hardened",
+    "digits_vit_ats_hardened",
+    "digits_skipnet_hardened",
+    "digits_vit_avit_hardened",
     *CONTROLS,
 }
 SERIES = {"cbf_early_gru", "cbf_cnn_exit", "cbf_transformer_merge"}
+EXAM = {"exam_exit", "exam_cascade", "exam_skip"}
 ONE = 1 / 300
 """What one of the inputs counts for in an accuracy: rounding may decide it otherwise elsewhere."""
 
@@ -78,7 +89,7 @@ def test_an_empty_batch_is_refused(name: str) -> None:
 
 
 def test_the_whole_rung_is_registered() -> None:
-    assert set(NAMES) >= RUNG | SERIES
+    assert set(NAMES) >= RUNG | SERIES | EXAM
 
 
 @every_victim
@@ -113,6 +124,13 @@ def test_accurate_and_with_savings_to_lose(name: str) -> None:
     assert card["accuracy"] >= card["dense_accuracy"] - 0.02
     if not load(name).constant:
         assert card["clean_macs"] <= 0.75 * card["max_macs"]
+
+
+@pytest.mark.parametrize("name", EXAM)
+def test_the_exam_is_small_enough_to_be_solved(name: str) -> None:
+    weights = sum(p.numel() for p in load(name).parameters() if p.dim() == 2)
+    assert 2000 <= weights <= 5000
+    assert read_card(name)["clean_macs"] <= 0.7 * read_card(name)["max_macs"]
 
 
 @every_victim

@@ -8,10 +8,12 @@ from torch import Tensor, nn
 from toys import SHAPE, embedded, noise_images
 
 from effattack.inputs.source import load_data
-from effattack.models_zoo import Cascade, EarlyExit
+from effattack.models_zoo import Cascade, EarlyExit, SkipNet
 from effattack.models_zoo.criteria import Patience
+from effattack.models_zoo.digits import SMALL
+from effattack.models_zoo.exam.networks import skipping
 from effattack.victim import Victim
-from effattack.victim.structure import Exits, Models, Structure
+from effattack.victim.structure import Exits, Models, Skips
 
 CHAINS = {
     "digits_cnn_early_exit": ["exits.0", "exits.1", "exits.2"],
@@ -21,12 +23,14 @@ CHAINS = {
     "digits_tinysaver_cascade": ["saver"],
     "digits_three_stage_cascade": ["escalate.0", "escalate.1"],
     "digits_esn": ["saver", "exits.0", "exits.1", "exits.2", "exits.3"],
+    "exam_exit": ["exits.0", "exits.1"],
+    "exam_cascade": ["escalate.0", "escalate.1"],
     "cbf_cnn_exit": ["exits.0", "exits.1", "exits.2"],
     "cbf_early_gru": ["steps"] * 15,
 }
 
 
-def follow(structure: Structure, single: Tensor) -> tuple[Tensor, list[bool]]:
+def follow(structure: Exits | Models, single: Tensor) -> tuple[Tensor, list[bool]]:
     """Answer (classes,) and decisions of one input, from the record alone."""
     match structure:
         case Exits():
@@ -47,6 +51,39 @@ def follow(structure: Structure, single: Tensor) -> tuple[Tensor, list[bool]]:
         if not decisions[-1]:
             break
     return seen[0, -1], decisions
+
+
+def followed(skips: Skips, single: Tensor) -> tuple[Tensor, list[bool]]:
+    """Logits (1, classes) and decisions of one input, from the record of a skip network."""
+    features, decisions = skips.stem(single), []
+    for k, block in enumerate(skips.blocks):
+        if k in skips.gated:
+            gate = skips.gated[k]
+            first, second = gate.scores(features)[0].sort(descending=True).values[:2].tolist()
+            decisions.append(first - second < gate.least_lead)
+        if k not in skips.gated or decisions[-1]:
+            features = block(features)
+    return skips.head(features), decisions
+
+
+@pytest.mark.parametrize("threshold", [0.5, 0.9])
+def test_skip_networks_whose_gates_are_score_margins_have_one(threshold: float) -> None:
+    torch.manual_seed(0)
+    stem, blocks, gates, head = skipping([0.3, 0.2, 0.3])
+    blocks, gates = [nn.ReLU(), *blocks], [None, *gates]
+    victim = SkipNet(stem, blocks, gates, head, SMALL, threshold=threshold)
+    skips = victim.structure()
+    assert isinstance(skips, Skips)
+    assert skips.gates == ("blocks.1", "blocks.2", "blocks.3")
+    images, counts = noise_images(24, 0, SMALL), set()
+    with torch.no_grad():
+        for single in images.split(1):
+            trace = victim.trace(single)
+            logits, decisions = followed(skips, single)
+            torch.testing.assert_close(logits, trace.logits)
+            assert decisions == [gate.active.item() for gate in trace.gates]
+            counts.add(sum(decisions))
+    assert counts == {0} if threshold == 0.9 else len(counts) > 1
 
 
 def expect_followed(victim: Victim, batch: Tensor) -> None:

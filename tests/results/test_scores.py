@@ -21,7 +21,7 @@ def test_the_columns_are_those_of_the_file() -> None:
     assert COLUMNS[0] == "victim"
     assert COLUMNS[40:] == [
         *("modelled_energy_ratio", "currency", "work", "clean_work", "max_work"),
-        *("equals_n_requests", "knowledge"),
+        *("equals_n_requests", "knowledge", "certified_retained", "certified_factor"),
     ]
 
 

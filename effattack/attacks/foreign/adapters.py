@@ -129,7 +129,7 @@ class LibraryAttack(Attack):
         return f"{self.library}.{self.attack}"
 
     def run(self, clean: Tensor, goal: Goal, generator: Generator) -> Tensor:
-        model = TracedLogits(self.victim).eval()
+        model = TracedLogits(goal.victim).eval()
         given, labels = (
             model.as_images(clean.clone()),
             goal.labels.clone(),

@@ -73,7 +73,8 @@ class DeSparsify(GradientAttack):
             self.others = tuple(names)
             self.settings = {**self.settings, "others": self.others}
             self.others_digest = [victim_digest(other) for other in known]
-            self.together = Several([self.victim, *known])
+            both = (self.victim, *known)
+            self.together = Several([each.searched(self.seed) for each in both])
             self.objective = OneAtATime(DESPARSIFY, self.prediction_weight)
             check_objective(self.objective, self.together)
 

@@ -92,7 +92,7 @@ class Sponge(GradientAttack):
 
     def run(self, clean: Tensor, goal: Goal, generator: Generator) -> Tensor:
         with self.wanted.heard.listening(self.victim):
-            heard = BatchGoal.of(self.victim, clean, goal.labels, goal.callback)
+            heard = BatchGoal.of(goal.victim, clean, goal.labels, goal.callback)
             return super().run(clean, heard, generator)
 
 

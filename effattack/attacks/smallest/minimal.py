@@ -76,7 +76,7 @@ class MinimalBudget(Attack):
                 clean[mine], goal.labels[mine], goal.callback
             )
             with torch.no_grad():
-                gone = self.victim.spent(self.victim.trace(attacked)) >= wanted[mine]
+                gone = goal.victim.spent(goal.victim.trace(attacked)) >= wanted[mine]
             kept = gone if rung < top else torch.ones_like(gone)
             found[mine[kept]] = attacked[kept]
             enough[rows[gone.cpu()]] = rung

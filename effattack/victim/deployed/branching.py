@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from effattack.victim.structure import Exits, Models, Structure
+from effattack.victim.structure import Exits, Models
 
 
 class Branching(nn.Module):
@@ -24,7 +24,7 @@ class Branching(nn.Module):
         dtype: that its parameters compute in; the answer has that of the input.
     """
 
-    def __init__(self, structure: Structure, dtype: torch.dtype) -> None:
+    def __init__(self, structure: Exits | Models, dtype: torch.dtype) -> None:
         super().__init__()
         self.exits = _as_exits(structure)
         self.dtype = dtype
@@ -73,11 +73,11 @@ class Branching(nn.Module):
         return answer, onward, *after
 
 
-def _as_exits(structure: Structure) -> Exits:
+def _as_exits(structure: Exits | Models) -> Exits:
     """Models of a cascade as heads on the input itself."""
     if isinstance(structure, Models):
         same = tuple(nn.Identity() for _ in structure.models)
-        return Exits(same, structure.models, structure.criterion, structure.gates)
+        return Exits(same, structure.models, structure.criterion, structure.gates, structure.costs)
     return structure
 
 

@@ -22,6 +22,7 @@ from effattack.victim.contract import Victim
 from effattack.victim.deployed.branching import Branching
 from effattack.victim.deployed.comparing import compare
 from effattack.victim.digests import victim_digest
+from effattack.victim.structure import Exits, Models
 from effattack.victim.undisturbed import undisturbed
 
 OPSET = 18
@@ -59,10 +60,11 @@ def export(victim: Victim, path: Path, inputs: Batch) -> Exported:
         MissingPackage: without onnx, onnxscript or ONNX Runtime.
     """
     structure = victim.structure()
-    if structure is None:
+    if not isinstance(structure, Exits | Models):
         raise NotApplicable(
-            f"{victim.name} does not say what it is made of: early exits and cascades do, so wrap "
-            "its parts in EarlyExit or Cascade of effattack.models_zoo, or implement structure()"
+            f"{victim.name} does not say what it is made of in a chain of stages: early exits and "
+            "cascades do, so wrap its parts in EarlyExit or Cascade of effattack.models_zoo, or "
+            "implement structure()"
         )
     branching = Branching(structure, victim.dtype).eval()
     gates = tuple(dict.fromkeys(branching.decisions))

@@ -1,39 +1,40 @@
-"""Steps that draw: one draw decides, gradients are means over several."""
+"""A victim that draws, as searches see it: means over draws, none of them a deployed one."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from effattack.victim.entry.steps import Valued
-from effattack.victim.trace import Gate, Trace
+from effattack.tasks import Classes
+from effattack.victim.around import declared
+from effattack.victim.contract import Victim
+from effattack.victim.smoothed import joined
+from effattack.victim.trace import Trace
 
 
-def averaged(traces: Sequence[Trace]) -> Trace:
-    """The first of several traces of the same files, with the mean of their gradients.
+class OverDraws(Victim):
+    """A victim whose work, margins and gradients are means over draws of a search's own.
 
-    A margin counts in those draws in which its decision was reached.
+    Expectation over transformation (Athalye et al., "Synthesizing Robust Adversarial Examples",
+    ICML 2018, arXiv 1707.07397); see :func:`effattack.victim.smoothed.joined`.
+
+    Args:
+        victim: the deployed one.
+        draws: the same under seeds that none deployed has.
     """
-    first, *_ = traces
-    gates = zip(*(trace.gates for trace in traces), strict=True)
-    stages = [trace.stage_logits for trace in traces if trace.stage_logits is not None]
-    return first._replace(
-        logits=_as_first([trace.logits for trace in traces]),
-        stage_logits=_as_first(stages) if stages else None,
-        gates=tuple(map(_gate, gates)),
-    )
 
+    def __init__(self, victim: Victim, draws: Sequence[Victim]) -> None:
+        super().__init__(**declared(victim))
+        self.sees, self.counted = victim.sees, victim.counted
+        self.draws = nn.ModuleList(draws)
 
-def _gate(draws: tuple[Gate, ...]) -> Gate:
-    first, *_ = draws
-    counted = [gate.reached | gate.pushed for gate in draws]
-    margins = [gate.margin.where(kept, 0) for gate, kept in zip(draws, counted, strict=True)]
-    times = torch.stack(counted).sum(0).clamp(min=1)
-    mean = torch.stack(margins).sum(0) / times
-    return first._replace(margin=Valued.apply(mean, first.margin.detach()))
+    def forward(self, batch: Tensor) -> Tensor:
+        return self.draws[0].forward(batch)
 
+    def trace(self, batch: Tensor) -> Trace:
+        found = [draw.trace(batch) for draw in self.draws]
+        return joined(found, averages=isinstance(self.task, Classes))
 
-def _as_first(values: Sequence[Tensor]) -> Tensor:
-    return Valued.apply(torch.stack(list(values)).mean(0), values[0].detach())
+    def ceiling(self, batch: Tensor, count: str = "macs") -> Tensor:
+        return self.draws[0].ceiling(batch, count)

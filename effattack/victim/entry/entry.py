@@ -18,7 +18,7 @@ from effattack.domains import Pixels
 from effattack.errors import UsageError
 from effattack.victim.around import declared
 from effattack.victim.contract import Victim
-from effattack.victim.entry.drawing import averaged
+from effattack.victim.entry.drawing import OverDraws
 from effattack.victim.entry.steps import Step
 from effattack.victim.trace import Ran, Trace
 
@@ -36,8 +36,8 @@ class Entry(Victim):
     time stands with the score as ``codec``.
 
     A step that draws (``random_crop``, ``random_flip``) is fixed by the seed and the file's digest,
-    alike in both paths and in every batch; gradients are means over draws (expectation over
-    transformation; Athalye et al., "Synthesizing Robust Adversarial Examples", ICML 2018).
+    alike in both paths and in every batch. Searches take draws of their own, and means over several
+    (:meth:`searched`); what they return is judged on the deployed draw, which they never saw.
 
     Args:
         victim: of images of 1 or 3 channels.
@@ -45,7 +45,7 @@ class Entry(Victim):
         size: (H, W) of the files, where it is fixed.
         most_pixels: of a file; one that declares more is refused. None: any.
         seed: of the steps that draw.
-        draws: that gradients are means of, where steps draw.
+        draws: that searches average over, where steps draw.
         name: by default the victim's, and the steps.
 
     Raises:
@@ -62,7 +62,7 @@ class Entry(Victim):
         *,
         size: tuple[int, int] | None = None,
         most_pixels: int | None = MOST_PIXELS,
-        seed: int = 0,
+        seed: int | str = 0,
         draws: int = 8,
         name: str | None = None,
     ) -> None:
@@ -89,30 +89,26 @@ class Entry(Victim):
 
     def trace(self, batch: Tensor) -> Trace:
         found = self.victim.trace(self.opened(batch))
-        if torch.is_grad_enabled() and any(step.draws for step in self.through):
-            more = [self.victim.trace(self.opened(batch, k)) for k in range(1, self.draws)]
-            found = averaged([found, *more])
         return found._replace(also={**found.also, "declared_pixels": _declared(batch)})
 
-    def opened(self, files: Tensor, draw: int = 0) -> Tensor:
+    def opened(self, files: Tensor) -> Tensor:
         """What the victim inside is given for files (B, C, H, W); differentiable.
 
         Args:
             files: in [0, 1].
-            draw: which draw of the steps that draw: the first is the deployed one.
 
         Raises:
             UsageError: for files that declare more pixels than are taken, or that a step refuses.
         """
         self.domain.check_declared(files)
         with outside("codec"):
-            return torch.cat([*self._each(files, draw)])
+            return torch.cat([*self._each(files)])
 
-    def _each(self, files: Tensor, draw: int) -> Iterator[Tensor]:
+    def _each(self, files: Tensor) -> Iterator[Tensor]:
         digests = self.domain.fingerprints(files) if self.by_file else [""] * len(files)
         for image, digest in zip(files.split(1), digests, strict=True):
             for place, step in enumerate(self.through):
-                image = step(image, f"{self.seed} {draw} {place} {digest}")
+                image = step(image, f"{self.seed} 0 {place} {digest}")
             yield image
 
     def ceiling(self, batch: Tensor, count: str = "macs") -> Tensor:
@@ -137,6 +133,20 @@ class Entry(Victim):
             draws=self.draws,
             name=self.name,
         )
+
+    def seeded(self, seed: int | str) -> Entry:
+        """The same entry with other draws, where steps draw."""
+        found = self.around(self.victim)
+        found.seed = seed
+        return found
+
+    def searched(self, seed: int) -> Victim:
+        """Where steps draw: means over as many draws as ``draws`` says, none a deployed one."""
+        inside = self.victim.searched(seed)
+        found = self if inside is self.victim else self.around(inside)
+        if not any(step.draws for step in self.through):
+            return found
+        return OverDraws(self, [found.seeded(f"search {seed} {k}") for k in range(self.draws)])
 
     @property
     def checked(self) -> Entry | None:

@@ -149,12 +149,6 @@ def webp(quality: int) -> Step:
     return _compressed("webp", "WEBP", quality, lambda image, draw: image)
 
 
-STEPS: dict[str, Callable[..., Step]] = {
-    step.__name__: step for step in (resize, center_crop, random_crop, random_flip, jpeg, webp)
-}
-"""By name."""
-
-
 def _compressed(
     name: str, form: str, quality: int, soft: Callable[[Tensor, Random], Tensor]
 ) -> Step:

@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Callable
 from typing import Any
 
 from effattack.errors import EffattackError, UsageError, unknown_name
 from effattack.victim.contract import Victim
 from effattack.victim.entry.entry import Entry
-from effattack.victim.entry.steps import STEPS, Step
+from effattack.victim.entry.squeezing import bits, median
+from effattack.victim.entry.steps import (
+    Step,
+    center_crop,
+    jpeg,
+    random_crop,
+    random_flip,
+    resize,
+    webp,
+)
+
+STEPS: dict[str, Callable[..., Step]] = {
+    step.__name__: step
+    for step in (resize, center_crop, random_crop, random_flip, jpeg, webp, bits, median)
+}
+"""By name."""
 
 SETTINGS = ("most_pixels", "seed", "draws")
 """Settings of an entry that stand among its steps, as ``most_pixels(1000000)``."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from drawn import reproducible
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, features
+from PIL import Image, ImageFilter, features
 from torch import Generator, Tensor
 from toys import LinearSaver, embedded
 
@@ -24,8 +25,10 @@ from effattack.victim.checks import INVARIANTS
 from effattack.victim.digests import victim_digest
 from effattack.victim.entry import (
     Entry,
+    bits,
     center_crop,
     jpeg,
+    median,
     random_crop,
     random_flip,
     read_steps,
@@ -33,6 +36,7 @@ from effattack.victim.entry import (
     webp,
 )
 from effattack.victim.entry.dct import soft_jpeg
+from effattack.victim.smoothed import Smoothed
 
 SMALL = settings(reproducible, max_examples=15)
 PIPES: dict[str, list[Any]] = {
@@ -40,6 +44,7 @@ PIPES: dict[str, list[Any]] = {
     "resize": [resize(4)],
     "all": [resize(6, "bilinear"), center_crop(4), jpeg(90)],
     "drawn": [resize(6), random_crop(4), random_flip()],
+    "squeezed": [resize(4), bits(5), median(3)],
 }
 
 
@@ -81,6 +86,36 @@ def test_a_step_has_the_value_that_pillow_gives(
     size = (8 * width // shorter, 8 * height // shorter)
     expected = by_pillow(file[0], lambda one: one.resize(size, Image.Resampling.BICUBIC))
     torch.testing.assert_close(resize(8)(file, "")[0], expected)
+
+
+def test_another_seed_is_another_draw_of_the_same_entry() -> None:
+    entry, file = Entry(LinearSaver(), PIPES["drawn"], seed=1), files(4, 9, 9)
+    other = entry.seeded(2)
+    torch.testing.assert_close(other.seeded(1).opened(file), entry.opened(file))
+    assert (other.opened(file) != entry.opened(file)).any()
+    assert (other.name, other.draws, other.victim) == (entry.name, entry.draws, entry.victim)
+
+
+@SMALL
+@given(st.integers(3, 20), st.integers(3, 20), st.sampled_from([1, 3]), st.sampled_from([3, 5]))
+def test_the_median_has_the_value_of_pillow_and_of_its_stand_in(
+    height: int, width: int, channels: int, side: int
+) -> None:
+    file = files(1, height, width, channels)
+    found = median(side)(file, "")[0]
+    torch.testing.assert_close(
+        found, by_pillow(file[0], lambda one: one.filter(ImageFilter.MedianFilter(side)))
+    )
+    torch.testing.assert_close(median(side).soft(file, Random(0))[0], found)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("depth", range(1, 9))
+def test_fewer_bits_are_fewer_levels_each_the_nearest(depth: int, channels: int) -> None:
+    file = (torch.arange(256.0) / 255).view(1, 1, 16, 16).expand(1, channels, 16, 16)
+    found = bits(depth)(file, "")
+    assert len(found.unique()) == 2**depth
+    assert (found - file).abs().max() <= 0.5 / (2**depth - 1) + 0.5 / 255 + 1e-6
 
 
 @pytest.mark.parametrize("pipe", PIPES)
@@ -164,17 +199,39 @@ def test_a_draw_is_fixed_by_seed_and_file() -> None:
     assert victim_digest(entry) != victim_digest(other)
 
 
-def test_gradients_are_means_over_draws() -> None:
-    """Of a linear model, the mean of the gradients of its draws, one by one."""
+def test_searches_see_means_over_draws_of_their_own() -> None:
+    """Of a linear model, the mean of the gradients of its draws, one by one; work likewise."""
     entry = Entry(LinearSaver(), [random_flip()], draws=5)
     leaf = files(4, 4, 4).requires_grad_()
-    (gradient,) = torch.autograd.grad(entry.trace(leaf).logits.sum(), leaf)
-    each = []
+    found = entry.searched(7).trace(leaf)
+    (gradient,) = torch.autograd.grad(found.logits.sum(), leaf)
+    each, work = [], []
     for draw in range(5):
-        logits = entry.victim.trace(entry.opened(leaf, draw)).logits
-        each.append(torch.autograd.grad(logits.sum(), leaf)[0])
+        trace = entry.seeded(f"search 7 {draw}").trace(leaf)
+        each.append(torch.autograd.grad(trace.logits.sum(), leaf)[0])
+        work.append(trace.macs)
     torch.testing.assert_close(gradient, torch.stack(each).mean(0))
+    torch.testing.assert_close(found.macs, torch.stack(work).mean(0))
     assert not all(torch.equal(one, each[0]) for one in each)
+    assert found.also["declared_pixels"].tolist() == [16] * 4
+    assert Entry(LinearSaver(), PIPES["jpeg"]).searched(7).through, "nothing drawn: itself"
+
+
+def test_a_victim_inside_that_draws_is_searched_on_its_own_draws() -> None:
+    entry, file = Entry(Smoothed(LinearSaver(), 0.3), PIPES["jpeg"]), files(16, 4, 4)
+    inside = entry.victim.searched(3)
+    expected = inside.trace(entry.opened(file)).macs
+    assert torch.equal(entry.searched(3).trace(file).macs, expected)
+    assert (entry.trace(file).macs != expected).any()
+
+
+def test_a_search_is_judged_on_a_draw_that_it_has_not_seen() -> None:
+    entry = Entry(LinearSaver(), [random_flip()], draws=2)
+    file = files(64, 4, 4)
+    deployed = entry.opened(file)
+    for draw in range(2):
+        searched = entry.seeded(f"search 0 {draw}").opened(file)
+        assert (searched != deployed).flatten(1).any(1).any()
 
 
 def test_a_model_that_cannot_be_opened_may_stand_inside() -> None:
@@ -222,6 +279,8 @@ def test_other_inputs_than_images_are_refused() -> None:
         ("resize(0)", "whole number of pixels"),
         ("resize(4, interpolation='best')", "unknown filter of resize 'best'"),
         ("jpeg(900)", "JPEG of quality 900: give a whole number from 1 to 100"),
+        ("bits(9)", r"bits\(9\): give a whole number of bits per value, from 1 to 8"),
+        ("median(4)", r"median\(4\): give an odd number of pixels, 3 or more"),
         ("jpeg()", "the step jpeg: .* correct its arguments"),
         ("most_pixels(-1)", "most_pixels among the steps: give one whole number"),
     ],
