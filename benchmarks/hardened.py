@@ -205,7 +205,7 @@ def main() -> None:
         images, labels = (part[: args.images] for part in load_data(None, victim))
         for text in args.eps.split(","):
             eps = parse_eps(text)
-            ask = Question(images, labels, args.few, eps, args.out / "cells")
+            ask = Question(images, labels, args.few, eps, args.out)
             label = {"victim": f"`{victim.name}`", "ε": size_text("linf", eps)}
             kept = {
                 f"seed {s}": ask.kept(v) for s, v in zip(args.seeds, [victim, *others], strict=True)
