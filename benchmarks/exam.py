@@ -26,6 +26,7 @@ from effattack.attacks import attack_class, build, names
 from effattack.attacks.naming import options_of, written
 from effattack.budgets import LEVELS
 from effattack.certify.exact import Optimum, optima
+from effattack.certify.exact.optimum import Status
 from effattack.errors import NotApplicable
 from effattack.models_zoo.digits import small_digits
 from effattack.registry import read_name
@@ -40,7 +41,7 @@ from effattack.victim import Victim, load_victim
 BUDGETS = {
     "exam_exit": (10, 14, 18),
     "exam_cascade": (10, 14, 18),
-    "exam_skip": (10, 14, 18),
+    "exam_skip": (8, 12, 16),
 }
 """Grey levels at which the optimum takes back about .3, .5 and .7 of the savings of the held-out
 images (``--choose``)."""
@@ -48,7 +49,7 @@ TRIED = (8, 10, 12, 14, 16, 18, 20)
 GRADIENTS = 200
 OTHERS = ("Slowdown(steps=50)", "QueryAttack(queries=1000)")
 """Beside the attacks with 200 gradients: the house attack with its usual 50, and longer queries."""
-STATUS = ("solved", "open", "timed out")
+STATUS: tuple[Status, ...] = ("solved", "open", "timed out")
 
 
 def threats(name: str) -> list[str]:
@@ -99,7 +100,7 @@ def told(found: Sequence[Optimum], victim: Victim) -> str:
     )
     saved = len(found) * victim.max_macs - clean
     status = [each.status for each in found]
-    counts = ", ".join(f"{status.count(key)} {key}" for key in STATUS)
+    counts = ", ".join(f"{sum(one == key for one in status)} {key}" for key in STATUS)
     slowest = max(each.seconds for each in found)
     return (
         f"clean work {clean / len(found) / victim.max_macs:.3f} of max, takes back "

@@ -135,7 +135,7 @@ class Margin(Leads):
         return lead_doubt(logits, threshold)
 
 
-class ScoreMargin(Thresholds):
+class ScoreMargin(Leads):
     """Stop as soon as the top two logits lie as far apart as the threshold.
 
     The score margin of Park et al., "Big/LITTLE Deep Neural Network", CODES+ISSS 2015, taken before

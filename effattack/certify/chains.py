@@ -54,7 +54,7 @@ class Chain(NamedTuple):
                 cannot tell, or a part of it is not understood.
         """
         structure, shape = victim.structure(), victim.input_shape
-        if structure is None or shape is None or len(shape) != 3 or None in shape:
+        if not isinstance(structure, Exits | Models) or len(shape or ()) != 3 or None in shape:
             raise NotApplicable(
                 f"linear bounds do not cover {victim.name}, which is no chain of stages or models "
                 "on images of one size: they cover EarlyExit, SDN, Cascade and TinySaver of "

@@ -21,6 +21,16 @@ KINDS = {
         "effattack.certify.enumeration:enumeration",
         "budgets with a short list of inputs, such as swap:1 or suffix:2 over a small vocabulary",
     ),
+    "exact": Known(
+        "effattack.certify.exact:exact",
+        "small networks of linear layers and ReLU whose gates are score margins, in boxes: linf "
+        "and the whole range",
+    ),
+    "linear bounds": Known(
+        "effattack.certify.linear:linear_bounds",
+        "early exits and cascades of convolutions, linear layers, batch norm, ReLU, pooling and "
+        "residual sums with exits by confidence or margin, in linf, l2 and l1",
+    ),
     "smoothing": Known(
         "effattack.certify.smoothing:smoothing",
         "Smoothed(victim, sigma) of any victim of images or series with known work, opaque ones "

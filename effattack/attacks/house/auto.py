@@ -93,6 +93,7 @@ class AutoSlow(Attack):
         NotApplicable: for a victim without gates.
     """
 
+    edition = 2
     threat: ArrayThreat
 
     keep_prediction: bool = False
