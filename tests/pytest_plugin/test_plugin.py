@@ -172,7 +172,7 @@ HEAVY = {"effattack.victim", "jinja2", "numpy", "pandas", "pyarrow", "rich", "sc
 
 
 LIGHT = {
-    *("borders", "budgets", "errors", "moved", "registry", "streams"),
+    *("budgets", "errors", "moved", "registry", "registry.borders", "streams"),
     *("results", "results.baseline_paths", "results.limits", "results.unmeasured"),
     *("results.currency", "results.score", "results.table"),
     *("runs", "runs.levels"),
