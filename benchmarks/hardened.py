@@ -22,6 +22,7 @@ Finished cells lie in ``--out``: the same command resumes.
 from __future__ import annotations
 
 import argparse
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,16 +32,17 @@ import torch
 from cheap_and_wrong import CheapAndWrong
 from static_networks import static_network
 from tables import markdown
-from torch import Tensor
+from torch import Tensor, nn
 
 from effattack import evaluate
-from effattack.attacks import Attack, AutoSlow, build
+from effattack.attacks import Attack, build
 from effattack.attacks.house.transfer import Transfer
 from effattack.budgets import parse_eps, size_text
 from effattack.errors import HardeningError
 from effattack.hardening.stored import load, save
 from effattack.inputs.source import load_data
 from effattack.models_zoo import hardened
+from effattack.models_zoo.cascade.cascade import Cascade
 from effattack.models_zoo.digits import digits
 from effattack.models_zoo.recipes.hardened import harden_victim
 from effattack.victim import Victim, load_victim
@@ -71,10 +73,17 @@ class Question(NamedTuple):
         )
         return found.scores().set_index("attack")
 
+    def attack(self, victim: Victim, text: str = "AutoSlow", seed: int = 0) -> Attack:
+        """An attack on the compute; of a cascade, crafted without its last model."""
+        source = without_last(victim)
+        if source is None:
+            return build(text, victim, self.eps, seed)
+        return Transfer(victim, self.eps, source=source, attack=text, seed=seed)
+
     def kept(self, victim: Victim) -> float:
         """Savings retained under AutoSlow."""
-        rows = self.rows(victim, [AutoSlow(victim, self.eps)])
-        return float(rows.savings_retained["AutoSlow"])
+        attack = self.attack(victim)
+        return float(self.rows(victim, [attack]).savings_retained[attack.name])
 
     def worst(self, victim: Victim, attacks: Sequence[Attack]) -> float:
         """Savings retained under the worst of attacks for each of the few images."""
@@ -83,19 +92,23 @@ class Question(NamedTuple):
     def harder(self, victim: Victim, others: Sequence[Victim]) -> dict[str, float]:
         """Savings retained under what goes beyond AutoSlow, on the few images."""
         eps = self.eps
-        more: list[Attack] = [AutoSlow(victim, eps, seed=seed) for seed in range(5)]
-        more.append(build("Slowdown(steps=1000)", victim, eps))
+        more = [self.attack(victim, seed=seed) for seed in range(5)]
+        more.append(self.attack(victim, "Slowdown(steps=1000)"))
         queries = [build("QueryAttack(queries=1000)", victim, eps)]
         found = {"more": self.worst(victim, more), "queries": self.worst(victim, queries)}
         if others:
-            crafted = [Transfer(victim, eps, source=twin, attack="AutoSlow") for twin in others]
+            crafted = [
+                Transfer(victim, eps, source=without_last(twin) or twin, attack="AutoSlow")
+                for twin in others
+            ]
             found["transfer"] = self.worst(victim, crafted)
         return found
 
     def accuracy(self, victim: Victim, heldout: Tensor) -> dict[str, Any]:
         """Accuracy of the victim, and of the static network of equal attacked cost."""
+        slow = self.attack(victim)
         attacks = [
-            AutoSlow(victim, self.eps),
+            slow,
             build(PGD, victim, self.eps),
             CheapAndWrong(victim, self.eps),
         ]
@@ -103,21 +116,46 @@ class Question(NamedTuple):
         cheap = rows.loc[attacks[2].name]
         found = {
             "clean": rows.accuracy["clean"],
-            "AutoSlow": rows.accuracy["AutoSlow"],
+            "AutoSlow": rows.accuracy[slow.name],
             "PGD": rows.accuracy[attacks[1].name],
             "wrong and cheap": f"{cheap.accuracy:.3f} (×{cheap.macs / cheap.clean_macs:.2f})",
         }
-        static = static_network(victim, rows.macs["AutoSlow"], heldout)
+        static = static_network(victim, rows.macs[slow.name], heldout)
         if static is None:
             return {**found, "static network": "–", "its clean": "–", "its PGD": "–"}
         attacked = build(PGD, static.victim, self.eps)(self.images, self.labels)
         return {
             **found,
             "static network": f"{static.words}, {static.macs / victim.max_macs:.3f} of max "
-            f"(attacked: {rows.macs['AutoSlow'] / victim.max_macs:.3f})",
+            f"(attacked: {rows.macs[slow.name] / victim.max_macs:.3f})",
             "its clean": share_right(static.victim, self.images, self.labels),
             "its PGD": share_right(static.victim, attacked, self.labels),
         }
+
+
+def without_last(victim: Victim) -> Victim | None:
+    """A cascade whose last model answers nothing, at the cost that it has; None for others.
+
+    No decision reads that model, and no objective on the compute does: what is crafted here is what
+    would be crafted on the cascade, for a fraction of the work.
+    """
+    if not isinstance(victim, Cascade):
+        return None
+    lighter = copy.deepcopy(victim)
+    lighter.models[-1] = Silent(victim.num_classes)
+    lighter.name = f"{victim.name} without its last model"
+    return lighter
+
+
+class Silent(nn.Module):
+    """The same logits for every class."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.classes = classes
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images.new_zeros(len(images), self.classes)
 
 
 def share_right(victim: Victim, images: Tensor, labels: Tensor) -> float:
@@ -167,7 +205,7 @@ def main() -> None:
         images, labels = (part[: args.images] for part in load_data(None, victim))
         for text in args.eps.split(","):
             eps = parse_eps(text)
-            ask = Question(images, labels, args.few, eps, args.out / "cells")
+            ask = Question(images, labels, args.few, eps, args.out)
             label = {"victim": f"`{victim.name}`", "ε": size_text("linf", eps)}
             kept = {
                 f"seed {s}": ask.kept(v) for s, v in zip(args.seeds, [victim, *others], strict=True)

@@ -18,7 +18,6 @@ from effattack.models_zoo.early_exit.early_exit import EarlyExit
 from effattack.models_zoo.files import WEIGHTS, load_weights, read_card
 from effattack.models_zoo.layer_skipping.skipnet import SkipNet
 from effattack.models_zoo.token_sparsification.ats import ATS
-from effattack.models_zoo.token_sparsification.avit import AViT
 from effattack.victim import Victim
 
 V = TypeVar("V", bound=Victim)
@@ -42,11 +41,6 @@ def digits_vit_ats_hardened(trained: bool = True) -> ATS:
 def digits_skipnet_hardened(trained: bool = True) -> SkipNet:
     """``digits_skipnet``, blocks and gates trained under attack."""
     return _hardened(embedded.digits_skipnet(), trained)
-
-
-def digits_vit_avit_hardened(trained: bool = True) -> AViT:
-    """``digits_vit_avit``, trained under attack."""
-    return _hardened(embedded.digits_vit_avit(), trained)
 
 
 def changed_part(victim: Victim) -> nn.Module:

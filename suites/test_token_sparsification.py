@@ -23,7 +23,6 @@ ADAPTIVE = [
     "digits_vit_ats",
     "digits_vit_ats_hardened",
     "digits_vit_avit",
-    "digits_vit_avit_hardened",
     "digits_vit_adavit",
     "digits_vit_dynamicvit",
 ]

@@ -71,14 +71,6 @@ SETTINGS: dict[str, Setting] = {
     "digits_skipnet": Setting(
         "both(steps=2, margins=0.5)", "linf:8/255", "linf:8/255", epochs=10, rate=1e-3
     ),
-    "digits_vit_avit": Setting(
-        "both(steps=2, clean=1.0, margins=0.1)",
-        "linf:4/255",
-        "linf:6/255",
-        epochs=8,
-        rate=5e-4,
-        attacked=24,
-    ),
 }
 
 

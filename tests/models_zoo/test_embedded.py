@@ -57,7 +57,6 @@ RUNG = {
     "digits_tinysaver_cascade_hardened",
     "digits_vit_ats_hardened",
     "digits_skipnet_hardened",
-    "digits_vit_avit_hardened",
     *CONTROLS,
 }
 SERIES = {"cbf_early_gru", "cbf_cnn_exit", "cbf_transformer_merge"}
