@@ -16,7 +16,6 @@ from effattack.models_zoo.cascade.cascade import TinySaver
 from effattack.models_zoo.criteria import Confidence
 from effattack.models_zoo.early_exit.early_exit import EarlyExit
 from effattack.models_zoo.files import WEIGHTS, load_weights, read_card
-from effattack.models_zoo.layer_skipping.skipnet import SkipNet
 from effattack.models_zoo.token_sparsification.ats import ATS
 from effattack.victim import Victim
 
@@ -36,11 +35,6 @@ def digits_tinysaver_cascade_hardened(trained: bool = True) -> TinySaver:
 def digits_vit_ats_hardened(trained: bool = True) -> ATS:
     """``digits_vit_ats``, its ViT trained under attack."""
     return _hardened(embedded.digits_vit_ats(), trained)
-
-
-def digits_skipnet_hardened(trained: bool = True) -> SkipNet:
-    """``digits_skipnet``, blocks and gates trained under attack."""
-    return _hardened(embedded.digits_skipnet(), trained)
 
 
 def changed_part(victim: Victim) -> nn.Module:

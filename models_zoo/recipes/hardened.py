@@ -68,9 +68,6 @@ SETTINGS: dict[str, Setting] = {
         rate=5e-4,
         allowed=0.03,
     ),
-    "digits_skipnet": Setting(
-        "both(steps=2, margins=0.5)", "linf:8/255", "linf:8/255", epochs=10, rate=1e-3
-    ),
 }
 
 
