@@ -23,6 +23,7 @@ from strength import LEFT_OUT, attack_names, numbers
 from tables import markdown
 
 from effattack.attacks import attack_class, build, names
+from effattack.attacks.by_name import OF_LIBRARIES
 from effattack.attacks.naming import options_of, written
 from effattack.budgets import LEVELS
 from effattack.certify.exact import Optimum, optima
@@ -132,7 +133,8 @@ def applicable(asked: Sequence[str], victim: Victim, threat: str) -> Iterator[st
 def budgeted(text: str, victim: Victim, threat: str) -> str:
     """An attack in at most 200 gradients per image, unless its name tells its steps."""
     name, options = read_name(text)
-    if "steps" in options_of(attack_class(name)) and "steps" not in options:
+    takes_steps = "steps" in options_of(attack_class(name)) or name in OF_LIBRARIES
+    if takes_steps and "steps" not in options:
         per_step = build(f"{name}(steps=1)", victim, parse_threat(threat)).gradients
         options = {**options, "steps": GRADIENTS // per_step}
     text = f"{name}({written(options)})" if options else name

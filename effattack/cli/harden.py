@@ -136,14 +136,20 @@ def _show(card: Card, console: Console) -> None:
 def _next(options: argparse.Namespace, own_data: bool) -> str:
     """What was written, how to use it, and the command that judges it."""
     module, _, factory = options.victim.partition(":")
-    made = f"{factory}()" if factory else f"effattack.victim.load_victim({module!r})"
     where = module if factory else "mine"
+    lines = ["from effattack.hardening import load"]
+    if not factory:
+        lines.append("from effattack.victim import load_victim")
+    made = f"{factory}()" if factory else f"load_victim({module!r})"
+    lines.append(f"def hardened(): return load({made}, {str(options.out)!r})")
     budget = "--threat" if ":" in options.threat else "--eps"
     data, told = ("", "") if own_data else ("--data TEST ", " (TEST: inputs that nothing here saw)")
-    return (
-        f"{options.out}: weights.safetensors, card.json, card.md\n"
-        f"to use it, in {where}: def hardened(): "
-        f"return effattack.hardening.load({made}, {str(options.out)!r})\n"
-        f"next: effattack run --victim {shlex.quote(f'{where}:hardened')} {data}"
-        f"{budget} {options.threat}{told}"
+    return "\n".join(
+        [
+            f"{options.out}: weights.safetensors, card.json, card.md",
+            f"to use it, put into {where}:",
+            *(f"  {line}" for line in lines),
+            f"next: effattack run --victim {shlex.quote(f'{where}:hardened')} {data}"
+            f"{budget} {options.threat}{told}",
+        ]
     )

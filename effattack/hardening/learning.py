@@ -9,7 +9,15 @@ from pathlib import Path
 import torch
 from torch import Generator, Tensor, nn
 
-from effattack.errors import NotApplicable, UsageError, expect_least, expect_seed, unknown_name
+from effattack.errors import (
+    GradientError,
+    MeasurementError,
+    NotApplicable,
+    UsageError,
+    expect_least,
+    expect_seed,
+    unknown_name,
+)
 from effattack.hardening.data import Data
 from effattack.hardening.fitting import Augment, Epoch, fit
 from effattack.hardening.losses import Lesson
@@ -124,6 +132,7 @@ def train(
 
     Raises:
         NotApplicable: where no gradient reaches the parts.
+        MeasurementError: where the loss is no number any more.
     """
     assert method.losses is not None
     losses, (inputs, labels, groups, *_) = method.losses, data
@@ -137,12 +146,20 @@ def train(
         rows = rows.cpu()
         truth, their = (each[rows].to(some.device) for each in (labels, groups))
         progress = weighing.steps.item() / steps
-        value = weighing(losses(Lesson(victim, some, truth, threat, generator, progress)), their)
+        try:
+            found = losses(Lesson(victim, some, truth, threat, generator, progress))
+        except GradientError as error:
+            if not progress:
+                raise
+            raise _diverged(victim, progress) from error
+        value = weighing(found, their)
         if not value.requires_grad:
             raise NotApplicable(
                 f"{victim.name} has no gradient in the weights that are to be trained: compute "
                 "logits and margins in trace() without detach, no_grad or integer kernels"
             )
+        if not torch.isfinite(value):
+            raise _diverged(victim, progress)
         return value
 
     with undisturbed(victim):
@@ -162,3 +179,10 @@ def train(
             generator=generator,
             told=told,
         )
+
+
+def _diverged(victim: Victim, progress: float) -> MeasurementError:
+    return MeasurementError(
+        f"{victim.name}: the loss is no number any more after {progress:.0%} of the training: take "
+        "a lower rate"
+    )

@@ -28,6 +28,8 @@ from effattack.victim.undisturbed import undisturbed
 MOST = 20_000
 """Candidates: with one threshold per stage, those of each stage are fewer."""
 ROUNDS = 5
+FAR = 2.0**20
+"""Beyond any difference of logits."""
 BATCH = 256
 
 
@@ -130,8 +132,9 @@ def choose(
     rule, shipped = expect_thresholds(victim), expect_thresholds(victim).thresholds
     structure: Any = victim.structure()
     spent = torch.tensor(structure.costs, dtype=torch.float64)
-    candidates = list(candidates_of(rule, len(spent) - 1, victim.num_classes))
-    clean = outcomes(rule, candidates, _stages(victim, structure, inputs), spent, labels)
+    stages = _stages(victim, structure, inputs)
+    candidates = list(candidates_of(rule, stages.logits))
+    clean = outcomes(rule, candidates, stages, spent, labels)
     _expect_closed_form(victim, inputs, candidates.index(shipped), clean)
     good = (
         (clean.right.double().mean(1) >= wanted.accuracy - 1e-9)
@@ -172,18 +175,36 @@ def _best(worst: Tensor, clean: Outcomes, good: Tensor) -> int:
     return min(rows, key=lambda row: (attacked[row], work[row], -right[row]))
 
 
-def candidates_of(
-    rule: Thresholded, gates: int, classes: int
-) -> Iterator[float | tuple[float, ...]]:
-    """Evenly spaced thresholds, and those that the rule has: one, or one per gate."""
-    top = rule.highest if math.isfinite(rule.highest) else math.log(classes)
-    shared = not isinstance(rule.thresholds, tuple)
+def candidates_of(rule: Thresholded, said: Tensor) -> Iterator[float | tuple[float, ...]]:
+    """Evenly spaced thresholds, and those that the rule has: one, or one per gate.
+
+    Args:
+        rule: whose they are.
+        said: logits (B, stages, classes), on which they are to differ.
+    """
+    gates, shared = said.shape[1] - 1, not isinstance(rule.thresholds, tuple)
     each = 100 if shared else min(100, max(2, int(MOST ** (1 / gates))))
+    top = _reach(rule, said)
     grid = [top * k / each for k in range(1, each)]
     if isinstance(rule.thresholds, tuple):
         yield from product(*(sorted({*grid, own}) for own in rule.thresholds))
     else:
         yield from sorted({*grid, rule.thresholds})
+
+
+def _reach(rule: Thresholded, said: Tensor) -> float:
+    """The highest threshold; where there is none, one that decides as all higher ones do."""
+    if math.isfinite(rule.highest):
+        return rule.highest
+
+    def decided(threshold: float) -> list[list[bool]]:
+        seen = (said[:, : k + 1] for k in range(said.shape[1] - 1))
+        return [_goes_on(rule, threshold, each).tolist() for each in seen]
+
+    top, settled = 1.0, decided(FAR)
+    while top < FAR and decided(top) != settled:
+        top *= 2
+    return top
 
 
 class Outcomes(NamedTuple):

@@ -54,7 +54,7 @@ def test_from_a_victim_to_a_hardened_one(project: Path, capsys: pytest.CaptureFi
     assert "own exits at linf:16/255, on 200 held-out inputs" in told
     assert "savings retained" in told
     use, following = told.splitlines()[-2:]
-    assert use.endswith("def hardened(): return effattack.hardening.load(build(), 'out')")
+    assert use == "  def hardened(): return load(build(), 'out')"
     assert following.startswith("next: effattack run --victim mine:hardened --data TEST --eps 16/")
     files = {file.name for file in (project / "out").iterdir()}
     assert {"weights.safetensors", "card.json", "card.md"} < files

@@ -17,7 +17,7 @@ from effattack import Victim
 from effattack.errors import ContractError, NotApplicable
 from effattack.hardening import thresholds
 from effattack.hardening.thresholds import Wanted, choose
-from effattack.models_zoo.criteria import Confidence, Entropy
+from effattack.models_zoo.criteria import Confidence, Entropy, ScoreMargin
 from effattack.threats import Linf
 
 IMAGES, LABELS = (part[:80] for part in small_digits("heldout"))
@@ -84,6 +84,18 @@ def test_outcomes_are_what_the_victim_does(pair: tuple[float, float], kind: Any)
     assert torch.equal(found.work[0], clean.macs)
     assert torch.equal(found.right[0], clean.logits.argmax(1) == LABELS)
     assert torch.equal(found.onward[0], clean.gates[0].active[:, 0])
+
+
+@pytest.mark.parametrize("kind", [Confidence, Entropy, ScoreMargin])
+def test_candidates_reach_from_all_to_none(kind: Any) -> None:
+    said = clean_of(own_exits()).stage_logits
+    found = list(thresholds.candidates_of(kind(0.5), said))
+    assert found == sorted(found)
+    assert 0.5 in found
+    open_at = [kind(threshold).go_on(said[:, :1]).sum().item() for threshold in found]
+    assert min(open_at) <= 8
+    assert max(open_at) >= 76
+    assert len(set(open_at)) > 5
 
 
 def test_nothing_is_changed_where_nothing_is_good_enough() -> None:

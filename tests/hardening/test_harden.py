@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from toys import SHAPE, LinearSaver, embedded, noise_images
 
 from effattack import Opaque, Trace, Victim
-from effattack.errors import HardeningError, NotApplicable, UsageError
+from effattack.errors import HardeningError, MeasurementError, NotApplicable, UsageError
 from effattack.hardening import Hardened, Schedule, Terms, harden, load, read_card, save
 from effattack.hardening.fitting import Epoch
 from effattack.hardening.terms import refusal
@@ -211,6 +211,12 @@ def test_what_lost_too_much_or_won_nothing_is_not_handed_out(
         hardened(**settings)
     assert caught.value.exit_code == 1
     assert caught.value.hardened.card.before.retained < 0.9
+
+
+@pytest.mark.parametrize("method", ["answers", "noise"])
+def test_a_training_that_diverges_is_stopped(method: str) -> None:
+    with pytest.raises(MeasurementError, match="take a lower rate"):
+        hardened(method, schedule=Schedule(2, rate=1e30), terms=Terms(attacked=4))
 
 
 def test_clean_work_must_not_rise(made: Hardened) -> None:
