@@ -43,7 +43,6 @@ from effattack.hardening.stored import load, save
 from effattack.inputs.source import load_data
 from effattack.models_zoo import hardened
 from effattack.models_zoo.cascade.cascade import Cascade
-from effattack.models_zoo.digits import digits
 from effattack.models_zoo.recipes.hardened import harden_victim
 from effattack.victim import Victim, load_victim
 
@@ -104,7 +103,7 @@ class Question(NamedTuple):
             found["transfer"] = self.worst(victim, crafted)
         return found
 
-    def accuracy(self, victim: Victim, heldout: Tensor) -> dict[str, Any]:
+    def accuracy(self, victim: Victim) -> dict[str, Any]:
         """Accuracy of the victim, and of the static network of equal attacked cost."""
         slow = self.attack(victim)
         attacks = [
@@ -120,7 +119,7 @@ class Question(NamedTuple):
             "PGD": rows.accuracy[attacks[1].name],
             "wrong and cheap": f"{cheap.accuracy:.3f} (×{cheap.macs / cheap.clean_macs:.2f})",
         }
-        static = static_network(victim, rows.macs[slow.name], heldout)
+        static = static_network(victim, rows.macs[slow.name])
         if static is None:
             return {**found, "static network": "–", "its clean": "–", "its PGD": "–"}
         attacked = build(PGD, static.victim, self.eps)(self.images, self.labels)
@@ -212,7 +211,7 @@ def main() -> None:
             }
             harder = {} if args.brief else ask.harder(victim, others)
             savings.append({**label, "shipped": ask.kept(shipped), **kept, **harder})
-            answers.append({**label, **ask.accuracy(victim, digits("heldout")[0])})
+            answers.append({**label, **ask.accuracy(victim)})
             for table in (savings, answers):
                 print(table[-1], flush=True)
     for table in (savings, answers):
