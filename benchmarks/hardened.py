@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import argparse
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -163,12 +163,18 @@ def share_right(victim: Victim, images: Tensor, labels: Tensor) -> float:
         return (victim(images).argmax(1) == labels).double().mean().item()
 
 
+def factory(name: str) -> Callable[..., Victim]:
+    """What makes the hardened form of a victim."""
+    found: Callable[..., Victim] = getattr(hardened, f"{name}_hardened")
+    return found
+
+
 def twin(name: str, seed: int, out: Path) -> Victim:
     """The victim hardened with another seed, whatever that cost: trained once, then read."""
     folder = out / "twins" / f"{name}_hardened_{seed}"
     if not (folder / "card.json").exists():
         save(_hardened_anyway(name, seed), folder)
-    victim: Victim = getattr(hardened, f"{name}_hardened")(trained=False)
+    victim = factory(name)(trained=False)
     victim.name = folder.name
     return load(victim, folder)
 
@@ -199,7 +205,7 @@ def main() -> None:
     torch.set_num_threads(1)
     savings, answers = [], []
     for name in args.victims.split(","):
-        shipped, victim = load_victim(name), load_victim(f"{name}_hardened")
+        shipped, victim = load_victim(name), factory(name)()
         others = [twin(name, seed, args.out) for seed in args.seeds[1:]]
         images, labels = (part[: args.images] for part in load_data(None, victim))
         for text in args.eps.split(","):
