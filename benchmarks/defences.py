@@ -88,9 +88,20 @@ class Row:
     """Of the adaptive row."""
 
     @property
+    def retained(self) -> float:
+        """Savings retained, of those that the defended victim itself has on clean images."""
+        ceiling = self.max_macs[1]
+        return (ceiling - self.attacked_macs) / (ceiling - self.clean_macs[1])
+
+    @property
     def won_back(self) -> float:
-        """Share of what the attack takes from the undefended victim that it cannot take here."""
-        return (self.adaptive - self.undefended) / (1 - self.undefended)
+        """Share of what the attack takes from the undefended victim that it cannot take here.
+
+        The smaller of two: of the undefended victim's savings, and of its own. Who has become
+        cheaper on clean images alone has won back nothing; nor has who has become dearer.
+        """
+        least = min(self.adaptive, self.retained)
+        return (least - self.undefended) / (1 - self.undefended)
 
     @property
     def verdict(self) -> str:
@@ -151,8 +162,8 @@ def main() -> None:
 
 HEAD = (
     "| defence | on | accuracy, clean | agree | MACs, clean (M) | left: undefended | claimed | "
-    "adaptive | accuracy, attacked | max (M) | verdict |\n"
-    "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---|"
+    "adaptive | of its own | accuracy, attacked | max (M) | verdict |\n"
+    "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---|"
 )
 
 
@@ -164,7 +175,7 @@ def _line(row: Row) -> str:
         f"| {row.name} | `{row.victim}` | {row.accuracy[0]:.0%} → {row.accuracy[1]:.0%} "
         f"| {row.agreement:.0%}{flagged} | {before} → {after} | {row.undefended:.0%} "
         f"| {row.claimed:.0%} | **{row.adaptive:.0%}** ({low:.0%} to {high:.0%}) "
-        f"| {row.attacked_accuracy:.0%} | {row.max_macs[0] / 1e6:.2f} → "
+        f"| {row.retained:.0%} | {row.attacked_accuracy:.0%} | {row.max_macs[0] / 1e6:.2f} → "
         f"{row.max_macs[1] / 1e6:.2f} | {row.verdict} |"
     )
 
