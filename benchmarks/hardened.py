@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import argparse
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,7 +43,6 @@ from effattack.hardening.stored import load, save
 from effattack.inputs.source import load_data
 from effattack.models_zoo import hardened
 from effattack.models_zoo.cascade.cascade import Cascade
-from effattack.models_zoo.digits import digits
 from effattack.models_zoo.recipes.hardened import harden_victim
 from effattack.victim import Victim, load_victim
 
@@ -104,7 +103,7 @@ class Question(NamedTuple):
             found["transfer"] = self.worst(victim, crafted)
         return found
 
-    def accuracy(self, victim: Victim, heldout: Tensor) -> dict[str, Any]:
+    def accuracy(self, victim: Victim) -> dict[str, Any]:
         """Accuracy of the victim, and of the static network of equal attacked cost."""
         slow = self.attack(victim)
         attacks = [
@@ -120,7 +119,7 @@ class Question(NamedTuple):
             "PGD": rows.accuracy[attacks[1].name],
             "wrong and cheap": f"{cheap.accuracy:.3f} (×{cheap.macs / cheap.clean_macs:.2f})",
         }
-        static = static_network(victim, rows.macs[slow.name], heldout)
+        static = static_network(victim, rows.macs[slow.name])
         if static is None:
             return {**found, "static network": "–", "its clean": "–", "its PGD": "–"}
         attacked = build(PGD, static.victim, self.eps)(self.images, self.labels)
@@ -164,12 +163,18 @@ def share_right(victim: Victim, images: Tensor, labels: Tensor) -> float:
         return (victim(images).argmax(1) == labels).double().mean().item()
 
 
+def factory(name: str) -> Callable[..., Victim]:
+    """What makes the hardened form of a victim."""
+    found: Callable[..., Victim] = getattr(hardened, f"{name}_hardened")
+    return found
+
+
 def twin(name: str, seed: int, out: Path) -> Victim:
     """The victim hardened with another seed, whatever that cost: trained once, then read."""
     folder = out / "twins" / f"{name}_hardened_{seed}"
     if not (folder / "card.json").exists():
         save(_hardened_anyway(name, seed), folder)
-    victim: Victim = getattr(hardened, f"{name}_hardened")(trained=False)
+    victim = factory(name)(trained=False)
     victim.name = folder.name
     return load(victim, folder)
 
@@ -200,7 +205,7 @@ def main() -> None:
     torch.set_num_threads(1)
     savings, answers = [], []
     for name in args.victims.split(","):
-        shipped, victim = load_victim(name), load_victim(f"{name}_hardened")
+        shipped, victim = load_victim(name), factory(name)()
         others = [twin(name, seed, args.out) for seed in args.seeds[1:]]
         images, labels = (part[: args.images] for part in load_data(None, victim))
         for text in args.eps.split(","):
@@ -212,7 +217,7 @@ def main() -> None:
             }
             harder = {} if args.brief else ask.harder(victim, others)
             savings.append({**label, "shipped": ask.kept(shipped), **kept, **harder})
-            answers.append({**label, **ask.accuracy(victim, digits("heldout")[0])})
+            answers.append({**label, **ask.accuracy(victim)})
             for table in (savings, answers):
                 print(table[-1], flush=True)
     for table in (savings, answers):

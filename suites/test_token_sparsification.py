@@ -21,7 +21,6 @@ __all__ = ["attacked", "pytest_generate_tests"]
 
 ADAPTIVE = [
     "digits_vit_ats",
-    "digits_vit_ats_hardened",
     "digits_vit_avit",
     "digits_vit_adavit",
     "digits_vit_dynamicvit",

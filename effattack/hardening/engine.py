@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from effattack import __version__
 from effattack.attacks.base import as_threat
 from effattack.errors import (
     HardeningError,
@@ -159,7 +160,7 @@ def harden(
         thresholds_before=shipped,
         seconds=time.monotonic() - started,
         notes=tuple(notes),
-        versions={"torch": torch.__version__},
+        versions={"effattack": __version__, "torch": torch.__version__},
     )
     hardened = Hardened(copied, card)
     if reason := refusal(before, after, terms):

@@ -18,9 +18,7 @@ from effattack.hardening import Hardened, Schedule, Terms, harden
 from effattack.hardening.losses import Lesson, Losses
 from effattack.hardening.methods import Method, method_of
 from effattack.models_zoo import hardened
-from effattack.models_zoo.criteria import Confidence
 from effattack.models_zoo.digits import digits
-from effattack.models_zoo.early_exit.early_exit import EarlyExit
 from effattack.models_zoo.files import WEIGHTS, read_card, save_weights, write_card
 from effattack.models_zoo.recipes import common
 from effattack.models_zoo.recipes.fitting import shifted
@@ -39,7 +37,6 @@ class Setting:
         onward: share of clean held-out images that go on past the first stage, at least.
         attacked: held-out images under AutoSlow, before and after.
         allowed: accuracy that may be lost on held-out images.
-        thresholds: where their choice starts, one per exit; None: those that it ships with.
     """
 
     method: str
@@ -50,13 +47,10 @@ class Setting:
     onward: float = 0.02
     attacked: int = 48
     allowed: float = 0.01
-    thresholds: tuple[float, ...] | None = None
 
 
 SETTINGS: dict[str, Setting] = {
-    "digits_cnn_early_exit": Setting(
-        "both", "linf:4/255", "linf:8/255", epochs=45, rate=2e-3, thresholds=(0.65, 0.65, 0.65)
-    ),
+    "digits_cnn_early_exit": Setting("both", "linf:4/255", "linf:8/255", epochs=45, rate=2e-3),
     "digits_tinysaver_cascade": Setting(
         "both", "linf:4/255", "linf:10/255", epochs=60, rate=5e-3, onward=0.04
     ),
@@ -67,9 +61,6 @@ SETTINGS: dict[str, Setting] = {
         epochs=16,
         rate=5e-4,
         allowed=0.03,
-    ),
-    "digits_skipnet": Setting(
-        "both(steps=2, margins=0.5)", "linf:8/255", "linf:8/255", epochs=10, rate=1e-3
     ),
 }
 
@@ -84,9 +75,6 @@ def harden_victim(name: str, seed: int = 0) -> Hardened:
     method = method_of(setting.method)
     victim, losses = load_victim(name), method.losses
     assert losses is not None, f"{name}: its setting trains nothing"
-    if setting.thresholds is not None:
-        assert isinstance(victim, EarlyExit), f"{name} has no exits"
-        victim.criterion = Confidence(setting.thresholds)
     method = Method(InBfloat16(losses), method.weighing)
     return harden(
         victim,

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from toys import SHAPE, LinearSaver, embedded, noise_images
 
 from effattack import Opaque, Trace, Victim
+from effattack.cli import parsers
 from effattack.errors import HardeningError, MeasurementError, NotApplicable, UsageError
-from effattack.hardening import Hardened, Schedule, Terms, harden, load, read_card, save
+from effattack.hardening import METHODS, Hardened, Schedule, Terms, harden, load, read_card, save
 from effattack.hardening.fitting import Epoch
 from effattack.hardening.terms import refusal
 from effattack.models_zoo import Cascade
@@ -300,3 +301,11 @@ def test_terms_and_schedules_that_are_none() -> None:
     images, labels = noise_images(4, 0, SHAPE), torch.arange(4) % 2
     with pytest.raises(UsageError, match="give at least 5"):
         harden(LinearSaver(), images, labels, 8 / 255)
+
+
+def test_every_method_is_told() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "hardening.md").read_text(encoding="utf-8")
+    help_text = parsers()["harden"].format_help()
+    for name in METHODS:
+        assert f"\n| `{name}" in page
+        assert name in help_text

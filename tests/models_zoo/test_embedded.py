@@ -55,8 +55,6 @@ RUNG = {
     "digits_vit_ats_int8",
     "digits_cnn_early_exit_hardened",
     "digits_tinysaver_cascade_hardened",
-    "digits_vit_ats_hardened",
-    "digits_skipnet_hardened",
     *CONTROLS,
 }
 SERIES = {"cbf_early_gru", "cbf_cnn_exit", "cbf_transformer_merge"}
