@@ -24,7 +24,8 @@ END = 0
 VOCABULARY = 1 + len(CHARACTERS)
 LONGEST = 12
 """Tokens of the longest prompt."""
-TEMPLATE = "{user}="
+ASK = "="
+"""What the template sets behind the user's part."""
 SPLITS = {"train": (0, 40_000), "heldout": (1, 200), "test": (2, 200)}
 """Seed and number of prompts of each split; no prompt is in two of them."""
 

@@ -11,6 +11,7 @@ from effattack.models_zoo.recipes import (
     defences,
     early_exit,
     exam,
+    generation,
     layer_skipping,
     plain,
     series,
@@ -28,4 +29,5 @@ RECIPES: dict[str, Callable[[], None]] = {
     **adversarial.RECIPES,
     **series.RECIPES,
     **exam.RECIPES,
+    **generation.RECIPES,
 }
