@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
 import torch
@@ -16,6 +16,9 @@ from effattack.errors import UsageError
 
 PAD = -1
 """Behind the last token of a row. No vocabulary has it: end tokens often pad, and are tokens."""
+
+TOLD = 5000
+"""Ids whose text a report can show: of larger vocabularies it shows the ids."""
 
 _allowed: WeakKeyDictionary[Tokens, Tensor] = WeakKeyDictionary()
 
@@ -131,6 +134,13 @@ class Tokens(Domain):
     def distances(self, inputs: Tensor, clean: Tensor) -> dict[str, Tensor]:
         pairs = zip(unpadded(inputs), unpadded(clean), strict=True)
         return {"edits": torch.tensor([edits(*pair) for pair in pairs], dtype=torch.float64)}
+
+    def describe(self) -> dict[str, Any]:
+        """With the text of every id, where that is not too much to store with every frame."""
+        found = super().describe()
+        if self.tokenizer is not None and self.vocabulary <= TOLD:
+            found["pieces"] = [self.tokenizer.decode([word]) for word in range(self.vocabulary)]
+        return found
 
     def disturbed(self, inputs: Tensor, generator: Generator) -> Tensor:
         noise = self.draw(inputs.shape, generator).to(inputs)
