@@ -171,7 +171,7 @@ class Tokens(Domain):
             if self.tokenizer is not None:
                 for word in allowed.nonzero()[:, 0].tolist():
                     text = self.tokenizer.decode([word])
-                    allowed[word] = text.isprintable() and self.tokenizer.encode(text) == [word]
+                    allowed[word] = text.isprintable() and self._comes_back([word])
             _allowed[self] = allowed
         return _allowed[self]
 
@@ -184,9 +184,17 @@ class Tokens(Domain):
         """(B,) bool: prompts whose text has the ids that are judged; all without a tokenizer."""
         if self.tokenizer is None:
             return torch.ones(len(inputs), dtype=torch.bool, device=inputs.device)
-        rows = [row.tolist() for row in unpadded(inputs)]
-        again = [list(self.tokenizer.encode(self.tokenizer.decode(row))) == row for row in rows]
+        again = [self._comes_back(row.tolist()) for row in unpadded(inputs)]
         return torch.tensor(again, device=inputs.device)
+
+    def _comes_back(self, ids: list[int]) -> bool:
+        """Whether ids, decoded and encoded again, are the same; a text that the tokenizer refuses
+        is none that a user could send."""
+        assert self.tokenizer is not None
+        try:
+            return list(self.tokenizer.encode(self.tokenizer.decode(ids))) == ids
+        except UsageError:
+            return False
 
 
 def lengths(ids: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from effattack.models_zoo.recipes import (
     layer_skipping,
     plain,
     series,
+    text,
     token_sparsification,
 )
 
@@ -28,4 +29,5 @@ RECIPES: dict[str, Callable[[], None]] = {
     **adversarial.RECIPES,
     **series.RECIPES,
     **exam.RECIPES,
+    **text.RECIPES,
 }
