@@ -20,6 +20,8 @@ from effattack.models_zoo.quantization.quantized import Quantized
 from effattack.models_zoo.quantization.static_int8 import StaticInt8
 from effattack.models_zoo.series.early_reading import EarlyReading
 from effattack.models_zoo.series.merging import NeighbourMerging
+from effattack.models_zoo.text.sentence_exits import SentenceExits
+from effattack.models_zoo.text.token_exits import TokenExits
 from effattack.models_zoo.token_sparsification.adavit import AdaViT
 from effattack.models_zoo.token_sparsification.ats import ATS
 from effattack.models_zoo.token_sparsification.avit import AViT
@@ -47,11 +49,13 @@ __all__ = [
     "Pruned",
     "Quantized",
     "QuantizedGates",
+    "SentenceExits",
     "SkipNet",
     "StaticInt8",
     "StaticInt8Gates",
     "TinySaver",
     "ToMe",
+    "TokenExits",
     "load",
     "preprocessed",
     "read_checkpoint",

@@ -26,7 +26,7 @@ FEW = 8
 class TestGeneration(Suite):
     family = "generation"
 
-    def test_opening_gates_never_saves_work(
+    def test_opening_gates_never_saves_work(  # type: ignore[override]
         self, effattack_victim: Victim, attacked: dict[str, Trace]
     ) -> None:
         """Who writes more is charged more; MACs depend on the length of the prompt as well."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from effattack.suites.shared import Suite, attacked, pytest_generate_tests, reads_series
+from effattack.suites.shared import Suite, apart, attacked, pytest_generate_tests
 from effattack.suites.test_cascades import TestCascades as _Cascades
 from effattack.suites.test_early_exit import TestEarlyExit as _EarlyExit
 from effattack.suites.test_generation import TestGeneration as _Generation
@@ -29,4 +29,4 @@ KNOWN = {suite.family for suite in OF_FAMILIES}
 @pytest.mark.effattack(victims=[])
 class TestOtherMechanisms(Suite):
     def covers(self, victim: Victim) -> bool:
-        return victim.family not in KNOWN and not reads_series(victim)
+        return victim.family not in KNOWN and not apart(victim)

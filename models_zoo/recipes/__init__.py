@@ -15,6 +15,7 @@ from effattack.models_zoo.recipes import (
     layer_skipping,
     plain,
     series,
+    text,
     token_sparsification,
 )
 
@@ -30,4 +31,5 @@ RECIPES: dict[str, Callable[[], None]] = {
     **series.RECIPES,
     **exam.RECIPES,
     **generation.RECIPES,
+    **text.RECIPES,
 }
