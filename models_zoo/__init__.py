@@ -11,6 +11,8 @@ from effattack.models_zoo.early_exit.early_exit import EarlyExit
 from effattack.models_zoo.early_exit.exit_vit import ExitViT
 from effattack.models_zoo.early_exit.msdnet import MSDNet
 from effattack.models_zoo.early_exit.sdn import SDN
+from effattack.models_zoo.generation.generator import Generator
+from effattack.models_zoo.generation.wrapping import wrap
 from effattack.models_zoo.layer_skipping.skipnet import SkipNet
 from effattack.models_zoo.preprocessing import Preprocess, preprocessed
 from effattack.models_zoo.quantization.gated import QuantizedGates, StaticInt8Gates
@@ -42,6 +44,7 @@ __all__ = [
     "EarlyExit",
     "EarlyReading",
     "ExitViT",
+    "Generator",
     "LLMInt8",
     "MSDNet",
     "NeighbourMerging",
@@ -61,4 +64,5 @@ __all__ = [
     "read_checkpoint",
     "search_robust_saver",
     "search_saver",
+    "wrap",
 ]

@@ -21,6 +21,10 @@ class Greedy:
     def __init__(self, end: int) -> None:
         self.end = end
 
+    def seeded(self, seed: int | str) -> Greedy:
+        """The same under other chance: itself."""
+        return self
+
     def draws(self, batch: Tensor, steps: int) -> Tensor:
         """(B, steps): what chance has to do with it: nothing."""
         return torch.zeros(len(batch), steps, device=batch.device)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from effattack.domains.tokens import PAD, Tokens, lengths
 from effattack.errors import UsageError
 from effattack.models_zoo.generation.choice import Greedy
 from effattack.models_zoo.generation.decoder import CausalNetwork, Memory
+from effattack.models_zoo.generation.sampling import Sampled
 from effattack.tasks import Text
 from effattack.victim import Gate, Trace, Victim
 from effattack.victim.leaf import Leaf
@@ -47,10 +49,13 @@ class Generator(Victim):
         end: the end token.
         template: what stands around the user's part.
         cached: without, every pass reads all tokens before it again.
+        temperature: of the softmax that tokens are drawn from; None: the likeliest one is written.
+        seed: of the texts that are drawn: they depend on it and on the prompt alone.
         name, data: as of all victims.
 
     Raises:
-        UsageError: for a cap, an end token or a vocabulary that do not fit the network.
+        UsageError: for a cap, an end token or a vocabulary that do not fit the network, or a
+            temperature that is not positive.
     """
 
     def __init__(
@@ -62,6 +67,8 @@ class Generator(Victim):
         end: int,
         template: Template | None = None,
         cached: bool = True,
+        temperature: float | None = None,
+        seed: int = 0,
         name: str = "Generator",
         data: str | None = None,
     ) -> None:
@@ -83,6 +90,8 @@ class Generator(Victim):
         )
         self.network, self.template, self.cached = network, template, cached
         self.cap, self.choice = cap, Greedy(end)
+        if temperature is not None:
+            self.choice = Sampled(end, domain, temperature, seed)
         longest = torch.tensor(domain.longest + len(template))
         self.max_macs = float(network.price.macs(longest, torch.tensor(cap), cached))
         self.eval()
@@ -92,6 +101,17 @@ class Generator(Victim):
         if count == "macs":
             return self.network.price.macs(*self._at_the_cap(batch), self.cached)
         return super().ceiling(batch, count)
+
+    def seeded(self, seed: int | str) -> Self:
+        """The same under other chance; itself where nothing is drawn."""
+        found = copy.copy(self)
+        found.choice = self.choice.seeded(seed)
+        return found
+
+    def searched(self, seed: int) -> Self:
+        """Under chance of the search's own: choosing prompts by the draw on which they are judged
+        would be choosing luck."""
+        return self.seeded(f"search {seed}")
 
     def lift(self, batch: Tensor, places: Tensor) -> Leaf:
         """Embedding rows of places in the user's part."""

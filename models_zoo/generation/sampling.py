@@ -58,12 +58,9 @@ class Sampled(Greedy):
 
     def choose(self, logits: Tensor, draws: Tensor) -> Tensor:
         onward = self.margin(logits, draws) > 0
-        reached = self._reached(logits)
-        others = (reached <= draws[..., None]).sum(-1)
-        likely = self.without_end(logits).argmax(-1)
-        inside = others < logits.shape[-1]
-        words = torch.where(inside & (others != self.end), others, likely)
-        return torch.where(onward, words, self.end)
+        passed = (self._reached(logits) <= draws[..., None]).sum(-1)
+        last = logits.shape[-1] - 1 - (self.end == logits.shape[-1] - 1)
+        return torch.where(onward, passed.clamp_max(last), self.end)
 
     def slack(self, logits: Tensor, draws: Tensor) -> Tensor:
         """How far the uniform is from the next step of the distribution function."""
