@@ -34,14 +34,15 @@ AT_ONCE = 512
 class CoordinateGradient(Climb):
     """One word after another is replaced by the best of some candidates.
 
-    Half of the candidates are those of the largest linearised gain in all places; of the others a
-    place is drawn, and then one of the ``shortlist`` words that gain most there. As in the paper
+    Half of the candidates are the word of the largest linearised gain in every place in turn, then
+    the second of every place, and so on; of the others a place is drawn, and then one of the
+    ``shortlist`` words that gain most there. No word is tried twice in one place. As in the paper
     the search goes on from the best candidate of a step, whether it is better than the last one or
     not; what is returned is the best of all steps.
 
     Divergences: candidates are chosen by executed work, then by the objective (the paper has the
-    objective alone, and no half that is taken in order); what a tokenizer would read otherwise is
-    left out.
+    objective alone, draws all candidates, and may draw one again); what a tokenizer would read
+    otherwise is left out.
 
     Args:
         steps, random_start, restarts, accept, ask: see :class:`Climb`.
@@ -84,23 +85,35 @@ class CoordinateGradient(Climb):
         wide = widen(best, clean, threat)
         rows, whole = torch.arange(len(clean), device=clean.device), goal
         iterate = padded(threat.on_grid(start, clean), wide)
+        words = torch.tensor(threat.words(), device=clean.device)
+        tried = torch.zeros(*threat.editable(clean).shape, len(words), dtype=torch.bool)
+        tried = tried.to(clean.device)
         for step in range(self.steps):
             if (going := unfinished(best, rows, whole)) is not None:
                 rows, iterate, threat = rows[going], iterate[going], threat.rows(going)
-                clean, goal = clean[going], goal.rows(going)
+                clean, goal, tried = clean[going], goal.rows(going), tried[going]
                 if len(rows) == 0:
                     return
-            gain, rank = self.gains(iterate, clean, threat, objective, goal)
+            gain, rank = self.gains(iterate, clean, threat, objective, goal, words)
             best.update(rows, iterate, rank)
-            found = self.candidates(iterate, clean, threat, gain, generator)
-            chosen = Best.none(iterate)
+            gain = gain.masked_fill(tried, -torch.inf)
+            slots, chosen = self.candidates(clean, threat, gain, generator)
+            tried[torch.arange(len(rows), device=rows.device)[:, None], slots, chosen] = True
+            found = self.written(iterate, clean, threat, slots, words[chosen], generator)
+            step_best = Best.none(iterate)
             for some in found.split(max(1, AT_ONCE // len(rows))):
-                self._judge(some, rows, clean, objective, goal, (best, chosen))
-            iterate = chosen.inputs
+                self._judge(some, rows, clean, objective, goal, (best, step_best))
+            iterate = step_best.inputs
             goal.callback(best.step(restart, step + 1, self.steps))
 
     def gains(
-        self, iterate: Tensor, clean: Tensor, threat: Edits, objective: Objective, goal: Goal
+        self,
+        iterate: Tensor,
+        clean: Tensor,
+        threat: Edits,
+        objective: Objective,
+        goal: Goal,
+        words: Tensor,
     ) -> tuple[Tensor, Rank]:
         """Linearised gain of each word in each editable place, (B, k, words); rank of the iterates.
 
@@ -115,7 +128,6 @@ class CoordinateGradient(Climb):
             trace = lifted(iterate, leaf=leaf._replace(rows=rows))
             value = objective(trace, goal)
             gradient = input_gradient(value, rows, trace)
-        words = torch.tensor(threat.words(), device=iterate.device)
         gain = word_gradients(victim.lift, gradient, words)
         gain = gain - (gradient * rows.detach()).sum(2)[:, :, None]
         closed = ~threat.writable(clean)[:, :, None]
@@ -124,23 +136,33 @@ class CoordinateGradient(Climb):
         return gain.masked_fill(closed | there, -torch.inf), rank
 
     def candidates(
-        self, iterate: Tensor, clean: Tensor, threat: Edits, gain: Tensor, generator: Generator
-    ) -> Tensor:
-        """(width, B, L): prompts with one word replaced, inside the budget."""
-        words = torch.tensor(threat.words(), device=iterate.device)
+        self, clean: Tensor, threat: Edits, gain: Tensor, generator: Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Which places get which of the words to be tried: (B, width) each."""
         first = min(self.width - self.width // 2, gain[0].numel())
-        flat = gain.flatten(1).topk(first, dim=1).indices
-        slots, chosen = [flat // len(words)], [flat % len(words)]
-        near = gain.topk(min(self.shortlist, len(words)), dim=2).indices
+        most, near = gain.topk(min(max(first, self.shortlist), gain.shape[2]), dim=2)
+        turn = torch.arange(most.shape[2], device=gain.device)
+        key = (most / (1 + most.abs()) / 2 - turn).masked_fill(most == -torch.inf, -torch.inf)
+        top = key.flatten(1).topk(first, dim=1).indices
         slot = drawn_slots(threat, clean, self.width - first, generator)
         drawn = torch.randint(near.shape[2], slot.shape, generator=generator).to(slot.device)
         rows = torch.arange(len(clean), device=clean.device)[:, None]
-        slots.append(slot)
-        chosen.append(near[rows, slot, drawn])
-        slot, word = torch.cat(slots, 1), words[torch.cat(chosen, 1)]
+        slots = torch.cat([top // near.shape[2], slot], 1)
+        return slots, near[rows, slots, torch.cat([top % near.shape[2], drawn], 1)]
+
+    def written(
+        self,
+        iterate: Tensor,
+        clean: Tensor,
+        threat: Edits,
+        slots: Tensor,
+        words: Tensor,
+        generator: Generator,
+    ) -> Tensor:
+        """(width, B, L): prompts with one word replaced, inside the budget."""
         found = [
-            threat.on_grid(threat.put(iterate, clean, slot[:, j], word[:, j], generator), clean)
-            for j in range(self.width)
+            threat.on_grid(threat.put(iterate, clean, slot, word, generator), clean)
+            for slot, word in zip(slots.T, words.T, strict=True)
         ]
         return torch.stack([padded(each, iterate.shape[1]) for each in found])
 
