@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from effattack.domains.tokens import PAD, Tokens
+from effattack.errors import UsageError
 
 CHARACTERS = "0123456789+,="
 END = 0
@@ -31,13 +32,18 @@ SPLITS = {"train": (0, 40_000), "heldout": (1, 200), "test": (2, 200)}
 
 
 class Characters:
-    """A token per character; what it does not know is left out."""
+    """A token per character; the end token has none."""
 
     def encode(self, text: str) -> list[int]:
-        return [1 + CHARACTERS.index(sign) for sign in text if sign in CHARACTERS]
+        """Raises UsageError for a character that no token stands for."""
+        if unknown := sorted(set(text) - set(CHARACTERS)):
+            raise UsageError(
+                f"no token stands for {unknown[0]!r}: write digits, '+', ',' and '=' alone"
+            )
+        return [1 + CHARACTERS.index(sign) for sign in text]
 
     def decode(self, ids: list[int]) -> str:
-        return "".join("\n" if i == END else CHARACTERS[i - 1] for i in ids if i != PAD)
+        return "".join(CHARACTERS[i - 1] for i in ids if i != END)
 
 
 DOMAIN = Tokens(VOCABULARY, LONGEST, Characters(), special=(END,))

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from toys import embedded
 
 from effattack.domains.tokens import lengths
+from effattack.errors import UsageError
 from effattack.models_zoo.files import WEIGHTS, read_card
 from effattack.models_zoo.generation import sums
 from effattack.models_zoo.generation.generator import Generator
@@ -64,6 +65,11 @@ def test_every_prompt_can_be_written() -> None:
     assert bool(sums.DOMAIN.allowed()[1:].all())
     assert not sums.DOMAIN.allowed()[sums.END]
     assert sums.DOMAIN.stable(sums.scored_prompts()[0]).all()
+
+
+def test_a_character_without_a_token_is_refused() -> None:
+    with pytest.raises(UsageError, match="no token stands for 'x': write digits"):
+        sums.Characters().encode("3x4")
 
 
 def test_the_card_agrees() -> None:
