@@ -11,6 +11,7 @@ from effattack.models_zoo.recipes import (
     defences,
     early_exit,
     exam,
+    hardened,
     layer_skipping,
     plain,
     series,
@@ -28,6 +29,7 @@ RECIPES: dict[str, Callable[[], None]] = {
     **defences.RECIPES,
     **adversarial.RECIPES,
     **series.RECIPES,
+    **hardened.RECIPES,
     **exam.RECIPES,
     **text.RECIPES,
 }
