@@ -3,8 +3,8 @@
     python benchmarks/certificates.py --victims digits_cnn_early_exit --sigmas .05,.1,.2 \
         --threats l2:.1,l2:.25,l2:.5 --images 40 --samples 10000 --attacked 20 --out certificates
 
-Accuracy and mean work are means over fresh draws on clean images; *certified* is the savings that
-no attack takes, with probability 1 - α over all images together; *attacked* is what the attack
+Accuracy and mean work are means over 20 fresh draws on all clean images; *certified* is the savings
+that no attack takes, with probability 1 - α over all images together; *attacked* is what the attack
 left, a mean over 100 fresh draws that it has not seen, at the first ``--attacked`` of the images.
 Both are shares of the savings of the victim without noise. ``--data`` names the images: choose σ on
 ``effattack.models_zoo.digits:heldout``, and report on the victim's own test images. A finished σ is
@@ -37,11 +37,13 @@ FRESH = 100
 FIRST_SEED = 1_000_000
 
 
-def fresh(victim: Smoothed, inputs: Tensor, labels: Tensor) -> tuple[Tensor, float]:
+def fresh(
+    victim: Smoothed, inputs: Tensor, labels: Tensor, draws: int = FRESH
+) -> tuple[Tensor, float]:
     """(B,) mean work of fresh draws at inputs, and the share of right answers over all of them."""
     works, right = [], []
     with undisturbed(victim), torch.no_grad():
-        for k in range(FRESH):
+        for k in range(draws):
             trace = victim.seeded(FIRST_SEED + k).trace(inputs)
             works.append(victim.spent(trace))
             right.append(victim.task.right(victim.task.answer(trace.logits), labels).double())
@@ -50,10 +52,11 @@ def fresh(victim: Smoothed, inputs: Tensor, labels: Tensor) -> tuple[Tensor, flo
 
 def rows(victim: Smoothed, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """One per threat."""
-    images, labels = subset(*load_data(options.data, victim.victim), options.images)
-    images = victim.domain.snap(victim.domain.place(images, victim.device))
+    whole, answers = load_data(options.data, victim.victim)
+    whole = victim.domain.snap(victim.domain.place(whole, victim.device))
+    noisy, accuracy = fresh(victim, whole, answers, FRESH // 5)
+    images, labels = subset(whole, answers, options.images)
     drawn = drawing(victim, images, alpha=options.alpha, samples=options.samples)
-    noisy, accuracy = fresh(victim, images, labels)
     few, its = images[: options.attacked], labels[: options.attacked]
     for text in options.threats.split(","):
         found = smoothing(victim, images, parse_threat(text), drawn=drawn)
@@ -68,7 +71,7 @@ def rows(victim: Smoothed, options: argparse.Namespace) -> Iterator[dict[str, An
             "victim": victim.victim.name,
             "sigma": victim.sigma,
             "accuracy": accuracy,
-            "work / max": (noisy.sum() / found.ceiling.sum()).item(),
+            "work / max": (noisy.mean() / found.ceiling.mean()).item(),
             "threat": text,
             "certified": found.certified_retained,
             "attacked": attacked,

@@ -23,9 +23,11 @@ from strength import LEFT_OUT, attack_names, numbers
 from tables import markdown
 
 from effattack.attacks import attack_class, build, names
+from effattack.attacks.by_name import OF_LIBRARIES
 from effattack.attacks.naming import options_of, written
 from effattack.budgets import LEVELS
 from effattack.certify.exact import Optimum, optima
+from effattack.certify.exact.optimum import Status
 from effattack.errors import NotApplicable
 from effattack.models_zoo.digits import small_digits
 from effattack.registry import read_name
@@ -40,15 +42,19 @@ from effattack.victim import Victim, load_victim
 BUDGETS = {
     "exam_exit": (10, 14, 18),
     "exam_cascade": (10, 14, 18),
-    "exam_skip": (10, 14, 18),
+    "exam_skip": (8, 12, 16),
 }
 """Grey levels at which the optimum takes back about .3, .5 and .7 of the savings of the held-out
 images (``--choose``)."""
 TRIED = (8, 10, 12, 14, 16, 18, 20)
 GRADIENTS = 200
-OTHERS = ("Slowdown(steps=50)", "QueryAttack(queries=1000)")
-"""Beside the attacks with 200 gradients: the house attack with its usual 50, and longer queries."""
-STATUS = ("solved", "open", "timed out")
+OTHERS = (
+    *("Slowdown(steps=50)", "Slowdown(steps=20, restarts=10)"),
+    *("targeted:Targeted", "QueryAttack(queries=1000)"),
+)
+"""Beside the attacks with 200 gradients: the house attack with its usual 50, and with restarts; a
+probe; longer queries."""
+STATUS: tuple[Status, ...] = ("solved", "open", "timed out")
 
 
 def threats(name: str) -> list[str]:
@@ -131,7 +137,8 @@ def applicable(asked: Sequence[str], victim: Victim, threat: str) -> Iterator[st
 def budgeted(text: str, victim: Victim, threat: str) -> str:
     """An attack in at most 200 gradients per image, unless its name tells its steps."""
     name, options = read_name(text)
-    if "steps" in options_of(attack_class(name)) and "steps" not in options:
+    takes_steps = "steps" in options_of(attack_class(name)) or name in OF_LIBRARIES
+    if takes_steps and "steps" not in options:
         per_step = build(f"{name}(steps=1)", victim, parse_threat(threat)).gradients
         options = {**options, "steps": GRADIENTS // per_step}
     text = f"{name}({written(options)})" if options else name

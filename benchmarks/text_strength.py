@@ -5,9 +5,10 @@
 One table per victim, of attack success in MACs of the deployed path under ``swap:1``, ``swap:2``
 and ``suffix:3``, and in brackets the agreement with the clean answer. Effort is in prompts through
 the model, a backward counting two more: every attack gets the same, and *best of N* are as many
-random prompts of the budget, of which the worst counts. At ``swap:1`` all prompts of the budget are
-run, and *exact* is the worst case. What lies beyond the row *random, mean* is gain beyond length.
-Every row that is finished lies in ``--out``, and is not run again.
+random prompts of the budget, of which the worst counts; ``AutoSlow``, the ensemble, takes 630. At
+``swap:1`` all prompts of the budget are run, and *exact* is the worst case. What lies beyond the
+row *random, mean* is gain beyond length. Every row that is finished lies in ``--out``, and is not
+run again.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ ATTACKS = {
     "SAME": f"SAME(steps={STEPS})",
     "WAFFLE": f"WAFFLE(steps={STEPS})",
     "QueryAttack": f"QueryAttack(queries={EFFORT})",
+    "AutoSlow": "AutoSlow",
 }
 BEST, EXACT, RANDOM = f"best of {EFFORT} random", "exact worst case", "random, mean"
 
@@ -98,7 +100,7 @@ def rows(victim: Victim, text: str, count: int, store: Path) -> list[dict]:
                 kept = kept.double().mean().item()
             success = ((spent - before).sum() / room.sum()).item()
             path.write_text(json.dumps({"attack": name, "success": success, "agreement": kept}))
-            print(f"{victim.name} {text} {name}: {success:.3f} ({kept:.0%})", flush=True)
+            print(f"{victim.name} {text} {name}: {success:.3f}", flush=True)
         found.append(json.loads(path.read_text()) | {"threat": text})
     return found
 

@@ -18,7 +18,12 @@ if TYPE_CHECKING:
 
 __all__ = ["attacked", "pytest_generate_tests"]
 
-VICTIMS = ["digits_tinysaver_cascade", "digits_three_stage_cascade", "digits_esn"]
+VICTIMS = [
+    "digits_tinysaver_cascade",
+    "digits_tinysaver_cascade_hardened",
+    "digits_three_stage_cascade",
+    "digits_esn",
+]
 
 
 @pytest.mark.effattack(victims=VICTIMS)

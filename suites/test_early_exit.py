@@ -25,7 +25,13 @@ if TYPE_CHECKING:
 
 __all__ = ["attacked", "pytest_generate_tests"]
 
-VICTIMS = ["digits_cnn_early_exit", "digits_vit_exit", "digits_msdnet", "digits_cnn_sdn"]
+VICTIMS = [
+    "digits_cnn_early_exit",
+    "digits_cnn_early_exit_hardened",
+    "digits_vit_exit",
+    "digits_msdnet",
+    "digits_cnn_sdn",
+]
 
 
 @pytest.mark.effattack(victims=VICTIMS)

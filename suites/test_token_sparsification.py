@@ -19,7 +19,12 @@ if TYPE_CHECKING:
 
 __all__ = ["attacked", "pytest_generate_tests"]
 
-ADAPTIVE = ["digits_vit_ats", "digits_vit_avit", "digits_vit_adavit", "digits_vit_dynamicvit"]
+ADAPTIVE = [
+    "digits_vit_ats",
+    "digits_vit_avit",
+    "digits_vit_adavit",
+    "digits_vit_dynamicvit",
+]
 FIXED_RATE = ["digits_vit_evit", "digits_vit_tome", "digits_vit_dynamicvit_topk"]
 
 

@@ -63,6 +63,8 @@ class Attack(ABC):
     takes: ClassVar[str] = "arrays"
     """What it changes: ``"any"`` inputs, ``"arrays"``, those of one kind of domain, or of several:
     ``"arrays or tokens"``."""
+    edition: ClassVar[int] = 1
+    """Counts up when what it finds moves under the same options: baselines and cells tell by it."""
     settings: Mapping[str, Any]
     """Every option that the attack was made with, defaults included."""
     threat: Threat
@@ -201,7 +203,8 @@ class Attack(ABC):
         size = f"threat={str(self.threat)!r}"
         if isinstance(self.threat, Linf) and not self.threat.unit:
             size = f"eps={size_text(self.threat.name, self.eps)}"
-        told = filter(None, [size, written(self.settings), f"seed={self.seed}"])
+        edition = f"edition={self.edition}" if self.edition > 1 else ""
+        told = filter(None, [size, written(self.settings), edition, f"seed={self.seed}"])
         return f"{self.label}({', '.join(told)})"
 
 

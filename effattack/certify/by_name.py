@@ -41,6 +41,7 @@ def certify(
     victim.domain.check(inputs)
     threat = parse_threat(threat) if isinstance(threat, str) else threat
     threat = threat.on(victim.domain)
+    inputs = victim.domain.snap(victim.domain.place(inputs, victim.device))
     if kind != "auto":
         found = maker(kind)
         if strange := sorted(options.keys() - _options(found)):

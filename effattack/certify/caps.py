@@ -63,6 +63,6 @@ def caps(
         error=0.0,
         known=torch.ones_like(most, dtype=torch.bool),
         seconds=time.perf_counter() - started,
-        passes=len(clean),
+        passes=1,
         note=f"by the ceiling that {victim.name} declares{against}",
     )

@@ -30,8 +30,8 @@ class Certificate:
         error: probability that ``most`` is too low for any of these inputs; 0 of a proof.
         known: (B,) bool, whether ``most`` was found, and is not just the ceiling.
         seconds: that it took, its own cost.
-        passes: of the victim through one input that it took, forward and backward; a solver's
-            and a bound's own work stands in ``seconds`` alone.
+        passes: of the victim through each input that it took, forward and backward, in the mean; a
+            solver's and a bound's own work stands in ``seconds`` alone.
         note: what else is to be told, in a sentence.
         p99: (B,), of a randomised victim: no input of the threat around each clean one takes more
             in 99 % of the draws; the ceiling where nothing better is known. None of others.

@@ -71,7 +71,7 @@ def enumeration(victim: Victim, inputs: Batch, threat: Threat, *, most: int = MO
         error=0.0,
         known=torch.ones_like(before, dtype=torch.bool),
         seconds=time.perf_counter() - started,
-        passes=total + 2 * len(clean),
+        passes=total / len(clean) + 2,
         note=f"all {total:,} {domain.nouns} of the budget were run: the worst case, attained",
     )
 

@@ -55,7 +55,7 @@ class Drawn:
         alpha: probability that any of the bounds is too low.
         samples: draws of each input that were counted.
         seconds: that they took.
-        passes: of the victim through one input.
+        passes: of the victim through each input.
     """
 
     victim: Smoothed
@@ -181,7 +181,7 @@ def drawing(
         alpha,
         samples,
         time.perf_counter() - started,
-        len(inputs) * (CHOOSING + samples + 1),
+        CHOOSING + samples + 1,
     )
 
 

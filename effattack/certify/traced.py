@@ -66,6 +66,10 @@ class Network:
         Raises:
             NotApplicable: for a module that does something else than is understood, naming it.
         """
+        if type(module) in MODULES:
+            module = nn.Sequential(module)
+        if type(module) in MODULES:  # by itself it is traced into, and no step
+            module = nn.Sequential(module)
         try:
             graph = fx.Tracer().trace(module)
         except Exception as error:  # fx raises whatever the module's code does

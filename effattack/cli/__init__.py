@@ -51,7 +51,7 @@ COMMANDS = {
     "completion": completion,
 }
 EXIT_CODES = """exit codes: 0 passed, 1 a limit was crossed or a score got worse than the baseline,
-2 wrong usage, 3 it could not be measured, 130 interrupted (`effattack run` resumes)
+2 wrong usage, 3 it could not be measured, 130 interrupted (`run` and `harden` resume)
 """
 
 
@@ -85,8 +85,8 @@ def _answer(options: argparse.Namespace) -> int:
             _print_traceback(error.__cause__)
         return error.exit_code
     except KeyboardInterrupt:
-        resumes = "; the same command resumes after the finished cells" * options.resumes
-        errors.print(f"effattack: interrupted{resumes}", **PLAIN)
+        after = f"; the same command resumes after the finished {options.resumes}"
+        errors.print(f"effattack: interrupted{after * bool(options.resumes)}", **PLAIN)
         return 130
     except Exception as error:
         _print_traceback(error)
@@ -136,7 +136,8 @@ def _add_commands(parser: argparse.ArgumentParser) -> dict[str, argparse.Argumen
         for action in found[name]._actions:
             if action.nargs != 0:
                 action.type = _filled(action.type or str)
-        found[name].set_defaults(handler=command.run, resumes=command is run, parsers=parsers)
+        resumes = {run: "cells", harden: "epochs"}.get(command, "")
+        found[name].set_defaults(handler=command.run, resumes=resumes, parsers=parsers)
     return found
 
 

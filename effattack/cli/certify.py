@@ -57,6 +57,9 @@ def arguments(certify: argparse.ArgumentParser) -> None:
         "--alpha", type=float, help="probability that the bound of any input is too low (.001)"
     )
     certify.add_argument("--samples", type=int, metavar="N", help="draws of each input (1000)")
+    certify.add_argument(
+        "--time-limit", type=float, metavar="SECONDS", help="of the solver, per input (20)"
+    )
     certify.add_argument("--seed", type=int, help="of the draws (0)")
     certify.add_argument(
         "--uncapped",
@@ -84,7 +87,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
     given = options.threat or [str(usual_threat(victim.domain))]
     threats = [parse_threat(text).on(victim.domain) for text in dict.fromkeys(given)]
     inputs, _ = subset(*load_data(options.data, victim), options.images)
-    settings = {key: getattr(options, key) for key in ("alpha", "samples", "seed")}
+    settings = {key: getattr(options, key) for key in ("alpha", "samples", "seed", "time_limit")}
     settings = {key: value for key, value in settings.items() if value is not None}
     if options.uncapped:
         settings["uncapped"] = load_victim(options.uncapped)
@@ -136,7 +139,7 @@ def sentences(certificate: Certificate, domain: Domain) -> Iterator[str]:
         f"{one.error:g}, over all {count} {domain.nouns} together" if one.error else "0: a proof"
     )
     yield f"  error            probability {error}"
-    yield f"  own cost         {one.seconds:.1f} s, {one.passes:,.0f} passes of one {domain.noun}"
+    yield f"  own cost         {one.seconds:.1f} s, {one.passes:,.0f} passes per {domain.noun}"
     if one.note:
         yield f"  note             {one.note}"
 

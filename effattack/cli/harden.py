@@ -111,7 +111,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
         raise
     save(hardened, options.out)
     _show(hardened.card, console)
-    console.print(_next(options), **PLAIN)
+    console.print(_next(options, bool(victim.data)), **PLAIN)
     return 0
 
 
@@ -120,8 +120,9 @@ def _budget(text: str) -> str | float:
 
 
 def _show(card: Card, console: Console) -> None:
-    title = f"{card.victim} at {card.threat}, on {card.heldout} held-out inputs"
-    table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
+    told = f"{card.victim} at {card.threat}, on {card.heldout} held-out inputs"
+    console.print(f"{told}, {card.attacked} of them attacked", **PLAIN)
+    table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column("")
     table.add_column("before", justify="right")
     table.add_column("after", justify="right")
@@ -132,16 +133,23 @@ def _show(card: Card, console: Console) -> None:
         console.print(f"note: {note}", **PLAIN)
 
 
-def _next(options: argparse.Namespace) -> str:
+def _next(options: argparse.Namespace, own_data: bool) -> str:
     """What was written, how to use it, and the command that judges it."""
     module, _, factory = options.victim.partition(":")
-    made = f"{factory}()" if factory else f"effattack.victim.load_victim({module!r})"
     where = module if factory else "mine"
-    folder = str(options.out)
+    lines = ["from effattack.hardening import load"]
+    if not factory:
+        lines.append("from effattack.victim import load_victim")
+    made = f"{factory}()" if factory else f"load_victim({module!r})"
+    lines.append(f"def hardened(): return load({made}, {str(options.out)!r})")
     budget = "--threat" if ":" in options.threat else "--eps"
-    victim = shlex.quote(f"{where}:hardened")
-    return (
-        f"{options.out}: weights.safetensors, card.json, card.md\n"
-        f"to use it, in {where}: hardened = lambda: effattack.hardening.load({made}, {folder!r})\n"
-        f"next: effattack run --victim {victim} {budget} {options.threat}"
+    data, told = ("", "") if own_data else ("--data TEST ", " (TEST: inputs that nothing here saw)")
+    return "\n".join(
+        [
+            f"{options.out}: weights.safetensors, card.json, card.md",
+            f"to use it, put into {where}:",
+            *(f"  {line}" for line in lines),
+            f"next: effattack run --victim {shlex.quote(f'{where}:hardened')} {data}"
+            f"{budget} {options.threat}{told}",
+        ]
     )

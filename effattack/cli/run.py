@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -13,6 +15,9 @@ from effattack.cli import executor_options, judging, output, replaying, sweep_op
 from effattack.cli.report import check_free, write
 from effattack.cli.terminal import PLAIN, progress_bar
 from effattack.streams import shown
+
+if TYPE_CHECKING:
+    from effattack.cells.plan import Plan
 
 HELP = "score victims under attacks and write a report"
 EXAMPLES = """examples:
@@ -48,7 +53,6 @@ def run(options: argparse.Namespace, console: Console) -> int:
 
 def _attack(options: argparse.Namespace, console: Console) -> int:
     from effattack.cells.store import Store
-    from effattack.results.currency import expect_audited
     from effattack.runs import run as runs
     from effattack.runs.certifying import certified
     from effattack.runs.keeping import keep_worst
@@ -56,22 +60,21 @@ def _attack(options: argparse.Namespace, console: Console) -> int:
 
     judge = judging.Judge.of(options)
     bar = progress_bar(console)
-    sweep = sweep_options.sweep_of(options)
+    sweep, *beside = sweep_options.sweeps_of(options)
     executor = executor_options.executor_of(options, bar.step)
     executor.check(sweep.device, sweep.timed > 0)
     store = Store(options.out / "cells")
     check_free(options.out)
-    plans = sweep.plan(executor.timeout, sweep_options.absent(options, console))
+    absent = sweep_options.absent(options, console)
+    planned = {each: each.plan(executor.timeout, absent) for each in (sweep, *beside)}
+    plans = [plan for own in planned.values() for plan in own]
     if options.fresh and not options.dry_run:
         for spec in finished(plans, store, executor):
             store.remove(spec)
     if options.verify:
         for spec in discard_damaged(plans, store, executor):
             console.print(f"damaged, to be run again: {store.path(spec)}", **PLAIN)
-    if options.by:
-        for plan in plans:
-            audited = {name: count["audited"] for name, count in plan.about.counts.items()}
-            expect_audited(plan.about.name, options.by, audited)
+    _expect_audited(plans, options.by)
     todo, lines = overview(plans, store)
     for line in lines:
         console.print(line, **PLAIN)
@@ -79,8 +82,9 @@ def _attack(options: argparse.Namespace, console: Console) -> int:
         return 0
     with bar.of(todo):
         evaluation, failures = runs.run(plans, store, executor, runs.go_on, bar.advance)
-    if sweep.certify:
-        evaluation = certified(evaluation, plans, store, sweep.certify, again=options.fresh)
+    for each, own in planned.items():
+        if each.certify:
+            evaluation = certified(evaluation, own, store, each.certify, again=options.fresh)
     if options.by:
         evaluation = evaluation.judged_by(options.by)
     told = keep_worst(plans, store, evaluation, options.out, options.corpus_mb)
@@ -92,3 +96,12 @@ def _attack(options: argparse.Namespace, console: Console) -> int:
     if failures:
         raise runs.failed(failures)
     return judge.judge(evaluation, options, console, options.out / "report.html")
+
+
+def _expect_audited(plans: Sequence[Plan], by: str | None) -> None:
+    """Refuse to judge victims by a count that nobody audits."""
+    from effattack.results.currency import expect_audited
+
+    for plan in plans if by else ():
+        audited = {name: count["audited"] for name, count in plan.about.counts.items()}
+        expect_audited(plan.about.name, str(by), audited)

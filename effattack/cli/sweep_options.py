@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -24,6 +24,17 @@ DEFAULT_IMAGES = (
 )
 DEFAULT_VICTIMS = (*DEFAULT_IMAGES, "cbf_early_gru")
 """With data or a budget of one's own, those of images alone."""
+
+BRACKET: dict[str, Any] = {
+    "victims": ("exam_exit",),
+    "attacks": ("AutoSlow",),
+    "budgets": ("linf:10/255",),
+    "samples": 50,
+    "timed": 0,
+    "certify": "exact",
+}
+"""What a run without options shows beside its victims: one victim and threat of which an attack and
+a certificate say the same, for some seconds."""
 
 
 def arguments(run: argparse.ArgumentParser) -> None:
@@ -102,10 +113,38 @@ def entry_arguments(parser: argparse._ActionsContainer) -> None:
     )
 
 
+def sweeps_of(options: argparse.Namespace) -> list[Sweep]:
+    """The sweep of the file, or of the options; where nothing is asked for, a bracket beside it."""
+    from effattack.runs.sweep import Sweep
+
+    judged = ("fail_below", "fail_above", "save", "compare", "by")
+    asked = options.sweep or _given(options) or any(getattr(options, key) for key in judged)
+    return [sweep_of(options), *([] if asked else [Sweep(**BRACKET)])]
+
+
 def sweep_of(options: argparse.Namespace) -> Sweep:
     """The sweep of the file, or of the options."""
     from effattack.runs.sweep import Sweep
 
+    given = _given(options)
+    if options.sweep is None:
+        own = options.data or options.eps or options.threat
+        victims = given.pop("victims", DEFAULT_IMAGES if own else DEFAULT_VICTIMS)
+        sweep = Sweep(**{"victims": victims, "samples": 200, **given})
+    elif given:
+        raise UsageError(
+            f"{options.sweep} says what to score, and so do options ({', '.join(given)}): write "
+            "them into the file"
+        )
+    else:
+        sweep = Sweep.load(options.sweep)
+    if options.skip_bad:
+        sweep = replace(sweep, skip_bad=True)
+    return sweep
+
+
+def _given(options: argparse.Namespace) -> dict[str, Any]:
+    """What the options say of a sweep."""
     given = {
         "victims": options.victim and tuple(options.victim),
         "twin": options.twin,
@@ -122,21 +161,7 @@ def sweep_of(options: argparse.Namespace) -> Sweep:
         "energy": options.energy,
         "certify": options.certify,
     }
-    given = {key: value for key, value in given.items() if value is not None}
-    if options.sweep is None:
-        own = options.data or options.eps or options.threat
-        victims = given.pop("victims", DEFAULT_IMAGES if own else DEFAULT_VICTIMS)
-        sweep = Sweep(**{"victims": victims, "samples": 200, **given})
-    elif given:
-        raise UsageError(
-            f"{options.sweep} says what to score, and so do options ({', '.join(given)}): write "
-            "them into the file"
-        )
-    else:
-        sweep = Sweep.load(options.sweep)
-    if options.skip_bad:
-        sweep = replace(sweep, skip_bad=True)
-    return sweep
+    return {key: value for key, value in given.items() if value is not None}
 
 
 def _budgets(options: argparse.Namespace) -> tuple[float | str, ...] | None:

@@ -15,7 +15,6 @@ from rich.table import Table
 from rich.text import Text
 
 from effattack.reporting import words
-from effattack.reporting.brackets import has_certificate, told
 from effattack.reporting.nouns import Noun, noun_of, with_domains
 from effattack.reporting.twins import beside_twins
 from effattack.results.currency import unit, work_of
@@ -186,6 +185,7 @@ def _table(victim: str, rows: pd.DataFrame, noun: Noun) -> Table:
 
 def _verdict(rows: pd.DataFrame, meta: dict[str, Any], noun: Noun) -> Iterator[str]:
     """What the unions say, each with its interval, and what a reader must know beside them."""
+    from effattack.reporting.brackets import has_certificate, told
     from effattack.results.caveats import caveats
     from effattack.results.union import UNION
 

@@ -71,12 +71,20 @@ def through(module: nn.Module, given: Interval) -> Interval:
 
 
 def stage_intervals(victim: Victim, given: Interval) -> Iterator[Interval]:
-    """Logits (B, classes) of every stage, as intervals, of intervals of inputs."""
+    """Logits (B, classes) of every stage, as intervals, of intervals of inputs.
+
+    Raises:
+        NotApplicable: for a victim that is no chain of stages, or a layer that it has no rule for.
+    """
     structure = victim.structure()
     if isinstance(structure, Models):
         yield from (through(model, given) for model in structure.models)
         return
-    assert isinstance(structure, Exits)
+    if not isinstance(structure, Exits):
+        raise NotApplicable(
+            f"{victim.name} does not say what stages it has (victim.structure()): bound training "
+            "applies to early exits and cascades of plain layers"
+        )
     features = Interval(*((end - structure.mean) / structure.std for end in given))
     for stage, head in zip(structure.stages, structure.heads, strict=True):
         features = through(stage, features)
@@ -103,12 +111,6 @@ class Bounded:
             raise UsageError(f"most = {self.most}, ramp = {self.ramp}: give shares in (0, 1]")
 
     def check(self, trace: Trace, victim: Victim) -> None:
-        if not isinstance(victim.structure(), Exits | Models):
-            raise NotApplicable(
-                f"{victim.name} does not say that it is stages or models in a row "
-                "(victim.structure()): bound training applies to early exits and cascades of plain "
-                "layers"
-            )
         grey = victim.example(1)
         with torch.no_grad():
             list(stage_intervals(victim, Interval(grey, grey)))

@@ -6,28 +6,34 @@ import copy
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import isnan
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
+from effattack import __version__
 from effattack.attacks.base import as_threat
-from effattack.errors import HardeningError, NotApplicable, UsageError, expect_least
+from effattack.errors import (
+    HardeningError,
+    MeasurementError,
+    NotApplicable,
+)
 from effattack.hardening.card import Card, Figures, figures
+from effattack.hardening.data import divided
 from effattack.hardening.fitting import Epoch
 from effattack.hardening.learning import Schedule, learner, learning_parts, train
 from effattack.hardening.methods import Method, method_of
-from effattack.hardening.thresholds import Choice, Wanted, choose, expect_thresholds, rule_of
+from effattack.hardening.terms import Terms, choose_by, refusal
+from effattack.hardening.thresholds import expect_thresholds, rule_of
+from effattack.results.files import writable
 from effattack.tasks import Classes
 from effattack.threats import ArrayThreat, Linf, Threat
 from effattack.threats.arrays import on_arrays
 from effattack.victim import Victim
 from effattack.victim.digests import digest
 from effattack.victim.undisturbed import glance
-
-HELD_OUT = 0.2
-"""Share of the inputs that chooses thresholds and judges, where none are given for it."""
 
 
 def unwatched(epoch: Epoch) -> None:
@@ -50,30 +56,6 @@ class Hardened:
     def state(self) -> dict[str, Tensor]:
         """Weights and buffers, by name."""
         return dict(self.victim.state_dict())
-
-
-@dataclass(frozen=True)
-class Terms:
-    """What a hardening may cost, and how it is judged; all on held-out inputs.
-
-    Args:
-        allowed: accuracy that may be lost, as a share of the inputs. Thresholds are chosen to lose
-            half of it, where that can be done: the rest is for inputs that nobody has seen.
-        onward: share of clean inputs that go on past the first stage of a victim whose thresholds
-            are chosen, or as many as did before where those were fewer. A cascade that never
-            escalates is a static model.
-        attacked: held-out inputs that are attacked, before and after.
-    """
-
-    allowed: float = 0.01
-    onward: float = 0.02
-    attacked: int = 64
-
-    def __post_init__(self) -> None:
-        for name in ("allowed", "onward"):
-            if not 0 <= getattr(self, name) < 1:
-                raise UsageError(f"{name} = {getattr(self, name)}: give a share in [0, 1)")
-        expect_least("attacked", self.attacked, 1)
 
 
 def harden(
@@ -122,41 +104,40 @@ def harden(
         MeasurementError: where nothing is saved on clean inputs.
     """
     started = time.monotonic()
+    called = str(method)
     method = method_of(method) if isinstance(method, str) else method
     schedule, terms = schedule or Schedule(), terms or Terms()
     judged = _threat(threat, victim)
     trained = judged if train_at is None else _threat(train_at, victim)
-    _check(victim, method)
-    _check_data(victim, inputs, labels)
-    groups = labels if groups is None else _checked_groups(groups, labels)
-    learn, held = _split(inputs, labels, groups, heldout, schedule.seed)
-    _check_data(victim, *held)
-    held = victim.domain.place(held[0], victim.device), held[1].to(victim.device)
-    copied, notes = _copy(victim), []
-    which = [] if method.losses is None else learning_parts(copied, parts)
+    _check(victim, method, parts)
+    data = divided(victim, inputs, labels, groups, heldout, schedule.seed)
+    copied, notes = _copy(victim), [*data.notes]
 
     def measured(victim: Victim) -> Figures:
-        return figures(victim, *held, judged, attacked=terms.attacked, seed=schedule.seed)
+        return figures(victim, *data.held, judged, attacked=terms.attacked, seed=schedule.seed)
 
     before = measured(victim)
+    if isnan(before.retained):
+        raise MeasurementError(
+            f"{victim.name} saves nothing on clean inputs: there is nothing to keep under attack"
+        )
     if method.losses is not None:
-        what = (victim, method, *learn, str(trained), schedule, parts and tuple(parts))
-        path = checkpoints and Path(checkpoints) / f"hardening-{digest(what)}.pt"
+        folder = None if checkpoints is None else writable(Path(checkpoints))
+        what = (victim, method, data[:3], str(trained), schedule, parts and tuple(parts))
         train(
             learner(copied, parts),
             method,
-            learn[:2],
+            data,
             trained,
             schedule,
-            parts=which,
-            groups=learn[2],
-            checkpoint=path or None,
+            parts=learning_parts(copied, parts),
+            checkpoint=folder and folder / f"hardening-{digest(what)}.pt",
             told=told,
         )
     rule = rule_of(copied)
     shipped = None if rule is None else rule.thresholds
     if rule is not None:
-        notes += _choose(copied, held, judged, before, terms, schedule.seed)
+        notes += choose_by(terms, copied, data.held, judged, before, schedule.seed)
     after = measured(copied)
     if after.onward == 0:
         notes.append("no clean input goes on past the first decision: it is a static model now")
@@ -164,23 +145,22 @@ def harden(
         victim.name,
         threat=str(judged),
         trained_at=str(trained) if method.losses is not None else "not trained",
-        method=str(method.losses or "thresholds"),
+        method=called,
         settings={
-            "epochs": schedule.epochs,
-            "rate": schedule.rate,
-            "batch": schedule.batch,
-            "seed": schedule.seed,
+            "losses": str(method.losses),
+            **schedule.told(),
             "allowed": terms.allowed,
+            "onward": terms.onward,
         },
-        heldout=len(held[1]),
-        attacked=min(terms.attacked, len(held[1])),
+        heldout=len(data.held[1]),
+        attacked=min(terms.attacked, len(data.held[1])),
         before=before,
         after=after,
         thresholds=None if rule is None else rule.thresholds,
         thresholds_before=shipped,
         seconds=time.monotonic() - started,
         notes=tuple(notes),
-        versions={"torch": torch.__version__},
+        versions={"effattack": __version__, "torch": torch.__version__},
     )
     hardened = Hardened(copied, card)
     if reason := refusal(before, after, terms):
@@ -188,63 +168,12 @@ def harden(
     return hardened
 
 
-def refusal(before: Figures, after: Figures, terms: Terms) -> str | None:
-    """Why a hardened victim is not handed out; None if it is."""
-    lost = before.accuracy - after.accuracy
-    if lost > terms.allowed + 1e-9:
-        return (
-            f"it lost {100 * lost:.1f} points of accuracy ({before.accuracy:.1%} to "
-            f"{after.accuracy:.1%}), and {100 * terms.allowed:g} are allowed: train for longer, "
-            "against a smaller budget, or allow more"
-        )
-    if after.work > before.work * (1 + 1e-9):
-        return (
-            f"its clean work rose from {before.work / before.ceiling:.1%} to "
-            f"{after.work / after.ceiling:.1%} of max: put a weight on the margins, as in "
-            "'both(margins=0.1)', or allow more accuracy to be lost"
-        )
-    if after.attacked_work >= before.attacked_work:
-        return (
-            f"it won nothing: under AutoSlow it does {after.attacked_work / after.ceiling:.1%} of "
-            f"max, and did {before.attacked_work / before.ceiling:.1%}: take another method, or "
-            "train for longer"
-        )
-    return None
-
-
-def _choose(
-    victim: Victim,
-    held: tuple[Tensor, Tensor],
-    threat: ArrayThreat,
-    before: Figures,
-    terms: Terms,
-    seed: int,
-) -> list[str]:
-    """Choose thresholds by the terms, the strictest that can be met; what is to be said of it."""
-    onward = min(terms.onward, before.onward)
-    for lost, least in ((0.5, onward), (1.0, onward), (0.5, 0.0), (1.0, 0.0)):
-        wanted = Wanted(before.accuracy - lost * terms.allowed, before.work, least)
-        if choice := choose(victim, *held, threat, wanted, attacked=terms.attacked, seed=seed):
-            return [_told(choice)]
-    return [
-        "no thresholds keep accuracy and clean work as allowed on held-out inputs: they are as "
-        "they were"
-    ]
-
-
-def _told(choice: Choice) -> str:
-    return (
-        f"thresholds are the best of {choice.tried:,} on held-out inputs after {choice.rounds} "
-        "rounds of attacks"
-    )
-
-
 def _threat(threat: Threat | str | float, victim: Victim) -> ArrayThreat:
     given = Linf(threat) if isinstance(threat, int | float) else as_threat(threat)
     return on_arrays(given.on(victim.domain))
 
 
-def _check(victim: Victim, method: Method) -> None:
+def _check(victim: Victim, method: Method, parts: Sequence[str] | None) -> None:
     if not isinstance(victim.task, Classes):
         raise NotApplicable(
             f"{victim.name} is asked for {victim.task.noun}: hardening trains classifiers"
@@ -252,39 +181,8 @@ def _check(victim: Victim, method: Method) -> None:
     method.check(glance(victim), victim)
     if method.losses is None:
         expect_thresholds(victim)
-
-
-def _check_data(victim: Victim, inputs: Tensor, labels: Tensor) -> None:
-    victim.domain.check(inputs)
-    victim.task.check(labels, len(inputs))
-
-
-def _checked_groups(groups: Tensor, labels: Tensor) -> Tensor:
-    whole = isinstance(groups, Tensor) and groups.dtype in (torch.int64, torch.int32)
-    if not whole or groups.shape != (len(labels),) or groups.min() < 0:
-        raise UsageError(f"groups must be whole numbers from 0 on, one for each of {len(labels)}")
-    return groups.long()
-
-
-def _split(
-    inputs: Tensor,
-    labels: Tensor,
-    groups: Tensor,
-    heldout: tuple[Tensor, Tensor] | None,
-    seed: int,
-) -> tuple[tuple[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """What is trained on, with its groups, and what is held out."""
-    if heldout is not None:
-        return (inputs, labels, groups), heldout
-    count = int(HELD_OUT * len(inputs))
-    if count < 1:
-        raise UsageError(
-            f"{len(inputs)} inputs: give at least {round(1 / HELD_OUT)}, a fifth of which is held "
-            "out, or heldout=(inputs, labels)"
-        )
-    order = torch.randperm(len(inputs), generator=Generator().manual_seed(seed))
-    held, learn = order[:count], order[count:]
-    return (inputs[learn], labels[learn], groups[learn]), (inputs[held], labels[held])
+    else:
+        learning_parts(victim, parts)
 
 
 def _copy(victim: Victim) -> Victim:

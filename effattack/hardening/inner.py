@@ -14,7 +14,8 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from effattack.attacks.objectives import Goal, Objective, require_gates
-from effattack.errors import NotApplicable, UsageError
+from effattack.attacks.searches.projected import input_gradient
+from effattack.errors import UsageError
 from effattack.threats import ArrayThreat
 from effattack.victim import Trace, Victim
 
@@ -111,12 +112,7 @@ class Ascent:
             found = found.detach().requires_grad_()
             trace = victim.trace(found)
             value = self.objective(trace, Goal(victim, trace.logits, labels))
-            if not value.requires_grad:
-                raise NotApplicable(
-                    f"{victim.name} has no gradient in its inputs: ascent has none to follow; "
-                    "noise and thresholds apply"
-                )
-            (gradient,) = torch.autograd.grad(value.sum(), found)
+            gradient = input_gradient(value, found, trace)
             found = placed.project(placed.ascend(found, gradient, min(1.0, 2 / self.steps)), clean)
         return found.detach()
 

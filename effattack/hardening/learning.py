@@ -9,7 +9,16 @@ from pathlib import Path
 import torch
 from torch import Generator, Tensor, nn
 
-from effattack.errors import NotApplicable, UsageError, expect_least, expect_seed, unknown_name
+from effattack.errors import (
+    GradientError,
+    MeasurementError,
+    NotApplicable,
+    UsageError,
+    expect_least,
+    expect_seed,
+    unknown_name,
+)
+from effattack.hardening.data import Data
 from effattack.hardening.fitting import Augment, Epoch, fit
 from effattack.hardening.losses import Lesson
 from effattack.hardening.methods import Method
@@ -51,6 +60,11 @@ class Schedule:
         if not 0 < self.rate < float("inf"):
             raise UsageError(f"rate = {self.rate}: give a learning rate above 0")
 
+    def told(self) -> dict[str, float]:
+        """Its numbers, by name."""
+        names = ("epochs", "rate", "batch", "seed")
+        return {name: getattr(self, name) for name in names}
+
 
 def learner(victim: Victim, names: Sequence[str] | None) -> Victim:
     """What is traced in training: of a cascade whose last model learns nothing, the others."""
@@ -84,7 +98,7 @@ def learning_parts(victim: Victim, names: Sequence[str] | None) -> list[nn.Modul
     if quantized(victim):
         raise NotApplicable(
             f"{victim.name} has quantized weights, whose training has no gradient: harden the "
-            "float victim, then quantize it again; method 'thresholds' applies"
+            "float victim, then quantize it again"
         )
     if victim.sees == "answers" or not any(list(part.parameters()) for part in parts):
         raise NotApplicable(
@@ -96,12 +110,11 @@ def learning_parts(victim: Victim, names: Sequence[str] | None) -> list[nn.Modul
 def train(
     victim: Victim,
     method: Method,
-    data: tuple[Tensor, Tensor],
+    data: Data,
     threat: ArrayThreat,
     schedule: Schedule,
     *,
     parts: Sequence[nn.Module],
-    groups: Tensor,
     checkpoint: Path | None,
     told: Callable[[Epoch], None],
 ) -> None:
@@ -110,19 +123,19 @@ def train(
     Args:
         victim: whose parts they are.
         method: with losses.
-        data: inputs (B, ...) and labels (B,).
+        data: what it is trained on.
         threat: bound to its domain.
         schedule: how long.
         parts: what learns.
-        groups: (B,), of the inputs.
         checkpoint: written after each epoch; where it exists, training goes on from it.
         told: called after each epoch.
 
     Raises:
         NotApplicable: where no gradient reaches the parts.
+        MeasurementError: where the loss is no number any more.
     """
     assert method.losses is not None
-    losses, (inputs, labels) = method.losses, data
+    losses, (inputs, labels, groups, *_) = method.losses, data
     generator = Generator().manual_seed(schedule.seed)
     weighing = method.weighing(int(groups.max()) + 1).to(victim.device)
     batch = min(schedule.batch, len(inputs))
@@ -133,12 +146,20 @@ def train(
         rows = rows.cpu()
         truth, their = (each[rows].to(some.device) for each in (labels, groups))
         progress = weighing.steps.item() / steps
-        value = weighing(losses(Lesson(victim, some, truth, threat, generator, progress)), their)
+        try:
+            found = losses(Lesson(victim, some, truth, threat, generator, progress))
+        except GradientError as error:
+            if not progress:
+                raise
+            raise _diverged(victim, progress) from error
+        value = weighing(found, their)
         if not value.requires_grad:
             raise NotApplicable(
                 f"{victim.name} has no gradient in the weights that are to be trained: compute "
                 "logits and margins in trace() without detach, no_grad or integer kernels"
             )
+        if not torch.isfinite(value):
+            raise _diverged(victim, progress)
         return value
 
     with undisturbed(victim):
@@ -158,3 +179,10 @@ def train(
             generator=generator,
             told=told,
         )
+
+
+def _diverged(victim: Victim, progress: float) -> MeasurementError:
+    return MeasurementError(
+        f"{victim.name}: the loss is no number any more after {progress:.0%} of the training: take "
+        "a lower rate"
+    )

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from effattack.victim import Gate, Trace, Victim
 from effattack.victim.structure import Models
-from effattack.victim.undisturbed import glance
 
 
 class Savers(Victim):
@@ -34,17 +33,14 @@ class Savers(Victim):
         )
         self.models = torch.nn.ModuleList(structure.models[:-1])
         self._rule: Any = structure.criterion
-        self._spent = structure.costs[:-1]
-        self._names = structure.gates[self._rule.earliest :]
-        self._costs = [gate.cost for gate in glance(cascade).gates]
+        self._names, self._costs = structure.gates, structure.costs
 
     def trace(self, batch: Tensor) -> Trace:
         said = torch.stack([model(batch.clone()) for model in self.models], dim=1)
         gates, reached = [], torch.ones(len(said), dtype=torch.bool, device=said.device)
-        for stage, (name, cost) in enumerate(
-            zip(self._names, self._costs, strict=True), start=self._rule.earliest
-        ):
+        for stage in range(self._rule.earliest, len(self.models)):
             seen = said[:, : stage + 1]
+            name, cost = self._names[stage], self._costs[-1] - self._costs[stage]
             active = reached & self._rule.go_on(seen)
             margin = self._rule.margin(seen)
             gates.append(Gate(name, margin, active, reached, cost, self._rule.proxy, pushed=True))
@@ -53,4 +49,4 @@ class Savers(Victim):
         return Trace(said[:, -1], tuple(gates), unknown, stage_logits=said)
 
     def structure(self) -> Models:
-        return Models(tuple(self.models), self._rule, self._names, self._spent)
+        return Models(tuple(self.models), self._rule, self._names, self._costs[:-1])

@@ -22,12 +22,14 @@ from effattack.errors import ContractError, NotApplicable
 from effattack.hardening.inner import all_answers
 from effattack.threats import ArrayThreat
 from effattack.victim import Victim
-from effattack.victim.structure import Structure
+from effattack.victim.structure import Exits, Models
 from effattack.victim.undisturbed import undisturbed
 
 MOST = 20_000
 """Candidates: with one threshold per stage, those of each stage are fewer."""
 ROUNDS = 5
+FAR = 2.0**20
+"""Beyond any difference of logits."""
 BATCH = 256
 
 
@@ -128,10 +130,11 @@ def choose(
         ContractError: if its work is not that of the stages that it runs.
     """
     rule, shipped = expect_thresholds(victim), expect_thresholds(victim).thresholds
-    structure, spent = victim.structure(), stage_work(victim, inputs[:1])
-    assert structure is not None
-    candidates = list(candidates_of(rule, len(spent) - 1, victim.num_classes))
-    clean = outcomes(rule, candidates, _stages(victim, structure, inputs), spent, labels)
+    structure: Any = victim.structure()
+    spent = torch.tensor(structure.costs, dtype=torch.float64)
+    stages = _stages(victim, structure, inputs)
+    candidates = list(candidates_of(rule, stages.logits))
+    clean = outcomes(rule, candidates, stages, spent, labels)
     _expect_closed_form(victim, inputs, candidates.index(shipped), clean)
     good = (
         (clean.right.double().mean(1) >= wanted.accuracy - 1e-9)
@@ -172,18 +175,36 @@ def _best(worst: Tensor, clean: Outcomes, good: Tensor) -> int:
     return min(rows, key=lambda row: (attacked[row], work[row], -right[row]))
 
 
-def candidates_of(
-    rule: Thresholded, gates: int, classes: int
-) -> Iterator[float | tuple[float, ...]]:
-    """Evenly spaced thresholds, and those that the rule has: one, or one per gate."""
-    top = rule.highest if math.isfinite(rule.highest) else math.log(classes)
-    shared = not isinstance(rule.thresholds, tuple)
+def candidates_of(rule: Thresholded, said: Tensor) -> Iterator[float | tuple[float, ...]]:
+    """Evenly spaced thresholds, and those that the rule has: one, or one per gate.
+
+    Args:
+        rule: whose they are.
+        said: logits (B, stages, classes), on which they are to differ.
+    """
+    gates, shared = said.shape[1] - 1, not isinstance(rule.thresholds, tuple)
     each = 100 if shared else min(100, max(2, int(MOST ** (1 / gates))))
+    top = _reach(rule, said)
     grid = [top * k / each for k in range(1, each)]
     if isinstance(rule.thresholds, tuple):
         yield from product(*(sorted({*grid, own}) for own in rule.thresholds))
     else:
         yield from sorted({*grid, rule.thresholds})
+
+
+def _reach(rule: Thresholded, said: Tensor) -> float:
+    """The highest threshold; where there is none, one that decides as all higher ones do."""
+    if math.isfinite(rule.highest):
+        return rule.highest
+
+    def decided(threshold: float) -> list[list[bool]]:
+        seen = (said[:, : k + 1] for k in range(said.shape[1] - 1))
+        return [_goes_on(rule, threshold, each).tolist() for each in seen]
+
+    top, settled = 1.0, decided(FAR)
+    while top < FAR and decided(top) != settled:
+        top *= 2
+    return top
 
 
 class Outcomes(NamedTuple):
@@ -239,22 +260,11 @@ def _goes_on(rule: Thresholded, threshold: float, seen: Tensor) -> Tensor:
         rule.thresholds = before
 
 
-def _stages(victim: Victim, structure: Structure, inputs: Tensor) -> Stages:
+def _stages(victim: Victim, structure: Exits | Models, inputs: Tensor) -> Stages:
     with undisturbed(victim), torch.no_grad():
         logits = torch.cat([all_answers(victim.trace(some)) for some in inputs.split(BATCH)])
     unsure = getattr(structure, "unsure", lambda said: said[:, -1])
     return Stages(logits, unsure(logits))
-
-
-def stage_work(victim: Victim, single: Tensor) -> Tensor:
-    """(stages,) float64: work of stopping at each stage, as costs-to-go of the gates tell it."""
-    with undisturbed(victim), torch.no_grad():
-        trace = victim.trace(single)
-    costs: list[float] = []
-    for gate in trace.gates:
-        units = gate.margin.shape[1]
-        costs += torch.as_tensor(gate.cost).double().expand(1, units)[0].tolist()
-    return victim.max_macs - torch.tensor([*costs, 0.0], dtype=torch.float64)
 
 
 def _expect_closed_form(victim: Victim, inputs: Tensor, row: int, clean: Outcomes) -> None:
@@ -263,7 +273,6 @@ def _expect_closed_form(victim: Victim, inputs: Tensor, row: int, clean: Outcome
         macs = torch.cat([victim.trace(some).macs for some in inputs.split(BATCH)]).cpu()
     if not torch.allclose(macs, clean.work[row], rtol=1e-9):
         raise ContractError(
-            f"{victim.name}: its work is not max_macs less the cost-to-go of the gate where it "
-            "stops, so that thresholds cannot be compared: declare costs of gates as "
-            "effattack.models_zoo.exits.chain_trace does"
+            f"{victim.name}: its trace does other work than structure().costs says of the stages "
+            "where it stops, so that thresholds cannot be compared: correct one of them"
         )

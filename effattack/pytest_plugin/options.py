@@ -14,7 +14,6 @@ from typing import Literal, NamedTuple
 import pytest
 
 from effattack.budgets import parse_eps, parse_number
-from effattack.certify.kinds import check_kind
 from effattack.errors import UsageError, unknown_name
 from effattack.registry import VICTIMS, entries, is_file
 from effattack.results.baseline_paths import FOLDER, path_of
@@ -214,6 +213,8 @@ def settings_of(config: pytest.Config) -> Settings:
         path_of(name, baselines) if name else None for name in (single("save"), single("compare"))
     )
     if certify := single("certify"):
+        from effattack.certify.kinds import check_kind
+
         check_kind(certify)
     limits = [
         *(parse_limit(text, fail_below=True) for text in several("fail-below")),

@@ -140,7 +140,9 @@ class OverDraws(Victim):
 
     Every gate has the units of all draws, each at its share of the cost; so an objective that sums
     over units is a mean over draws (expectation over transformation; Athalye et al., ICML 2018,
-    arXiv 1707.07397). Logits, those of stages and what losses of papers read are means.
+    arXiv 1707.07397). Logits, those of stages and what losses of papers read (``aux``) are means;
+    such losses read gates unit by unit, so where there are any, margins are means, too, over the
+    draws in which a decision was reached.
 
     Args:
         smoothed: the victim.
@@ -170,20 +172,19 @@ class OverDraws(Victim):
 
 
 def joined(traces: list[Trace], *, averages: bool) -> Trace:
-    """One trace of the same inputs in several draws: gates side by side, all else means.
+    """One trace of the same inputs in several draws: their gates, and means of all else.
 
     Args:
         traces: one per draw.
         averages: whether outputs are numbers that have a mean; else the first draw's stand.
     """
-    first, count = traces[0], len(traces)
+    first = traces[0]
+    gate = _mean_gate if first.aux else _beside
     stages = [trace.stage_logits for trace in traces if trace.stage_logits is not None]
     slacks = [trace.slack for trace in traces if trace.slack is not None]
     return first._replace(
         logits=_mean([trace.logits for trace in traces]) if averages else first.logits,
-        gates=tuple(
-            _beside(draws, count) for draws in zip(*(t.gates for t in traces), strict=True)
-        ),
+        gates=tuple(map(gate, zip(*(trace.gates for trace in traces), strict=True))),
         macs=_mean([trace.macs for trace in traces]),
         stage_logits=_mean(stages) if stages else None,
         aux={key: _mean([trace.aux[key] for trace in traces]) for key in first.aux},
@@ -192,8 +193,21 @@ def joined(traces: list[Trace], *, averages: bool) -> Trace:
     )
 
 
-def _beside(draws: tuple[Gate, ...], count: int) -> Gate:
-    costs = [torch.as_tensor(g.cost).to(g.margin).expand_as(g.margin) / count for g in draws]
+def _mean_gate(draws: tuple[Gate, ...]) -> Gate:
+    """Active where it is in half of the draws or more."""
+    counted = torch.stack([gate.reached | gate.pushed for gate in draws])
+    margins = torch.stack([gate.margin for gate in draws]).where(counted, 0)
+    active = torch.stack([gate.active for gate in draws]).double().mean(0) >= 0.5
+    return draws[0]._replace(
+        margin=margins.sum(0) / counted.sum(0).clamp(min=1),
+        active=active,
+        reached=torch.stack([gate.reached for gate in draws]).any(0),
+    )
+
+
+def _beside(draws: tuple[Gate, ...]) -> Gate:
+    shares = 1 / len(draws)
+    costs = [torch.as_tensor(g.cost).to(g.margin).expand_as(g.margin) * shares for g in draws]
     return draws[0]._replace(
         margin=torch.cat([gate.margin for gate in draws], 1),
         active=torch.cat([gate.active for gate in draws], 1),

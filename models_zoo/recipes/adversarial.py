@@ -2,8 +2,8 @@
 
 Plain: Madry et al., "Towards Deep Learning Models Resistant to Adversarial Attacks", ICLR 2018
 (arXiv 1706.06083), against attacks on the answer of the last classifier. On slowdowns: the same
-against DeepSloth's objective, as its authors tried (Hong et al., ICLR 2021, arXiv 2010.02432, who
-found limited protection). Neither is effattack.hardening, which looks for its images by the gates.
+against DeepSloth's objective (Hong et al., ICLR 2021, arXiv 2010.02432, who report that adversarial
+training protects little). Neither is :mod:`effattack.hardening`, which cures a user's own victim.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
@@ -44,8 +45,9 @@ def describe(
     recipe: str,
     dense_accuracy: float,
     threshold: float | list[float] | None = None,
+    **facts: Any,
 ) -> None:
-    """The card of a victim trained on the digits."""
+    """The card of a victim trained on the digits, with whatever else is to stand on it."""
     cards.describe(
         victim,
         *digits("test"),
@@ -54,4 +56,5 @@ def describe(
         recipe=recipe,
         dense_accuracy=dense_accuracy,
         threshold=threshold,
+        **facts,
     )

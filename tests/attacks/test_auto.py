@@ -82,6 +82,12 @@ def test_its_stages(keep: bool) -> None:
         assert isinstance(stage.objective, AlsoAnswer) is keep
 
 
+def test_baselines_and_cells_can_tell_the_editions_apart() -> None:
+    victim = LinearSaver()
+    assert "edition=2" in repr(AutoSlow(victim))
+    assert "edition" not in repr(Slowdown(victim))
+
+
 def test_values_of_different_objectives_are_not_compared() -> None:
     """The hinge is positive where a gate is open, DeepSloth's loss never; one would hide it."""
     victim, told = LinearSaver(), []

@@ -18,6 +18,7 @@ from effattack.certify.exact import exact, optima
 from effattack.certify.exact.encoding import Encoding
 from effattack.certify.exact.gates import TOLERANCE
 from effattack.certify.exact.reading import Reader
+from effattack.certify.linear import linear_bounds
 from effattack.domains import Series
 from effattack.errors import NotApplicable, UsageError
 from effattack.models_zoo import Cascade, EarlyExit, SkipNet
@@ -111,6 +112,16 @@ def test_it_is_the_worst_of_all_inputs_of_the_grid(kind: str, seed: int, share: 
         assert margins(victim, everything(clean, LEVELS)).min() < 100 * TOLERANCE
 
 
+@settings(reproducible, max_examples=20)
+@given(st.sampled_from(["exit", "cascade"]), st.integers(0, 10**6), st.integers(1, 12))
+def test_linear_bounds_of_random_networks_end_no_lower(kind: str, seed: int, levels: int) -> None:
+    clean = noise_images(1, seed, TWO)
+    victim = TINY[kind](seed, 0.7, clean)
+    threat = parse_threat(f"linf:{levels}/255").on(victim.domain)
+    (found,) = optima(victim, clean, threat)
+    assert found.found <= linear_bounds(victim, clean, threat).most.item()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", TINY)
 def test_the_grids_are_no_easy_ones(kind: str) -> None:
@@ -187,6 +198,18 @@ class TestTheExam:
         assert "timed out" in certificate.note
         below = certificate.clean < victim.max_macs
         assert not certificate.known[below].any()
+
+    @pytest.mark.parametrize("threat", ["linf:2/255", "linf:8/255"])
+    def test_linear_bounds_end_no_lower(self, name: str, threat: str) -> None:
+        victim, images = embedded(name), small_digits("heldout")[0][:8]
+        if name == "exam_skip":
+            with pytest.raises(NotApplicable, match="no chain"):
+                linear_bounds(victim, images, parse_threat(threat).on(victim.domain))
+            return
+        bound = linear_bounds(victim, images, parse_threat(threat).on(victim.domain))
+        optimum = exact(victim, images, threat)
+        assert (optimum.most <= bound.most).all()
+        assert (bound.most < bound.ceiling).any() or threat != "linf:2/255"
 
     def test_a_larger_ball_is_no_better(self, name: str) -> None:
         victim, images = embedded(name), small_digits("heldout")[0][6:10]

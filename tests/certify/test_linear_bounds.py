@@ -11,12 +11,14 @@ from torch.nn import functional as F
 from toys import embedded
 
 from effattack.attacks import Slowdown
+from effattack.certify.exact import exact
 from effattack.certify.linear import Bounds, Box, box_of, linear_bounds
 from effattack.certify.rounding import gamma
 from effattack.certify.rows import of_whole
 from effattack.certify.traced import At, Network
 from effattack.domains import Pixels
 from effattack.errors import NotApplicable
+from effattack.inputs.source import load_data
 from effattack.models_zoo.criteria import Confidence, Entropy, Leads, Margin, Patience
 from effattack.models_zoo.digits import digits
 from effattack.models_zoo.early_exit.early_exit import EarlyExit
@@ -208,6 +210,16 @@ def test_a_tiny_threat_certifies_what_the_clean_images_do() -> None:
     assert found.known.any()
     assert found.certified_retained > 0.5
     assert found.error == 0
+
+
+@pytest.mark.parametrize("name", ["exam_exit", "exam_cascade"])
+def test_no_exact_optimum_lies_above_a_certificate(name: str) -> None:
+    victim = embedded(name)
+    images = load_data(None, victim)[0][:4]
+    threat = parse_threat("linf:.04")
+    bound, optimum = linear_bounds(victim, images, threat), exact(victim, images, threat)
+    assert (bound.most >= optimum.most).all()
+    assert bound.certified_retained > 0
 
 
 @pytest.mark.slow

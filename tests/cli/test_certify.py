@@ -50,7 +50,7 @@ def test_it_says_what_is_certified_in_words(capsys: pytest.CaptureFixture[str]) 
     assert "toy_smoothed at l2:0.1, certificate by smoothing, 4 images" in said
     assert "toy_smoothed at linf:1/255" in said
     assert "error            probability 0.001, over all 4 images together" in said
-    assert "s, 1,204 passes of one image" in said
+    assert "s, 301 passes per image" in said
 
 
 def test_json_has_every_number(capsys: pytest.CaptureFixture[str]) -> None:

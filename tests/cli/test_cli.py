@@ -409,7 +409,7 @@ def test_budgets_as_they_are_written(text: str, eps: float) -> None:
     assert parse_eps(text) == eps
 
 
-def test_only_a_run_says_that_it_resumes(
+def test_what_resumes_says_so(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     def interrupted(*_: object) -> int:
@@ -417,8 +417,11 @@ def test_only_a_run_says_that_it_resumes(
 
     monkeypatch.setattr("effattack.cli.run.run", interrupted)
     monkeypatch.setattr("effattack.cli.doctor.run", interrupted)
+    monkeypatch.setattr("effattack.cli.harden.run", interrupted)
     assert main(["run"]) == main(["doctor"]) == 130
-    run, doctor = capsys.readouterr().err.splitlines()
+    assert main(["harden", "NAME", "--data", "D", "--threat", "4/255", "--out", "O"]) == 130
+    run, doctor, harden = capsys.readouterr().err.splitlines()
+    assert harden == "effattack: interrupted; the same command resumes after the finished epochs"
     assert run == "effattack: interrupted; the same command resumes after the finished cells"
     assert doctor == "effattack: interrupted"
 

@@ -62,6 +62,7 @@ def test_a_cascade_of_ones_own(project: Path, capsys: pytest.CaptureFixture) -> 
     [
         (["mine:no_chain", "--onnx", "m.onnx"], "toy does not say what it is made of"),
         (["digits_vit_ats", "--onnx", "m.onnx"], "digits_vit_ats does not say what it is made of"),
+        (["exam_skip", "--onnx", "m.onnx"], "exam_skip does not say what it is made of"),
         (["mine:build", "--onnx", "model"], "end its name in .onnx"),
         (["digits_cnn_early_exits", "--onnx", "m.onnx"], "did you mean digits_cnn_early_exit"),
     ],

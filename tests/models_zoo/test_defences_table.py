@@ -47,13 +47,19 @@ def row(table: Any) -> Any:
 
 
 def test_a_verdict_is_what_the_adaptive_attack_leaves(table: Any, row: Any) -> None:
+    assert row.retained == pytest.approx(4 / 7)
     assert row.won_back == pytest.approx(0.3 / 0.8)
     assert row.verdict == "falls"
-    assert replace(row, adaptive=0.61).verdict == "holds"
-    assert replace(row, adaptive=0.61, undefended=0.3).verdict == "falls"
+    better = replace(row, adaptive=0.61, attacked_macs=5e6)
+    assert better.verdict == "holds"
+    assert replace(better, undefended=0.3).verdict == "falls"
+    assert replace(better, clean_macs=(2e6, 1e6)).verdict == "falls", "cheaper when clean, no more"
     assert replace(row, max_macs=(10e6, 9e6)).verdict == "holds as an exact cap"
     assert replace(row, max_macs=(10e6, 11e6)).verdict == "falls"
-    assert "| 100% → 90% | 90% | 2.00 → 3.00 | 20% | 90% | **50%** (40% to 60%)" in table._line(row)
+    assert (
+        "| 100% → 90% | 90% | 2.00 → 3.00 | 20% | 90% | **50%** (40% to 60%) | 57% |"
+        in table._line(row)
+    )
     assert "90% (4% flagged)" in table._line(replace(row, flagged=0.04))
 
 

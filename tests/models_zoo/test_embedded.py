@@ -22,7 +22,10 @@ NAMES = sorted(
     entry.name
     for entry in entry_points(group="effattack.victims")
     if entry.value.startswith(
-        tuple(f"effattack.models_zoo.{place}" for place in ("embedded:", "exam.", "series."))
+        tuple(
+            f"effattack.models_zoo.{place}"
+            for place in ("embedded:", "exam.", "hardened:", "series.")
+        )
     )
 )
 CONTROLS = {
@@ -50,6 +53,8 @@ RUNG = {
     "digits_cnn_early_exit_int8",
     "digits_tinysaver_cascade_int8",
     "digits_vit_ats_int8",
+    "digits_cnn_early_exit_hardened",
+    "digits_tinysaver_cascade_hardened",
     *CONTROLS,
 }
 SERIES = {"cbf_early_gru", "cbf_cnn_exit", "cbf_transformer_merge"}

@@ -173,3 +173,17 @@ def test_the_card_agrees(name: str) -> None:
 @pytest.mark.parametrize("check", INVARIANTS, ids=lambda check: check.__name__)
 def test_trained_victims_keep_the_contract(name: str, check: Check) -> None:
     check(load(name), sentences.requests("test")[0][:12])
+
+
+def test_tags_of_a_batch_that_is_wider_than_its_prompts_are_the_same() -> None:
+    victim, task = made("token", 0.45), made("token").task
+    wide = torch.nn.functional.pad(PROMPTS, (0, 2), value=PAD)
+    with torch.no_grad():
+        found, expected = victim(wide), victim(PROMPTS)
+    assert task.close(found, expected, 1e-6).all()
+    other = expected.clone()
+    other[1, 0, 0] += 1
+    assert task.gap(found, other).gt(0.1).tolist() == [False, True, False]
+    shorter = expected.clone()
+    shorter[1, 4] = -torch.inf
+    assert task.gap(found, shorter)[1] == torch.inf

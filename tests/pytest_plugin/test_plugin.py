@@ -104,6 +104,19 @@ def test_a_universal_attack_learns_from_images_that_are_not_scored(run: Run) -> 
     nothing.stdout.fnmatch_lines(["*is universal: give images to learn *--effattack-fit-data*"])
 
 
+def test_a_limit_judges_a_certificate_that_was_asked_for(run: Run) -> None:
+    options = (*SUITES, BUILD, DATA, "--effattack-samples=5", "-k", "limit")
+    limit = "--effattack-fail-above=certified_factor"
+    kept = run(*options, f"{limit}=1000", "--effattack-certify=cap")
+    kept.assert_outcomes(passed=1, deselected=7)
+    crossed = run(*options, f"{limit}=1", "--effattack-certify=cap")
+    crossed.assert_outcomes(failed=1, deselected=7)
+    crossed.stdout.fnmatch_lines(["*a bound for every attack, eps 8/255*"])
+    without = run(*options, f"{limit}=1000")
+    without.assert_outcomes(failed=1, deselected=7)
+    without.stdout.fnmatch_lines(["*no certificate is known*--certify auto*"])
+
+
 def test_nothing_is_said_where_nothing_was_scored(run: Run, pytester: pytest.Pytester) -> None:
     pytester.makepyfile("def test_it(): pass")
     result = run("--effattack-out=kept")
@@ -129,6 +142,7 @@ def test_nothing_is_said_where_nothing_was_scored(run: Run, pytester: pytest.Pyt
         ("samples=0", "--effattack-samples '0': give a whole number, 1 or more"),
         ("batch-size=0", "--effattack-batch-size '0': give a whole number, 1 or more"),
         ("samples=some", "--effattack-samples 'some': give a whole number, 1 or more"),
+        ("certify=capp", "unknown certificate 'capp': did you mean cap*"),
         ("level=quik", "unknown level 'quik': did you mean quick*"),
         ("save=a/b", "baseline 'a/b': use letters, digits and . + - _ only; *--effattack-basel*"),
         (
@@ -158,7 +172,7 @@ HEAVY = {"effattack.victim", "jinja2", "numpy", "pandas", "pyarrow", "rich", "sc
 
 
 LIGHT = {
-    *("borders", "budgets", "errors", "moved", "registry", "streams"),
+    *("budgets", "errors", "moved", "registry", "registry.borders", "streams"),
     *("results", "results.baseline_paths", "results.limits", "results.unmeasured"),
     *("results.currency", "results.score", "results.table"),
     *("runs", "runs.levels"),

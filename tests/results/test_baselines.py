@@ -227,6 +227,14 @@ def test_what_is_on_one_side_only_is_noted(evaluation: Evaluation) -> None:
     assert found.notes == ["settings of Slowdown are not those of v1"]
 
 
+def test_another_edition_of_an_attack_is_noted(evaluation: Evaluation) -> None:
+    first, second = (
+        Evaluation(evaluation.samples, {**evaluation.meta, "attacks": [text]})
+        for text in ("AutoSlow(eps=4/255, seed=0)", "AutoSlow(eps=4/255, edition=2, seed=0)")
+    )
+    assert against(first, second).notes == ["settings of AutoSlow are not those of v1"]
+
+
 def test_threats_are_told_apart(evaluation: Evaluation) -> None:
     l2 = changed(evaluation, threat=lambda rows: "l2", macs=lambda rows: rows.max_macs)
     both = Evaluation.concat([evaluation, l2])

@@ -6,8 +6,16 @@ import pytest
 import torch
 from toys import LinearSaver, embedded, grey_images
 
-from effattack.attacks import Clean, QueryAttack, Slowdown, UniversalSlowdown
+from effattack.attacks import (
+    Clean,
+    QueryAttack,
+    Slowdown,
+    UniversalAttack,
+    UniversalSlowdown,
+    build,
+)
 from effattack.errors import NotApplicable, UsageError
+from effattack.inputs.source import load_data, subset
 from effattack.results.selfchecks import check_victim
 from effattack.victim import Opaque, Victim, audit
 from effattack.victim.deployed.deployed import Deployed
@@ -74,6 +82,26 @@ def test_searches_see_means_over_draws_that_no_score_is_of() -> None:
     for seed in range(3):
         assert not torch.equal(victim.seeded(seed).noisy(images, str(seed)), images)
     assert LinearSaver().searched(3).name == "toy"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "attacks"),
+    [
+        ("digits_vit_ats", ["DeSparsify(steps=2)", "SlowFormer(epochs=1)", "Slowdown(steps=2)"]),
+        ("digits_skipnet", ["GradAuto(steps=2)", "GradMDM(steps=2)", "ILFO(steps=2)"]),
+        ("digits_cnn_early_exit", ["DeepSloth(steps=2)", "PGDAvg(steps=2)", "Sponge(steps=2)"]),
+        ("digits_cnn_early_exit", ["foolbox.LinfPGD(steps=2)", "MinimalBudget"]),
+    ],
+)
+def test_published_attacks_apply(name: str, attacks: list[str]) -> None:
+    victim = Smoothed(embedded(name), 0.1, draws=2)
+    images, labels = subset(*load_data(None, victim), 2)
+    for text in attacks:
+        attack = build(text, victim)
+        if isinstance(attack, UniversalAttack):
+            attack.fit(images, labels)
+        attack(images, labels)  # which checks what comes out
 
 
 def test_attacks_climb_the_mean_and_never_the_draw_that_judges() -> None:

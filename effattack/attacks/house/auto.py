@@ -97,6 +97,7 @@ class AutoSlow(Attack):
     """
 
     takes = "arrays or tokens"
+    edition = 2
 
     keep_prediction: bool = False
 

@@ -11,14 +11,13 @@ import torch
 from torch import Tensor
 
 from effattack.certify.certificate import Certificate
-from effattack.certify.exact.encoding import Array
 from effattack.certify.exact.gates import TOLERANCE
 from effattack.certify.exact.outcomes import Outcome, outcomes
-from effattack.certify.exact.solving import Answer, Box, solve
+from effattack.certify.exact.replaying import Replayed
+from effattack.certify.exact.solving import Answer
 from effattack.domains import Arrays
 from effattack.errors import ContractError, NotApplicable, UsageError
-from effattack.threats import ArrayThreat, Linf, Threat, parse_threat
-from effattack.threats import Box as WholeRange
+from effattack.threats import ArrayThreat, Box, Linf, Threat, parse_threat
 from effattack.victim import Victim, audit
 from effattack.victim.undisturbed import undisturbed
 
@@ -85,8 +84,8 @@ def exact(
         passes=sum(each.passes + 1 for each in found) / len(found),
         note=(
             f"{status.count('solved')} of {len(found)} solved and replayed, "
-            f"{status.count('timed out')} timed out, {status.count('open')} within {TOLERANCE:g} "
-            "of a threshold"
+            f"{status.count('timed out')} timed out, {status.count('open')} open; in floating "
+            f"point, gates within {TOLERANCE:g} of a threshold count as open"
         ),
     )
 
@@ -118,43 +117,10 @@ def optima(
     return found
 
 
-class _Replayed:
-    """What one input and those around it make a victim do; counts the passes that it takes."""
-
-    def __init__(self, victim: Victim, clean: Tensor, threat: ArrayThreat) -> None:
-        self.victim, self.clean, self.threat = victim, clean, threat
-        self.box = _box(threat, clean)
-        self.passes = 0
-
-    def macs(self, single: Tensor) -> float:
-        """Of one input, by the hard decisions of ``trace``."""
-        self.passes += 1
-        with torch.no_grad():
-            return self.victim.trace(single).macs.item()
-
-    def rounded(self, variables: Array) -> Tensor:
-        """The nearest input of the threat on the grid."""
-        values = torch.from_numpy(variables) * self.box.step + self.box.low
-        return self.threat.on_grid(values.to(self.clean).view_as(self.clean), self.clean)
-
-    def reached(self, way: Outcome, limit: float) -> tuple[Answer, Tensor | None]:
-        """Whether the grid has an input of an outcome, and the candidate that was found."""
-        started = time.perf_counter()
-        answer, inputs = solve(way, self.box, limit)
-        if inputs is None:
-            return answer, None
-        near = self.rounded(inputs)
-        if self.threat.domain.step is None or self.macs(near) >= way.macs:
-            return answer, near
-        left = limit - (time.perf_counter() - started)
-        answer, inputs = solve(way, self.box, left, whole=True)
-        return answer, near if inputs is None else self.rounded(inputs)
-
-
 def _worst(
     victim: Victim, clean: Tensor, threat: ArrayThreat, ways: Sequence[Outcome], limit: float
 ) -> Optimum:
-    started, replayed = time.perf_counter(), _Replayed(victim, clean, threat)
+    started, replayed = time.perf_counter(), Replayed(victim, clean, threat)
     before = best = replayed.macs(clean)
     witness, bound, unknown = clean, before, False
     for way in ways:
@@ -180,24 +146,10 @@ def _worst(
     )
 
 
-def _box(threat: ArrayThreat, clean: Tensor) -> Box:
-    """From the lowest input of the threat to the highest; on a grid, counted in its steps."""
-    domain = threat.domain
-    step = 1.0 if domain.step is None else domain.step
-    low = 0.0 if domain.step is None else domain.low
-    ends = [
-        threat.on_grid(torch.full_like(clean, value), clean).double().cpu().flatten().numpy()
-        for value in (domain.low, domain.high)
-    ]
-    if domain.step is not None:
-        ends = [((end - low) / step).round() for end in ends]
-    return Box(ends[0], ends[1], step, low)
-
-
 def _box_threat(victim: Victim, threat: Threat | str) -> ArrayThreat:
     """Raises: NotApplicable, unless every value may change by itself."""
     found = parse_threat(threat) if isinstance(threat, str) else threat
-    if not isinstance(victim.domain, Arrays) or not isinstance(found, Linf | WholeRange):
+    if not isinstance(victim.domain, Arrays) or not isinstance(found, Linf | Box):
         raise NotApplicable(
             f"{found} is no box around an array: exact worst cases are solved in linf and box"
         )

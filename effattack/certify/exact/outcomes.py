@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from effattack.certify.exact.encoding import Encoding, Form
 from effattack.certify.exact.gates import Gated
@@ -42,31 +41,22 @@ def outcomes(victim: Victim) -> list[Outcome]:
         NotApplicable: for a victim that is not covered, saying which are.
     """
     structure = victim.structure()
-    if victim.currency != "macs" or len(set(structure.gates if structure else ())) == 0:
-        raise _uncovered(victim, "it does not say what it is made of")
-    assert structure is not None
-    costs = _gate_costs(victim)
-    if set(costs) != set(structure.gates) or len(costs) != len(structure.gates):
-        raise _uncovered(victim, "some gates of its structure are no decisions of one unit")
+    if structure is None or victim.currency != "macs":
+        raise _uncovered(victim, "it does not say what it is made of, or is not judged by MACs")
     if isinstance(structure, Skips):
-        found = _skipping(structure, costs, victim.max_macs)
+        found = _skipping(structure, victim)
+    elif isinstance(structure.criterion, LeadRule) and structure.criterion.earliest == 0:
+        found = _chain(structure, structure.criterion, victim)
     else:
-        if not isinstance(structure.criterion, LeadRule):
-            raise _uncovered(victim, f"it stops by {structure.criterion!r}")
-        found = _chain(structure, structure.criterion, costs, victim)
+        raise _uncovered(victim, f"it stops by {structure.criterion!r}")
     found.sort(key=lambda outcome: -outcome.macs)
     point = np.zeros(math.prod(victim.input_shape))
-    found[0].encode(
-        Gated(Encoding(point, point))
-    )  # what cannot be read is refused before it counts
+    found[0].encode(Gated(Encoding(point, point)))  # refuses what cannot be read
     return found
 
 
-def _chain(
-    structure: Exits | Models, rule: LeadRule, costs: Mapping[str, float], victim: Victim
-) -> list[Outcome]:
+def _chain(structure: Exits | Models, rule: LeadRule, victim: Victim) -> list[Outcome]:
     reader = Reader()
-    spent = [victim.max_macs - costs[name] for name in structure.gates] + [victim.max_macs]
 
     def passing(count: int) -> Callable[[Gated], None]:
         def encode(gated: Gated) -> None:
@@ -82,7 +72,7 @@ def _chain(
 
         return encode
 
-    return [Outcome(macs, passing(count)) for count, macs in enumerate(spent) if count]
+    return [Outcome(macs, passing(count)) for count, macs in enumerate(structure.costs) if count]
 
 
 def _normalised(inputs: Form, structure: Exits | Models, victim: Victim) -> Form:
@@ -96,19 +86,20 @@ def _normalised(inputs: Form, structure: Exits | Models, victim: Victim) -> Form
     return Form(inputs.weight / std[:, None], (inputs.bias - mean) / std)
 
 
-def _skipping(structure: Skips, costs: Mapping[str, float], most: float) -> list[Outcome]:
-    reader = Reader()
+def _skipping(structure: Skips, victim: Victim) -> list[Outcome]:
+    reader, last = Reader(), max(structure.gated)
+    costs = {gate.name: float(gate.cost) for gate in glance(victim).gates}
     gates = dict(zip(structure.gated, structure.gates, strict=True))
 
     def following(computed: Mapping[int, bool]) -> Callable[[Gated], None]:
         def encode(gated: Gated) -> None:
             features = reader.read(structure.stem, gated.encoding.inputs, gated.encoding)
-            for k in range(max(structure.gated) + 1):
+            for k in range(last + 1):
                 if k in structure.gated:
                     gate = structure.gated[k]
                     scores = reader.read(gate.scores, features, gated.encoding)
                     (gated.unsure if computed[k] else gated.sure)(scores, gate.least_lead)
-                if computed.get(k, True) and k < max(structure.gated):
+                if computed.get(k, True) and k < last:
                     features = reader.read(structure.blocks[k], features, gated.encoding)
 
         return encode
@@ -117,18 +108,8 @@ def _skipping(structure: Skips, costs: Mapping[str, float], most: float) -> list
     for decisions in product((True, False), repeat=len(gates)):
         computed = dict(zip(gates, decisions, strict=True))
         saved = sum(costs[gates[k]] for k, on in computed.items() if not on)
-        found.append(Outcome(most - saved, following(computed)))
+        found.append(Outcome(victim.max_macs - saved, following(computed)))
     return found
-
-
-def _gate_costs(victim: Victim) -> dict[str, float]:
-    """Of opening each gate of one unit."""
-    gates = glance(victim).gates
-    return {g.name: _scalar(g.cost) for g in gates if g.margin.shape[1] == 1 and not g.proxy}
-
-
-def _scalar(cost: Tensor | float) -> float:
-    return torch.as_tensor(cost).double().reshape(-1)[0].item()
 
 
 def _uncovered(victim: Victim, reason: str) -> NotApplicable:
