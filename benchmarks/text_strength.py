@@ -43,6 +43,8 @@ ATTACKS = {
     "QueryAttack": f"QueryAttack(queries={EFFORT})",
     "AutoSlow": "AutoSlow",
 }
+LONGER = {"Slowdown, 1200 prompts": "Slowdown(steps=400)"}
+"""At ``swap:1``, where some 3,300 prompts are all there are."""
 BEST, EXACT, RANDOM = f"best of {EFFORT} random", "exact worst case", "random, mean"
 
 
@@ -80,7 +82,7 @@ def rows(victim: Victim, text: str, count: int, store: Path) -> list[dict]:
     before = audit(victim, clean).macs
     room = victim.ceiling(threat.largest(clean)) - before
     answer = victim.task.answer(victim(clean))
-    names = [RANDOM, BEST, *ATTACKS, *([EXACT] if text == "swap:1" else [])]
+    names = [RANDOM, BEST, *ATTACKS, *([*LONGER, EXACT] if text == "swap:1" else [])]
     found = []
     for name in names:
         path = store / f"{victim.name}-{text.replace(':', '')}-{name}.json".replace(" ", "_")
@@ -92,7 +94,7 @@ def rows(victim: Victim, text: str, count: int, store: Path) -> list[dict]:
             elif name == EXACT:
                 spent, best = enumeration(victim, clean, threat, most=10**7).most, clean
             else:
-                best = build(ATTACKS[name], victim, threat, seed=0)(clean, labels)
+                best = build((ATTACKS | LONGER)[name], victim, threat, seed=0)(clean, labels)
                 spent = audit(victim, best).macs
             if name not in (RANDOM, EXACT):
                 again = victim.task.answer(victim(best))
@@ -123,7 +125,7 @@ def main() -> None:
             for success, kept in zip(frame.success, frame.agreement, strict=True)
         ]
         grid = frame.pivot(index="attack", columns="threat", values="cell")[[*THREATS]]
-        grid = grid.reindex([RANDOM, BEST, *ATTACKS, EXACT]).fillna("")
+        grid = grid.reindex([RANDOM, BEST, *ATTACKS, *LONGER, EXACT]).fillna("")
         print(f"### `{name}`\n\n{markdown(grid.reset_index())}\n", flush=True)
 
 

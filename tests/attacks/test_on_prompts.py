@@ -133,6 +133,7 @@ def test_what_shows_no_exits_is_refused() -> None:
         attacks.SAME(Counted())
 
 
+@pytest.mark.slow
 def test_clean_prompts_of_all_lengths_may_be_padded_as_one_likes() -> None:
     victim = TokenExits()
     wide = torch.nn.functional.pad(PROMPTS, (0, 2), value=PAD)
