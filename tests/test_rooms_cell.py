@@ -30,8 +30,11 @@ BEFORE: tuple[tuple[str, ...], ...] = (
     ("attacks/foreign/libraries.py",),
     ("attacks/naming.py",),
     ("attacks/objectives.py",),
-    ("attacks/searches/best.py", "attacks/searches/projected.py", "victim/rounding.py"),
-    ("borders.py",),
+    (
+        *("attacks/searches/best.py", "attacks/searches/climbing.py", "attacks/searches/memory.py"),
+        *("attacks/searches/projected.py", "victim/rounding.py"),
+    ),
+    ("registry/borders.py",),
     ("cells/attacking.py", "cells/performing.py"),
     ("cells/held.py",),
     ("cells/spec.py",),

@@ -94,6 +94,7 @@ def test_slowformer_as_a_patch_anywhere_and_as_a_ball() -> None:
         assert macs(victim, found) > macs(victim, clean), threat
 
 
+@pytest.mark.slow
 def test_quantattack() -> None:
     victim, clean = llm_int8(), noise_images(4, 1, SHAPE)
     found = QuantAttack(victim, steps=6, step_size=0.01)(clean)
@@ -122,6 +123,7 @@ def test_slowformer_takes_the_loss_it_is_told() -> None:
         SlowFormer(victim, loss="cod")
 
 
+@pytest.mark.slow
 def test_keeping_and_destroying_the_prediction() -> None:
     victim, clean = embedded("digits_vit_avit"), scored(12)
     with torch.no_grad():
@@ -162,6 +164,7 @@ def test_quantattack_needs_outlier_columns(attack: type[Attack], name: str) -> N
 # several victims at once
 
 
+@pytest.mark.slow
 def test_an_ensemble_slows_all_of_its_members() -> None:
     known = [embedded(name) for name in MECHANISMS]
     clean = scored(3)

@@ -128,6 +128,7 @@ def test_a_generator_agrees_where_it_only_goes_on() -> None:
     assert rows[rows.attack == "clean"].same.all()
 
 
+@pytest.mark.slow
 def test_series_keep_what_a_sensor_reads() -> None:
     victim = embedded_or_skip("cbf_early_gru")
     series, labels = subset(*load_data(None, victim), 4)

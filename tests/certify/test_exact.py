@@ -114,6 +114,7 @@ def test_it_is_the_worst_of_all_inputs_of_the_grid(kind: str, seed: int, share: 
 
 @settings(reproducible, max_examples=20)
 @given(st.sampled_from(["exit", "cascade"]), st.integers(0, 10**6), st.integers(1, 12))
+@pytest.mark.slow
 def test_linear_bounds_of_random_networks_end_no_lower(kind: str, seed: int, levels: int) -> None:
     clean = noise_images(1, seed, TWO)
     victim = TINY[kind](seed, 0.7, clean)

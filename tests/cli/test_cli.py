@@ -426,6 +426,7 @@ def test_what_resumes_says_so(
     assert doctor == "effattack: interrupted"
 
 
+@pytest.mark.slow
 def test_a_replay_judges_behind_the_steps_that_were_attacked(
     capsys: pytest.CaptureFixture,
 ) -> None:

@@ -55,6 +55,7 @@ def test_more_is_kept_at_the_stated_price(made: Hardened) -> None:
     assert after.onward >= min(before.onward, TERMS.onward)
 
 
+@pytest.mark.slow
 def test_the_original_is_as_it_was() -> None:
     victim = own_exits()
     victim.train()
@@ -126,6 +127,7 @@ def test_every_training_raises_what_is_kept(method: str) -> None:
     assert card.after.attacked_work < 0.9 * card.before.attacked_work
 
 
+@pytest.mark.slow
 def test_noise_is_trained_on_without_an_attack() -> None:
     found = hardened("noise(sigma=0.15)", 4, terms=Terms(allowed=0.05, attacked=16))
     assert found.card.method == "noise(sigma=0.15)"
@@ -186,6 +188,7 @@ def test_a_static_model_is_called_one() -> None:
     assert any("it is a static model now" in note for note in found.card.notes)
 
 
+@pytest.mark.slow
 def test_named_parts_learn_alone() -> None:
     found = hardened(epochs=1, parts=["heads"], terms=Terms(allowed=0.9, attacked=4))
     shipped = own_exits().state_dict()

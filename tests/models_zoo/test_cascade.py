@@ -44,6 +44,7 @@ recorded = st.tuples(st.integers(0, 10_000), st.lists(st.floats(0, 1), min_size=
 
 @settings(max_examples=25, deadline=None)
 @given(recorded, st.lists(st.integers(1, 100), min_size=4, max_size=4))
+@pytest.mark.slow
 def test_the_search_never_picks_a_dominated_pair(
     record: tuple[int, list[float]], costs: list[int]
 ) -> None:

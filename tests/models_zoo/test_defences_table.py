@@ -82,6 +82,7 @@ def test_each_image_counts_as_its_worst(table: Any) -> None:
     assert (found > spent[0]).any()
 
 
+@pytest.mark.slow
 def test_a_finished_cell_is_read_and_one_of_other_images_is_not(
     table: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -120,6 +120,7 @@ def test_the_users_model_is_left_as_it_was() -> None:
     assert all(parameter.requires_grad for parameter in model.parameters())
 
 
+@pytest.mark.slow
 def test_its_cells_are_known_again() -> None:
     same, again, other = (
         victim_digest(StaticInt8(one_convolution(), SHAPE, images(count))) for count in (4, 4, 3)

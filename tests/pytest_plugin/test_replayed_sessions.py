@@ -59,6 +59,7 @@ def test_another_victim_is_judged_where_it_is_named(run: Run) -> None:
     assert "opaque at eps 8/255: 8 worst images of toy: ×" in section(result)
 
 
+@pytest.mark.slow
 def test_tests_of_your_own_are_replayed_in_their_budgets(
     run: Run, pytester: pytest.Pytester
 ) -> None:

@@ -192,6 +192,7 @@ def test_verify_runs_just_what_is_damaged(file: Path, capsys: pytest.CaptureFixt
     pd.testing.assert_frame_equal(pd.read_parquet("effattack-report/samples.parquet"), before)
 
 
+@pytest.mark.slow
 def test_fresh_runs_all_again(file: Path, capsys: pytest.CaptureFixture) -> None:
     assert main(["run", str(file)]) == 0
     files = sorted(Path("effattack-report/cells").glob("*.parquet"))
