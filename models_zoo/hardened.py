@@ -17,6 +17,7 @@ from effattack.models_zoo.cascade.cascade import TinySaver
 from effattack.models_zoo.criteria import Confidence
 from effattack.models_zoo.early_exit.early_exit import EarlyExit
 from effattack.models_zoo.files import WEIGHTS, load_weights, read_card
+from effattack.models_zoo.layer_skipping.skipnet import SkipNet
 from effattack.models_zoo.token_sparsification.ats import ATS
 from effattack.victim import Victim
 
@@ -31,6 +32,11 @@ def digits_cnn_early_exit_hardened(trained: bool = True) -> EarlyExit:
 def digits_tinysaver_cascade_hardened(trained: bool = True) -> TinySaver:
     """``digits_tinysaver_cascade`` with another saver and threshold; the base is the same."""
     return _hardened(embedded.digits_tinysaver_cascade(), trained)
+
+
+def digits_skipnet_hardened(trained: bool = True) -> SkipNet:
+    """``digits_skipnet``, its blocks trained under attack; the gates are the same."""
+    return _hardened(embedded.digits_skipnet(), trained)
 
 
 def digits_vit_ats_hardened(trained: bool = True) -> ATS:
