@@ -57,21 +57,13 @@ SETTINGS: dict[str, Setting] = {
         "both", "linf:4/255", "linf:10/255", epochs=60, rate=5e-3, onward=0.04
     ),
     "digits_skipnet": Setting(
-        "both(steps=2, clean=1.0, margins=0.3)",
+        "both(steps=2, clean=1.0, margins=0.1)",
         "linf:8/255",
-        "linf:10/255",
-        epochs=8,
-        rate=5e-4,
+        "linf:9/255",
+        epochs=26,
+        rate=1.5e-3,
         attacked=32,
         parts=("stem", "blocks", "head"),
-    ),
-    "digits_vit_avit": Setting(
-        "both(steps=2, clean=1.0, margins=0.1)",
-        "linf:4/255",
-        "linf:6/255",
-        epochs=8,
-        rate=3e-4,
-        attacked=32,
     ),
     "digits_vit_ats": Setting(
         "both(steps=2, margins=0.3)",

@@ -15,15 +15,16 @@ from effattack.hardening.inner import Noise
 from effattack.hardening.losses import Attacked, Lesson
 from effattack.models_zoo import hardened
 from effattack.models_zoo.digits import digits
+from effattack.models_zoo.embedded import digits_skipnet
 from effattack.models_zoo.files import WEIGHTS, read_card
-from effattack.models_zoo.hardened import digits_cnn_early_exit_hardened
+from effattack.models_zoo.hardened import digits_cnn_early_exit_hardened, digits_skipnet_hardened
 from effattack.models_zoo.recipes.hardened import SETTINGS, InBfloat16
 from effattack.threats import Linf
 from effattack.threats.arrays import on_arrays
 from effattack.victim import Victim
 
 NAMES = sorted(SETTINGS)
-REGISTERED = {"digits_cnn_early_exit", "digits_tinysaver_cascade"}
+REGISTERED = {"digits_cnn_early_exit", "digits_skipnet", "digits_tinysaver_cascade"}
 """The rest is loaded by its path."""
 EPS = 4 / 255
 
@@ -75,6 +76,13 @@ def test_of_a_cascade_the_saver_alone_is_another() -> None:
         not torch.equal(mine, its)
         for mine, its in zip(states(before.models[0]), states(after.models[0]), strict=True)
     )
+
+
+def test_of_a_skipnet_the_gates_are_the_same() -> None:
+    before, after = (maker(True) for maker in (digits_skipnet, digits_skipnet_hardened))
+    for mine, its in zip(states(before.gates), states(after.gates), strict=True):
+        assert torch.equal(mine, its)
+    assert not torch.equal(before.head[-1].weight, after.head[-1].weight)
 
 
 def states(module: nn.Module) -> list[torch.Tensor]:
