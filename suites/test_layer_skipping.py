@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["attacked", "pytest_generate_tests"]
 
 
-@pytest.mark.effattack(victims=["digits_skipnet", "digits_skipnet_hardened"])
+@pytest.mark.effattack(victims=["digits_skipnet"])
 class TestLayerSkipping(Suite):
     family = "layer skipping"
 
