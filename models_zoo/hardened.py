@@ -1,9 +1,10 @@
 """Victims of the zoo after hardening: name -> factory.
 
 They need no data from outside. Those that keep what is asked of them are registered as entry points
-of the group ``effattack.victims``; ``digits_vit_ats_hardened``, which costs more than a point of
-accuracy, goes by its path. With ``trained=False`` a factory builds the victim that was hardened,
-under the new name.
+of the group ``effattack.victims``. Two go by their paths: ``digits_vit_ats_hardened``, which costs
+more than a point of accuracy, and ``digits_skipnet_hardened``, on which images outside the budget
+cost more than any attack within it. With ``trained=False`` a factory builds the victim that was
+hardened, under the new name.
 """
 
 from __future__ import annotations

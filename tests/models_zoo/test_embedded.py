@@ -54,7 +54,6 @@ RUNG = {
     "digits_tinysaver_cascade_int8",
     "digits_vit_ats_int8",
     "digits_cnn_early_exit_hardened",
-    "digits_skipnet_hardened",
     "digits_tinysaver_cascade_hardened",
     *CONTROLS,
 }

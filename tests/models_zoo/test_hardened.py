@@ -24,7 +24,7 @@ from effattack.threats.arrays import on_arrays
 from effattack.victim import Victim
 
 NAMES = sorted(SETTINGS)
-REGISTERED = {"digits_cnn_early_exit", "digits_skipnet", "digits_tinysaver_cascade"}
+REGISTERED = {"digits_cnn_early_exit", "digits_tinysaver_cascade"}
 """The rest is loaded by its path."""
 EPS = 4 / 255
 
