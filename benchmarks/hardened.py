@@ -44,6 +44,7 @@ from effattack.hardening.stored import load, save
 from effattack.inputs.source import load_data
 from effattack.models_zoo import hardened
 from effattack.models_zoo.cascade.cascade import Cascade
+from effattack.models_zoo.digits import digits
 from effattack.models_zoo.recipes.hardened import harden_victim
 from effattack.victim import Victim, load_victim
 
@@ -104,7 +105,7 @@ class Question(NamedTuple):
             found["transfer"] = self.worst(victim, crafted)
         return found
 
-    def accuracy(self, victim: Victim) -> dict[str, Any]:
+    def accuracy(self, victim: Victim, heldout: Tensor) -> dict[str, Any]:
         """Accuracy of the victim, and of the static network of equal attacked cost."""
         slow = self.attack(victim)
         attacks = [
@@ -120,7 +121,7 @@ class Question(NamedTuple):
             "PGD": rows.accuracy[attacks[1].name],
             "wrong and cheap": f"{cheap.accuracy:.3f} (×{cheap.macs / cheap.clean_macs:.2f})",
         }
-        static = static_network(victim, rows.macs[slow.name])
+        static = static_network(victim, rows.macs[slow.name], heldout)
         if static is None:
             return {**found, "static network": "–", "its clean": "–", "its PGD": "–"}
         attacked = build(PGD, static.victim, self.eps)(self.images, self.labels)
@@ -230,7 +231,7 @@ def main() -> None:
             ask = Question(images, labels, args.few, eps, args.out)
             asked: dict[str, Callable[[], dict[str, Any]]] = {
                 "savings": partial(savings, ask, name, [victim, *twins], args.seeds, args.brief),
-                "answers": partial(ask.accuracy, victim),
+                "answers": partial(ask.accuracy, victim, digits("heldout")[0]),
             }
             label = {"victim": f"`{victim.name}`", "ε": size_text("linf", eps)}
             for table, rows in made.items():
