@@ -11,6 +11,8 @@ from effattack.models_zoo.early_exit.early_exit import EarlyExit
 from effattack.models_zoo.early_exit.exit_vit import ExitViT
 from effattack.models_zoo.early_exit.msdnet import MSDNet
 from effattack.models_zoo.early_exit.sdn import SDN
+from effattack.models_zoo.generation.generator import Generator
+from effattack.models_zoo.generation.wrapping import wrap
 from effattack.models_zoo.layer_skipping.skipnet import SkipNet
 from effattack.models_zoo.preprocessing import Preprocess, preprocessed
 from effattack.models_zoo.quantization.gated import QuantizedGates, StaticInt8Gates
@@ -20,6 +22,8 @@ from effattack.models_zoo.quantization.quantized import Quantized
 from effattack.models_zoo.quantization.static_int8 import StaticInt8
 from effattack.models_zoo.series.early_reading import EarlyReading
 from effattack.models_zoo.series.merging import NeighbourMerging
+from effattack.models_zoo.text.sentence_exits import SentenceExits
+from effattack.models_zoo.text.token_exits import TokenExits
 from effattack.models_zoo.token_sparsification.adavit import AdaViT
 from effattack.models_zoo.token_sparsification.ats import ATS
 from effattack.models_zoo.token_sparsification.avit import AViT
@@ -40,6 +44,7 @@ __all__ = [
     "EarlyExit",
     "EarlyReading",
     "ExitViT",
+    "Generator",
     "LLMInt8",
     "MSDNet",
     "NeighbourMerging",
@@ -47,14 +52,17 @@ __all__ = [
     "Pruned",
     "Quantized",
     "QuantizedGates",
+    "SentenceExits",
     "SkipNet",
     "StaticInt8",
     "StaticInt8Gates",
     "TinySaver",
     "ToMe",
+    "TokenExits",
     "load",
     "preprocessed",
     "read_checkpoint",
     "search_robust_saver",
     "search_saver",
+    "wrap",
 ]

@@ -42,14 +42,14 @@ class Suite:
         if not self.covers(effattack_victim):
             session.tell(effattack_victim.name, LEFT, True)
             whose = f"of the family {effattack_victim.family!r}"
-            if reads_series(effattack_victim):
-                whose = "a victim of series"
+            if apart(effattack_victim):
+                whose = f"a victim of {effattack_victim.domain.nouns}"
             pytest.skip(f"{effattack_victim.name} is {whose}, which has a suite of its own")
         session.tell(effattack_victim.name, "verdict", SEVERITY[0])
 
     def covers(self, victim: Victim) -> bool:
-        """Whether a victim is tested here: one of the family, unless it reads series."""
-        return victim.family == self.family and not reads_series(victim)
+        """Whether a victim is tested here: one of the family, unless it takes no images."""
+        return victim.family == self.family and not apart(victim)
 
     def test_it_keeps_the_contract(
         self, effattack_victim: Victim, effattack_data: tuple[Tensor, Tensor]
@@ -158,6 +158,18 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def reads_series(victim: Victim) -> bool:
     """Whether its inputs are series, which have a suite of their own."""
     return victim.domain.kind == "series"
+
+
+def reads_text(victim: Victim) -> bool:
+    """Whether its inputs are prompts that it classifies or tags: they have a suite of their own."""
+    from effattack.tasks import Classes, Tags
+
+    return victim.domain.kind == "tokens" and isinstance(victim.task, Classes | Tags)
+
+
+def apart(victim: Victim) -> bool:
+    """Whether a suite of its own is for what it takes, whatever its family."""
+    return reads_series(victim) or reads_text(victim)
 
 
 def units(trace: Trace) -> Tensor:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from effattack.suites.shared import Suite, attacked, pytest_generate_tests, reads_series
+from effattack.suites.shared import Suite, apart, attacked, pytest_generate_tests
 from effattack.suites.test_cascades import TestCascades as _Cascades
 from effattack.suites.test_early_exit import TestEarlyExit as _EarlyExit
+from effattack.suites.test_generation import TestGeneration as _Generation
 from effattack.suites.test_layer_skipping import TestLayerSkipping as _LayerSkipping
 from effattack.suites.test_quantized import TestQuantized as _Quantized
 from effattack.suites.test_token_sparsification import TestTokenSparsification as _Tokens
@@ -21,10 +22,11 @@ if TYPE_CHECKING:
 
 __all__ = ["attacked", "pytest_generate_tests"]
 
-KNOWN = {suite.family for suite in (_Cascades, _EarlyExit, _LayerSkipping, _Quantized, _Tokens)}
+OF_FAMILIES = (_Cascades, _EarlyExit, _Generation, _LayerSkipping, _Quantized, _Tokens)
+KNOWN = {suite.family for suite in OF_FAMILIES}
 
 
 @pytest.mark.effattack(victims=[])
 class TestOtherMechanisms(Suite):
     def covers(self, victim: Victim) -> bool:
-        return victim.family not in KNOWN and not reads_series(victim)
+        return victim.family not in KNOWN and not apart(victim)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from effattack.suites.shared import Suite, attacked, pytest_generate_tests, reads_series
+from effattack.suites.shared import Suite, apart, attacked, pytest_generate_tests
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,7 +45,7 @@ class TestQuantized(Suite):
         """Whether a victim is tested here: one of the family, or one of another in few bits."""
         from effattack.victim.twins import quantized
 
-        return super().covers(victim) or (quantized(victim) and not reads_series(victim))
+        return super().covers(victim) or (quantized(victim) and not apart(victim))
 
     def test_plain_int8_gives_nothing_away(
         self, effattack_victim: Victim, effattack_evaluation: Evaluation

@@ -125,11 +125,11 @@ def test_a_count_judges_where_macs_never_move() -> None:
 def test_an_attack_of_another_kind_says_which_apply() -> None:
     victim = TokenExits()
     labels = victim.task.answer(victim(PROMPTS))
-    found = evaluate(victim, PROMPTS, labels, ["Slowdown", "noise"], timed=0)
+    found = evaluate(victim, PROMPTS, labels, ["ILFO", "noise"], timed=0)
     (skipped,) = found.meta["skipped"]
-    assert skipped["attack"] == "Slowdown"
+    assert skipped["attack"] == "ILFO"
     assert skipped["reason"] == (
-        "Slowdown changes arrays, token_exits takes prompts; noise applies"
+        "ILFO changes arrays, token_exits takes prompts; Slowdown, AutoSlow and QueryAttack apply"
     )
     with pytest.raises(NotApplicable, match="changes arrays, which prompts are not"):
         evaluate(victim, PROMPTS, labels, ["noise"], eps=8 / 255, timed=0)

@@ -17,13 +17,19 @@ from effattack.suites import shared
 FAMILIES = (
     "test_cascades",
     "test_early_exit",
+    "test_generation",
     "test_layer_skipping",
     "test_other_mechanisms",
     "test_quantized",
     "test_series",
+    "test_text",
     "test_token_sparsification",
 )
-OWN = {name for name in entries(VICTIMS) if name.startswith(("digits_", "cbf_"))}
+OWN = {name for name in entries(VICTIMS) if name.startswith(("digits_", "cbf_"))} | {
+    "text_exit",
+    "ner_exit",
+    "sums_lm",
+}
 """Registered victims that bring their data; CIFAR-10 is the user's to bring."""
 
 

@@ -16,11 +16,13 @@ from torch import Generator, Tensor
 from effattack.attacks.foreign.libraries import telling
 from effattack.attacks.naming import options_given, options_of, written
 from effattack.attacks.objectives import BatchGoal, Callback, Objective, unwatched
+from effattack.attacks.searches.by_kind import climbing
+from effattack.attacks.searches.climbing import Climb
 from effattack.attacks.searches.projected import ProjectedGradient
 from effattack.budgets import size_text
 from effattack.domains import Arrays
 from effattack.errors import NotApplicable, UsageError
-from effattack.threats import ArrayThreat, Linf, Threat, parse_threat, usual_threat
+from effattack.threats import Linf, Threat, parse_threat, usual_threat
 from effattack.threats.arrays import on_arrays
 from effattack.threats.base import moves_in
 from effattack.victim import Victim
@@ -59,7 +61,8 @@ class Attack(ABC):
     fixed: ClassVar[bool] = False
     """Whether its budget cannot be chosen at all."""
     takes: ClassVar[str] = "arrays"
-    """What it changes: ``"any"`` inputs, ``"arrays"``, or those of one kind of domain."""
+    """What it changes: ``"any"`` inputs, ``"arrays"``, those of one kind of domain, or of several:
+    ``"arrays or tokens"``."""
     edition: ClassVar[int] = 1
     """Counts up when what it finds moves under the same options: baselines and cells tell by it."""
     settings: Mapping[str, Any]
@@ -206,16 +209,21 @@ class Attack(ABC):
 
 
 class GradientAttack(Attack):
-    """An attack on the compute by projected gradient: threat x objective x search."""
+    """An attack on the compute by gradients: threat x objective x search.
 
-    threat: ArrayThreat
+    The search is written for arrays. Where inputs are prompts, it is the coordinate gradient of
+    equal effort (:mod:`effattack.attacks.searches.words`).
+    """
+
+    search: Climb
 
     @abstractmethod
     def composed(self) -> tuple[Objective, ProjectedGradient]:
         """What to want and how to look, by the options."""
 
     def prepare(self) -> None:
-        self.objective, self.search = self.composed()
+        self.objective, search = self.composed()
+        self.search = climbing(search, self.victim, self.seed)
         check_objective(self.objective, self.victim)
 
     @property
@@ -286,6 +294,8 @@ def without_gradient(victim: Victim) -> str | None:
 
     Only quantized weights and models that cannot be opened are excused: any other victim owes one.
     """
+    if not victim.domain.smooth:
+        return None if victim.lifts else f"{victim.name} lifts no words (Victim.lift)"
     if victim.sees == "gates" and not quantized(victim):
         return None
     grey = victim.example(1).requires_grad_()
@@ -300,6 +310,8 @@ def without_gradient(victim: Victim) -> str | None:
 
 def instead(victim: Victim, kind: Kind) -> str:
     """Attacks of a kind that apply to every such victim."""
+    if victim.domain.kind == "tokens" and victim.counted and not victim.constant:
+        return "Slowdown, AutoSlow and QueryAttack apply" if victim.lifts else "QueryAttack applies"
     if not isinstance(victim.domain, Arrays):
         return "noise applies"
     if kind == "accuracy" or victim.constant:

@@ -47,6 +47,8 @@ BUILT_IN = {
     "Sponge": "published.sponge:Sponge",
     "EvolvedSponge": "published.sponge:EvolvedSponge",
     "QueryAttack": "house.query:QueryAttack",
+    "SAME": "published.text_exits:SAME",
+    "WAFFLE": "published.text_exits:WAFFLE",
     "PGDAvg": "published.exits_pgd:PGDAvg",
     "PGDMax": "published.exits_pgd:PGDMax",
     "Transfer": "house.transfer:Transfer",
@@ -81,6 +83,9 @@ def defaults(victim: Victim) -> list[str]:
     known, else for its time. A library whose extra is not
     installed is left out, with a warning.
     """
+    if victim.domain.kind == "tokens":
+        found = ["Slowdown", "SAME", "WAFFLE"] if victim.lifts else []
+        return found or (["QueryAttack"] if victim.counted else [])
     if not victim.domain.smooth:
         return []
     found = ["Slowdown", "DeepSloth", "DeSparsify"]

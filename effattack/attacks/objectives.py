@@ -55,6 +55,9 @@ class Goal:
     ceiling: Tensor | None = None
     """(B,) float64: the most work that the threat admits from each clean input, in the currency of
     the victim; NaN where unknown. None: not asked for."""
+    kept: Tensor | None = None
+    """Of iterates that are longer or shorter than the clean inputs, where the parts of those are
+    now (:meth:`effattack.domains.Domain.kept`); None: in their places."""
 
     @property
     def answer(self) -> Tensor:
@@ -130,7 +133,7 @@ class MarginHinge:
             )
 
     def __call__(self, trace: Trace, goal: Goal) -> Tensor:
-        total = trace.logits.new_zeros(len(trace.logits))
+        total = torch.zeros_like(trace.gates[0].margin[:, 0])
         for gate, weight in zip(trace.gates, self.weights(trace.gates), strict=True):
             push = gate.margin.clamp(max=self.kappa)
             if not gate.pushed:

@@ -57,9 +57,9 @@ class Named:
     threads = 1
     """Of each cell: gradients differ between one and two, and cells stand side by side."""
 
-    def opened(self) -> Data:
+    def opened(self, domain: Domain) -> Data:
         """The data, read anew."""
-        return self.data.open()
+        return self.data.open(domain)
 
     def lineup(self, victim: Victim) -> tuple[list[Attack], list[Skipped]]:
         """Its attacks on a victim, and those that cannot apply."""
@@ -68,10 +68,10 @@ class Named:
 
     def _fitting(self, domain: Domain) -> tuple[Batch, Tensor] | None:
         if self.fit is not None:
-            return self.fit.open().whole()
+            return self.fit.open(domain).whole()
         if self.data.samples is None:
             return None
-        inputs, labels = replace(self.data, samples=None).open().whole()
+        inputs, labels = replace(self.data, samples=None).open(domain).whole()
         return held_out(domain, inputs, labels, self.data.samples)
 
     def open(self, spec: CellSpec) -> Held:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from effattack.attacks.base import Attack
 from effattack.cells.spec import CellSpec, data_digest
-from effattack.domains import Batch
+from effattack.domains import Batch, Domain
 from effattack.inputs.readers import Data
 from effattack.inputs.source import Source
 from effattack.victim import Victim
@@ -92,9 +92,11 @@ class Held:
     @cached_property
     def data(self) -> Data:
         """The data, open."""
-        return self.source if isinstance(self.source, Data) else self.source.open()
+        return (
+            self.source if isinstance(self.source, Data) else self.source.open(self.victim.domain)
+        )
 
-    def opened(self) -> Data:
+    def opened(self, domain: Domain) -> Data:
         """The data."""
         return self.data
 

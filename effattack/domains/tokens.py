@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
 import torch
@@ -16,6 +16,9 @@ from effattack.errors import UsageError
 
 PAD = -1
 """Behind the last token of a row. No vocabulary has it: end tokens often pad, and are tokens."""
+
+TOLD = 5000
+"""Ids whose text a report can show: of larger vocabularies it shows the ids."""
 
 _allowed: WeakKeyDictionary[Tokens, Tensor] = WeakKeyDictionary()
 
@@ -132,6 +135,13 @@ class Tokens(Domain):
         pairs = zip(unpadded(inputs), unpadded(clean), strict=True)
         return {"edits": torch.tensor([edits(*pair) for pair in pairs], dtype=torch.float64)}
 
+    def describe(self) -> dict[str, Any]:
+        """With the text of every id, where that is not too much to store with every frame."""
+        found = super().describe()
+        if self.tokenizer is not None and self.vocabulary <= TOLD:
+            found["pieces"] = [self.tokenizer.decode([word]) for word in range(self.vocabulary)]
+        return found
+
     def disturbed(self, inputs: Tensor, generator: Generator) -> Tensor:
         noise = self.draw(inputs.shape, generator).to(inputs)
         other = (torch.rand(inputs.shape, generator=generator) < 0.5).to(inputs.device)
@@ -161,7 +171,7 @@ class Tokens(Domain):
             if self.tokenizer is not None:
                 for word in allowed.nonzero()[:, 0].tolist():
                     text = self.tokenizer.decode([word])
-                    allowed[word] = text.isprintable() and self.tokenizer.encode(text) == [word]
+                    allowed[word] = text.isprintable() and self._comes_back([word])
             _allowed[self] = allowed
         return _allowed[self]
 
@@ -174,9 +184,17 @@ class Tokens(Domain):
         """(B,) bool: prompts whose text has the ids that are judged; all without a tokenizer."""
         if self.tokenizer is None:
             return torch.ones(len(inputs), dtype=torch.bool, device=inputs.device)
-        rows = [row.tolist() for row in unpadded(inputs)]
-        again = [list(self.tokenizer.encode(self.tokenizer.decode(row))) == row for row in rows]
+        again = [self._comes_back(row.tolist()) for row in unpadded(inputs)]
         return torch.tensor(again, device=inputs.device)
+
+    def _comes_back(self, ids: list[int]) -> bool:
+        """Whether ids, decoded and encoded again, are the same; a text that the tokenizer refuses
+        is none that a user could send."""
+        assert self.tokenizer is not None
+        try:
+            return list(self.tokenizer.encode(self.tokenizer.decode(ids))) == ids
+        except UsageError:
+            return False
 
 
 def lengths(ids: Tensor) -> Tensor:

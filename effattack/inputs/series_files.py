@@ -14,20 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from effattack.errors import UsageError
-from effattack.streams import on_one_line
+from effattack.inputs.text_lines import BrokenLine, Line, lines_of, unreadable
 
-Line = tuple[int, str]
-"""A number and a text without surrounding blanks."""
 Row = tuple[int, np.ndarray, int]
 """The number of a line, its series (channels, length), and its class."""
-
-
-class BrokenLine(ValueError):
-    """What is wrong with a line of a file, and its number."""
-
-    def __init__(self, number: int, fault: str) -> None:
-        super().__init__(f"line {number}: {fault}")
 
 
 def read_csv(path: Path) -> tuple[Tensor, Tensor]:
@@ -39,7 +29,7 @@ def read_csv(path: Path) -> tuple[Tensor, Tensor]:
         UsageError: for anything else, with the number of the line.
     """
     try:
-        lines = _lines(path)
+        lines = lines_of(path)
         number, header = next(lines, (1, ""))
         names = [name.strip().strip('"').lower() for name in header.split(",")]
         if names.count("label") != 1 or "label" not in (names[0], names[-1]):
@@ -50,7 +40,7 @@ def read_csv(path: Path) -> tuple[Tensor, Tensor]:
         rows = [_csv_row(number, text, len(names), first) for number, text in lines]
         return _arrays(rows)
     except (OSError, ValueError) as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
 
 
 def _csv_row(
@@ -76,12 +66,12 @@ def read_ts(path: Path) -> tuple[Tensor, Tensor]:
             not name, or a line that is no series; with the number of the line.
     """
     try:
-        lines = _lines(path)
+        lines = lines_of(path)
         classes = _ts_classes(lines)
         rows = [_ts_row(number, text, classes) for number, text in lines if text[0] != "#"]
         return _arrays(rows)
     except (OSError, ValueError) as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
 
 
 def _ts_classes(lines: Iterator[Line]) -> list[str]:
@@ -113,16 +103,6 @@ def _ts_row(number: int, text: str, classes: list[str]) -> Row:
     if len({len(row) for row in rows}) > 1:
         raise BrokenLine(number, f"its channels have {[len(row) for row in rows]} values")
     return number, np.array(rows), classes.index(label.strip())
-
-
-def _lines(path: Path) -> Iterator[Line]:
-    """The lines that are not empty, a byte order mark passed over."""
-    if not path.is_file():  # opening a pipe would wait for a writer
-        raise ValueError("it is no file")
-    with path.open(encoding="utf-8-sig") as file:
-        for number, text in enumerate(file, 1):
-            if text.strip():
-                yield number, text.strip()
 
 
 def _values(number: int, cells: list[str]) -> list[float]:
@@ -163,11 +143,6 @@ def _arrays(rows: list[Row]) -> tuple[Tensor, Tensor]:
 def _size(series: np.ndarray) -> str:
     channels, length = series.shape
     return f"{length} values" if channels == 1 else f"{channels} channels of {length} values"
-
-
-def _unreadable(path: Path, error: Exception) -> UsageError:
-    reason = "it is no text" if isinstance(error, UnicodeDecodeError) else str(error)
-    return UsageError(f"cannot read {on_one_line(path)}: {on_one_line(reason)}")
 
 
 SERIES_FILES = {".csv": read_csv, ".ts": read_ts}

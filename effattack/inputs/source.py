@@ -19,6 +19,7 @@ from effattack.inputs.arrays import as_tensors
 from effattack.inputs.npz import open_npz
 from effattack.inputs.readers import Arrays, Data, Folder, InMemory, Spread, of_loader
 from effattack.inputs.series_files import SERIES_FILES
+from effattack.inputs.text_files import SUFFIX, read_jsonl
 from effattack.registry import call, import_factory
 from effattack.victim import Victim
 
@@ -30,9 +31,9 @@ class Source:
     Attributes:
         name: a folder with one sub-folder of images per class (in the order of
             :func:`.folders.listing`), an ``.npz`` file with ``labels`` and ``images``, ``series``
-            or ``inputs``, series in a ``.csv`` or ``.ts`` file (:mod:`.series_files`), or
-            ``module:factory`` of a callable that returns both, a data set, or a loader that does
-            not shuffle.
+            or ``inputs``, series in a ``.csv`` or ``.ts`` file (:mod:`.series_files`), text in a
+            ``.jsonl`` file (:mod:`.text_files`), or ``module:factory`` of a callable that returns
+            both, a data set, or a loader that does not shuffle.
         shape: of one input: (C, H, W) of an image.
         nouns: what the victim calls its inputs: folders hold images alone.
         samples: how many, evenly spread over their order; None: all.
@@ -45,18 +46,21 @@ class Source:
     leave_out: tuple[str, ...] = ()
     nouns: str = "images"
 
-    def open(self) -> Data:
+    def open(self, domain: Domain | None = None) -> Data:
         """The data; nothing but a factory's own work is done yet.
+
+        Args:
+            domain: of the victim, by which text is read.
 
         Raises:
             UsageError: naming the cause and the remedy.
         """
         if self.samples is not None and self.samples < 1:
             raise UsageError(f"--samples {self.samples}: score at least one input")
-        data = self._open()
+        data = self._open(domain)
         return data if self.samples is None else Spread(data, self.samples)
 
-    def _open(self) -> Data:
+    def _open(self, domain: Domain | None) -> Data:
         path = Path(self.name)
         if os.path.isdir(path):
             return self._folder(path)
@@ -64,10 +68,12 @@ class Source:
             return Arrays(*open_npz(path))
         if path.suffix in SERIES_FILES:
             return Arrays(*SERIES_FILES[path.suffix](path))
+        if path.suffix == SUFFIX:
+            return Arrays(*read_jsonl(path, domain))
         if ":" not in self.name:
             raise UsageError(
-                f"data {self.name!r}: no such folder, .npz, .csv or .ts file; a callable is named "
-                "module:factory"
+                f"data {self.name!r}: no such folder, .npz, .csv, .ts or .jsonl file; a callable "
+                "is named module:factory"
             )
         found = call(import_factory(self.name), self.name)
         if isinstance(found, tuple | list) and len(found) == 2:
@@ -108,8 +114,8 @@ def source_of(name: str | None, victim: Victim, samples: int | None = None) -> S
         raise UsageError(
             f"{victim.name} brings no data of its own: give --data "
             f"{'an image folder by class, ' * (victim.domain.kind == 'pixels')}an .npz with "
-            f"{'images' if victim.domain.kind == 'pixels' else 'inputs'} and labels, or "
-            "module:factory"
+            f"{'images' if victim.domain.kind == 'pixels' else 'inputs'} and labels, "
+            f"{'a .jsonl of sentences, ' * (victim.domain.kind == 'tokens')}or module:factory"
         )
     if os.path.exists(name):  # other processes may run in other folders
         name = str(Path(name).absolute())
@@ -139,7 +145,7 @@ def load_data(source: str | None, victim: Victim) -> tuple[Batch, Tensor]:
     Raises:
         UsageError: naming the cause and the remedy.
     """
-    data = source_of(source, victim).open()
+    data = source_of(source, victim).open(victim.domain)
     for remark in data.remarks(victim.num_classes):
         warnings.warn(f"{victim.name}: {remark}", stacklevel=2)
     return checked(data, victim)

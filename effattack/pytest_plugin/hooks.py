@@ -157,7 +157,7 @@ def effattack_data(effattack_victim: Victim, pytestconfig: pytest.Config) -> tup
 
         if session.settings.replay:
             return replaying.data(session.settings, victim)
-        opened = source_of(data, victim).open()
+        opened = source_of(data, victim).open(victim.domain)
         told = [f"{victim.name}: {remark}" for remark in opened.remarks(victim.num_classes)]
         session.remarks[victim.name] = told
         inputs, labels = subset(*checked(opened, victim), session.settings.samples)

@@ -29,9 +29,15 @@ def series(raw: bytes, domain: Description) -> NDArray[np.float64] | None:
     return None if levels is None else levels * float(step) + float(domain["low"])
 
 
-def tokens(raw: bytes, domain: Description) -> NDArray[np.int32] | None:
-    """(length,) ids; None where the bytes are of another size."""
-    return None if len(raw) % 4 else np.frombuffer(raw, dtype="<i4")
+def tokens(raw: bytes, domain: Description) -> NDArray[Any] | None:
+    """(length,) ids, or their texts where the domain tells those; None where the bytes are none."""
+    if len(raw) % 4:
+        return None
+    ids = np.frombuffer(raw, dtype="<i4")
+    if (pieces := domain.get("pieces")) is None:
+        return ids
+    inside = ((ids >= 0) & (ids < len(pieces))).all()
+    return np.array(pieces, dtype=object)[ids] if inside else None
 
 
 def parts(raw: bytes, count: int) -> list[bytes] | None:

@@ -81,7 +81,7 @@ def _found(
     """The worst row of each input inside a budget, as far as its input is stored: the one of most
     work, and of equal ones one that is answered wrongly."""
     assert plan.domain is not None
-    domain, data = plan.domain, plan.contract.made_from.opened()
+    domain, data = plan.domain, plan.contract.made_from.opened(plan.domain)
     ordered = within.sort_values(["work", "right"], ascending=[False, True], kind="stable")
     worst = ordered.drop_duplicates("sample")
     gain = (worst.work - worst.clean_work).sort_values(ascending=False, kind="stable")

@@ -228,7 +228,7 @@ class Sweep:
         fit = None if self.fit is None else source_of(self.fit, victim)
         if self.skip_bad:
             source, fit = source.without_bad(), fit and fit.without_bad()
-        data = source.open()
+        data = source.open(victim.domain)
         if not isinstance(data, Stream):
             cells = self._cells(len(attacks), ceil(len(data) / self.slice))
             _expect_listable(listed_before + cells)
@@ -236,7 +236,7 @@ class Sweep:
         ready, skipped = named.lineup(victim)
         notes = said + [f"{victim.name}: {remark}" for remark in data.remarks(victim.num_classes)]
         if fit is not None and any(isinstance(a, UniversalAttack) for a in ready):
-            told = fit.open().remarks(victim.num_classes)
+            told = fit.open(victim.domain).remarks(victim.num_classes)
             notes += [f"{victim.name}: fitted on: {remark}" for remark in told]
         if device == "cpu":
             keep(named, Held(victim, ready, source))

@@ -58,8 +58,9 @@ class Tags(Task):
         return fine.all(1) & ~_behind(outputs)[:, 0]
 
     def gap(self, found: Tensor, expected: Tensor) -> Tensor:
-        if found.shape != expected.shape:
-            return torch.full((len(found),), torch.inf, device=found.device)
+        """Outputs may be wider than their longest row needs."""
+        width = max(found.shape[1], expected.shape[1])
+        found, expected = self._padded(found, width), self._padded(expected, width)
         behind = _behind(expected)
         change = torch.where(found == expected, 0.0, found - expected).abs()
         scale = expected.abs().masked_fill(behind[:, :, None], 0).flatten(1).amax(1)

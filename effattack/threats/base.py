@@ -20,8 +20,14 @@ SLACK = 1e-6
 
 
 def moves_in(kind: str, domain: Domain) -> bool:
-    """Whether what changes inputs of a kind, or ``"any"``, or ``"arrays"``, does so in a domain."""
-    return kind in ("any", domain.kind) or (kind == "arrays" and isinstance(domain, Arrays))
+    """Whether what changes inputs of a kind does so in a domain.
+
+    A kind is ``"any"``, ``"arrays"``, that of one domain, or several: ``"arrays or tokens"``.
+    """
+    kinds = kind.split(" or ")
+    return (
+        "any" in kinds or domain.kind in kinds or ("arrays" in kinds and isinstance(domain, Arrays))
+    )
 
 
 class Threat(ABC):

@@ -33,6 +33,24 @@ class Edits(Threat):
     def editable(self, clean: Tensor) -> Tensor:
         """(B, k): places in :meth:`largest` of the prompts where tokens may change."""
 
+    @abstractmethod
+    def writable(self, clean: Tensor) -> Tensor:
+        """(B, k) bool: which of the :meth:`editable` places there are."""
+
+    @abstractmethod
+    def put(
+        self, inputs: Tensor, clean: Tensor, slots: Tensor, words: Tensor, generator: Generator
+    ) -> Tensor:
+        """Prompts with one more word each, as the budget allows.
+
+        Args:
+            inputs: (B, L), of the budget.
+            clean: what they were made from.
+            slots: (B,), which of the :meth:`editable` places of each.
+            words: (B,) ids that can be written.
+            generator: of what must give way, where nothing more may change.
+        """
+
     def placed(self, clean: Tensor, generator: Generator) -> Edits:
         return self
 
@@ -104,6 +122,18 @@ class Added(Edits):
     def drawn(self, clean: Tensor, generator: Generator) -> Tensor:
         words = self.domain.draw((len(clean), self.count), generator).to(clean)
         return self._joined(clean, words, self.room(clean))
+
+    def writable(self, clean: Tensor) -> Tensor:
+        return torch.arange(self.count, device=clean.device) < self.room(clean)[:, None]
+
+    def put(
+        self, inputs: Tensor, clean: Tensor, slots: Tensor, words: Tensor, generator: Generator
+    ) -> Tensor:
+        """Where fewer words were added than there are slots before this one, it is the next."""
+        written, used = self._added(inputs, clean)
+        slots = slots.minimum(used)
+        written = written.scatter(1, slots[:, None], words[:, None])
+        return self._joined(clean, written, used.maximum(slots + 1).minimum(self.room(clean)))
 
     def on_grid(self, inputs: Tensor, clean: Tensor) -> Tensor:
         words, used = self._added(inputs, clean)
@@ -202,6 +232,20 @@ class Swaps(Edits):
         chosen = order.argsort(1, descending=True).argsort(1) < self.count
         words = self.domain.draw(clean.shape, generator).to(clean)
         return torch.where(chosen & (clean != PAD), words, clean)
+
+    def writable(self, clean: Tensor) -> Tensor:
+        return clean != PAD
+
+    def put(
+        self, inputs: Tensor, clean: Tensor, slots: Tensor, words: Tensor, generator: Generator
+    ) -> Tensor:
+        """Once all swaps are used, others are taken back, drawn evenly."""
+        found, before = as_wide(inputs, clean)
+        found = found.scatter(1, slots[:, None], words[:, None])
+        order = torch.rand(found.shape, generator=generator).to(found.device)
+        order = order.masked_fill(found == before, -1.0).scatter(1, slots[:, None], 2.0)
+        stays = order.argsort(1, descending=True).argsort(1) < self.count
+        return torch.where(stays, found, before)
 
     def on_grid(self, inputs: Tensor, clean: Tensor) -> Tensor:
         width = clean.shape[1]

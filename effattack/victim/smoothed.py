@@ -16,10 +16,10 @@ from torch import Generator, Tensor
 
 from effattack.domains import Arrays, Batch
 from effattack.errors import NotApplicable, UsageError, expect_least
-from effattack.tasks import Classes
 from effattack.victim.around import declared
 from effattack.victim.contract import Victim
-from effattack.victim.trace import Gate, Ran, Trace
+from effattack.victim.draws import OverDraws
+from effattack.victim.trace import Ran, Trace
 
 
 class Smoothed(Victim):
@@ -47,7 +47,7 @@ class Smoothed(Victim):
         victim: Victim,
         sigma: float,
         *,
-        seed: int = 0,
+        seed: int | str = 0,
         draws: int = 8,
         name: str | None = None,
     ) -> None:
@@ -67,7 +67,7 @@ class Smoothed(Victim):
         self.victim, self.sigma, self.seed, self.draws = victim, float(sigma), seed, draws
         self.by_input = True
 
-    def seeded(self, seed: int) -> Smoothed:
+    def seeded(self, seed: int | str) -> Smoothed:
         """The same system under other noise."""
         return Smoothed(self.victim, self.sigma, seed=seed, draws=self.draws, name=self.name)
 
@@ -92,7 +92,9 @@ class Smoothed(Victim):
 
         Choosing inputs by the draw on which they are judged would be choosing luck.
         """
-        return OverDraws(self, seed)
+        inside = self.victim.searched(seed)
+        found = self if inside is self.victim else self.around(inside)
+        return OverDraws(self, [found.seeded(f"search {seed} {k}") for k in range(self.draws)])
 
     def ceiling(self, batch: Batch, count: str = "macs") -> Tensor:
         return self.victim.ceiling(batch, count)
@@ -133,93 +135,6 @@ class Smoothed(Victim):
     @property
     def correction(self) -> str:
         return self.victim.correction
-
-
-class OverDraws(Victim):
-    """A smoothed victim as searches see it: work is a mean over draws, and so are gradients.
-
-    Every gate has the units of all draws, each at its share of the cost; so an objective that sums
-    over units is a mean over draws (expectation over transformation; Athalye et al., ICML 2018,
-    arXiv 1707.07397). Logits, those of stages and what losses of papers read (``aux``) are means;
-    such losses read gates unit by unit, so where there are any, margins are means, too, over the
-    draws in which a decision was reached.
-
-    Args:
-        smoothed: the victim.
-        seed: of the search; its draws differ from those of any deployed seed.
-    """
-
-    def __init__(self, smoothed: Smoothed, seed: int) -> None:
-        super().__init__(**declared(smoothed))
-        self.sees, self.counted = smoothed.sees, smoothed.counted
-        self.smoothed, self.seed = smoothed, seed
-
-    def forward(self, batch: Batch) -> Tensor:
-        return self.smoothed.victim(self._noisy(batch, 0))
-
-    def trace(self, batch: Batch) -> Trace:
-        inside = self.smoothed.victim
-        return joined(
-            [inside.trace(self._noisy(batch, k)) for k in range(self.smoothed.draws)],
-            averages=isinstance(self.task, Classes),
-        )
-
-    def ceiling(self, batch: Batch, count: str = "macs") -> Tensor:
-        return self.smoothed.ceiling(batch, count)
-
-    def _noisy(self, batch: Tensor, draw: int) -> Tensor:
-        return self.smoothed.noisy(batch, f"search {self.seed} {draw}")
-
-
-def joined(traces: list[Trace], *, averages: bool) -> Trace:
-    """One trace of the same inputs in several draws: their gates, and means of all else.
-
-    Args:
-        traces: one per draw.
-        averages: whether outputs are numbers that have a mean; else the first draw's stand.
-    """
-    first = traces[0]
-    gate = _mean_gate if first.aux else _beside
-    stages = [trace.stage_logits for trace in traces if trace.stage_logits is not None]
-    slacks = [trace.slack for trace in traces if trace.slack is not None]
-    return first._replace(
-        logits=_mean([trace.logits for trace in traces]) if averages else first.logits,
-        gates=tuple(map(gate, zip(*(trace.gates for trace in traces), strict=True))),
-        macs=_mean([trace.macs for trace in traces]),
-        stage_logits=_mean(stages) if stages else None,
-        aux={key: _mean([trace.aux[key] for trace in traces]) for key in first.aux},
-        also={key: _mean([trace.also[key] for trace in traces]) for key in first.also},
-        slack=torch.stack(slacks).amin(0) if slacks else None,
-    )
-
-
-def _mean_gate(draws: tuple[Gate, ...]) -> Gate:
-    """Active where it is in half of the draws or more."""
-    counted = torch.stack([gate.reached | gate.pushed for gate in draws])
-    margins = torch.stack([gate.margin for gate in draws]).where(counted, 0)
-    active = torch.stack([gate.active for gate in draws]).double().mean(0) >= 0.5
-    return draws[0]._replace(
-        margin=margins.sum(0) / counted.sum(0).clamp(min=1),
-        active=active,
-        reached=torch.stack([gate.reached for gate in draws]).any(0),
-    )
-
-
-def _beside(draws: tuple[Gate, ...]) -> Gate:
-    shares = 1 / len(draws)
-    costs = [torch.as_tensor(g.cost).to(g.margin).expand_as(g.margin) * shares for g in draws]
-    return draws[0]._replace(
-        margin=torch.cat([gate.margin for gate in draws], 1),
-        active=torch.cat([gate.active for gate in draws], 1),
-        reached=torch.cat([gate.reached for gate in draws], 1),
-        cost=torch.cat(costs, 1),
-    )
-
-
-def _mean(values: list[Tensor]) -> Tensor:
-    if not values[0].is_floating_point():
-        return values[0]
-    return torch.stack(values).mean(0)
 
 
 def _drawn(text: str) -> Generator:

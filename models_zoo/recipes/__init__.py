@@ -11,10 +11,12 @@ from effattack.models_zoo.recipes import (
     defences,
     early_exit,
     exam,
+    generation,
     hardened,
     layer_skipping,
     plain,
     series,
+    text,
     token_sparsification,
 )
 
@@ -30,4 +32,6 @@ RECIPES: dict[str, Callable[[], None]] = {
     **series.RECIPES,
     **hardened.RECIPES,
     **exam.RECIPES,
+    **generation.RECIPES,
+    **text.RECIPES,
 }

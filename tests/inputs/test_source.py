@@ -100,7 +100,7 @@ def test_what_is_no_file_is_never_opened(name: str, tmp_path: Path) -> None:
     if len(name) < 99:
         os.mkfifo(tmp_path / name)
     with pytest.raises(
-        UsageError, match=r"no such folder, \.npz, \.csv or \.ts file|it is no file"
+        UsageError, match=r"no such folder, \.npz, \.csv, \.ts or \.jsonl file|it is no file"
     ):
         load_data(str(tmp_path / name), VICTIM)
 

@@ -13,6 +13,7 @@ import other_inputs as others
 import pytest
 from drawn import Drawn, batches
 from hypothesis import given
+from markupsafe import escape
 from test_html import Page
 
 from effattack.domains import Domain, Parts, Pixels, Series
@@ -138,6 +139,35 @@ def test_changed_tokens_are_marked() -> None:
     source = render(*others.evaluated(others.TOKENS))
     assert '<p class="ids">10 <mark>11</mark> 12 13</p>' in source
     assert '<p class="ids">10 <mark>999</mark> 12 13 <mark>77</mark></p>' in source
+
+
+def test_tokens_are_text_where_a_tokenizer_tells_it() -> None:
+    words = [f"w{word}" for word in range(1000)]
+    words[11] = HOSTILE
+    source = render(*others.evaluated({**others.TOKENS, "pieces": words}))
+    marked = f"<mark>{escape(HOSTILE)}</mark>"
+    assert f'<p class="ids">w10 {marked} w12 w13</p>' in source
+    assert '<p class="ids">w10 <mark>w999</mark> w12 w13 <mark>w77</mark></p>' in source
+    assert HOSTILE not in source
+    assert stored.tokens(struct.pack("<i", 1000), {"pieces": words}) is None
+
+
+def test_where_each_token_left_stands_below_it() -> None:
+    rows, scores, meta = others.evaluated(others.TOKENS)
+    for at in rows.index:
+        attacked = rows.attack[at] != "clean"
+        gates = {"exits.0.tokens": "11001000", "exits.1.tokens": "01001000", "exits.2": "1"}
+        rows.at[at, "decisions"] = json.dumps(gates) if attacked else None
+    source = render(rows, scores, meta)
+    expected = (
+        "10<sub>1</sub>",
+        "<mark>999</mark><sub>2</sub>",
+        "12<sub>0</sub>",
+        "13<sub>0</sub>",
+    )
+    assert " ".join(expected) + " <mark>77</mark><sub>2</sub></p>" in source
+    assert '<p class="ids">10 <mark>11</mark> 12 13</p>' in source
+    assert "decisions that each token went past" in source
 
 
 def test_parts_are_shown_one_by_one() -> None:

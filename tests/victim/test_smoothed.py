@@ -19,7 +19,8 @@ from effattack.inputs.source import load_data, subset
 from effattack.results.selfchecks import check_victim
 from effattack.victim import Opaque, Victim, audit
 from effattack.victim.deployed.deployed import Deployed
-from effattack.victim.smoothed import OverDraws, Smoothed
+from effattack.victim.draws import OverDraws
+from effattack.victim.smoothed import Smoothed
 
 
 def series(count: int) -> torch.Tensor:
@@ -111,14 +112,17 @@ def test_attacks_climb_the_mean_and_never_the_draw_that_judges() -> None:
         QueryAttack(victim, eps=16 / 255, queries=40),
         UniversalSlowdown(victim, eps=16 / 255, epochs=3).fit(grey_images(12, seed=1)),
     ]
-    judged = []
+    seeds: set[object] = set()
     original = Smoothed.trace
     try:
-        Smoothed.trace = lambda self, batch, leaf=None: judged.append(1) or original(self, batch)
+        Smoothed.trace = lambda self, batch, leaf=None: (
+            seeds.add(self.seed) or original(self, batch)
+        )
         found = [attack(images) for attack in attacks]
     finally:
         Smoothed.trace = original
-    assert not judged
+    assert seeds
+    assert all(str(seed).startswith("search ") for seed in seeds)
     fresh = [victim.seeded(seed) for seed in range(100, 140)]
 
     def mean(batch: torch.Tensor) -> float:

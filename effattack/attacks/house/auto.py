@@ -23,10 +23,11 @@ from effattack.attacks.published.desparsify_losses import DESPARSIFY
 from effattack.attacks.published.ilfo import ILFO, DesiredStates
 from effattack.attacks.published.quantattack_losses import NearOutliers
 from effattack.attacks.searches.best import Best, kept
-from effattack.attacks.searches.projected import ProjectedAdam, ProjectedGradient, constant
+from effattack.attacks.searches.by_kind import asking, climbing
+from effattack.attacks.searches.climbing import Climb
+from effattack.attacks.searches.projected import ProjectedAdam, constant
 from effattack.attacks.searches.squares import RandomSearch
 from effattack.errors import NotApplicable
-from effattack.threats import ArrayThreat
 from effattack.victim import Victim
 
 LOSSES: tuple[Objective, ...] = (
@@ -53,7 +54,7 @@ class Stage(NamedTuple):
     """One run of the ensemble."""
 
     objective: Objective
-    search: ProjectedGradient
+    search: Climb
     start: Start
     """A random point of the budget, the clean images, or the best images so far."""
 
@@ -81,6 +82,8 @@ class AutoSlow(Attack):
     image keeps what made the victim execute most MACs on its hard path, and leaves as soon as that
     is the max.
 
+    Of prompts, every run is a coordinate gradient of equal effort, and queries draw words.
+
     Args:
         victim: any victim with gates.
         eps: l-inf budget in [0, 1] pixels.
@@ -93,8 +96,8 @@ class AutoSlow(Attack):
         NotApplicable: for a victim without gates.
     """
 
+    takes = "arrays or tokens"
     edition = 2
-    threat: ArrayThreat
 
     keep_prediction: bool = False
 
@@ -110,8 +113,13 @@ class AutoSlow(Attack):
             Stage(MarginHinge(FINE_KAPPA), house_search(AGAIN + spare), "random"),
             Stage(ReweightedHinge(KAPPA, self.seed), house_search(REFINED, 0.5), "best"),
         )
-        self.stages = tuple(map(right, stages)) if self.keep_prediction else stages
-        self.queries = RandomSearch(QUERIES, accept=kept if self.keep_prediction else None)
+        stages = tuple(map(right, stages)) if self.keep_prediction else stages
+        self.stages = tuple(
+            stage._replace(search=climbing(stage.search, self.victim, self.seed))
+            for stage in stages
+        )
+        squares = RandomSearch(QUERIES, accept=kept if self.keep_prediction else None)
+        self.queries = asking(squares, self.victim)
 
     @property
     def gradients(self) -> int:

@@ -7,9 +7,9 @@ from torch import Generator, Tensor
 from effattack.attacks.base import Attack
 from effattack.attacks.objectives import BatchGoal
 from effattack.attacks.searches.best import Best
+from effattack.attacks.searches.by_kind import asking
 from effattack.attacks.searches.squares import RandomSearch, Squares
 from effattack.errors import UsageError
-from effattack.threats import ArrayThreat
 from effattack.victim import Victim
 
 
@@ -18,6 +18,8 @@ class QueryAttack(Attack):
 
     The search of Andriushchenko et al., "Square Attack", ECCV 2020 (arXiv 1912.00049), on another
     oracle; see :mod:`effattack.attacks.searches.squares`.
+
+    Of prompts, words are drawn anew in place of squares.
 
     Works on every victim whose MACs can move, on :class:`effattack.Opaque` too. A success beyond
     the gradient attacks' says that the gates mask their gradients. Of an artefact that ships, it
@@ -37,7 +39,7 @@ class QueryAttack(Attack):
     """
 
     knowledge = "queries"
-    threat: ArrayThreat
+    takes = "arrays or tokens"
 
     queries: int = 200
     first_square: float = 0.3
@@ -45,7 +47,8 @@ class QueryAttack(Attack):
     def prepare(self) -> None:
         if self.queries < 1:
             raise UsageError(f"queries = {self.queries}: the search needs at least one")
-        self.search = RandomSearch(self.queries, Squares(self.first_square))
+        squares = RandomSearch(self.queries, Squares(self.first_square))
+        self.search = asking(squares, self.victim)
 
     @classmethod
     def why_not(cls, victim: Victim) -> str | None:

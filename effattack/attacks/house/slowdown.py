@@ -33,9 +33,10 @@ def house_search(
 class Slowdown(GradientAttack):
     """Margin hinge, weighted by cost-to-go, under projected gradient with momentum.
 
-    Works on every victim with gates. With ``keep_prediction`` the objective gains the lead of
-    the clean prediction up to 0.05, and only iterates that keep it are accepted: on the returned
-    images the agreement is 100 %.
+    Works on every victim with gates; of prompts, words are changed by their coordinate gradient,
+    and a step is five gradients' worth: one of them, and twelve candidates. With
+    ``keep_prediction`` the objective gains the lead of the clean prediction up to 0.05, and only
+    iterates that keep it are accepted: on the returned inputs the agreement is 100 %.
 
     Args:
         victim: any victim with gates.
@@ -50,6 +51,8 @@ class Slowdown(GradientAttack):
     Raises:
         NotApplicable: for a victim without gates.
     """
+
+    takes = "arrays or tokens"
 
     steps: int = 50
     kappa: float = 0.05

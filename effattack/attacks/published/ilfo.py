@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from effattack.attacks.objectives import Goal, require_gates
@@ -29,7 +30,7 @@ class DesiredStates(Pull):
         require_gates(trace, victim)
 
     def __call__(self, trace: Trace, goal: Goal) -> Tensor:
-        distance = trace.logits.new_zeros(len(trace.logits))
+        distance = torch.zeros_like(trace.gates[0].margin[:, 0])
         for gate in trace.gates:
             missing = (self.kappa - gate.margin).clamp_min(0) * gate.reached
             distance = distance + missing.sum(1)

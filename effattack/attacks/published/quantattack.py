@@ -8,6 +8,7 @@ from effattack.attacks.published.quantattack_losses import NearOutliers
 from effattack.attacks.searches.projected import ProjectedGradient, constant, cosine_restarts
 from effattack.attacks.searches.training import Steepest, Training
 from effattack.attacks.universal import UniversalAttack
+from effattack.threats import ArrayThreat
 
 STEP = 0.001
 """The paper's first step, 0.002 on pixels in [-1, 1], in [0, 1] pixels; it falls to 1/200."""
@@ -43,6 +44,8 @@ class QuantAttack(GradientAttack):
         NotApplicable: for other victims.
         UsageError: for a band that is none.
     """
+
+    threat: ArrayThreat
 
     steps: int = 3000
     step_size: float = STEP

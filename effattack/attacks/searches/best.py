@@ -96,7 +96,9 @@ class Best:
     def of(cls, clean: Tensor, goal: BatchGoal) -> Best:
         """The clean inputs themselves; any iterate that does as much work replaces them."""
         work = goal.victim.spent(goal.trace).clone()
-        value = torch.full_like(work, -torch.inf, dtype=goal.trace.logits.dtype)
+        logits = goal.trace.logits
+        dtype = logits.dtype if logits.is_floating_point() else work.dtype
+        value = torch.full_like(work, -torch.inf, dtype=dtype)
         return cls(clean.clone(), Rank.of(work, value))
 
     @classmethod
@@ -138,7 +140,7 @@ def unfinished(best: Best, rows: Tensor, goal: Goal) -> Tensor | None:
 def kept(trace: Trace, goal: Goal) -> Tensor:
     """Those whose answer agrees with the clean one, beyond rounding where that can be told."""
     task = goal.victim.task
-    agrees = task.agree(goal.answer, task.answer(trace.logits))
+    agrees = task.agree(goal.answer, task.answer(trace.logits), goal.kept)
     lead = prediction_leads(trace.logits, goal)
     return agrees if lead is None else agrees & (lead > margin_slack(trace.dtype))
 
@@ -146,7 +148,7 @@ def kept(trace: Trace, goal: Goal) -> Tensor:
 def changed(trace: Trace, goal: Goal) -> Tensor:
     """Those whose answer does not agree with the clean one, likewise."""
     task = goal.victim.task
-    agrees = task.agree(goal.answer, task.answer(trace.logits))
+    agrees = task.agree(goal.answer, task.answer(trace.logits), goal.kept)
     trail = prediction_trails(trace.logits, goal)
     return ~agrees if trail is None else ~agrees & (trail > margin_slack(trace.dtype))
 

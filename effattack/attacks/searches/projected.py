@@ -12,10 +12,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
-from effattack.attacks.objectives import BatchGoal, Goal, Objective
-from effattack.attacks.searches.best import Acceptance, Best, ranked, unfinished
+from effattack.attacks.objectives import Goal, Objective
+from effattack.attacks.searches.best import Best, ranked, unfinished
+from effattack.attacks.searches.climbing import Climb
 from effattack.attacks.searches.memory import Heading, Memory, Moments
 from effattack.errors import GradientError, UsageError
 from effattack.threats import ArrayThreat
@@ -43,63 +44,24 @@ def constant(size: float) -> Schedule:
 
 
 @dataclass(frozen=True)
-class ProjectedGradient:
+class ProjectedGradient(Climb):
     """PGD over any threat: the threat knows what a steepest step is.
 
     Args:
-        steps: gradient evaluations per restart.
+        steps, random_start, restarts, accept, ask: see :class:`Climb`.
         schedule: step size over progress, in fractions of the budget.
-        random_start: start at a random point, ``first``, not at the clean input.
-        restarts: independent runs.
-        accept: which iterates count; None: all.
         momentum: how much of the last direction is kept (Dong et al., "Boosting Adversarial Attacks
             with Momentum", CVPR 2018, arXiv 1710.06081): directions add up gradients of a mean
             magnitude of 1, each input's own; where a gradient is 0, the last direction holds.
-        ask: what is asked beside work, of equal work the second criterion; None: nothing. An input
-            is left alone only once it does the most work and what is asked holds.
     """
 
-    steps: int
     schedule: Schedule
-    random_start: bool = True
-    restarts: int = 1
     momentum: float = 0.0
-    accept: Acceptance | None = None
-    ask: Acceptance | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 <= self.momentum <= 1:
             raise UsageError(f"momentum = {self.momentum}: give a share in [0, 1]")
-        if self.steps < 1 or self.restarts < 1:
-            raise UsageError(
-                f"steps = {self.steps} and restarts = {self.restarts} must be at least 1: a search "
-                "that never steps attacks nothing"
-            )
-
-    def __call__(
-        self,
-        clean: Tensor,
-        threat: ArrayThreat,
-        objective: Objective,
-        goal: BatchGoal,
-        generator: Generator,
-    ) -> Tensor:
-        """The best inputs found, as shaped as ``clean``, on the grid inside the budget."""
-        objective.check(goal.trace, goal.victim)
-        best = Best.of(clean, goal)
-        with torch.no_grad():
-            best.judged_by(objective(goal.trace, goal))
-        if self.ask is not None:
-            best.rank = best.rank._replace(asked=self.ask(goal.trace, goal))
-        for restart in range(self.restarts):
-            placed = threat.placed(clean, generator)
-            start = self.first(clean, placed, generator) if self.random_start else clean
-            self.climb(best, start, clean, placed, objective, goal, restart)
-        return best.inputs
-
-    def first(self, clean: Tensor, threat: ArrayThreat, generator: Generator) -> Tensor:
-        """Where a random start lies: anywhere in the budget."""
-        return threat.start(clean, generator)
 
     def climb(
         self,
@@ -111,17 +73,6 @@ class ProjectedGradient:
         goal: Goal,
         restart: int = 0,
     ) -> None:
-        """One run from ``start`` by the inputs that can still gain work.
-
-        Args:
-            best: what is known of each input; updated.
-            start: where it begins.
-            clean: the clean inputs.
-            threat: placed around them.
-            objective: what to want.
-            goal: what it refers to.
-            restart: its number, for the callback.
-        """
         rows = torch.arange(len(clean), device=clean.device)
         whole, iterate, memory = goal, start, self.memory(start)
         for step in range(self.steps + 1):

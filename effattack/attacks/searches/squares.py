@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
@@ -91,7 +92,7 @@ class RandomSearch:
         self,
         best: Best,
         clean: Tensor,
-        threat: ArrayThreat,
+        threat: Any,
         goal: Goal,
         generator: Generator,
         restart: int = 0,
@@ -108,13 +109,17 @@ class RandomSearch:
                 if len(rows) == 0:
                     return
             mine, centre, place = best.inputs[rows], clean[rows], threat.rows(rows)
-            if query == 0:
-                found = self.squares.stripes(centre, place, generator)
-            else:
-                progress = query / self.queries
-                found = self.squares.painted(mine, centre, place, progress, generator)
+            found = self.proposed(mine, centre, place, query, generator)
             best.update(rows, found, self._look(found, goal.rows(rows)))
             goal.callback(best.step(restart, query + 1, self.queries))
+
+    def proposed(
+        self, mine: Tensor, clean: Tensor, threat: Any, query: int, generator: Generator
+    ) -> Tensor:
+        """What a query looks at, near the best images so far: stripes first, then squares."""
+        if query == 0:
+            return self.squares.stripes(clean, threat, generator)
+        return self.squares.painted(mine, clean, threat, query / self.queries, generator)
 
     def _look(self, images: Tensor, goal: Goal) -> Rank:
         """By work, and then by doubt."""

@@ -79,7 +79,7 @@ class Bench:
                 f"its inputs come from {record.data!r}, which is not the victim's own data: get "
                 f"them and give --data {record.data}"
             )
-        domain, data = victim.domain, source_of(self.data, victim).open()
+        domain, data = victim.domain, source_of(self.data, victim).open(victim.domain)
         if max(record.indices) >= len(data):
             raise RecordError(
                 f"it names {domain.noun} {max(record.indices)}, and {self.data or record.data} "

@@ -51,7 +51,7 @@ def attacked(
         UsageError: for what is not known, or does not apply.
     """
     victim = fresh(name, twin, through)
-    opened = source_of(data, victim).open()
+    opened = source_of(data, victim).open(victim.domain)
     count = min(samples, len(opened))
     indices = [i * len(opened) // count for i in range(count)]
     made = build(attack, victim, parse_threat(threat), seed)
@@ -104,7 +104,7 @@ def recorded(
         ContractError: if the victim does not do the work that it declares.
     """
     domain, source = victim.domain, source_of(data, victim)
-    inputs, labels = source.open().rows(indices)
+    inputs, labels = source.open(domain).rows(indices)
     domain.check(inputs)
     clean = domain.snap(domain.place(inputs, victim.device))
     allowed = parse_threat(threat).on(domain)

@@ -18,7 +18,7 @@ from effattack.domains import Pixels
 from effattack.errors import UsageError
 from effattack.victim.around import declared
 from effattack.victim.contract import Victim
-from effattack.victim.entry.drawing import OverDraws
+from effattack.victim.draws import OverDraws
 from effattack.victim.entry.steps import Step
 from effattack.victim.trace import Ran, Trace
 

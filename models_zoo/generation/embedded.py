@@ -1,0 +1,30 @@
+"""The generators that come trained: name -> factory. Their prompts are made by rule.
+
+Each is registered as an entry point of the group ``effattack.victims``. With ``trained=False`` a
+factory builds what its recipe starts from.
+"""
+
+from __future__ import annotations
+
+from effattack.models_zoo.files import with_weights
+from effattack.models_zoo.generation import sums
+from effattack.models_zoo.generation.decoder import Decoder, Sizes
+from effattack.models_zoo.generation.generator import Generator, Template
+
+SUMS = Sizes(sums.VOCABULARY, width=64, layers=3, heads=4, kv_heads=2, hidden=128, context=128)
+
+
+def sums_lm(trained: bool = True) -> Generator:
+    """A decoder that adds and sorts, and writes its steps; it may write 48 tokens."""
+    name = "sums_lm"
+    victim = Generator(
+        Decoder(SUMS),
+        sums.DOMAIN,
+        cap=48,
+        end=sums.END,
+        template=Template(after=tuple(sums.Characters().encode(sums.ASK))),
+        name=name,
+        data="effattack.models_zoo.generation.sums:scored_prompts",
+    )
+    with_weights(victim.network, name, trained)
+    return victim

@@ -1,0 +1,90 @@
+"""Sampled generators: chance is fixed by seed and prompt, and follows the softmax."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from test_generators import END, VOCABULARY, generator, prompts
+
+from effattack.domains.tokens import PAD, Tokens, lengths
+from effattack.errors import UsageError
+from effattack.models_zoo.generation.choice import Greedy
+from effattack.models_zoo.generation.sampling import Sampled
+from effattack.victim import audit
+from effattack.victim.checks import INVARIANTS, Check
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("check", INVARIANTS, ids=lambda check: check.__name__)
+def test_every_invariant_holds(check: Check) -> None:
+    check(generator(temperature=1.5), prompts(6))
+
+
+def test_declared_work_is_executed_work_for_every_seed() -> None:
+    victim, asked = generator(temperature=1.5), prompts(4)
+    passes = set()
+    for seed in range(3):
+        seeded = victim.seeded(seed)
+        found, trace = audit(seeded, asked), seeded.trace(asked)
+        assert torch.equal(found.macs, trace.macs)
+        passes.add(tuple(trace.also["passes"].tolist()))
+    assert len(passes) > 1, "other chance, other texts"
+
+
+def test_chance_depends_on_seed_and_prompt_alone() -> None:
+    victim, asked = generator(temperature=2.0), prompts(8)
+    together = victim(asked)
+    alone = [victim(single) for single in victim.domain.singles(asked)]
+    assert torch.equal(victim.task.join(alone), together)
+    assert torch.equal(victim(asked.flip(0)).flip(0), together)
+    assert not torch.equal(victim.seeded(1)(asked), together)
+    assert torch.equal(victim.seeded(1).seeded(0)(asked), together)
+
+
+def test_a_search_has_chance_of_its_own() -> None:
+    victim, asked = generator(temperature=2.0), prompts(8)
+    assert not torch.equal(victim.searched(0)(asked), victim(asked))
+    greedy = generator()
+    assert torch.equal(greedy.searched(0)(asked), greedy(asked))
+
+
+@pytest.mark.parametrize("end", [0, 2, 4])
+def test_words_are_drawn_as_often_as_the_softmax_says(end: int) -> None:
+    logits = torch.tensor([0.3, -1.0, 1.2, 0.0, -0.4])
+    choice = Sampled(end, Tokens(5, 3), temperature=0.7)
+    draws = (torch.arange(10_000, dtype=torch.float64) + 0.5) / 10_000
+    words = choice.choose(logits.expand(10_000, -1), draws)
+    shares = words.bincount(minlength=5) / 10_000
+    assert torch.allclose(shares, (logits / 0.7).softmax(0), atol=2e-4)
+
+
+@pytest.mark.parametrize("end", [0, 2, 4])
+def test_the_margin_tells_whether_it_is_written_on(end: int) -> None:
+    logits = torch.randn(400, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    draws = torch.rand(400, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    for choice in (Greedy(end), Sampled(end, Tokens(5, 3))):
+        words, margin = choice.choose(logits, draws), choice.margin(logits, draws)
+        assert torch.equal(words != end, margin > 0)
+        assert (margin.abs() <= 1).all()
+        assert (choice.slack(logits, draws) >= 0).all()
+    below = draws < 1 - logits.softmax(1)[:, end]
+    assert torch.equal(Sampled(end, Tokens(5, 3)).margin(logits, draws) > 0, below)
+
+
+def test_a_cold_sampler_is_greedy() -> None:
+    asked = prompts(10)
+    cold, greedy = generator(temperature=1e-4), generator()
+    assert torch.equal(cold(asked), greedy(asked))
+
+
+def test_a_temperature_that_is_none_is_refused() -> None:
+    with pytest.raises(UsageError, match="temperature = 0: give a positive number, or leave it"):
+        generator(temperature=0)
+
+
+def test_texts_have_the_form_of_all_texts() -> None:
+    written = generator(temperature=3.0)(prompts(12))
+    assert ((written >= PAD) & (written < VOCABULARY)).all()
+    sizes = lengths(written)
+    assert ((written == END).sum(1) <= 1).all()
+    assert (sizes >= 1).all()
