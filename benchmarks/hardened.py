@@ -24,6 +24,7 @@ from __future__ import annotations
 import argparse
 import copy
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,6 +44,7 @@ from effattack.hardening.stored import load, save
 from effattack.inputs.source import load_data
 from effattack.models_zoo import hardened
 from effattack.models_zoo.cascade.cascade import Cascade
+from effattack.models_zoo.digits import digits
 from effattack.models_zoo.recipes.hardened import harden_victim
 from effattack.victim import Victim, load_victim
 
@@ -103,7 +105,7 @@ class Question(NamedTuple):
             found["transfer"] = self.worst(victim, crafted)
         return found
 
-    def accuracy(self, victim: Victim) -> dict[str, Any]:
+    def accuracy(self, victim: Victim, heldout: Tensor) -> dict[str, Any]:
         """Accuracy of the victim, and of the static network of equal attacked cost."""
         slow = self.attack(victim)
         attacks = [
@@ -119,7 +121,7 @@ class Question(NamedTuple):
             "PGD": rows.accuracy[attacks[1].name],
             "wrong and cheap": f"{cheap.accuracy:.3f} (×{cheap.macs / cheap.clean_macs:.2f})",
         }
-        static = static_network(victim, rows.macs[slow.name])
+        static = static_network(victim, rows.macs[slow.name], heldout)
         if static is None:
             return {**found, "static network": "–", "its clean": "–", "its PGD": "–"}
         attacked = build(PGD, static.victim, self.eps)(self.images, self.labels)
@@ -187,6 +189,15 @@ def _hardened_anyway(name: str, seed: int) -> Any:
         return error.hardened
 
 
+def savings(
+    ask: Question, name: str, victims: Sequence[Victim], seeds: Sequence[int], brief: bool
+) -> dict[str, float]:
+    """Savings retained by the victim that ships, by its hardened form of each seed, and beyond."""
+    kept = {f"seed {seed}": ask.kept(v) for seed, v in zip(seeds, victims, strict=True)}
+    harder = {} if brief else ask.harder(victims[0], victims[1:])
+    return {"shipped": ask.kept(load_victim(name)), **kept, **harder}
+
+
 def numbers(value: Any) -> str:
     """As a cell of a table."""
     return f"{value:.3f}" if isinstance(value, float) else str(value)
@@ -199,29 +210,35 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=200)
     parser.add_argument("--few", type=int, default=50, help="images of the dear attacks (50)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument(
+        "--tables",
+        nargs="+",
+        choices=("savings", "answers"),
+        default=["savings", "answers"],
+        help="which of the two are made (both)",
+    )
     parser.add_argument("--brief", action="store_true", help="AutoSlow and accuracy alone")
     parser.add_argument("--out", type=Path, default=Path("hardened"))
     args = parser.parse_args()
     torch.set_num_threads(1)
-    savings, answers = [], []
+    made: dict[str, list[dict[str, Any]]] = {table: [] for table in args.tables}
     for name in args.victims.split(","):
-        shipped, victim = load_victim(name), factory(name)()
-        others = [twin(name, seed, args.out) for seed in args.seeds[1:]]
+        victim = factory(name)()
+        twins = [twin(name, seed, args.out) for seed in args.seeds[1:]]
         images, labels = (part[: args.images] for part in load_data(None, victim))
         for text in args.eps.split(","):
             eps = parse_eps(text)
             ask = Question(images, labels, args.few, eps, args.out)
-            label = {"victim": f"`{victim.name}`", "ε": size_text("linf", eps)}
-            kept = {
-                f"seed {s}": ask.kept(v) for s, v in zip(args.seeds, [victim, *others], strict=True)
+            asked: dict[str, Callable[[], dict[str, Any]]] = {
+                "savings": partial(savings, ask, name, [victim, *twins], args.seeds, args.brief),
+                "answers": partial(ask.accuracy, victim, digits("heldout")[0]),
             }
-            harder = {} if args.brief else ask.harder(victim, others)
-            savings.append({**label, "shipped": ask.kept(shipped), **kept, **harder})
-            answers.append({**label, **ask.accuracy(victim)})
-            for table in (savings, answers):
-                print(table[-1], flush=True)
-    for table in (savings, answers):
-        print("\n" + markdown(pd.DataFrame(table).fillna("–").map(numbers)))
+            label = {"victim": f"`{victim.name}`", "ε": size_text("linf", eps)}
+            for table, rows in made.items():
+                rows.append({**label, **asked[table]()})
+                print(rows[-1], flush=True)
+    for rows in made.values():
+        print("\n" + markdown(pd.DataFrame(rows).fillna("–").map(numbers)))
 
 
 if __name__ == "__main__":

@@ -37,6 +37,7 @@ class Setting:
         onward: share of clean held-out images that go on past the first stage, at least.
         attacked: held-out images under AutoSlow, before and after.
         allowed: accuracy that may be lost on held-out images.
+        parts: names of the modules that learn; None: those that ``harden`` takes.
     """
 
     method: str
@@ -47,12 +48,22 @@ class Setting:
     onward: float = 0.02
     attacked: int = 48
     allowed: float = 0.01
+    parts: tuple[str, ...] | None = None
 
 
 SETTINGS: dict[str, Setting] = {
     "digits_cnn_early_exit": Setting("both", "linf:4/255", "linf:8/255", epochs=45, rate=2e-3),
     "digits_tinysaver_cascade": Setting(
         "both", "linf:4/255", "linf:10/255", epochs=60, rate=5e-3, onward=0.04
+    ),
+    "digits_skipnet": Setting(
+        "both(steps=2, clean=1.0, margins=0.1)",
+        "linf:8/255",
+        "linf:9/255",
+        epochs=26,
+        rate=1.5e-3,
+        attacked=32,
+        parts=("stem", "blocks", "head"),
     ),
     "digits_vit_ats": Setting(
         "both(steps=2, margins=0.3)",
@@ -85,6 +96,7 @@ def harden_victim(name: str, seed: int = 0) -> Hardened:
         schedule=Schedule(setting.epochs, setting.rate, seed=seed, augment=moved),
         terms=Terms(setting.allowed, setting.onward, setting.attacked),
         heldout=digits("heldout"),
+        parts=setting.parts,
         told=lambda epoch: print(f"  {epoch}", flush=True),
     )
 
