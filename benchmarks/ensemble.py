@@ -2,6 +2,7 @@
 
     python benchmarks/ensemble.py --images 50 --victims digits_cnn_sdn@4,digits_skipnet@16
     python benchmarks/ensemble.py --images 8 --victims digits_vit_ats@4,digits_vit_adavit@4
+    python benchmarks/ensemble.py --images 300 --victims exam_exit@18,exam_cascade@18
 
 A victim stands with its ε in 1/255. All take 200 gradients and 30 queries; cells are attack
 success, by what the traces say that was executed. No image of the tables of strength is looked at.
@@ -19,13 +20,13 @@ from tables import markdown
 from torch import Tensor
 
 from effattack.attacks import ILFO, AutoSlow
-from effattack.attacks.house.auto import FINE_KAPPA, KAPPA, LOSSES, Stage, applies
+from effattack.attacks.house.auto import FINE_KAPPA, KAPPA, LOSSES, STARTS, TOWARDS, Stage, shared
 from effattack.attacks.house.slowdown import house_search
-from effattack.attacks.objectives import MarginHinge, ReweightedHinge
+from effattack.attacks.objectives import MarginHinge, ReweightedHinge, Towards
 from effattack.attacks.published.ilfo import DesiredStates
 from effattack.attacks.searches.projected import ProjectedAdam, constant
 from effattack.inputs.source import subset
-from effattack.models_zoo.digits import digits
+from effattack.models_zoo.digits import digits, small_digits
 from effattack.victim import Gate, Victim, load_victim
 from effattack.victim.undisturbed import undisturbed
 
@@ -53,21 +54,35 @@ def stages(
     again: int,
     refined: int,
     reweighted: type[ReweightedHinge] = ReweightedHinge,
+    *,
+    classes: int = 0,
+    towards: Sequence[Towards] = TOWARDS,
 ) -> Stages:
     """A table of stages by gradients; none where 0."""
-    joined = [each for each in LOSSES if applies(each, victim)]
-    share = others // max(1, len(joined))
-    again += others - share * len(joined)
+    losses, share, spare = shared(others, LOSSES, victim)
+    wanted, each_class, more = shared(classes, towards, victim)
+    again += spare + (more if wanted else 0)
+    starts = () if wanted else (classes // STARTS,) * STARTS
     adam = ProjectedAdam(max(1, states), constant(ILFO.rate))
     every = (
         (house, Stage(MarginHinge(KAPPA), house_search(max(1, house)), "random")),
-        *((share, Stage(each, house_search(max(1, share), 0.25), "best")) for each in joined),
+        *((share, Stage(each, house_search(max(1, share), 0.25), "best")) for each in losses),
         (states, Stage(DesiredStates(1.0, KAPPA), adam, "clean")),
+        *(
+            (each_class, Stage(each, house_search(max(1, each_class), 0.5), "clean"))
+            for each in wanted
+        ),
+        *(
+            (some, Stage(MarginHinge(FINE_KAPPA), house_search(max(1, some)), "random"))
+            for some in starts
+        ),
         (again, Stage(MarginHinge(FINE_KAPPA), house_search(max(1, again)), "random")),
         (refined, Stage(reweighted(KAPPA, 0), house_search(max(1, refined), 0.5), "best")),
     )
     return tuple(stage for gradients, stage in every if gradients)
 
+
+SIX = tuple(Towards(rank) for rank in range(1, 7))
 
 VARIANTS: dict[str, Callable[[Victim], Stages]] = {
     "first edition": lambda v: stages(v, 100, 30, 0, 70, 0),
@@ -75,6 +90,8 @@ VARIANTS: dict[str, Callable[[Victim], Stages]] = {
     "and refinement": lambda v: stages(v, 100, 30, 0, 35, 35),
     "both": lambda v: stages(v, 70, 20, 40, 35, 35),
     "both, weights by unit": lambda v: stages(v, 70, 20, 40, 35, 35, ReweightedUnits),
+    "and four classes": lambda v: stages(v, 30, 20, 40, 35, 35, classes=40),
+    "and six classes": lambda v: stages(v, 30, 20, 40, 25, 25, classes=60, towards=SIX),
 }
 
 
@@ -105,7 +122,8 @@ def main() -> None:
     for named in args.victims.split(","):
         name, _, levels = named.partition("@")
         victim, eps = load_victim(name), int(levels) / 255
-        images, _ = subset(*digits("heldout"), args.images)
+        source = small_digits if name.startswith("exam_") else digits
+        images, _ = subset(*source("heldout"), args.images)
         row = {"victim": f"`{victim.name}`", "ε": f"{levels}/255"}
         rivals = {
             **{v: Ensemble(victim, eps, seed=args.seed, variant=v) for v in VARIANTS},

@@ -49,11 +49,12 @@ images (``--choose``)."""
 TRIED = (8, 10, 12, 14, 16, 18, 20)
 GRADIENTS = 200
 OTHERS = (
-    *("Slowdown(steps=50)", "Slowdown(steps=20, restarts=10)"),
-    *("targeted:Targeted", "QueryAttack(queries=1000)"),
+    "Slowdown(steps=50)",
+    "Slowdown(steps=20, restarts=10)",
+    "QueryAttack(queries=1000)",
 )
-"""Beside the attacks with 200 gradients: the house attack with its usual 50, and with restarts; a
-probe; longer queries."""
+"""Beside the attacks with 200 gradients: the house attack with its usual 50, and with restarts;
+longer queries."""
 STATUS: tuple[Status, ...] = ("solved", "open", "timed out")
 
 

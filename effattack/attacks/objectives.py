@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from effattack.domains import Batch
 from effattack.errors import NotApplicable
 from effattack.victim import Gate, Trace, Victim
+from effattack.victim.margins import spread
 
 
 class Step(NamedTuple):
@@ -182,6 +183,47 @@ class UniformExits:
     def __call__(self, trace: Trace, goal: Goal) -> Tensor:
         assert trace.stage_logits is not None
         return trace.stage_logits[:, :-1].log_softmax(2).mean(2).sum(1)
+
+
+@dataclass(frozen=True)
+class Towards:
+    """All stages pushed towards one second class: - Σ over closed gates of cost · |lead| / spread.
+
+    The lead is that of a stage's best other class over the wanted one, in logits: at 0 the two are
+    level. The hinge leaves it to each stage which class becomes its second; stages that lean to
+    different ones pull against each other, and no number of steps helps. After the multi-targeted
+    surrogate of Gowal et al. 2019 (arXiv 1910.09338), there for accuracy.
+
+    Args:
+        rank: of the wanted class in the clean answer; 1 is its second.
+        kappa: a gate whose margin exceeds it counts as open.
+    """
+
+    rank: int
+    kappa: float = 0.05
+
+    def check(self, trace: Trace, victim: Victim) -> None:
+        stages = trace.stage_logits
+        in_a_row = stages is not None and stages.shape[1] == len(trace.gates) + 1
+        if not in_a_row or any(gate.margin.shape[1] != 1 for gate in trace.gates):
+            raise NotApplicable(f"{victim.name} shows no logits of stages, one per gate")
+        if not 0 < self.rank < victim.num_classes:
+            raise NotApplicable(
+                f"{victim.name} has {victim.num_classes} classes: none is of rank {self.rank} "
+                "behind the first"
+            )
+
+    def __call__(self, trace: Trace, goal: Goal) -> Tensor:
+        assert trace.stage_logits is not None
+        stages = trace.stage_logits[:, :-1]
+        wanted = goal.logits.argsort(dim=1, descending=True, stable=True)[:, self.rank, None, None]
+        wanted = wanted.expand(-1, stages.shape[1], 1)
+        others = stages.scatter(2, wanted, -torch.inf).amax(2)
+        apart = (others - stages.gather(2, wanted).squeeze(2)).abs() / spread(stages)
+        total = trace.logits.new_zeros(len(trace.logits))
+        for gate, distance in zip(trace.gates, apart.split(1, dim=1), strict=True):
+            total = total - (distance * (gate.margin < self.kappa) * gate.cost).sum(1)
+        return total / goal.victim.max_macs
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from effattack.attacks.objectives import (
     MarginHinge,
     ReweightedHinge,
     Step,
+    Towards,
     UniformExits,
 )
 from effattack.attacks.published.ilfo import DesiredStates
@@ -58,9 +59,10 @@ def test_the_published_losses_of_a_victim_join() -> None:
         return [type(stage.objective).__name__ for stage in AutoSlow(embedded(name)).stages]
 
     ends = ["DesiredStates", "MarginHinge", "ReweightedHinge"]
-    assert members("digits_cnn_early_exit") == ["MarginHinge", "UniformExits", *ends]
+    chain = ["MarginHinge", "UniformExits", "DesiredStates", *["Towards"] * 4, *ends[1:]]
+    assert members("digits_cnn_early_exit") == chain
     assert "WeightedSignificance" in members("digits_vit_ats")
-    assert members("digits_skipnet") == ["MarginHinge", *ends]
+    assert members("digits_skipnet") == ["MarginHinge", ends[0], *["MarginHinge"] * 2, *ends[1:]]
 
 
 @pytest.mark.parametrize("keep", [False, True])
@@ -71,12 +73,17 @@ def test_its_stages(keep: bool) -> None:
         MarginHinge(auto.KAPPA),
         UniformExits(),
         DesiredStates(1.0, auto.KAPPA),
+        *(Towards(rank) for rank in (1, 2, 3, 4)),
         MarginHinge(auto.FINE_KAPPA),
         ReweightedHinge(auto.KAPPA, 5),
     ]
     assert auto.FINE_KAPPA < auto.KAPPA / 10
-    assert [stage.start for stage in stages] == ["random", "best", "clean", "random", "best"]
-    assert [type(stage.search) is ProjectedAdam for stage in stages] == [0, 0, 1, 0, 0]
+    assert [stage.start for stage in stages] == [
+        *("random", "best", "clean"),
+        *["clean"] * 4,
+        *("random", "best"),
+    ]
+    assert [type(stage.search) is ProjectedAdam for stage in stages] == [0, 0, 1, *[0] * 6]
     for stage in stages:
         assert stage.search.accept is (kept if keep else None)
         assert isinstance(stage.objective, AlsoAnswer) is keep
@@ -93,11 +100,11 @@ def test_values_of_different_objectives_are_not_compared() -> None:
     victim, told = LinearSaver(), []
     victim.max_macs *= 10  # so that no image is finished early
     AutoSlow(victim, 8 / 255)(grey_images(30), callback=told.append)
-    house, sloth, states, again, refined, queries = (
-        [step.value for step in told if step.restart == number] for number in range(6)
+    house, sloth, states, second, again, refined, queries = (
+        [step.value for step in told if step.restart == number] for number in range(7)
     )
     assert (house[-1] > 0).any()
-    assert all((value <= 0).all() for value in (*sloth, *states))
+    assert all((value <= 0).all() for value in (*sloth, *states, *second))
     assert (again[-1] > 0).any()
     assert (refined[-1] > 0).any()
     assert all(((value >= 0) & (value <= 1)).all() for value in queries)
@@ -116,8 +123,20 @@ def test_the_budget_of_gradients_is_fixed_and_kept(monkeypatch: pytest.MonkeyPat
     attack(grey_images(16))
     assert attack.gradients == len(looks) == 200
     assert {
-        AutoSlow(embedded(name)).gradients for name in ("digits_skipnet", "digits_vit_ats")
+        AutoSlow(embedded(name)).gradients
+        for name in ("digits_skipnet", "digits_vit_ats", "digits_cnn_early_exit")
     } == {attack.gradients}
+
+
+@pytest.mark.parametrize("classes", [2, 3, 4, 5, 10])
+def test_however_many_classes_there_are(classes: int) -> None:
+    stages = [nn.Sequential(nn.Flatten(), nn.Linear(16, 4)), nn.Linear(4, 4)]
+    heads = [nn.Linear(4, classes) for _ in stages]
+    victim = EarlyExit(stages, heads, LogOdds((0.0,)), (1, 4, 4))
+    attack = AutoSlow(victim)
+    wanted = [each.objective for each in attack.stages if isinstance(each.objective, Towards)]
+    assert wanted == list(auto.TOWARDS[: classes - 1])
+    assert attack.gradients == 200
 
 
 def test_no_member_beats_it_on_its_whole_budget() -> None:

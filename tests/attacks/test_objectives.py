@@ -15,6 +15,7 @@ from effattack.attacks.objectives import (
     MarginHinge,
     Objective,
     ReweightedHinge,
+    Towards,
     UniformExits,
     UniformSignificance,
     require_gates,
@@ -134,6 +135,61 @@ def test_uniform_exits_is_best_at_uniform(goal: Goal) -> None:
 def test_uniform_exits_needs_stages() -> None:
     with pytest.raises(NotApplicable, match="toy has no internal classifiers"):
         UniformExits().check(a_trace(), LinearSaver())
+
+
+# − Σ over closed gates of cost · |lead over one class| / spread
+
+
+def towards_goal() -> Goal:
+    """The clean order of classes is 2, 0, 1 of both images."""
+    return Goal(LinearSaver(), torch.tensor([[1.0, 0.0, 2.0]] * 2), torch.tensor([2, 2]))
+
+
+def test_towards_one_class_at_all_stages_that_are_closed() -> None:
+    stages = torch.tensor(
+        [
+            [[1.0, 0.0, 3.0], [4.0, 1.0, 2.0], [9.0, 0.0, 0.0]],  # the last stage does not count
+            [[1.0, 0.0, 3.0], [4.0, 1.0, 2.0], [0.0, 9.0, 0.0]],
+        ]
+    )
+    deviations = [math.sqrt(7 / 3), math.sqrt(7 / 3)]  # with one degree of freedom less
+    first = a_gate(torch.tensor([-0.5, -0.5]), cost=88.0, pushed=True)
+    second = a_gate(torch.tensor([-0.5, 0.5]), cost=17.6, pushed=True)  # the other one is open
+    trace = a_trace((first, second), torch.zeros(2, 3), stages)
+    expected = {
+        1: [-0.5 * 2 / deviations[0] - 0.1 * 2 / deviations[1], -0.5 * 2 / deviations[0]],
+        2: [-0.5 * 3 / deviations[0] - 0.1 * 3 / deviations[1], -0.5 * 3 / deviations[0]],
+    }
+    for rank, values in expected.items():
+        torch.testing.assert_close(Towards(rank)(trace, towards_goal()), torch.tensor(values))
+
+
+def test_towards_pulls_a_stage_that_has_gone_past_the_class_back() -> None:
+    stages = torch.zeros(2, 2, 3)
+    stages[0, 0], stages[1, 0] = torch.tensor([0.0, 0.0, 2.0]), torch.tensor([2.0, 0.0, 0.0])
+    stages.requires_grad_()
+    trace = a_trace((a_gate(torch.tensor([-0.5, -0.5])),), torch.zeros(2, 3), stages)
+    Towards(1)(trace, towards_goal()).sum().backward()
+    assert stages.grad is not None
+    assert stages.grad[0, 0, 2] < 0 < stages.grad[0, 0, 0], "class 0 catches up"
+    assert stages.grad[1, 0, 0] < 0, "class 0 falls back"
+    assert not stages.grad[:, 1].any()
+
+
+def test_towards_needs_stages_and_a_class_of_its_rank() -> None:
+    gates = (a_gate(torch.zeros(2)),)
+    tokens = (a_gate(torch.zeros(2, 3)),)
+    stages, victim = torch.zeros(2, 2, 2), LinearSaver()
+    for trace in (
+        a_trace(gates),
+        a_trace(gates, stage_logits=torch.zeros(2, 3, 2)),
+        a_trace(tokens, stage_logits=stages),
+    ):
+        with pytest.raises(NotApplicable, match="no logits of stages, one per gate"):
+            Towards(1).check(trace, victim)
+    Towards(1).check(a_trace(gates, stage_logits=stages), victim)
+    with pytest.raises(NotApplicable, match="2 classes: none is of rank 2"):
+        Towards(2).check(a_trace(gates, stage_logits=stages), victim)
 
 
 # − mean over blocks of KL(S ‖ uniform over live tokens)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal, NamedTuple
 
@@ -15,6 +16,7 @@ from effattack.attacks.objectives import (
     MarginHinge,
     Objective,
     ReweightedHinge,
+    Towards,
     UniformExits,
     WeightedSignificance,
     prediction_leads,
@@ -40,11 +42,17 @@ LOSSES: tuple[Objective, ...] = (
 QuantAttack's. Each joins where its ``check`` finds what it needs. SlowFormer's were made for one
 patch on all images; GradAuto and GradMDM merge two gradients, and are no loss."""
 
+TOWARDS = (Towards(1), Towards(2), Towards(3), Towards(4))
+"""The classes that come next in the clean answer; they join where the stages of a chain answer."""
+
 KAPPA, FINE_KAPPA = 0.05, 0.001
-"""κ of the house attack's first run, and of its second: the margins of gates whose two answers lie
+"""κ of the house attack's first run, and of its others: the margins of gates whose two answers lie
 close together (SkipNet) stay below the first, which then keeps pushing gates that are open."""
-HOUSE, OTHERS, STATES, AGAIN, REFINED = 70, 20, 40, 35, 35
-"""Gradients of each stage, in turn; ``OTHERS`` those of all ``LOSSES`` that join."""
+HOUSE, OTHERS, STATES, CLASSES, AGAIN, REFINED = 30, 20, 40, 40, 35, 35
+"""Gradients of each row of the table, in turn; ``OTHERS`` those of all ``LOSSES`` that join,
+``CLASSES`` those of all ``TOWARDS``, or of ``STARTS`` runs where none joins."""
+STARTS = 2
+"""House runs of 20 gradients: on skip networks two more starts find what a longer run does not."""
 QUERIES = 30
 
 Start = Literal["random", "clean", "best"]
@@ -60,7 +68,7 @@ class Stage(NamedTuple):
 
 
 class AutoSlow(Attack):
-    """The ensemble: five kinds of run that fail on different images, and a query search.
+    """The ensemble: six kinds of run that fail on different images, and a query search.
 
     As AutoAttack is for accuracy (Croce and Hein, ICML 2020, arXiv 2003.01690): a fixed ensemble
     that needs no tuning. In turn:
@@ -73,11 +81,15 @@ class AutoSlow(Attack):
     QuantAttack, where the victim shows what
     they need
     ILFO's desired states                       Adam                the clean one
+    one second class at all stages of a chain,  projected gradient  the clean one
+    four in turn
+    or, without such stages, the hinge, finer,  projected gradient  random points
+    twice
     the hinge, finer                            projected gradient  a random point
     the hinge, its gates reweighted             projected gradient  the best
     ==========================================  ==================  ==============
 
-    Where no loss of the second row joins, its gradients go to the finer hinge. What is left is
+    Where no loss of the second row joins, its gradients go to the last finer hinge. What is left is
     searched by queries, which need no gradient and so tell masked gates from closed ones. Each
     image keeps what made the victim execute most MACs on its hard path, and leaves as soon as that
     is the max.
@@ -103,14 +115,17 @@ class AutoSlow(Attack):
 
     def prepare(self) -> None:
         check_objective(MarginHinge(KAPPA), self.victim)
-        joined = [each for each in LOSSES if applies(each, self.victim)]
-        share = OTHERS // max(1, len(joined))
-        spare = OTHERS - share * len(joined)
+        losses, share, spare = shared(OTHERS, LOSSES, self.victim)
+        classes, each_class, more = shared(CLASSES, TOWARDS, self.victim)
+        finer = MarginHinge(FINE_KAPPA)
+        turns = [Stage(each, house_search(each_class, 0.5), "clean") for each in classes]
+        starts = [Stage(finer, house_search(CLASSES // STARTS), "random")] * STARTS
         stages = (
             Stage(MarginHinge(KAPPA), house_search(HOUSE), "random"),
-            *(Stage(each, house_search(share, 0.25), "best") for each in joined),
+            *(Stage(each, house_search(share, 0.25), "best") for each in losses),
             Stage(DesiredStates(1.0, KAPPA), ProjectedAdam(STATES, constant(ILFO.rate)), "clean"),
-            Stage(MarginHinge(FINE_KAPPA), house_search(AGAIN + spare), "random"),
+            *(turns or starts),
+            Stage(finer, house_search(AGAIN + spare + (more if turns else 0)), "random"),
             Stage(ReweightedHinge(KAPPA, self.seed), house_search(REFINED, 0.5), "best"),
         )
         stages = tuple(map(right, stages)) if self.keep_prediction else stages
@@ -139,6 +154,15 @@ class AutoSlow(Attack):
             search.climb(best, starts[start](), clean, threat, objective, goal, number)
         self.queries.climb(best, clean, threat, goal, generator, len(self.stages))
         return best.inputs
+
+
+def shared(
+    gradients: int, objectives: Sequence[Objective], victim: Victim
+) -> tuple[list[Objective], int, int]:
+    """Those that apply, the gradients of each, and those that are left over."""
+    joined = [each for each in objectives if applies(each, victim)]
+    share = gradients // max(1, len(joined))
+    return joined, share, gradients - share * len(joined)
 
 
 def applies(objective: Objective, victim: Victim) -> bool:
