@@ -108,17 +108,26 @@ class Handler(BaseHTTPRequestHandler):
         if breaks and (faults.get("always") or not self.server.broke):
             self.server.broke = True
             told = told[:breaks]
-        self._write("".join(told))
+        if "chunked" in faults:
+            self._write("".join(f"{len(line):x}\r\n{line}\r\n" for line in told), chunked=True)
+        else:
+            self._write("".join(told))
 
     def _send(self, status: int, found: dict[str, Any]) -> None:
         self._write(json.dumps(found), status)
 
-    def _write(self, text: str, status: int = 200) -> None:
+    def _write(self, text: str, status: int = 200, chunked: bool = False) -> None:
         self.send_response(status)
         self.send_header("Connection", "close")
+        if chunked:
+            self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
         self.close_connection = True
         try:
+            if "drips" in self.server.faults:
+                for letter in text:
+                    self.wfile.write(letter.encode())
+                    time.sleep(self.server.faults["drips"])
             self.wfile.write(text.encode())
         except OSError:  # the client hung up
             return

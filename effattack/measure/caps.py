@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from effattack.errors import MeasurementError, expect_least
-from effattack.victim.endpoint import Answer, BrokenOff, RefusedRequest, Server
+from effattack.victim.endpoint import Answer, BrokenOff, RefusedRequest, Server, TooLong
 
 PROMPT = "Count from 1 to 10000, one number per line. Do not stop, and leave none out."
 """A plain request for a long answer."""
@@ -206,6 +206,8 @@ class _Probe:
         reason, found = answer.choices[0].reason, max(sum(answer.tokens), answer.claimed() or 0)
         if found < self.cap:
             return Verdict(UNSEEN, f"{found} tokens: the cap was not reached")
+        if answer.cut or found > self.cap + slack(self.cap):
+            return Verdict(UNSEEN, f"{found} tokens: the cap did not end the text")
         if reason != "length":
             return Verdict(BROKEN, f"says {reason!r} where the cap ended the text")
         return Verdict(HOLDS, "says 'length' where the cap ended the text")
@@ -235,7 +237,7 @@ def _row(promise: str, way: str, verdict: Verdict, answer: Answer) -> Row:
 def _failure(error: MeasurementError) -> Verdict:
     if isinstance(error, RefusedRequest):
         return Verdict(REFUSED, str(error))
-    return Verdict(BROKEN if isinstance(error, BrokenOff) else FAILED, str(error))
+    return Verdict(BROKEN if isinstance(error, BrokenOff | TooLong) else FAILED, str(error))
 
 
 def _unclear(answer: Answer) -> bool:

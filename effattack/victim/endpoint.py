@@ -7,16 +7,15 @@ that stands beside. Requests that are sent again are counted, too.
 from __future__ import annotations
 
 import http.client
-import ipaddress
 import json
-import os
+import socket
 import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
 from effattack.domains.tokens import Tokenizer
 from effattack.errors import MeasurementError, UsageError, expect_least, first_line
+from effattack.victim.address import key_of, on_loopback, parsed
 from effattack.victim.written import Choice, Writing, read_choices
 
 UNSTARTED = (429, 503)
@@ -33,6 +32,10 @@ class RefusedRequest(MeasurementError):
 
 class BrokenOff(MeasurementError):
     """An answer ended before its end, at every attempt."""
+
+
+class TooLong(MeasurementError):
+    """An answer in one piece is so long that nobody reads it to its end."""
 
 
 class BudgetSpent(MeasurementError):
@@ -112,8 +115,8 @@ class Server:
             ("retries", retries, 0),
         ):
             expect_least(name, value, least)
-        self.secure, self.host, self.port, self.path = _parsed(url)
-        if not authorised and not _on_loopback(self.host):
+        self.secure, self.host, self.port, self.path = parsed(url)
+        if not authorised and not on_loopback(self.host):
             raise UsageError(
                 f"{self.host} is not this machine: test only servers that you own or may test, and "
                 "say who allows it (authorised, --authorised WHO)"
@@ -122,8 +125,9 @@ class Server:
         self.requests_left, self.tokens_left = requests, tokens
         self.timeout, self.retries = timeout, retries
         self.asked: list[Asked] = []
-        self._key = _key(key_from)
+        self._key = key_of(key_from)
         self._connection: http.client.HTTPConnection | None = None
+        self._socket: socket.socket | None = None
 
     def count(self, text: str) -> int:
         """Tokens of a text, encoded again; characters that bytes did not make are left out."""
@@ -154,7 +158,12 @@ class Server:
             body["stream_options"] = {"include_usage": True}
         received = unseen = attempts = 0
         while True:
-            self._reserve(self.count(prompt), most)
+            try:
+                self._reserve(self.count(prompt), most)
+            except BudgetSpent:
+                if attempts:
+                    self.asked.append(Asked(most, attempts, received, unseen))
+                raise
             attempts += 1
             wait = 0.1 * 2**attempts
             try:
@@ -166,7 +175,7 @@ class Server:
                 if attempts > self.retries or not failed.again:
                     self.asked.append(Asked(most, attempts, received, unseen))
                     times = f", {attempts} times in a row" if attempts > 1 else ""
-                    raise failed.kind(f"{failed}{times}") from failed
+                    raise failed.kind(self._without_key(f"{failed}{times}")) from None
                 time.sleep(min(failed.wait or wait, LONGEST_WAIT))
                 continue
             self.tokens_left -= sum(found.tokens)
@@ -194,30 +203,29 @@ class Server:
         start = time.monotonic()
         writing = Writing(self.count, limit=min(self.tokens_left, 4 * most + 64))
         try:
-            response = self._send(body, start)
-            if response.status >= 400:
-                raise self._complaint(response, most)
-            if body["stream"]:
-                self._read_stream(response, writing, start)
-                choices, usage = writing.choices(), writing.usage
-            else:
-                choices, usage = read_choices(self._read(response, start, 64 * writing.limit))
+            with self._send(body) as response:
+                if response.status >= 400:
+                    raise self._complaint(response, most)
+                if body["stream"]:
+                    self._read_stream(response, writing, start)
+                    choices, usage = writing.choices(), writing.usage
+                else:
+                    found = self._read(response, start, most, 64 * writing.limit)
+                    choices, usage = read_choices(found)
         except _Failed:
             raise
         except TimeoutError as error:
             told = f"{self.where} gave no whole answer in {self.timeout:g} s: give it more time"
             raise _Failed(told, writing.tokens(), most, again=False) from error
-        except ConnectionRefusedError as error:
-            raise _Failed(f"{self.where} is down: start it, or correct the URL") from error
         except (OSError, http.client.HTTPException) as error:
             told = f"{self.where} breaks off ({first_line(error)}): see its log"
             raise _Failed(told, writing.tokens(), most) from error
-        except ValueError as error:
+        except (ValueError, TypeError, RecursionError) as error:
             told = f"{self.where} answers in a form that is not the protocol's ({error})"
             raise _Failed(told, writing.tokens(), most, again=False) from error
         if body["stream"] and not (writing.done or writing.ended or writing.cut):
             got = writing.tokens()
-            raise _Failed(f"the stream broke off after {got} tokens", got, kind=BrokenOff)
+            raise _Failed(f"the stream broke off after {got} tokens", got, most, kind=BrokenOff)
         if writing.cut:
             self.close()
         reasoning = tuple(self.count(choice.reasoning) for choice in choices)
@@ -230,12 +238,19 @@ class Server:
     @property
     def where(self) -> str:
         """The server, without a key or a user."""
-        return f"{'https' if self.secure else 'http'}://{self.host}:{self.port}{self.path}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'https' if self.secure else 'http'}://{host}:{self.port}{self.path}"
 
-    def _send(self, body: Mapping[str, Any], start: float) -> http.client.HTTPResponse:
+    def _send(self, body: Mapping[str, Any]) -> http.client.HTTPResponse:
         self.close()
         kind = http.client.HTTPSConnection if self.secure else http.client.HTTPConnection
         self._connection = kind(self.host, self.port, timeout=self.timeout)
+        try:
+            self._connection.connect()
+        except OSError as error:
+            told = f"{self.where} is down ({first_line(error)}): start it, or correct the URL"
+            raise _Failed(told) from error
+        self._socket = self._connection.sock
         headers = {"Content-Type": "application/json", "Connection": "close"}
         if self._key:
             headers["Authorization"] = f"Bearer {self._key}"
@@ -248,17 +263,18 @@ class Server:
         left = self.timeout - (time.monotonic() - start)
         if left <= 0:
             raise TimeoutError
-        if self._connection is not None and self._connection.sock is not None:
-            self._connection.sock.settimeout(left)
+        if self._socket is not None:
+            self._socket.settimeout(left)
 
-    def _read(self, response: http.client.HTTPResponse, start: float, limit: int) -> Any:
+    def _read(self, response: http.client.HTTPResponse, start: float, most: int, limit: int) -> Any:
         """The JSON of an answer in one piece."""
         found = b""
         while piece := response.read1(ROOM):
             found += piece
             self._allow(start)
             if len(found) > limit + ROOM:
-                raise ValueError(f"more than {limit + ROOM} bytes")
+                told = f"{len(found)} bytes came for at most {most} tokens, then the client hung up"
+                raise _Failed(told, 0, most, again=False, kind=TooLong)
         if response.length:
             raise http.client.IncompleteRead(found, response.length)
         return json.loads(found)
@@ -266,24 +282,36 @@ class Server:
     def _read_stream(
         self, response: http.client.HTTPResponse, writing: Writing, start: float
     ) -> None:
-        while not (writing.done or writing.cut):
+        """Until its end, wherever it ends."""
+        rest = b""
+        while True:
             self._allow(start)
-            line = response.readline(ROOM * 16)
-            if not line:
+            try:
+                piece = response.read1(ROOM)
+            except (http.client.IncompleteRead, ConnectionError):
                 return
-            if line.startswith(b"data:"):
-                writing.add(line[5:].strip())
+            *lines, rest = (rest + piece).split(b"\n")
+            for line in lines if piece else [rest]:
+                if line.startswith(b"data:"):
+                    writing.add(line[5:].strip())
+                if writing.done or writing.cut:
+                    return
+            if not piece:
+                return
+            if len(rest) > ROOM * 16:
+                raise ValueError(f"a line of more than {ROOM * 16} bytes")
+
+    def _without_key(self, told: str) -> str:
+        return told.replace(self._key, "(the key)") if self._key else told
 
     def _complaint(self, response: http.client.HTTPResponse, most: int) -> _Failed:
-        told = response.read(2000).decode(errors="replace")
-        if self._key:
-            told = told.replace(self._key, "(the key)")
+        told = self._without_key(response.read(2000).decode(errors="replace"))
         self.close()
         told = f"{self.where} answers {response.status}: {' '.join(told.split())[:200]}"
         if response.status < 500 and response.status not in UNSTARTED:
             return _Failed(told, again=False, kind=RefusedRequest)
         after = response.headers.get("Retry-After", "")
-        wait = float(after) if after.isdigit() else None
+        wait = float(after) if after.isdecimal() else None
         unseen = 0 if response.status in UNSTARTED else most
         return _Failed(told, unseen=unseen, wait=wait)
 
@@ -305,37 +333,3 @@ class _Failed(Exception):
         super().__init__(told)
         self.seen, self.unseen = seen, 0 if seen else unseen
         self.again, self.kind, self.wait = again, kind, wait
-
-
-def _parsed(url: str) -> tuple[bool, str, int, str]:
-    """Whether it is secure, host, port, path.
-
-    Raises:
-        UsageError: for what is no URL of a server, or one that holds a name or a key.
-    """
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        host = port = None
-    if host is None or parts.scheme not in ("http", "https") or parts.query or parts.fragment:
-        raise UsageError(f"{url.split('@')[-1]!r} is no URL of a server: as http://127.0.0.1:8000")
-    if "@" in parts.netloc:
-        raise UsageError("the URL holds a key: put it into the environment (key_from, --key-from)")
-    secure = parts.scheme == "https"
-    return secure, host, port or (443 if secure else 80), parts.path.rstrip("/") or "/v1"
-
-
-def _on_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def _key(variable: str | None) -> str | None:
-    if variable is None:
-        return None
-    if not (found := os.environ.get(variable, "")):
-        raise UsageError(f"the environment has no {variable}: set it to the server's key")
-    return found

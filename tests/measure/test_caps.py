@@ -68,6 +68,7 @@ def test_one_broken_promise_is_the_one_that_is_told(
 
 def test_caps_that_are_ignored() -> None:
     rows = judged(max_tokens=True, tokens=20000)
+    assert verdicts(rows, BROKEN) == {"max_tokens", "max_completion_tokens", "n"}
     for way in WAYS:
         for promise in ("max_tokens", "max_completion_tokens"):
             row = rows[promise, way]

@@ -14,6 +14,7 @@ from effattack.victim.endpoint import (
     BudgetSpent,
     RefusedRequest,
     Server,
+    TooLong,
 )
 
 
@@ -66,6 +67,13 @@ def test_a_stream_without_an_end_is_left() -> None:
     assert 104 < sum(answer.tokens) < 400
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_server_that_drips_is_left_in_time(stream: bool) -> None:
+    late = pytest.raises(MeasurementError, match=r"no whole answer in 0\.2 s")
+    with served(text="x" * 100, drips=0.05) as (url, _), late:
+        server_at(url, timeout=0.2).ask("?", most=10, stream=stream)
+
+
 def test_what_is_sent_again_is_counted() -> None:
     with served(breaks=7) as (url, seen):
         server = server_at(url)
@@ -76,8 +84,9 @@ def test_what_is_sent_again_is_counted() -> None:
     assert server.tokens_left == 2000 - 2 - 17
 
 
-def test_a_stream_that_always_breaks_off() -> None:
-    with served(breaks=7, always=True) as (url, _):
+@pytest.mark.parametrize("form", [{}, {"chunked": True}], ids=["plain", "chunked"])
+def test_a_stream_that_always_breaks_off(form: dict[str, Any]) -> None:
+    with served(breaks=7, always=True, **form) as (url, _):
         server = server_at(url, retries=2)
         with pytest.raises(BrokenOff, match="after 7 tokens, 3 times in a row"):
             server.ask("?", most=10, stream=True, max_tokens=10)
@@ -93,6 +102,22 @@ def test_what_may_have_been_written_unseen(status: int, unseen: int, attempts: i
     assert server.asked == [Asked(10, attempts, 0, unseen)]
 
 
+def test_a_retry_beyond_the_budget_forgets_nothing() -> None:
+    with served(breaks=7) as (url, _):
+        server = server_at(url, tokens=15)
+        with pytest.raises(BudgetSpent, match="7 tokens left"):
+            server.ask("?", most=10, stream=True, max_tokens=10)
+    assert server.asked == [Asked(10, 1, 7, 0)]
+
+
+def test_an_answer_in_one_piece_without_an_end_is_left() -> None:
+    with served(text="x" * 200_000) as (url, _):
+        server = server_at(url)
+        with pytest.raises(TooLong, match="bytes came for at most 10 tokens"):
+            server.ask("?", most=10)
+    assert server.asked == [Asked(10, 1, 0, 10)]
+
+
 def test_a_refusal_is_not_sent_again() -> None:
     with served(status=404) as (url, seen):
         with pytest.raises(RefusedRequest, match="answers 404"):
@@ -104,7 +129,7 @@ def test_a_server_that_is_down_or_slow() -> None:
     with served() as (url, _):
         pass
     server = server_at(url, retries=0)
-    with pytest.raises(MeasurementError, match="is down: start it"):
+    with pytest.raises(MeasurementError, match=r"is down \(.+\): start it"):
         server.ask("?", most=10)
     assert server.asked == [Asked(10, 1, 0, 0)]
     with served(slow=0.3) as (url, seen):
@@ -124,6 +149,8 @@ def test_a_server_that_is_down_or_slow() -> None:
         ("data: hello\n\n", True),
         ('data: {"choices": [3]}\n\n', True),
         ('data: {"choices": [{"index": "x", "delta": {}}]}\n\n', True),
+        ('data: {"choices": [{"index": [1], "delta": {}}]}\n\n', True),
+        ("[" * 60_000, False),
     ],
 )
 def test_what_is_not_the_protocol(text: str, stream: bool) -> None:
@@ -144,12 +171,20 @@ def test_the_key_comes_from_the_environment_and_is_never_told(
     assert "s3cret" not in str(caught.value) + server.where
     with pytest.raises(UsageError, match="no NO_KEY"):
         server_at(url, key_from="NO_KEY")
+    monkeypatch.setenv("MY_KEY", "s3\ncret")
+    with pytest.raises(UsageError, match="characters that no key has") as caught:
+        server_at(url, key_from="MY_KEY")
+    assert "cret" not in str(caught.value)
 
 
 @pytest.mark.parametrize("url", ["http://example.org", "https://10.0.0.1:8000/v1", "http://a@b"])
 def test_only_this_machine_without_a_name(url: str) -> None:
     with pytest.raises(UsageError, match=r"authorised|key"):
         server_at(url)
+
+
+def test_the_loopback_of_ipv6_is_this_machine() -> None:
+    assert server_at("http://[::1]:8000").where == "http://[::1]:8000/v1"
 
 
 def test_elsewhere_with_a_name() -> None:
