@@ -73,6 +73,8 @@ class Handler(BaseHTTPRequestHandler):
             if mark in text:
                 text, reason = text[: text.index(mark)], "stop"
         reason = faults.get("reason", reason)
+        for letter in faults.get("odd", ""):
+            text = text.replace(letter, "\ufffd")
         count = asked.get("n", 1) if "n" not in faults else 1
         return [("t" * thought, text, reason)] * count
 

@@ -85,6 +85,14 @@ def test_a_short_text_shows_nothing() -> None:
     assert not verdicts(rows, BROKEN)
 
 
+def test_the_usage_of_a_text_that_cannot_be_counted_again_is_not_judged() -> None:
+    rows = judged(odd="aeiou")
+    for way in WAYS:
+        assert rows["usage", way][4:6] == (19, 24)
+        assert rows["usage", way].verdict == UNSEEN
+    assert not verdicts(rows, BROKEN)
+
+
 def test_a_promise_that_was_not_made_is_not_broken() -> None:
     assert verdicts(judged(n_refused=True), REFUSED) == {"n"}
 
