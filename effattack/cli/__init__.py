@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 from effattack import streams
 from effattack.cli import (
     calibrate,
+    caps,
     certify,
     check,
     completion,
@@ -43,6 +44,7 @@ COMMANDS = {
     "scoreboard": scoreboard,
     "verify": verify,
     "certify": certify,
+    "caps": caps,
     "check": check,
     "export": export,
     "harden": harden,
