@@ -9,12 +9,11 @@ from typing import Any
 import pandas as pd
 import pytest
 
-import effattack
 from effattack.results.records.record import Record
 from effattack.runs.records.bench import Bench
 from effattack.runs.records.checking import verify
 
-FOLDER = Path(effattack.__file__).parent / "reports" / "exam"
+FOLDER = Path(__file__).parents[2] / "reports" / "exam"
 RECORDS = sorted(FOLDER.glob("*.record"))
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
