@@ -110,7 +110,7 @@ def smoothing(
     if not isinstance(victim, Smoothed):
         raise NotApplicable(
             f"{victim.name} adds no noise, which smoothing is about: give Smoothed(victim, sigma), "
-            f"or --sigma; other kinds: {covered(but='smoothing')}"
+            f"or effattack certify --sigma; other kinds: {covered(but='smoothing')}"
         )
     threat = threat.on(victim.domain)
     inputs = victim.domain.snap(victim.domain.place(inputs, victim.device))

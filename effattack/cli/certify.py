@@ -12,6 +12,7 @@ from rich.console import Console
 from effattack.certify.kinds import KINDS
 from effattack.cli.sweep_options import entry_arguments
 from effattack.cli.terminal import PLAIN
+from effattack.errors import expect_least
 
 if TYPE_CHECKING:
     from effattack.certify.certificate import Certificate
@@ -82,6 +83,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
     from effattack.victim import load_victim
 
     check_kind(options.kind)
+    expect_least("--images", options.images, 1)
     limits = _limits(options)
     victim = _victim(options)
     given = options.threat or [str(usual_threat(victim.domain))]
@@ -119,7 +121,7 @@ def sentences(certificate: Certificate, domain: Domain) -> Iterator[str]:
     one, count = certificate, len(certificate.clean)
     unit = "MACs" if one.currency == "macs" else one.currency
     like = float(one.most.max())
-    clean, most = (words.macs(float(work.mean()), like) for work in (one.clean, one.most))
+    clean, most = (_written(float(work.mean()), like) for work in (one.clean, one.most))
     yield f"{one.victim} at {one.threat}, certificate by {one.kind}, {count} {domain.nouns}"
     yield f"  clean work       {clean} {unit} per {domain.noun}"
     yield f"  certified work   at most {most} {unit}, whoever attacks"
@@ -129,12 +131,12 @@ def sentences(certificate: Certificate, domain: Domain) -> Iterator[str]:
         yield f"  known for        {int(one.known.sum())} of {count} {domain.nouns}"
     retained = one.certified_retained
     told = "not stated: name the victim without the cap (--uncapped)"
-    told = told if words.missing(retained) else f"at least {words.percent(retained)} of savings"
+    told = told if words.missing(retained) else f"at least {words.at_least(retained)} of savings"
     yield f"  retained         {told} (certified_retained)"
     factor = words.ratio(one.certified_factor)
     yield f"  factor           one request costs at most {factor} a clean one (certified_factor)"
     if one.p99 is not None:
-        yield f"  99 % of draws    at most {words.macs(float(one.p99.mean()), like)} {unit}"
+        yield f"  99 % of draws    at most {_written(float(one.p99.mean()), like)} {unit}"
     error = (
         f"{one.error:g}, over all {count} {domain.nouns} together" if one.error else "0: a proof"
     )
@@ -142,6 +144,13 @@ def sentences(certificate: Certificate, domain: Domain) -> Iterator[str]:
     yield f"  own cost         {one.seconds:.1f} s, {one.passes:,.0f} passes per {domain.noun}"
     if one.note:
         yield f"  note             {one.note}"
+
+
+def _written(work: float, like: float) -> str:
+    """A mean of work; of few passes or tokens with a decimal."""
+    from effattack.reporting import words
+
+    return words.macs(work, like) if like >= 1000 else words.decimal(work, 1)
 
 
 def as_json(certificate: Certificate) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from effattack.budgets import parse_eps
 from effattack.cli.terminal import PLAIN
-from effattack.errors import HardeningError
+from effattack.errors import HardeningError, UsageError
 
 if TYPE_CHECKING:
     from effattack.hardening import Card
@@ -91,6 +91,8 @@ def run(options: argparse.Namespace, console: Console) -> int:
     inputs, labels = load_data(options.data, victim)
     heldout = load_data(options.heldout, victim) if options.heldout else None
     schedule = Schedule(options.epochs, options.rate, options.batch_size, options.seed)
+    if not 0 <= options.allow < POINTS:
+        raise UsageError(f"--allow {options.allow:g}: give points of accuracy, from 0 to below 100")
     terms = Terms(allowed=options.allow / POINTS)
     try:
         hardened = harden(

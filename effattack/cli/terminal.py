@@ -206,7 +206,7 @@ def _verdict(rows: pd.DataFrame, meta: dict[str, Any], noun: Noun) -> Iterator[s
             equal = words.decimal(row["equals_n_requests"], 2)
             yield f"  one such request equals {equal} clean ones; who found it: {row['knowledge']}"
         if has_certificate(row):
-            yield f"bracket at {told(row, meta)}".replace("ε = ", "eps ")
+            yield f"bracket at {told(row, meta, attacked=True)}".replace("ε = ", "eps ")
     yield from (f"but: {caveat}" for caveat in caveats(rows, meta))
 
 

@@ -36,7 +36,7 @@ def brackets(scores: pd.DataFrame, verdict: Verdict, meta: Meta) -> list[Bracket
     own = scores[scores["victim"].map(str) == verdict.victim] if len(scores) else scores
     return [
         Bracket(
-            told(row, meta),
+            told(row, meta, attacked=worst is not None),
             track(row, verdict.noun),
             worst is not None and same_cell(row, worst),
         )
@@ -50,8 +50,8 @@ def has_certificate(row: Row) -> bool:
     return not missing(row.get("certified_factor"))
 
 
-def told(row: Row, meta: Meta) -> str:
-    """A bracket in a sentence, behind its budget.
+def told(row: Row, meta: Meta, *, attacked: bool) -> str:
+    """A bracket in a sentence, behind its budget; where nothing attacked, its lower end.
 
     Both ends are shares of the same savings: of a randomised victim, of those without its noise.
     """
@@ -63,8 +63,8 @@ def told(row: Row, meta: Meta) -> str:
     elif least <= words.SLACK:
         said = "no certificate at this budget: the bound reaches the ceiling"
     else:
-        said = f"{words.percent(least)} of its savings are certified"
-        if bounds and not missing(work_of(row).attacked):
+        said = f"{words.at_least(least)} of its savings are certified"
+        if attacked and bounds and not missing(work_of(row).attacked):
             work = work_of(row)
             left = (work.most - work.attacked) / (work.most - bounds.clean)
             said += f", and attacks left {words.retained(left)}"

@@ -38,6 +38,11 @@ def percent(value: float, digits: int = 1) -> str:
     return MISSING if missing(value) else f"{decimal(100 * value, digits)}{NBSP}%"
 
 
+def at_least(value: float) -> str:
+    """A share that is proven, rounded down: 0.6667 -> "66.6 %"."""
+    return percent(value if missing(value) else math.floor(1000 * value + 1e-9) / 1000)
+
+
 def retained(value: float, digits: int = 1) -> str:
     """Savings retained: 0.164 -> "16.4 %"; above 100 % the attacked input cost less than clean."""
     above = not missing(value) and value > 1 + SLACK

@@ -174,8 +174,10 @@ class Server:
                 received, unseen = received + failed.seen, unseen + failed.unseen
                 if attempts > self.retries or not failed.again:
                     self.asked.append(Asked(most, attempts, received, unseen))
+                    what, colon, remedy = str(failed).partition(": ")
                     times = f", {attempts} times in a row" if attempts > 1 else ""
-                    raise failed.kind(self._without_key(f"{failed}{times}")) from None
+                    told = f"{what}{times}{colon}{remedy}"
+                    raise failed.kind(self._without_key(told)) from None
                 time.sleep(min(failed.wait or wait, LONGEST_WAIT))
                 continue
             self.tokens_left -= sum(found.tokens)

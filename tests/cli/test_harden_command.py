@@ -76,7 +76,7 @@ def test_from_a_victim_to_a_hardened_one(project: Path, capsys: pytest.CaptureFi
         (["--threat", "4/255", "--method", "answer"], "did you mean answers"),
         (["--threat", "suffix:3"], "changes tokens, which images are not"),
         (["--threat", "4/255", "--epochs", "0"], "epochs = 0 is out of range"),
-        (["--threat", "4/255", "--allow", "-1"], "allowed = -0.01"),
+        (["--threat", "4/255", "--allow", "-1"], "--allow -1"),
     ],
 )
 def test_what_cannot_be_used(more: list[str], told: str, capsys: pytest.CaptureFixture) -> None:

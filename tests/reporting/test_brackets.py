@@ -80,7 +80,8 @@ def test_pages_say_it_and_where_none_is_known(samples: pd.DataFrame) -> None:
         VICTIM: [{"threat": "linf", "eps": 8 / 255, "kind": "exact", "seconds": 3.0, "error": 0.0}]
     }
     scores = score_table(known)
-    said = told(union_of(scores), meta)
+    said = told(union_of(scores), meta, attacked=True)
+    assert "attacks left" not in told(union_of(scores), meta, attacked=False)
     assert re.fullmatch(
         r"ε = 8/255: [\d.]+\s% of its savings are certified, and attacks left [\d.]+\s% "
         r"\(exact, 3 s\)",
