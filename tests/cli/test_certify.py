@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
+from own_module import written
 
 from effattack.cli import main
 
@@ -38,10 +38,7 @@ NOISY = [*BASE, "--sigma", ".1", "--threat", "l2:.1", "--samples", "200"]
 
 @pytest.fixture(autouse=True)
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "mine.py").write_text(MODULE)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    written(tmp_path, monkeypatch, MODULE)
 
 
 def test_it_says_what_is_certified_in_words(capsys: pytest.CaptureFixture[str]) -> None:

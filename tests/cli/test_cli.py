@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from own_module import written
 
 import effattack.cli as commands
 from effattack import streams
@@ -53,11 +54,7 @@ not_callable = 3
 @pytest.fixture(autouse=True)
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of the user's own, with a victim and data in it."""
-    (tmp_path / "mine.py").write_text(MODULE)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.delitem(sys.modules, "mine", raising=False)
-    return tmp_path
+    return written(tmp_path, monkeypatch, MODULE)
 
 
 def run(*options: str, attack: str = "Slowdown") -> int:

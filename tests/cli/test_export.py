@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
+from own_module import written
 from toys import import_or_skip
 
 from effattack.cli import main
@@ -36,11 +36,7 @@ no_chain = LinearSaver
 @pytest.fixture(autouse=True)
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of the user's own, with a cascade and data in it."""
-    (tmp_path / "mine.py").write_text(MODULE)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.delitem(sys.modules, "mine", raising=False)
-    return tmp_path
+    return written(tmp_path, monkeypatch, MODULE)
 
 
 @pytest.mark.slow

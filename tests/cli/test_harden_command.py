@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
+from own_module import written
 
 from effattack.cli import main
 
@@ -37,11 +37,7 @@ TYPED = ["harden", "mine:build", "--data", "mine:train", "--heldout", "mine:held
 @pytest.fixture(autouse=True)
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of the user's own, with early exits and data in it."""
-    (tmp_path / "mine.py").write_text(MODULE)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.delitem(sys.modules, "mine", raising=False)
-    return tmp_path
+    return written(tmp_path, monkeypatch, MODULE)
 
 
 @pytest.mark.slow
