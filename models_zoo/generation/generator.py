@@ -18,6 +18,7 @@ from effattack.models_zoo.generation.sampling import Sampled
 from effattack.tasks import Text
 from effattack.victim import Gate, Trace, Victim
 from effattack.victim.leaf import Leaf
+from effattack.victim.writing import STATES, STEPS
 
 
 class Template(NamedTuple):
@@ -126,7 +127,8 @@ class Generator(Victim):
         """What was written without gradients is read again, at once, with them."""
         with torch.no_grad():
             written = self._written(batch, leaf)
-        logits = self._read_again(batch, written, leaf)
+        texts = self.network.lift(written[:, :-1].clamp_min(0))
+        logits, states = self.continued(batch, texts, leaf)
         draws = self.choice.draws(batch, self.cap)
         passes = lengths(written)
         happened = written != PAD
@@ -154,9 +156,23 @@ class Generator(Victim):
                 "cache_bytes": price.held(prompts, passes) * sizes * self.cached,
                 "moved_bytes": price.moved(prompts, passes, self.cached) * sizes,
             },
-            aux={"capped": onward[:, -1]},
+            aux={"capped": onward[:, -1], STEPS: logits, STATES: states},
             slack=slack.amin(1),
         )
+
+    def continued(
+        self, batch: Tensor, text: Tensor, leaf: Leaf | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """One pass over prompts and texts; see :class:`effattack.victim.writing.Writer`."""
+        prompts = self._asked(batch)
+        rows = self._prompted(batch, leaf)
+        place = torch.arange(text.shape[1] + 1, device=batch.device)
+        rows = torch.cat([rows, torch.zeros_like(text)], 1)
+        behind = (prompts[:, None] + place[:-1])[:, :, None].expand_as(text)
+        state, _ = self.network.read(rows.scatter(1, behind, text))
+        drawn_at = (prompts[:, None] - 1 + place)[:, :, None].expand(-1, -1, state.shape[2])
+        state = state.gather(1, drawn_at)
+        return self.network.draw(state), state
 
     def _written(self, batch: Tensor, leaf: Leaf | None) -> Tensor:
         """Prompts (B, L), rows of a leaf in their places -> (B, cap); prompts of one length
@@ -194,18 +210,6 @@ class Generator(Victim):
             else:
                 rows = torch.cat([rows[left], new], 1)
         return written
-
-    def _read_again(self, batch: Tensor, written: Tensor, leaf: Leaf | None) -> Tensor:
-        """(B, cap, vocabulary): logits of every step, of one pass over prompts and texts."""
-        prompts = self._asked(batch)
-        rows = self._prompted(batch, leaf)
-        place = torch.arange(self.cap, device=batch.device)
-        texts = self.network.lift(written[:, :-1].clamp_min(0))
-        rows = torch.cat([rows, torch.zeros_like(texts)], 1)
-        behind = (prompts[:, None] + place[:-1])[:, :, None].expand_as(texts)
-        state, _ = self.network.read(rows.scatter(1, behind, texts))
-        drawn_at = (prompts[:, None] - 1 + place)[:, :, None].expand(-1, -1, state.shape[2])
-        return self.network.draw(state.gather(1, drawn_at))
 
     def _prompted(self, batch: Tensor, leaf: Leaf | None) -> Tensor:
         """Prompts (B, L) in their template, as rows (B, template + L, width); what stands behind a
