@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from effattack.errors import UsageError
-from effattack.models_zoo.generation.price import Price
+from effattack.models_zoo.generation.price import Price, Priced
 
 Memory = Any
 """What a network keeps of the tokens that it has read; only the network looks inside."""
@@ -27,7 +27,7 @@ class CausalNetwork(nn.Module):
     does.
     """
 
-    price: Price
+    price: Priced
     context: int
     """Most tokens that it can read."""
     vocabulary: int

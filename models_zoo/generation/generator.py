@@ -19,7 +19,7 @@ class Generator(Writer):
     prompt and of a text are of one vocabulary and share the context.
     """
 
-    def _begun(self, batch: Tensor, leaf: Leaf | None) -> tuple[Tensor, Memory]:
+    def begun(self, batch: Tensor, leaf: Leaf | None) -> tuple[Tensor, Memory]:
         return self._prompted(batch, leaf), None
 
     def _expect_fit(self, longest: int) -> None:

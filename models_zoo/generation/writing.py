@@ -110,7 +110,7 @@ class Writer(Victim):
         """
         raise NotImplementedError
 
-    def _begun(self, batch: Tensor, leaf: Leaf | None) -> tuple[Tensor, Memory]:
+    def begun(self, batch: Tensor, leaf: Leaf | None) -> tuple[Tensor, Memory]:
         """Prompts of one length (B, L), read as far as they are before the first pass: rows (B, n,
         width) above whose last the first token is drawn, and the memory of what was read."""
         raise NotImplementedError
@@ -187,7 +187,7 @@ class Writer(Victim):
         written = torch.full((len(batch), self.cap), PAD, device=batch.device)
         draws = self.choice.draws(batch, self.cap)
         for index, prompts, part in _by_length(batch, leaf):
-            written[index] = self._write(*self._begun(prompts, part), draws[index])
+            written[index] = self._write(*self.begun(prompts, part), draws[index])
         return written
 
     def _write(self, rows: Tensor, memory: Memory, draws: Tensor) -> Tensor:
@@ -220,7 +220,7 @@ class Writer(Victim):
         length."""
         order, found = [], []
         for index, prompts, part in _by_length(batch, leaf):
-            rows, memory = self._begun(prompts, part)
+            rows, memory = self.begun(prompts, part)
             texts = self.network.lift(written[index, :-1].clamp_min(0))
             state, _ = self.network.read(torch.cat([rows, texts], 1), memory)
             found.append(self.network.draw(state[:, rows.shape[1] - 1 :]))
