@@ -10,7 +10,7 @@ from torch import Tensor
 from effattack.domains.tokens import Tokens
 from effattack.errors import UsageError
 from effattack.models_zoo.generation.decoder import CausalNetwork, Memory
-from effattack.models_zoo.generation.writing import Writer
+from effattack.models_zoo.generation.writer import Writer
 from effattack.victim.leaf import Leaf
 
 
@@ -46,7 +46,7 @@ class EncoderDecoder(Writer):
         domain: what users write, in the encoder's vocabulary.
         start: what the decoder reads first; by default the end token, which stands in no text.
         settings: cap, end token, template and the rest, as of a
-            :class:`~effattack.models_zoo.generation.writing.Writer`. Gradients are those of the
+            :class:`~effattack.models_zoo.generation.writer.Writer`. Gradients are those of the
             encoder's embedding rows, whether the decoder shares them or not.
 
     Raises:

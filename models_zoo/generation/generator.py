@@ -6,7 +6,7 @@ from torch import Tensor
 
 from effattack.errors import UsageError
 from effattack.models_zoo.generation.decoder import Memory
-from effattack.models_zoo.generation.writing import Template, Writer
+from effattack.models_zoo.generation.writer import Template, Writer
 from effattack.victim.leaf import Leaf
 
 __all__ = ["Generator", "Template"]
@@ -15,7 +15,7 @@ __all__ = ["Generator", "Template"]
 class Generator(Writer):
     """Writes behind what it has read: its first pass reads the prompt, at once.
 
-    Arguments are those of a :class:`~effattack.models_zoo.generation.writing.Writer`; tokens of a
+    Arguments are those of a :class:`~effattack.models_zoo.generation.writer.Writer`; tokens of a
     prompt and of a text are of one vocabulary and share the context.
     """
 

@@ -21,7 +21,7 @@ from effattack.models_zoo.generation.decoder import Layer, Sizes
 from effattack.models_zoo.generation.encoder_decoder import EncoderDecoder
 from effattack.models_zoo.generation.price import Price, SourcePrice
 from effattack.models_zoo.generation.translator import Between, Translator
-from effattack.models_zoo.generation.writing import Template
+from effattack.models_zoo.generation.writer import Template
 from effattack.victim import audit
 from effattack.victim.checks import INVARIANTS, Check
 
