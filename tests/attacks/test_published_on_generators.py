@@ -43,7 +43,7 @@ GOAL: Goal = SimpleNamespace(victim=TO_WRITE)  # type: ignore[assignment]
 
 
 def trace_of(logits: Tensor, written: Tensor, states: Tensor | None = None) -> Trace:
-    aux = {STEPS: logits} if states is None else {STEPS: logits, STATES: states}
+    aux = {STEPS: logits, STATES: torch.zeros_like(logits) if states is None else states}
     return Trace(written, (), torch.zeros(len(written)), aux=aux)
 
 

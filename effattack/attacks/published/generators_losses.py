@@ -18,25 +18,27 @@ from effattack.domains.tokens import PAD, Tokens
 from effattack.errors import NotApplicable, UsageError
 from effattack.tasks import Text
 from effattack.victim import Trace, Victim
-from effattack.victim.writing import STATES, STEPS
+from effattack.victim.writing import PROMPTS, Writes, steps_of
 
 
 class OfText(Objective):
     """An objective on what a text was drawn from."""
 
     def check(self, trace: Trace, victim: Victim) -> None:
-        if STEPS not in trace.aux or _end(victim) is None:
+        if PROMPTS not in trace.aux or not isinstance(victim, Writes) or _end(victim) is None:
             raise NotApplicable(
                 f"{victim.name} writes no text, or shows no logits of its steps: NMTSloth, "
                 "VerboseSamples and LoopLLM attack models that do"
             )
 
     def __call__(self, trace: Trace, goal: Goal) -> Tensor:
-        return self.of_text(trace.aux[STEPS], trace.logits, goal, trace)
+        logits, states = steps_of(trace, goal.victim)
+        return self.of_text(logits, trace.logits[:, : logits.shape[1]], goal, states)
 
     @abstractmethod
-    def of_text(self, logits: Tensor, written: Tensor, goal: Goal, trace: Trace) -> Tensor:
-        """Logits (B, n, vocabulary) and the ids (B, n) drawn from them, padded -> (B,)."""
+    def of_text(self, logits: Tensor, written: Tensor, goal: Goal, states: Tensor) -> Tensor:
+        """Logits (B, n, vocabulary), the ids (B, n) drawn from them, padded, and the states
+        (B, n, width) that the head made the logits of -> (B,)."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class NeitherEndNorWritten(OfText):
     which the official code halves the last step (commit f7d2bb9).
     """
 
-    def of_text(self, logits: Tensor, written: Tensor, goal: Goal, trace: Trace) -> Tensor:
+    def of_text(self, logits: Tensor, written: Tensor, goal: Goal, states: Tensor) -> Tensor:
         place = torch.arange(logits.shape[-1], device=logits.device)
         named = (place == _end(goal.victim)) | (place == written[..., None])
         rest = logits.softmax(-1).masked_fill(named, 0).sum(-1)
@@ -72,21 +74,14 @@ class Verbose(OfText):
     end: float = 0.05
     diversity: float = 1.0
 
-    def check(self, trace: Trace, victim: Victim) -> None:
-        super().check(trace, victim)
-        if STATES not in trace.aux:
-            raise NotApplicable(
-                f"{victim.name} shows no states of its steps, which VerboseSamples needs"
-            )
-
-    def of_text(self, logits: Tensor, written: Tensor, goal: Goal, trace: Trace) -> Tensor:
+    def of_text(self, logits: Tensor, written: Tensor, goal: Goal, states: Tensor) -> Tensor:
         logs = logits.log_softmax(-1)
         happened = written != PAD
         apart = -math.log(logs.shape[-1]) - logs.mean(-1)
         unsure = over_steps(apart, written)
         ends = logs[..., _end(goal.victim)].masked_fill(~happened, -torch.inf)
         end = ends.logsumexp(-1) - happened.sum(-1).log()
-        states = trace.aux[STATES] * happened[..., None]
+        states = states * happened[..., None]
         norm = torch.linalg.matrix_norm(states, "nuc")
         tiny = torch.finfo(logs.dtype).tiny
         unsure, norm = (value.clamp_min(tiny).log() for value in (unsure, norm))
@@ -118,7 +113,7 @@ class Repeating(OfText):
         order = torch.randperm(len(words), generator=Generator().manual_seed(self.seed))
         return words[order[: self.length]]
 
-    def of_text(self, logits: Tensor, written: Tensor, goal: Goal, trace: Trace) -> Tensor:
+    def of_text(self, logits: Tensor, written: Tensor, goal: Goal, states: Tensor) -> Tensor:
         assert isinstance(goal.victim.domain, Tokens)
         segment = self.segment(goal.victim.domain).to(logits.device)
         return over_steps(logits.log_softmax(-1)[..., segment].logsumexp(-1), written)
