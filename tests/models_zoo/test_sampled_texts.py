@@ -65,13 +65,14 @@ def test_a_search_sees_means_over_draws_of_its_own() -> None:
     assert (passes.std(0) > 0).any(), "draws differ"
     assert torch.equal(seen.ceiling(asked, "passes"), victim.ceiling(asked, "passes"))
     goal: Goal = SimpleNamespace(victim=victim)  # type: ignore[assignment]
-    each = [MarginHinge()(t, goal) for t in traces]
-    assert torch.allclose(MarginHinge()(found, goal), torch.stack(each).mean(0))
+    each = torch.stack([MarginHinge()(t, goal) for t in traces])
+    assert torch.allclose(MarginHinge()(found, goal), each.mean(0).float(), rtol=1e-4)
 
 
-@pytest.mark.parametrize(
-    "name", ["Slowdown(steps=5)", "QueryAttack(queries=3)", "LoopLLM(steps=5)"]
-)
+SHORT = ("LoopLLM(steps=5", "QueryAttack(queries=3", "Slowdown(steps=5")
+
+
+@pytest.mark.parametrize("name", SHORT)
 def test_no_attack_looks_at_the_draw_that_is_scored(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -82,7 +83,7 @@ def test_no_attack_looks_at_the_draw_that_is_scored(
         seen.append(choice.seed)
         return drawn(choice, batch, steps)
 
-    attack = attacks.build(name.replace(")", ", threat='suffix:2')"), victim, seed=7)
+    attack = attacks.build(f"{name}, threat='suffix:2')", victim, seed=7)
     monkeypatch.setattr(Sampled, "draws", watched)
     found = attack(asked)
     assert set(seen) == {f"search 7 {k}" for k in range(DRAWS)}
@@ -93,11 +94,9 @@ def test_no_attack_looks_at_the_draw_that_is_scored(
 @pytest.mark.parametrize("name", ["Slowdown", "AutoSlow"])
 def test_what_a_search_finds_holds_on_draws_that_nobody_saw(name: str) -> None:
     victim, asked = generator(temperature=0.7), prompts(8, longest=5)
-    found, noise = (
-        attacks.build(f"{n}(threat='suffix:2')", victim)(asked) for n in (name, "noise")
-    )
+    made = [attacks.build(f"{each}(threat='suffix:2')", victim) for each in ("noise", name)]
     means = []
-    for batch in (asked, noise, found):
+    for batch in (asked, *(attack(asked) for attack in made)):
         fresh = [victim.seeded(seed) for seed in range(100, 130)]
         means.append(torch.stack([each.spent(each.trace(batch)) for each in fresh]).mean().item())
     clean, random, attacked = means
