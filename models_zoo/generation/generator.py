@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from functools import partial
 from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
-from effattack.counting.tallies import Count, tally
+from effattack.counting.tallies import Count
 from effattack.domains.tokens import PAD, Tokens, lengths
 from effattack.errors import UsageError
 from effattack.models_zoo.generation.choice import Greedy
 from effattack.models_zoo.generation.decoder import CausalNetwork, Memory
 from effattack.models_zoo.generation.sampling import Sampled
+from effattack.models_zoo.generation.writing import begun, write
 from effattack.tasks import Text
 from effattack.victim import Gate, Trace, Victim
 from effattack.victim.leaf import Leaf
+
+HELD = 2**30
+"""Bytes of keys and values that are held at once; longer batches are written in parts."""
 
 
 class Template(NamedTuple):
@@ -120,19 +126,26 @@ class Generator(Victim):
 
     def forward(self, batch: Tensor) -> Tensor:
         """Prompts (B, L) -> what is written after them, (B, cap), the end token included."""
-        return self._written(batch, None)
+        written = torch.full((len(batch), self.cap), PAD, device=batch.device)
+        for index, rows, draws in self._alike(batch):
+            steps = write(self.network, self.choice, rows, draws, cached=self.cached)
+            for number, step in enumerate(steps):
+                written[index[step.running], number] = step.words
+        return written
 
     def trace(self, batch: Tensor, leaf: Leaf | None = None) -> Trace:
-        """What was written without gradients is read again, at once, with them."""
+        """What is written without gradients is read again, at once, where a leaf asks for them.
+
+        Prompts that begin alike have their common beginning read once; ``macs`` are those of the
+        deployed path, which does not.
+        """
         with torch.no_grad():
-            written = self._written(batch, leaf)
-        logits = self._read_again(batch, written, leaf)
-        draws = self.choice.draws(batch, self.cap)
+            written, margin, slack = self._watched(batch, leaf)
+        if leaf is not None:
+            margin = self._read_again(batch, written, leaf)
         passes = lengths(written)
         happened = written != PAD
         onward = happened & (written != self.choice.end)
-        margin = self.choice.margin(logits, draws)
-        slack = self.choice.slack(logits.detach(), draws).masked_fill(~happened, torch.inf)
         prompts, sizes = self._asked(batch), self._bytes_each
         price, steps = self.network.price, torch.arange(1, self.cap, device=batch.device)
         most = price.macs(*self._at_the_cap(batch), self.cached)
@@ -158,54 +171,53 @@ class Generator(Victim):
             slack=slack.amin(1),
         )
 
-    def _written(self, batch: Tensor, leaf: Leaf | None) -> Tensor:
-        """Prompts (B, L), rows of a leaf in their places -> (B, cap); prompts of one length
-        together."""
-        written = torch.full((len(batch), self.cap), PAD, device=batch.device)
+    def _alike(
+        self, batch: Tensor, leaf: Leaf | None = None
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Prompts (B, L) that are written together: which they are, their rows, those of a leaf in
+        their places, and their draws.
+
+        Those of one length, as many as :data:`HELD` bytes of cache allow.
+        """
         draws, sizes = self.choice.draws(batch, self.cap), lengths(batch)
         for size in sizes.unique().tolist():
             index = (sizes == size).nonzero()[:, 0]
-            part = None if leaf is None else Leaf(leaf.rows[index], leaf.places[index])
-            rows = self._prompted(batch[index, :size], part)
-            written[index] = self._write(rows, draws[index])
-        return written
+            kept = self.network.price.cached * (size + len(self.template) + self.cap)
+            for some in index.split(max(1, HELD // (kept * self._bytes_each))):
+                part = None if leaf is None else Leaf(leaf.rows[some], leaf.places[some])
+                yield some, self._prompted(batch[some, :size], part), draws[some]
 
-    def _write(self, rows: Tensor, draws: Tensor) -> Tensor:
-        """Prompts of one length as rows (B, P, width) -> (B, cap)."""
-        written = torch.full((len(rows), self.cap), PAD, device=rows.device)
-        running = torch.arange(len(rows), device=rows.device)
-        memory: Memory = None
-        for step in range(self.cap):
-            state, kept = self.network.read(rows, memory)
-            words = self.choice.choose(self.network.draw(state[:, -1]), draws[running, step])
-            tally("passes", len(running))
-            tally("output_tokens", len(running))
-            written[running, step] = words
-            onward = (words != self.choice.end) & (step < self.cap - 1)
-            left = onward.nonzero()[:, 0]
+    def _watched(self, batch: Tensor, leaf: Leaf | None) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, cap) each: what is written, and margin and slack of every step; of those that did
+        not happen 0 and infinity."""
+        written = torch.full((len(batch), self.cap), PAD, device=batch.device)
+        margin = torch.zeros(written.shape, dtype=self.dtype, device=batch.device)
+        slack = torch.full_like(margin, torch.inf)
+        for index, rows, draws in self._alike(batch, leaf):
+            memory: Memory = None
             if self.cached:
-                ended = len(running) - len(left)
-                tally("cache_bytes", self.network.stored(kept) // len(running) * ended)
-            if not len(left):
-                break
-            running, new = running[left], self.network.lift(words[left])[:, None]
-            if self.cached:
-                memory, rows = self.network.rows_of(kept, left), new
-            else:
-                rows = torch.cat([rows[left], new], 1)
-        return written
+                rows, memory = begun(self.network, rows)
+            steps = write(self.network, self.choice, rows, draws, cached=self.cached, memory=memory)
+            for number, step in enumerate(steps):
+                mine, chance = index[step.running], draws[step.running, number]
+                written[mine, number] = step.words
+                margin[mine, number] = self.choice.margin(step.logits, chance)
+                slack[mine, number] = self.choice.slack(step.logits, chance)
+        return written, margin, slack
 
-    def _read_again(self, batch: Tensor, written: Tensor, leaf: Leaf | None) -> Tensor:
-        """(B, cap, vocabulary): logits of every step, of one pass over prompts and texts."""
-        prompts = self._asked(batch)
-        rows = self._prompted(batch, leaf)
-        place = torch.arange(self.cap, device=batch.device)
-        texts = self.network.lift(written[:, :-1].clamp_min(0))
+    def _read_again(self, batch: Tensor, written: Tensor, leaf: Leaf) -> Tensor:
+        """(B, cap): margins of every step, of one pass over prompts and texts."""
+        count = int(lengths(written).max())
+        prompts, rows = self._asked(batch), self._prompted(batch, leaf)
+        place = torch.arange(count, device=batch.device)
+        texts = self.network.lift(written[:, : count - 1].clamp_min(0))
         rows = torch.cat([rows, torch.zeros_like(texts)], 1)
         behind = (prompts[:, None] + place[:-1])[:, :, None].expand_as(texts)
         state, _ = self.network.read(rows.scatter(1, behind, texts))
         drawn_at = (prompts[:, None] - 1 + place)[:, :, None].expand(-1, -1, state.shape[2])
-        return self.network.draw(state.gather(1, drawn_at))
+        logits = self.network.draw(state.gather(1, drawn_at))
+        margin = self.choice.margin(logits, self.choice.draws(batch, self.cap)[:, :count])
+        return pad(margin, (0, self.cap - count))
 
     def _prompted(self, batch: Tensor, leaf: Leaf | None) -> Tensor:
         """Prompts (B, L) in their template, as rows (B, template + L, width); what stands behind a
