@@ -4,6 +4,7 @@ from effattack.attacks.by_name import build as build
 from effattack.attacks.by_name import defaults as defaults
 from effattack.attacks.by_name import names as names
 from effattack.attacks.by_name import text_of as text_of
+from effattack.attacks.controls import BestOfRandom as BestOfRandom
 from effattack.attacks.controls import Clean as Clean
 from effattack.attacks.controls import NearUniform as NearUniform
 from effattack.attacks.controls import Noise as Noise

@@ -22,6 +22,7 @@ GROUP = "effattack.attacks"
 CONTROLS = {
     "clean": "controls:Clean",
     "noise": "controls:Noise",
+    "BestOfRandom": "controls:BestOfRandom",
     "uniform": "controls:NearUniform",
     "corruption": "corruptions:Corruption",
     "gaps": "disturbances:Gaps",
