@@ -30,6 +30,21 @@ class Template(NamedTuple):
         return len(self.before) + len(self.after)
 
 
+class Chosen(NamedTuple):
+    """How the steps of texts were chosen, (B, cap) each."""
+
+    margin: Tensor
+    """Positive where it was written on."""
+    slack: Tensor
+    """How far the choice was from another one."""
+    onward: Tensor
+    """bool: it was decided to write on."""
+    free: Tensor
+    """bool: there was something to decide."""
+    last: Tensor
+    """The most passes that there can be behind this step, all before included."""
+
+
 class Generator(Victim):
     """Writes after a prompt until the end token, or the cap.
 
@@ -128,21 +143,17 @@ class Generator(Victim):
             written = self._written(batch, leaf)
         logits = self._read_again(batch, written, leaf)
         draws = self.choice.draws(batch, self.cap)
-        passes = lengths(written)
-        happened = written != PAD
-        onward = happened & (written != self.choice.end)
-        margin = self.choice.margin(logits, draws)
-        slack = self.choice.slack(logits.detach(), draws).masked_fill(~happened, torch.inf)
+        passes, chosen = lengths(written), self._chosen(logits, draws, written)
         prompts, sizes = self._asked(batch), self._bytes_each
         price, steps = self.network.price, torch.arange(1, self.cap, device=batch.device)
-        most = price.macs(*self._at_the_cap(batch), self.cached)
+        most = price.macs(prompts[:, None], chosen.last[:, :-1], self.cached)
         spent = price.macs(prompts[:, None], steps, self.cached)
         gate = Gate(
             "steps",
-            _as_decided(margin, onward)[:, :-1],
-            onward[:, :-1],
-            happened[:, :-1],
-            cost=most[:, None] - spent,
+            _as_decided(chosen.margin, chosen.onward)[:, :-1],
+            chosen.onward[:, :-1],
+            chosen.free[:, :-1],
+            cost=most - spent,
         )
         return Trace(
             logits=written,
@@ -154,8 +165,27 @@ class Generator(Victim):
                 "cache_bytes": price.held(prompts, passes) * sizes * self.cached,
                 "moved_bytes": price.moved(prompts, passes, self.cached) * sizes,
             },
-            aux={"capped": onward[:, -1]},
-            slack=slack.amin(1),
+            aux={"capped": (written != self.choice.end).all(1)},
+            slack=chosen.slack.masked_fill(written == PAD, torch.inf).amin(1),
+        )
+
+    def _choose(self, logits: Tensor, draws: Tensor, before: Tensor) -> Tensor:
+        """The next tokens (n,) of texts (n, steps), of logits (n, vocabulary) and draws (n,)."""
+        return self.choice.choose(logits, draws)
+
+    def _goes_on(self, texts: Tensor) -> Tensor:
+        """Texts (n, steps), each of which was just written on -> (n,): whether a token follows."""
+        return (texts[:, -1] != self.choice.end) & (texts.shape[1] < self.cap)
+
+    def _chosen(self, logits: Tensor, draws: Tensor, written: Tensor) -> Chosen:
+        """What :meth:`_choose` did at every step of texts (B, cap)."""
+        happened = written != PAD
+        return Chosen(
+            self.choice.margin(logits, draws),
+            self.choice.slack(logits.detach(), draws),
+            happened & (written != self.choice.end),
+            happened,
+            torch.full_like(written, self.cap),
         )
 
     def _written(self, batch: Tensor, leaf: Leaf | None) -> Tensor:
@@ -177,12 +207,12 @@ class Generator(Victim):
         memory: Memory = None
         for step in range(self.cap):
             state, kept = self.network.read(rows, memory)
-            words = self.choice.choose(self.network.draw(state[:, -1]), draws[running, step])
+            logits, before = self.network.draw(state[:, -1]), written[running, :step]
+            words = self._choose(logits, draws[running, step], before)
             tally("passes", len(running))
             tally("output_tokens", len(running))
             written[running, step] = words
-            onward = (words != self.choice.end) & (step < self.cap - 1)
-            left = onward.nonzero()[:, 0]
+            left = self._goes_on(written[running, : step + 1]).nonzero()[:, 0]
             if self.cached:
                 ended = len(running) - len(left)
                 tally("cache_bytes", self.network.stored(kept) // len(running) * ended)
