@@ -49,6 +49,8 @@ BUILT_IN = {
     "QueryAttack": "house.query:QueryAttack",
     "SAME": "published.text_exits:SAME",
     "WAFFLE": "published.text_exits:WAFFLE",
+    "OverThink": "published.overthink:OverThink",
+    "OverthinkHGA": "published.overthink:OverthinkHGA",
     "PGDAvg": "published.exits_pgd:PGDAvg",
     "PGDMax": "published.exits_pgd:PGDMax",
     "Transfer": "house.transfer:Transfer",
