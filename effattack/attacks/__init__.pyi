@@ -4,6 +4,7 @@ from effattack.attacks.by_name import build as build
 from effattack.attacks.by_name import defaults as defaults
 from effattack.attacks.by_name import names as names
 from effattack.attacks.by_name import text_of as text_of
+from effattack.attacks.controls import BestOfRandom as BestOfRandom
 from effattack.attacks.controls import Clean as Clean
 from effattack.attacks.controls import NearUniform as NearUniform
 from effattack.attacks.controls import Noise as Noise
@@ -26,6 +27,9 @@ from effattack.attacks.published.desparsify import DeSparsify as DeSparsify
 from effattack.attacks.published.desparsify import UniversalDeSparsify as UniversalDeSparsify
 from effattack.attacks.published.exits_pgd import PGDAvg as PGDAvg
 from effattack.attacks.published.exits_pgd import PGDMax as PGDMax
+from effattack.attacks.published.generators import LoopLLM as LoopLLM
+from effattack.attacks.published.generators import NMTSloth as NMTSloth
+from effattack.attacks.published.generators import VerboseSamples as VerboseSamples
 from effattack.attacks.published.gradauto import GradAuto as GradAuto
 from effattack.attacks.published.gradmdm import GradMDM as GradMDM
 from effattack.attacks.published.ilfo import ILFO as ILFO

@@ -22,6 +22,7 @@ GROUP = "effattack.attacks"
 CONTROLS = {
     "clean": "controls:Clean",
     "noise": "controls:Noise",
+    "BestOfRandom": "controls:BestOfRandom",
     "uniform": "controls:NearUniform",
     "corruption": "corruptions:Corruption",
     "gaps": "disturbances:Gaps",
@@ -51,6 +52,9 @@ BUILT_IN = {
     "WAFFLE": "published.text_exits:WAFFLE",
     "OverThink": "published.overthink:OverThink",
     "OverthinkHGA": "published.overthink:OverthinkHGA",
+    "NMTSloth": "published.generators:NMTSloth",
+    "VerboseSamples": "published.generators:VerboseSamples",
+    "LoopLLM": "published.generators:LoopLLM",
     "PGDAvg": "published.exits_pgd:PGDAvg",
     "PGDMax": "published.exits_pgd:PGDMax",
     "Transfer": "house.transfer:Transfer",

@@ -13,8 +13,9 @@ from effattack.domains.tokens import PAD, Tokens
 from effattack.errors import UsageError
 from effattack.models_zoo.generation.choice import Greedy
 from effattack.models_zoo.generation.decoder import CausalNetwork
-from effattack.models_zoo.generation.generator import Chosen, Generator, Template
+from effattack.models_zoo.generation.generator import Generator, Template
 from effattack.models_zoo.generation.sampling import Sampled
+from effattack.models_zoo.generation.writer import Decided
 from effattack.tasks import Conclusion
 from effattack.victim import Trace
 from effattack.victim.leaf import Leaf
@@ -115,16 +116,24 @@ class Reasoner(Generator):
         answer = (~self._thinking(texts)).sum(1)
         return (texts[:, -1] != self.choice.end) & (answer < self.answer_cap)
 
-    def _chosen(self, logits: Tensor, draws: Tensor, written: Tensor) -> Chosen:
-        plain, chain = super()._chosen(logits, draws, written), self._thinking(written)
-        forced, unended = self._forced(chain), self._unended(logits)
+    def _weighed(self, logits: Tensor, draws: Tensor, texts: Tensor) -> tuple[Tensor, Tensor]:
+        thinking, unended = self._thinking(texts), self._unended(logits)
+        chain, forced = (
+            steps[:, -logits.shape[1] :] for steps in (thinking, self._forced(thinking))
+        )
+        margin, slack = super()._weighed(logits, draws, texts)
+        thought = self.thought.slack(unended.detach(), draws).masked_fill(forced, torch.inf)
+        return (
+            torch.where(chain, self.thought.margin(unended, draws), margin),
+            torch.where(chain, thought, slack),
+        )
+
+    def _decided(self, written: Tensor) -> Decided:
+        plain, chain = super()._decided(written), self._thinking(written)
         answer = ~chain & (written != PAD)
-        free = plain.free & ~forced & (answer.cumsum(1) < self.answer_cap)
-        slack = torch.where(chain, self.thought.slack(unended.detach(), draws), plain.slack)
+        free = plain.free & ~self._forced(chain) & (answer.cumsum(1) < self.answer_cap)
         last = chain.sum(1, keepdim=True) + self.answer_cap
-        return Chosen(
-            torch.where(chain, self.thought.margin(unended, draws), plain.margin),
-            slack.masked_fill(forced, torch.inf),
+        return Decided(
             plain.onward & ~(chain & (written == self.close)) & free,
             free,
             torch.where(free & ~chain, last, self.cap),
