@@ -25,6 +25,7 @@ from effattack.attacks.published.deepsloth import DeepSloth as DeepSloth
 from effattack.attacks.published.deepsloth import UniversalDeepSloth as UniversalDeepSloth
 from effattack.attacks.published.desparsify import DeSparsify as DeSparsify
 from effattack.attacks.published.desparsify import UniversalDeSparsify as UniversalDeSparsify
+from effattack.attacks.published.engorgio import Engorgio as Engorgio
 from effattack.attacks.published.exits_pgd import PGDAvg as PGDAvg
 from effattack.attacks.published.exits_pgd import PGDMax as PGDMax
 from effattack.attacks.published.generators import LoopLLM as LoopLLM

@@ -55,6 +55,7 @@ BUILT_IN = {
     "NMTSloth": "published.generators:NMTSloth",
     "VerboseSamples": "published.generators:VerboseSamples",
     "LoopLLM": "published.generators:LoopLLM",
+    "Engorgio": "published.engorgio:Engorgio",
     "PGDAvg": "published.exits_pgd:PGDAvg",
     "PGDMax": "published.exits_pgd:PGDMax",
     "Transfer": "house.transfer:Transfer",
