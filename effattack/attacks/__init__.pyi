@@ -34,6 +34,8 @@ from effattack.attacks.published.generators import VerboseSamples as VerboseSamp
 from effattack.attacks.published.gradauto import GradAuto as GradAuto
 from effattack.attacks.published.gradmdm import GradMDM as GradMDM
 from effattack.attacks.published.ilfo import ILFO as ILFO
+from effattack.attacks.published.overthink import OverThink as OverThink
+from effattack.attacks.published.overthink import OverthinkHGA as OverthinkHGA
 from effattack.attacks.published.quantattack import QuantAttack as QuantAttack
 from effattack.attacks.published.quantattack import UniversalQuantAttack as UniversalQuantAttack
 from effattack.attacks.published.slowformer import SlowFormer as SlowFormer

@@ -50,6 +50,8 @@ BUILT_IN = {
     "QueryAttack": "house.query:QueryAttack",
     "SAME": "published.text_exits:SAME",
     "WAFFLE": "published.text_exits:WAFFLE",
+    "OverThink": "published.overthink:OverThink",
+    "OverthinkHGA": "published.overthink:OverthinkHGA",
     "NMTSloth": "published.generators:NMTSloth",
     "VerboseSamples": "published.generators:VerboseSamples",
     "LoopLLM": "published.generators:LoopLLM",
