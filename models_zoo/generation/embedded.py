@@ -26,5 +26,6 @@ def sums_lm(trained: bool = True) -> Generator:
         name=name,
         data="effattack.models_zoo.generation.sums:scored_prompts",
     )
+    victim.long_request = sums.longest_answered()
     with_weights(victim.network, name, trained)
     return victim

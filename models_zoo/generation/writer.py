@@ -22,7 +22,6 @@ from effattack.victim import Gate, Trace, Victim
 from effattack.victim.leaf import Leaf
 from effattack.victim.writing import PROMPTS, STATES, STEPS
 
-
 HELD = 2**30
 """Bytes of keys and values that are held at once; longer batches are written in parts."""
 
