@@ -14,9 +14,8 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from effattack.reporting import words, work
+from effattack.reporting import words
 from effattack.reporting.nouns import Noun, noun_of, with_domains
-from effattack.reporting.tables import told
 from effattack.reporting.twins import beside_twins
 from effattack.results.currency import unit
 from effattack.results.limits import unmeasured_because
@@ -156,6 +155,9 @@ def _skipped(skipped: Sequence[Mapping[str, str]], verbose: bool) -> Iterator[st
 
 
 def _table(victim: str, rows: pd.DataFrame, noun: Noun) -> Table:
+    from effattack.reporting import work
+    from effattack.reporting.tables import told
+
     first = rows.iloc[0]
     costs, judged = work.told(first.to_dict()), work.by_macs(first.to_dict())
     of = "" if judged else f" {costs.unit}"
