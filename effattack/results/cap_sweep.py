@@ -2,7 +2,8 @@
 
 A generator writes a token from those before it, so under a cap of c it writes the first c tokens of
 what it wrote: its passes are min(passes, c), and the cap ended the text if it had more to say. What
-lies beyond the cap that ended a text nobody knows; such prompts are to be run again.
+lies beyond the cap that ended a text nobody knows; such prompts are to be run again. Of a reasoner it
+is a cap on chain and answer together; its budget stays.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def cap_sweep(samples: pd.DataFrame, caps: Sequence[int] | None = None) -> pd.Da
         most = int(own[f"max_{PASSES}"].max())
         for cap in _below(most) if caps is None else caps:
             _expect_known(str(key[0]), cap, most)
-            hit = (own[PASSES] > cap) | ((own[PASSES] == cap) & own.capped.astype(bool))
+            hit = (own[PASSES] > cap) | own.capped.astype(bool)
             found.append([*key, cap, own[PASSES].clip(upper=cap).mean(), hit.mean()])
     return pd.DataFrame(found, columns=columns)
 
