@@ -4,6 +4,7 @@ from effattack.attacks.by_name import build as build
 from effattack.attacks.by_name import defaults as defaults
 from effattack.attacks.by_name import names as names
 from effattack.attacks.by_name import text_of as text_of
+from effattack.attacks.controls import BestOfRandom as BestOfRandom
 from effattack.attacks.controls import Clean as Clean
 from effattack.attacks.controls import NearUniform as NearUniform
 from effattack.attacks.controls import Noise as Noise
@@ -24,11 +25,17 @@ from effattack.attacks.published.deepsloth import DeepSloth as DeepSloth
 from effattack.attacks.published.deepsloth import UniversalDeepSloth as UniversalDeepSloth
 from effattack.attacks.published.desparsify import DeSparsify as DeSparsify
 from effattack.attacks.published.desparsify import UniversalDeSparsify as UniversalDeSparsify
+from effattack.attacks.published.engorgio import Engorgio as Engorgio
 from effattack.attacks.published.exits_pgd import PGDAvg as PGDAvg
 from effattack.attacks.published.exits_pgd import PGDMax as PGDMax
+from effattack.attacks.published.generators import LoopLLM as LoopLLM
+from effattack.attacks.published.generators import NMTSloth as NMTSloth
+from effattack.attacks.published.generators import VerboseSamples as VerboseSamples
 from effattack.attacks.published.gradauto import GradAuto as GradAuto
 from effattack.attacks.published.gradmdm import GradMDM as GradMDM
 from effattack.attacks.published.ilfo import ILFO as ILFO
+from effattack.attacks.published.overthink import OverThink as OverThink
+from effattack.attacks.published.overthink import OverthinkHGA as OverthinkHGA
 from effattack.attacks.published.quantattack import QuantAttack as QuantAttack
 from effattack.attacks.published.quantattack import UniversalQuantAttack as UniversalQuantAttack
 from effattack.attacks.published.slowformer import SlowFormer as SlowFormer

@@ -31,8 +31,9 @@ class Greedy:
 
     def margin(self, logits: Tensor, draws: Tensor) -> Tensor:
         """Logits (..., vocabulary), draws (...) -> (...): positive where it is written on."""
-        others = self.without_end(logits)
-        return torch.tanh((others.amax(-1) - logits[..., self.end]) / SPREAD)
+        rival = self.without_end(logits.detach()).argmax(-1, keepdim=True)
+        lead = logits.gather(-1, rival)[..., 0] - logits[..., self.end]
+        return torch.tanh(lead / SPREAD)
 
     def choose(self, logits: Tensor, draws: Tensor) -> Tensor:
         """Logits (..., vocabulary), draws (...) -> (...): token ids."""
