@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from math import isnan
 from typing import Any, NamedTuple
 
-from effattack.results.currency import unit, work_of
+from effattack.results.currency import MACS, currency_of, unit, work_of
 
 WIDEST = 1.5
 """The widest interval of a latency ratio, upper over lower bound, that is a measurement."""
@@ -53,6 +53,8 @@ def no_work(row: Row) -> Reason:
     """Of all that is made from executed work."""
     if unknown_work(row):
         return Reason(UNKNOWN_WORK, GIVE_WORK)
+    if currency_of(row) != MACS:
+        return Reason("its executed MACs are unknown", f"judge it by its {unit(row)}")
     return is_nan(row)
 
 

@@ -113,6 +113,10 @@ def _provenance(
     device = device_here(contract.device)
     attacked = [cell.spec for cell in planned.attacks]
     notes = list(planned.notes)
+    if victim.provenance:
+        notes.append(
+            f"{victim.name}: {', '.join(f'{k} {v}' for k, v in victim.provenance.items())}"
+        )
     latency = {}
     if same is not None:
         latency = {"aa_low": same.low, "aa_high": same.high, "fired": same.excludes(1)}
@@ -143,6 +147,7 @@ def _provenance(
                 "domain": victim.domain,
                 "currency": victim.currency,
                 "counts": victim.counts,
+                **({"provenance": victim.provenance} if victim.provenance else {}),
                 "digest": contract.victim_digest,
                 "data": list(dict.fromkeys(spec.data_digest for spec in attacked)),
             }
