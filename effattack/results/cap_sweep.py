@@ -1,9 +1,9 @@
 """What a smaller cap would have let through: from the rows of one run, without another.
 
-A generator writes a token from those before it, so under a cap of c it writes the first c tokens of
-what it wrote: its passes are min(passes, c), and the cap ended the text if it had more to say. What
-lies beyond the cap that ended a text nobody knows; such prompts are to be run again. Of a reasoner it
-is a cap on chain and answer together; its budget stays.
+A generator writes a token from those before it, so under a cap of c it writes the first c tokens
+of what it wrote: its passes are min(passes, c), and the cap ended the text if it had more to say.
+What lies beyond the cap that ended a text nobody knows; such prompts are to be run again. Of a
+reasoner it is a cap on chain and answer together; its budget stays.
 """
 
 from __future__ import annotations
