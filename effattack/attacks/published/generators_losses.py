@@ -18,7 +18,10 @@ from effattack.domains.tokens import PAD, Tokens
 from effattack.errors import NotApplicable, UsageError
 from effattack.tasks import Text
 from effattack.victim import Trace, Victim
-from effattack.victim.writing import PROMPTS, Writes, steps_of
+from effattack.victim.writing import PROMPTS, STEPS, Writes, steps_of
+
+AT_ONCE = 2**26
+"""Logits that are held at once where texts are read once more."""
 
 
 class OfText(Objective):
@@ -32,6 +35,19 @@ class OfText(Objective):
             )
 
     def __call__(self, trace: Trace, goal: Goal) -> Tensor:
+        if STEPS in trace.aux:
+            return self._of_steps(trace, goal)
+        assert isinstance(goal.victim.domain, Tokens)
+        most = AT_ONCE // (trace.logits.shape[1] * goal.victim.domain.vocabulary)
+        parts = (whole.split(max(1, most)) for whole in (trace.logits, trace.aux[PROMPTS]))
+        return torch.cat(
+            [
+                self._of_steps(trace._replace(logits=written, aux={PROMPTS: prompts}), goal)
+                for written, prompts in zip(*parts, strict=True)
+            ]
+        )
+
+    def _of_steps(self, trace: Trace, goal: Goal) -> Tensor:
         logits, states = steps_of(trace, goal.victim)
         return self.of_text(logits, trace.logits[:, : logits.shape[1]], goal, states)
 
