@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from on_prompts import EFFORT, STEPS, Asked, Row, grid
 from tables import markdown
-from text_strength import EXACT, RANDOM, THREATS, exact, mean
+from text_strength import EXACT, THREATS, exact
 
 from effattack.attacks import build
 from effattack.attacks.by_name import BUILT_IN, USUAL_CONTROLS, attack_class
@@ -56,21 +56,19 @@ def rows(asked: Asked) -> list[Row]:
     """The rows of one victim under one threat."""
     plain = [name for name in USUAL_CONTROLS["tokens"] if applies(name, asked.victim)]
     attacks = {
-        **{name: name for name in plain},
+        **{name: name for name in ("noise", *plain)},
         f"best of {EFFORT} random": f"BestOfRandom(draws={EFFORT})",
         HOUSE: f"Slowdown(steps={STEPS})",
-        "Slowdown, kept": f"Slowdown(keep_prediction=True, steps={STEPS})",
         **published(asked.victim),
-        "QueryAttack": f"QueryAttack(queries={EFFORT})",
         "AutoSlow": "AutoSlow",
     }
-    found = [asked.row(RANDOM, partial(mean, asked))]
+    found = []
     for name, spelled in attacks.items():
         found.append(asked.row(name, partial(asked.attacked, spelled)))
         if name == HOUSE:
             equal = f"BestOfRandom(draws={UNBOUNDED}, tokens={found[-1]['tokens']})"
             found.append(asked.row(EQUAL, partial(asked.attacked, equal)))
-    return [*found, asked.row(EXACT, partial(exact, asked))]
+    return found
 
 
 def main() -> None:
@@ -83,10 +81,11 @@ def main() -> None:
     store = args.out / f"{code_version()}-{args.prompts}"
     store.mkdir(parents=True, exist_ok=True)
     for name in args.victims.split(","):
-        victim, found = load_victim(name), []
-        for text in THREATS:
-            threat = parse_threat(text).on(victim.domain)
-            found += rows(Asked(victim, threat, args.prompts, store))
+        victim = load_victim(name)
+        threats = [parse_threat(text).on(victim.domain) for text in THREATS]
+        under = [Asked(victim, threat, args.prompts, store) for threat in threats]
+        found = [row for asked in under for row in rows(asked)]
+        found += [asked.row(EXACT, partial(exact, asked)) for asked in under]
         print(f"### `{name}`\n\n{markdown(grid(found, 'capped'))}\n", flush=True)
 
 
