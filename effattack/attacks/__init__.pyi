@@ -27,6 +27,9 @@ from effattack.attacks.published.desparsify import DeSparsify as DeSparsify
 from effattack.attacks.published.desparsify import UniversalDeSparsify as UniversalDeSparsify
 from effattack.attacks.published.exits_pgd import PGDAvg as PGDAvg
 from effattack.attacks.published.exits_pgd import PGDMax as PGDMax
+from effattack.attacks.published.generators import LoopLLM as LoopLLM
+from effattack.attacks.published.generators import NMTSloth as NMTSloth
+from effattack.attacks.published.generators import VerboseSamples as VerboseSamples
 from effattack.attacks.published.gradauto import GradAuto as GradAuto
 from effattack.attacks.published.gradmdm import GradMDM as GradMDM
 from effattack.attacks.published.ilfo import ILFO as ILFO

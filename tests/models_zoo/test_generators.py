@@ -20,6 +20,7 @@ from effattack.models_zoo.generation.generator import Generator, Template
 from effattack.models_zoo.generation.price import Price
 from effattack.victim import Victim, audit
 from effattack.victim.checks import INVARIANTS, Check
+from effattack.victim.writing import STATES, STEPS, Writes, steps_of
 
 VOCABULARY, LONGEST, CAP, END = 11, 7, 6, 0
 SIZES = {
@@ -285,3 +286,33 @@ def test_victims_of_a_twin_in_doubles_exist() -> None:
     assert twin.trace(prompts(2)).also["cache_bytes"].tolist() == [
         2 * value for value in generator().trace(prompts(2)).also["cache_bytes"].tolist()
     ]
+
+
+def test_a_trace_shows_what_every_token_was_drawn_from() -> None:
+    victim, asked = generator(), prompts(8)
+    places = torch.zeros(len(asked), 1, dtype=torch.long)
+    trace = victim.trace(asked, leaf=victim.lift(asked, places))
+    again = steps_of(victim.trace(asked), victim)
+    for row, written in enumerate(trace.logits):
+        prompt = asked[row][asked[row] != PAD].tolist()
+        ids = [*victim.template.before, *prompt, *victim.template.after]
+        for step, word in enumerate(written[written != PAD].tolist()):
+            state, _ = victim.network.read(victim.network.lift(torch.tensor([ids])))
+            assert torch.allclose(trace.aux[STATES][row, step], state[0, -1], atol=1e-5)
+            logits = victim.network.draw(state[0, -1])
+            assert torch.allclose(trace.aux[STEPS][row, step], logits, atol=1e-5)
+            for kept, found in zip((STEPS, STATES), again, strict=True):
+                assert torch.allclose(trace.aux[kept][row, step], found[row, step], atol=1e-5)
+            ids.append(word)
+
+
+def test_a_generator_can_be_asked_what_follows_rows_that_are_no_words() -> None:
+    victim, asked = generator(), prompts(3)
+    assert isinstance(victim, Writes)
+    text = torch.zeros(3, 2, 16, requires_grad=True)
+    logits, states = victim.continued(asked, text)
+    assert logits.shape == (3, 3, VOCABULARY)
+    assert states.shape == (3, 3, 16)
+    (gradient,) = torch.autograd.grad(logits[:, 1].sum(), text)
+    assert gradient[:, 0].any(), "rows before a step are read"
+    assert not gradient[:, 1].any(), "rows behind it are not"
