@@ -46,7 +46,7 @@ def together(victim: Writer, found: Tensor, goal: BatchGoal) -> Tensor:
 
 def rates(victim: Writer, name: str, width: int, rounds: int) -> dict[str, object]:
     """One line of the table: medians over rounds of fresh candidates."""
-    clean, generator = asked(victim, QUESTION), Generator().manual_seed(0)
+    clean, generator = asked(victim, [QUESTION]), Generator().manual_seed(0)
     threat = parse_threat(name).on(victim.domain)
     goal = BatchGoal.of(victim, clean, None)
     alone, joined, passes, equal = [], [], 0.0, 0

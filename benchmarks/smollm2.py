@@ -14,12 +14,13 @@ not run again; ``--table`` prints them.
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import os
-from collections.abc import Iterator
-from itertools import count
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import count, product
 from pathlib import Path
-from time import perf_counter
+from time import process_time
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -28,35 +29,49 @@ from tables import markdown
 from torch import Tensor
 
 from effattack.attacks import build
-from effattack.attacks.effort import metered
+from effattack.attacks.effort import tokens_through
+from effattack.attacks.searches.words import GRADIENT
 from effattack.cells.spec import code_version
-from effattack.errors import NotApplicable, UsageError
+from effattack.counting.macs import MacsCounter
+from effattack.domains.tokens import lengths, unpadded
+from effattack.errors import UsageError
 from effattack.models_zoo.generation.generator import Generator
 from effattack.models_zoo.generation.gguf_files import smollm2
-from effattack.victim import audit
+from effattack.threats import parse_threat
+from effattack.victim import Trace
+from effattack.victim.leaf import Leaf
 
 QUESTIONS = (
     "What color is a ripe banana?",
-    "How many legs does a spider have?",
-    "Which month comes after June?",
+    "Which month comes right after June?",
     "What is the opposite of cold?",
     "Who painted the Mona Lisa?",
-    "What do bees make?",
-    "Is ice heavier than water? Answer yes or no.",
-    "Name one country in Africa.",
-    "What is 7 times 6?",
-    'Translate "thank you" into Spanish.',
-    "Which animal says moo?",
+    "What do bees make all summer?",
+    "Is ice heavier than liquid water?",
+    "Name one country in West Africa.",
     "At what temperature does water boil?",
+    "How many minutes has an hour?",
+    "What sound does a cow make?",
+    "What language is spoken in Brazil?",
+    "Can a penguin fly or swim?",
 )
+"""Of seven tokens each, so that they are decoded together."""
 NAMED = (0, 3, 6, 9)
 """Of the questions, those that the long suffixes and the published losses are run on."""
+TOGETHER = 6
+"""Questions that are attacked at once."""
 CAP, LONGER = 160, 512
 CANDIDATES = 64
 """Written up to the cap, they are the least effort on a prompt."""
-HOUSE, RANDOM = "Slowdown", "BestOfRandom"
+HOUSE = "Slowdown(steps=25)"
+RANDOM = "BestOfRandom(draws=16)"
+PUBLISHED = (
+    "NMTSloth(steps=25)",
+    "LoopLLM(steps=25)",
+    "Engorgio(steps=25)",
+    "VerboseSamples(steps=25)",
+)
 CONTROLS = ("repetition", "long_list", "benign")
-PUBLISHED = ("NMTSloth", "VerboseSamples", "LoopLLM", "Engorgio")
 ROWS = Path(__file__).with_suffix(".jsonl")
 
 
@@ -69,16 +84,56 @@ class Cell(NamedTuple):
     cap: int = CAP
 
 
-def cells() -> Iterator[Cell]:
-    """All of them, the most telling first."""
+Rows = dict[Cell, dict[str, Any]]
+
+
+def groups() -> Iterator[list[Cell]]:
+    """What is run together, the most telling first."""
     everyone = range(len(QUESTIONS))
-    yield from (Cell("", "clean", prompt) for prompt in everyone)
-    for threat in ("suffix:1", "swap:1"):
-        yield from (Cell(threat, name, i) for i in everyone for name in (HOUSE, RANDOM))
-    yield from (Cell(threat, name, i) for name in CONTROLS for i in everyone)
-    for threat in ("suffix:3", "suffix:10"):
-        names = (HOUSE, RANDOM, *CONTROLS, *PUBLISHED)
-        yield from (Cell(threat, name, i) for name in names for i in NAMED)
+    halves = [everyone[first : first + TOGETHER] for first in everyone[::TOGETHER]]
+    short, long = ("suffix:1", "swap:1"), ("suffix:10", "suffix:3")
+    plan: list[tuple[str, str, Sequence[int]]] = [("", "clean", everyone)]
+    plan += [(t, name, half) for t, half, name in product(short, halves, (HOUSE, RANDOM))]
+    plan += [(t, name, NAMED) for name, t in product((HOUSE, RANDOM, *PUBLISHED), long)]
+    plan += [(t, name, everyone) for name, t in product(CONTROLS, short)]
+    plan += [(t, name, NAMED) for name, t in product(CONTROLS, long)]
+    for cap, (threat, attack, prompts) in product((CAP, LONGER), plan):
+        yield [Cell(threat, attack, prompt, cap) for prompt in prompts]
+
+
+class Counted(Generator):
+    """Counts the tokens that go through it for each of some prompts of one length.
+
+    As :func:`effattack.attacks.effort.metered` does; a prompt is known by where it stands.
+    """
+
+    clean: Tensor
+    taken: Tensor
+    """(B,) float64: tokens of each."""
+
+    @classmethod
+    def of(cls, victim: Generator, clean: Tensor) -> Counted:
+        found = copy.copy(victim)
+        found.__class__ = cls
+        assert isinstance(found, Counted)
+        found.clean, found.taken = clean, torch.zeros(len(clean), dtype=torch.float64)
+        return found
+
+    def trace(self, batch: Tensor, leaf: Leaf | None = None) -> Trace:
+        trace = super().trace(batch, leaf)
+        self._spend(batch, tokens_through(batch, trace) * (1 if leaf is None else GRADIENT))
+        return trace
+
+    def continued(
+        self, batch: Tensor, text: Tensor, leaf: Leaf | None = None
+    ) -> tuple[Tensor, Tensor]:
+        if text.requires_grad:  # a text that is searched for itself, as Engorgio's
+            self._spend(batch, GRADIENT * (lengths(batch) + text.shape[1]))
+        return super().continued(batch, text, leaf)
+
+    def _spend(self, batch: Tensor, tokens: Tensor) -> None:
+        alike = (batch[:, None, : self.clean.shape[1]] == self.clean).sum(2)
+        self.taken.index_add_(0, alike.argmax(1), tokens.double())
 
 
 def loaded(cap: int) -> Generator:
@@ -91,70 +146,83 @@ def loaded(cap: int) -> Generator:
     return smollm2(path, cap=cap)
 
 
-def asked(victim: Generator, question: str) -> Tensor:
-    """A question as a batch of one prompt (1, L)."""
+def asked(victim: Generator, questions: Iterable[str]) -> Tensor:
+    """Questions of one length as a batch of prompts (B, L)."""
     assert victim.domain.tokenizer is not None
-    return torch.tensor([victim.domain.tokenizer.encode(question)])
+    return torch.tensor([victim.domain.tokenizer.encode(question) for question in questions])
 
 
-def least_effort(victim: Generator, prompt: Tensor) -> int:
-    """Tokens of ``CANDIDATES`` texts up to the cap, the template left out as ``metered`` does."""
-    return CANDIDATES * (prompt.shape[1] + victim.cap - 1)
-
-
-def searched(victim: Generator, cell: Cell, least: int) -> dict[str, Any]:
-    """The worst prompt of an attack, started anew until the cap is hit or the effort is spent."""
-    clean = asked(victim, QUESTIONS[cell.prompt])
-    meter, effort = metered(victim)
-    name, once = cell.attack, cell.attack in CONTROLS
-    settings = f"{name}(draws={CANDIDATES // 2})" if name == RANDOM else name
-    best, most = clean, -1.0
+def searched(
+    victim: Generator, cells: Sequence[Cell], clean: Tensor, least: Tensor
+) -> tuple[Tensor, list[dict[str, Any]]]:
+    """The worst prompts of an attack, started anew for those that neither hit the cap nor spent
+    their effort (B,); and what they took."""
+    counted, domain = Counted.of(victim, clean), victim.domain
+    best, most = clean, torch.full((len(clean),), -1.0, dtype=torch.float64)
+    runs, rows = torch.zeros(len(clean), dtype=torch.long), torch.arange(len(clean))
+    once = cells[0].attack in CONTROLS
+    threat = parse_threat(cells[0].threat)
     for seed in count():
-        found = build(settings, meter, cell.threat, seed)(clean)
-        passes = victim.spent(victim.trace(found)).item()
-        if passes > most:
-            best, most = found, passes
-        if once or most == victim.cap or effort.tokens >= least:
-            return {"found": best, "effort": effort.tokens, "runs": seed + 1}
-    raise AssertionError("counting never ends")
+        found = build(cells[0].attack, counted, threat, seed)(clean[rows])
+        passes = victim.spent(victim.trace(found))
+        better = passes > most[rows]
+        both = domain.join([best, found])
+        best = both[: len(clean)]
+        best[rows[better]] = both[len(clean) :][better]
+        most[rows] = torch.maximum(most[rows], passes)
+        runs[rows] += 1
+        rows = ((most < victim.cap) & (counted.taken < least)).nonzero()[:, 0]
+        if once or not len(rows):
+            break
+    taken = zip(counted.taken.tolist(), runs.tolist(), strict=True)
+    return best, [{"effort": int(tokens), "runs": times} for tokens, times in taken]
 
 
-def told(victim: Generator, prompt: Tensor) -> dict[str, Any]:
-    """What the deployed path does on one prompt, counted."""
-    seen, words = audit(victim, prompt), victim.domain.tokenizer
+def told(victim: Generator, prompts: Tensor) -> list[dict[str, Any]]:
+    """What the deployed path does on prompts; its MACs are counted, all together."""
+    words, task = victim.domain.tokenizer, victim.task
     assert words is not None
-    written = victim.task.answer(seen.logits)[0]
-    ids = prompt[prompt >= 0].tolist()
-    return {
-        "ids": ids,
-        "prompt_text": words.decode(ids),
-        "passes": int(seen.counts["passes"].item()),
-        "macs": int(seen.macs.item()),
-        "capped": bool(victim.trace(prompt).aux["capped"].item()),
-        "text": victim.task.text(written),
-    }
+    with torch.no_grad(), MacsCounter() as counter:
+        written = victim(prompts)
+    passes = lengths(written)
+    macs = victim.network.price.macs(lengths(prompts) + len(victim.template), passes)
+    if counter.total != macs.sum().item():
+        raise RuntimeError(f"{counter.total} MACs were counted, {macs.sum().item()} declared")
+    return [
+        {
+            "passes": int(steps),
+            "macs": int(work),
+            "capped": bool((text != victim.choice.end).all()),
+            "ids": ids.tolist(),
+            "asked": words.decode(ids.tolist()),
+            "written": task.text(answer),
+        }
+        for steps, work, text, ids, answer in zip(
+            passes, macs, written, unpadded(prompts), task.answer(written), strict=True
+        )
+    ]
 
 
-def row(victim: Generator, cell: Cell, known: dict[Cell, dict[str, Any]]) -> dict[str, Any]:
-    """One row, from the start."""
-    started, found = perf_counter(), {}
-    prompt = asked(victim, QUESTIONS[cell.prompt])
-    if cell.attack != "clean":
-        least = least_effort(victim, prompt)
-        if (house := known.get(cell._replace(attack=HOUSE))) is not None:
-            least = max(least, house["effort"])
-        found = searched(victim, cell, least)
-        prompt = found.pop("found")
-    seconds = round(perf_counter() - started, 1)
-    return {**cell._asdict(), **told(victim, prompt), **found, "seconds": seconds}
+def rows_of(victim: Generator, cells: Sequence[Cell], known: Rows) -> Iterator[dict[str, Any]]:
+    """The rows of cells of one attack; under the long cap, of what was chosen under the short
+    one."""
+    started = process_time()
+    clean = asked(victim, [QUESTIONS[cell.prompt] for cell in cells])
+    prompts, taken = clean, [{} for _ in cells]
+    if cells[0].cap != CAP:
+        ids = [torch.tensor([known[cell._replace(cap=CAP)]["ids"]]) for cell in cells]
+        prompts = victim.domain.join(ids)
+    elif cells[0].attack != "clean":
+        least = torch.full((len(cells),), CANDIDATES * (clean.shape[1] + CAP - 1.0))
+        house = [known.get(cell._replace(attack=HOUSE), {}) for cell in cells]
+        spent = torch.tensor([float(row.get("effort", 0)) for row in house])
+        prompts, taken = searched(victim, cells, clean, least.maximum(spent))
+    for cell, found, effort in zip(cells, told(victim, prompts), taken, strict=True):
+        seconds = round((process_time() - started) / len(cells), 1)
+        yield {**cell._asdict(), **found, **effort, "cpu_seconds": seconds}
 
 
-def longer(victim: Generator, cell: Cell, chosen: dict[str, Any]) -> dict[str, Any]:
-    """What was chosen under the short cap, under the long one."""
-    return {**cell._asdict(), **told(victim, torch.tensor([chosen["ids"]]))}
-
-
-def stored(path: Path) -> dict[Cell, dict[str, Any]]:
+def stored(path: Path) -> Rows:
     """The rows that are there."""
     if not path.exists():
         return {}
@@ -163,52 +231,40 @@ def stored(path: Path) -> dict[Cell, dict[str, Any]]:
 
 
 def run(path: Path) -> None:
-    """Rows that are not there yet, each kept as soon as it is; first under the short cap."""
-    victim, commit = loaded(CAP), code_version()
-    for cell in cells():
+    """Rows that are not there yet, each kept as soon as it is."""
+    victims, commit = {CAP: loaded(CAP)}, code_version()
+    for cells in groups():
         known = stored(path)
-        if cell in known:
+        if all(cell in known for cell in cells):
             continue
-        try:
-            found = row(victim, cell, known)
-        except NotApplicable as why:
-            print(f"{cell}: {why}", flush=True)
-            continue
-        keep(path, found | {"commit": commit})
-    victim = loaded(LONGER)
-    for cell, chosen in stored(path).items():
-        again = cell._replace(cap=LONGER)
-        if cell.cap == CAP and again not in stored(path):
-            keep(path, longer(victim, again, chosen) | {"commit": commit})
+        if (cap := cells[0].cap) not in victims:
+            victims[cap] = loaded(cap)
+        with path.open("a") as file:
+            for found in rows_of(victims[cap], cells, known):
+                file.write(json.dumps(found | {"commit": commit}, ensure_ascii=False) + "\n")
+                shown = ("threat", "attack", "prompt", "cap", "passes", "effort", "cpu_seconds")
+                print(*(found.get(name, "") for name in shown), repr(found["asked"]), flush=True)
 
 
-def keep(path: Path, found: dict[str, Any]) -> None:
-    """One line more."""
-    with path.open("a") as file:
-        file.write(json.dumps(found, ensure_ascii=False) + "\n")
-    shown = ("threat", "attack", "prompt", "cap", "passes", "effort", "seconds", "prompt_text")
-    print({name: found[name] for name in shown if name in found}, flush=True)
-
-
-def table(path: Path) -> pd.DataFrame:
-    """A line per budget and attack; rates over the prompts that are there."""
-    frame = pd.DataFrame(stored(path).values())
+def table(rows: Rows) -> pd.DataFrame:
+    """A line per budget and attack, over the questions that are there."""
+    frame = pd.DataFrame(rows.values())
     clean = frame[(frame.attack == "clean") & (frame.cap == CAP)].set_index("prompt")
-    long = frame[frame.cap == LONGER].groupby(["threat", "attack"])
     lines = []
-    for (threat, attack), rows in frame[frame.cap == CAP].groupby(["threat", "attack"], sort=False):
-        before = clean.loc[rows.prompt]
-        again = long.get_group((threat, attack)) if (threat, attack) in long.groups else None
+    for (threat, attack), some in frame[frame.cap == CAP].groupby(["threat", "attack"], sort=False):
+        mine = (frame.threat == threat) & (frame.attack == attack) & (frame.cap == LONGER)
+        long, before = frame[mine], clean.loc[some.prompt]
+        hits = f"{long.capped.sum()} of {len(long)}" if len(long) else ""
         lines.append(
             {
                 "budget": f"`{threat}`" if threat else "",
-                "attack": attack,
-                f"at the cap of {CAP}": f"{rows.capped.sum()} of {len(rows)}",
-                "passes": f"{rows.passes.mean():.1f}",
-                "MACs": f"×{rows.macs.sum() / before.macs.sum():.2f}",
-                "tokens of effort": f"{rows.effort.mean():,.0f}" if attack != "clean" else "",
-                f"at {LONGER}": "" if again is None else f"{again.capped.sum()} of {len(again)}",
-                f"passes of {LONGER}": "" if again is None else f"{again.passes.mean():.1f}",
+                "attack": f"`{attack}`",
+                f"at the cap of {CAP}": f"{some.capped.sum()} of {len(some)}",
+                "passes": f"{some.passes.mean():.1f}",
+                "MACs": f"×{some.macs.sum() / before.macs.sum():.2f}",
+                "tokens of effort": "" if attack == "clean" else f"{some.effort.mean():,.0f}",
+                f"at the cap of {LONGER}": hits,
+                f"passes, cap {LONGER}": f"{long.passes.mean():.1f}" if len(long) else "",
             }
         )
     return pd.DataFrame(lines)
@@ -221,7 +277,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     if args.table:
-        print(markdown(table(args.rows)))
+        print(markdown(table(stored(args.rows))))
     else:
         run(args.rows)
 
