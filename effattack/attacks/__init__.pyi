@@ -25,6 +25,7 @@ from effattack.attacks.published.deepsloth import DeepSloth as DeepSloth
 from effattack.attacks.published.deepsloth import UniversalDeepSloth as UniversalDeepSloth
 from effattack.attacks.published.desparsify import DeSparsify as DeSparsify
 from effattack.attacks.published.desparsify import UniversalDeSparsify as UniversalDeSparsify
+from effattack.attacks.published.engorgio import Engorgio as Engorgio
 from effattack.attacks.published.exits_pgd import PGDAvg as PGDAvg
 from effattack.attacks.published.exits_pgd import PGDMax as PGDMax
 from effattack.attacks.published.generators import LoopLLM as LoopLLM
@@ -33,6 +34,8 @@ from effattack.attacks.published.generators import VerboseSamples as VerboseSamp
 from effattack.attacks.published.gradauto import GradAuto as GradAuto
 from effattack.attacks.published.gradmdm import GradMDM as GradMDM
 from effattack.attacks.published.ilfo import ILFO as ILFO
+from effattack.attacks.published.overthink import OverThink as OverThink
+from effattack.attacks.published.overthink import OverthinkHGA as OverthinkHGA
 from effattack.attacks.published.quantattack import QuantAttack as QuantAttack
 from effattack.attacks.published.quantattack import UniversalQuantAttack as UniversalQuantAttack
 from effattack.attacks.published.slowformer import SlowFormer as SlowFormer

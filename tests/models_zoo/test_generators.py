@@ -194,7 +194,7 @@ def test_prompts_that_begin_alike_are_written_as_each_alone(
     held: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Their common beginning is read once, and nothing twice; so few as fit are held at once."""
-    monkeypatch.setattr("effattack.models_zoo.generation.generator.HELD", held)
+    monkeypatch.setattr("effattack.models_zoo.generation.writer.HELD", held)
     victim = generator(template=Template((3, 4, 6), (5,)))
     asked = prompts(1, seed=7).clamp_min(1).repeat(9, 1)
     asked[:, -1] = torch.arange(1, 10)
