@@ -232,7 +232,7 @@ def stored(path: Path) -> Rows:
 
 def run(path: Path) -> None:
     """Rows that are not there yet, each kept as soon as it is."""
-    victims, commit = {CAP: loaded(CAP)}, code_version()
+    victims, code = {CAP: loaded(CAP)}, code_version()
     for cells in groups():
         known = stored(path)
         if all(cell in known for cell in cells):
@@ -241,7 +241,7 @@ def run(path: Path) -> None:
             victims[cap] = loaded(cap)
         with path.open("a") as file:
             for found in rows_of(victims[cap], cells, known):
-                file.write(json.dumps(found | {"commit": commit}, ensure_ascii=False) + "\n")
+                file.write(json.dumps(found | {"code": code}, ensure_ascii=False) + "\n")
                 shown = ("threat", "attack", "prompt", "cap", "passes", "effort", "cpu_seconds")
                 print(*(found.get(name, "") for name in shown), repr(found["asked"]), flush=True)
 
