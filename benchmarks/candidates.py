@@ -27,7 +27,7 @@ from effattack.models_zoo.generation.generator import Generator as Writer
 from effattack.threats import parse_threat
 
 QUESTION = "What is the capital of France?"
-THREATS = ("swap:1", "suffix:1", "suffix:10")
+THREATS = ("swap:1", "suffix:1")
 
 
 def one_by_one(victim: Writer, found: Tensor) -> Tensor:
@@ -75,12 +75,12 @@ def rates(victim: Writer, name: str, width: int, rounds: int) -> dict[str, objec
 def main() -> None:
     parser = argparse.ArgumentParser(description="candidates per second on SmolLM2")
     parser.add_argument("--cap", type=int, default=160)
+    parser.add_argument("--width", type=int, default=WIDTH, help=f"candidates at once ({WIDTH})")
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
     torch.set_num_threads(1)
     victim = loaded(args.cap)
-    widths = (WIDTH, 4 * WIDTH)
-    found = [rates(victim, name, width, args.rounds) for width in widths for name in THREATS]
+    found = [rates(victim, name, args.width, args.rounds) for name in THREATS]
     print(markdown(pd.DataFrame(found)))
 
 
