@@ -208,7 +208,8 @@ def rows_of(victim: Generator, cells: Sequence[Cell], known: Rows) -> Iterator[d
     one."""
     started = process_time()
     clean = asked(victim, [QUESTIONS[cell.prompt] for cell in cells])
-    prompts, taken = clean, [{} for _ in cells]
+    prompts: Tensor = clean
+    taken: list[dict[str, Any]] = [{} for _ in cells]
     if cells[0].cap != CAP:
         ids = [torch.tensor([known[cell._replace(cap=CAP)]["ids"]]) for cell in cells]
         prompts = victim.domain.join(ids)
