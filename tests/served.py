@@ -62,6 +62,8 @@ class Handler(BaseHTTPRequestHandler):
         caps = [asked[k] for k in ("max_tokens", "max_completion_tokens") if k in asked]
         caps = [k for k in caps if "max_tokens" not in faults]
         written = faults.get("written", WRITTEN)
+        if "kinds" in faults:
+            written = 4 * len(set(asked["messages"][0]["content"]))
         most = min([written, *caps])
         thought = THOUGHT if "reasons" in faults else 0
         if "budget" not in faults:
@@ -107,7 +109,8 @@ class Handler(BaseHTTPRequestHandler):
         lines.append({"choices": [], **self._usage(texts)})
         told = [f"data: {json.dumps(line)}\n\n" for line in lines] + ["data: [DONE]\n\n"]
         breaks = faults.get("breaks", 0)
-        if breaks and (faults.get("always") or not self.server.broke):
+        late = len(self.server.seen) > faults.get("after", 0)
+        if breaks and late and (faults.get("always") or not self.server.broke):
             self.server.broke = True
             told = told[:breaks]
         if "chunked" in faults:

@@ -6,7 +6,14 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from effattack.errors import MeasurementError, expect_least
-from effattack.victim.endpoint import Answer, BrokenOff, RefusedRequest, Server, TooLong
+from effattack.victim.endpoint import (
+    Answer,
+    BrokenOff,
+    RefusedRequest,
+    Server,
+    TooLong,
+    slack,
+)
 
 PROMPT = "Count from 1 to 10000, one number per line. Do not stop, and leave none out."
 """A plain request for a long answer."""
@@ -69,11 +76,6 @@ def caps(
             continue
         yield from probe.rows(reasoning)
     yield Row("retries", "both", *_retries(server))
-
-
-def slack(cap: int) -> int:
-    """Tokens by which a count may be off: a model may cut its text otherwise than its tokenizer."""
-    return max(2, cap // 16)
 
 
 class _Probe:
