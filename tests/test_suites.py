@@ -29,6 +29,7 @@ OWN = {name for name in entries(VICTIMS) if name.startswith(("digits_", "cbf_"))
     "text_exit",
     "ner_exit",
     "sums_lm",
+    "dates_translator",
 }
 """Registered victims that bring their data; CIFAR-10 is the user's to bring."""
 

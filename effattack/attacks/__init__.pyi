@@ -20,6 +20,9 @@ from effattack.attacks.house.query import QueryAttack as QueryAttack
 from effattack.attacks.house.slowdown import Slowdown as Slowdown
 from effattack.attacks.house.slowdown import UniversalSlowdown as UniversalSlowdown
 from effattack.attacks.house.transfer import Transfer as Transfer
+from effattack.attacks.prompts import Benign as Benign
+from effattack.attacks.prompts import LongList as LongList
+from effattack.attacks.prompts import Repetition as Repetition
 from effattack.attacks.published.cascade import CascadeAttack as CascadeAttack
 from effattack.attacks.published.deepsloth import DeepSloth as DeepSloth
 from effattack.attacks.published.deepsloth import UniversalDeepSloth as UniversalDeepSloth

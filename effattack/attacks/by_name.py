@@ -27,10 +27,17 @@ CONTROLS = {
     "corruption": "corruptions:Corruption",
     "gaps": "disturbances:Gaps",
     "drift": "disturbances:Drift",
+    "benign": "prompts:Benign",
+    "repetition": "prompts:Repetition",
+    "long_list": "prompts:LongList",
 }
 """Name -> module below ``effattack.attacks``, and class."""
-USUAL_CONTROLS = {"pixels": ("uniform",), "series": ("gaps", "drift")}
-"""Kind of domain -> controls in every table, beside the clean inputs and noise."""
+USUAL_CONTROLS = {
+    "pixels": ("uniform",),
+    "series": ("gaps", "drift"),
+    "tokens": ("benign", "repetition", "long_list"),
+}
+"""Kind of domain -> controls in every table that apply, beside the clean inputs and noise."""
 BUILT_IN = {
     "Slowdown": "house.slowdown:Slowdown",
     "UniversalSlowdown": "house.slowdown:UniversalSlowdown",
@@ -184,7 +191,8 @@ def text_of(attack: Attack) -> str:
 def usual_controls(victim: Victim, threat: Threat, seed: int) -> list[Attack]:
     """What every attack in a threat is compared with, beside the clean inputs."""
     usual = ("noise", *USUAL_CONTROLS.get(victim.domain.kind, ()))
-    return [build(name, victim, threat, seed) for name in usual]
+    apply = [name for name in usual if attack_class(name).why_not(victim) is None]
+    return [build(name, victim, threat, seed) for name in apply]
 
 
 def _library(name: str) -> str | None:

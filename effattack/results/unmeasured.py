@@ -106,6 +106,30 @@ def no_certificate(row: Row) -> Reason:
     )
 
 
+def no_cap(row: Row) -> Reason:
+    """Of whether a cap ended a text."""
+    return Reason(
+        "it does not tell which of its texts a cap ended",
+        "let trace() give them as aux['capped'], (B,) bool",
+    )
+
+
+def no_count(row: Row) -> Reason:
+    """Of a count that only some victims have."""
+    return Reason(
+        "the victim has no such count",
+        "give it to Victim.__init__ as counts={name: Count(unit, ceiling)}",
+    )
+
+
+def no_tokens(row: Row) -> Reason:
+    """Of work per token sent."""
+    return Reason(
+        "its inputs are no tokens, or the victim has no such count",
+        "limit equals_n_requests, which needs neither",
+    )
+
+
 def nobody(row: Row) -> Reason:
     """Of what the attacker knew."""
     if unknown_work(row):

@@ -84,7 +84,8 @@ def read(shelf: Shelf, spec: CellSpec) -> pd.DataFrame:
 def _joined(rows: pd.DataFrame, clean: pd.DataFrame, cell: Cell, about: About) -> pd.DataFrame:
     """The rows of a cell beside what the clean inputs did."""
     shown = rows["sample"] < SHOWN
-    beside = ("prediction", "macs", *about.counts, "elementwise", "modelled_joules")
+    beside = ["prediction", "macs", *about.counts, "elementwise", "modelled_joules"]
+    beside += ["capped"] if "capped" in clean else []
     return rows.assign(
         victim=about.name,
         family=about.family,

@@ -61,6 +61,8 @@ class Victim(nn.Module):
     """What an attacker sees of it: decisions and their margins, or answers alone."""
     counted: bool = True
     """Whether the work of its deployed path is known; else only answers and latency are judged."""
+    long_request: str = ""
+    """Of prompts: a plain request, as a user would write it, for the longest work of its kind."""
     remote: bool = False
     """Whether its answers come from elsewhere, so that one input may fail while others do not: each
     is a cell of its own, asked one by one from one process, and timed as it is answered."""

@@ -10,6 +10,9 @@ from torch import Tensor
 
 from effattack.victim.door import answered, coarsest
 
+CAPPED = "capped"
+"""In ``Trace.aux`` of a generator: (B,) bool, which texts the cap ended."""
+
 
 class Gate(NamedTuple):
     """One kind of input-dependent decision in one forward pass, for a batch of B inputs.

@@ -15,8 +15,8 @@ from effattack.victim.trace import Trace
 PROMPTS = "prompts"
 """In ``Trace.aux``: what the texts were written after, (B, L)."""
 STEPS = "step_logits"
-"""In ``Trace.aux`` where a leaf asks for gradients: (B, n, vocabulary), the logits that each token of
-the n of the longest text was drawn from, those of steps that did not happen without meaning."""
+"""In ``Trace.aux`` where a leaf asks for gradients: (B, n, vocabulary), the logits that each token
+was drawn from, of the n of the longest text; those of steps that did not happen without meaning."""
 STATES = "step_states"
 """Beside them: (B, n, width), what the head made those logits of."""
 
@@ -40,8 +40,8 @@ class Writes(Protocol):
 
 
 def steps_of(trace: Trace, victim: Writes) -> tuple[Tensor, Tensor]:
-    """Logits and states of all steps of a trace, (B, n, ...); without a leaf its texts are read once
-    more, as they take too much room to be kept for those who do not ask."""
+    """Logits and states of all steps of a trace, (B, n, ...); without a leaf its texts are read
+    once more, as they take too much room to be kept for those who do not ask."""
     if STEPS in trace.aux:
         return trace.aux[STEPS], trace.aux[STATES]
     return victim.continued(trace.aux[PROMPTS], victim.read_by(trace.logits))

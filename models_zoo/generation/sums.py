@@ -91,6 +91,17 @@ def sorted_in_passes(digits: str) -> Iterator[str]:
 
 
 @cache
+def longest_answered() -> str:
+    """The prompt of its kind whose exact answer is the longest; the first of several.
+
+    Who writes no language cannot be asked for a long list: this is the most work that it was taught
+    to do.
+    """
+    digits = (f"{number:04d}" for number in range(10_000))
+    return max([*digits, "999+999"], key=lambda prompt: len(solved(prompt)))
+
+
+@cache
 def prompts(split: str) -> tuple[str, ...]:
     """Half sums of two numbers of one to three digits, half sorts of two to four digits."""
     seed, count = SPLITS[split]

@@ -16,6 +16,7 @@ from effattack.domains.tokens import PAD, Tokens, lengths
 from effattack.errors import UsageError
 from effattack.models_zoo.generation.choice import Greedy
 from effattack.models_zoo.generation.decoder import CausalNetwork, Memory
+from effattack.models_zoo.generation.draws import DRAWS, OverTexts
 from effattack.models_zoo.generation.sampling import Sampled
 from effattack.tasks import Text
 from effattack.victim import Gate, Trace, Victim
@@ -168,10 +169,12 @@ class Writer(Victim):
         found.choice = self.choice.seeded(seed)
         return found
 
-    def searched(self, seed: int) -> Self:
-        """Under chance of the search's own: choosing prompts by the draw on which they are judged
-        would be choosing luck."""
-        return self.seeded(f"search {seed}")
+    def searched(self, seed: int) -> Victim:
+        """Means over draws of the search's own, where anything is drawn: choosing prompts by the
+        draw on which they are judged would be choosing luck."""
+        if not isinstance(self.choice, Sampled):
+            return self
+        return OverTexts(self, [self.seeded(f"search {seed} {k}") for k in range(DRAWS)])
 
     def lift(self, batch: Tensor, places: Tensor) -> Leaf:
         """Embedding rows of places in the user's part."""
@@ -232,7 +235,7 @@ class Writer(Victim):
     def continued(
         self, batch: Tensor, text: Tensor, leaf: Leaf | None = None
     ) -> tuple[Tensor, Tensor]:
-        """One pass over prompts and texts; see :class:`effattack.victim.writing.Writer`."""
+        """One pass over prompts and texts; see :class:`effattack.victim.writing.Writes`."""
         order, found = [], []
         for index, prompts, part in self._alike(batch, leaf):
             rows, memory = self.begun(prompts, part)

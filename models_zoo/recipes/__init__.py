@@ -18,6 +18,7 @@ from effattack.models_zoo.recipes import (
     series,
     text,
     token_sparsification,
+    translation,
 )
 
 RECIPES: dict[str, Callable[[], None]] = {
@@ -33,5 +34,6 @@ RECIPES: dict[str, Callable[[], None]] = {
     **hardened.RECIPES,
     **exam.RECIPES,
     **generation.RECIPES,
+    **translation.RECIPES,
     **text.RECIPES,
 }

@@ -14,6 +14,7 @@ from effattack.models_zoo.files import WEIGHTS, save_weights, write_card
 from effattack.models_zoo.generation import embedded, sums
 from effattack.models_zoo.generation.decoder import CausalNetwork
 from effattack.models_zoo.generation.generator import Generator
+from effattack.models_zoo.generation.writer import Writer
 from effattack.models_zoo.recipes import fitting
 from effattack.models_zoo.recipes.cards import BATCH
 
@@ -64,7 +65,7 @@ def answer_loss(network: CausalNetwork) -> fitting.Loss:
     return loss
 
 
-def describe(victim: Generator, prompts: Tensor, answers: Tensor, *, data: str) -> None:
+def describe(victim: Writer, prompts: Tensor, answers: Tensor, *, data: str) -> None:
     """Write the card of a generator from its test prompts, and print its line."""
     with torch.no_grad():
         traces = [victim.trace(some) for some in prompts.split(BATCH)]

@@ -6,16 +6,18 @@ import math
 
 import pytest
 import torch
-from prompts import Decoder, TokenExits, some_prompts
+from prompts import LONGEST, VOCABULARY, Decoder, TokenExits, some_prompts
 from torch import Generator, Tensor
 from toys import LinearSaver
 
 from effattack import attacks
+from effattack.attacks.by_name import usual_controls
 from effattack.attacks.controls import AT_ONCE
 from effattack.attacks.effort import metered, tokens_through
 from effattack.attacks.searches.words import GRADIENT, WIDTH
 from effattack.certify.enumeration import enumeration
-from effattack.domains.tokens import lengths
+from effattack.domains import Tokens
+from effattack.domains.tokens import lengths, unpadded
 from effattack.errors import NotApplicable, UsageError
 from effattack.threats import parse_threat
 from effattack.victim import Victim
@@ -110,3 +112,68 @@ def test_what_is_no_effort_is_refused() -> None:
         attacks.build("BestOfRandom(tokens=5)", LinearSaver())
     with pytest.raises(NotApplicable, match="count gradients and queries"):
         metered(LinearSaver())
+
+
+def changed(name: str, threat: str, clean: list[list[int]], victim: Victim) -> list[list[int]]:
+    """What a control makes of prompts, without padding."""
+    prompts = victim.domain.join([torch.tensor([row]) for row in clean])
+    found = attacks.build(f"{name}(threat='{threat}')", victim)(prompts)
+    return [row.tolist() for row in unpadded(found)]
+
+
+def test_plain_texts_stand_where_the_budget_lets_them() -> None:
+    victim, clean = TokenExits(), [[1, 2, 3], [4, 5], [6, 7, 8, 9, 10, 11, 12]]
+
+    assert changed("benign", "suffix:3", clean, victim) == [
+        [1, 2, 3, 4, 5, 4],
+        [4, 5, 6, 7, 8],
+        [*clean[2], 1],
+    ]
+    assert changed("benign", "prefix:2", clean, victim)[:2] == [[4, 5, 1, 2, 3], [6, 7, 4, 5]]
+    assert changed("repetition", "suffix:3", clean, victim) == [
+        [1, 2, 3, 3, 3, 3],
+        [4, 5, 5, 5, 5],
+        [*clean[2], 12],
+    ]
+    assert changed("benign", "swap:3", clean, victim)[:2] == [[4, 5, 4], [6, 7]]
+    assert changed("repetition", "swap:5", clean, victim)[:2] == [[3, 3, 3], [5, 5]]
+
+
+@pytest.mark.parametrize("name", ["benign", "long_list", "noise", "repetition"])
+def test_controls_of_one_budget_are_of_equal_length(name: str) -> None:
+    victim = Asked()
+    found = attacks.build(f"{name}(threat='suffix:2')", victim)(PROMPTS)
+    assert torch.equal(lengths(found), lengths(PROMPTS) + 2)
+    assert [a.label for a in usual_controls(victim, parse_threat("suffix:2"), 0)] == [
+        *("noise", "benign", "repetition", "long_list")
+    ]
+
+
+def test_a_long_list_is_asked_for_in_the_words_of_the_victim() -> None:
+    victim = Asked()
+    assert changed("long_list", "suffix:4", [[1, 2, 3]], victim) == [[1, 2, 3, 7, 8, 9, 7]]
+    victim.long_request = ""
+    with pytest.raises(NotApplicable, match="names no request for long work"):
+        attacks.build("long_list", victim)
+    with pytest.raises(NotApplicable, match="has no tokenizer"):
+        attacks.build("long_list", TokenExits())
+
+
+class Numbers:
+    """A token per blank-separated number."""
+
+    def encode(self, text: str) -> list[int]:
+        return [int(word) for word in text.split()]
+
+    def decode(self, ids: list[int]) -> str:
+        return " ".join(map(str, ids))
+
+
+class Asked(TokenExits):
+    """The same, of a user who writes numbers."""
+
+    long_request = "7 8 9"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.domain = Tokens(VOCABULARY, LONGEST, Numbers())

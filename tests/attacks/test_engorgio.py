@@ -12,6 +12,7 @@ from prompts import Decoder, TokenExits
 from torch import Generator, Tensor
 
 from effattack import attacks
+from effattack.attacks.effort import metered
 from effattack.attacks.published.engorgio import Relaxed, _gumbel
 from effattack.attacks.searches.words import GRADIENT
 from effattack.domains.tokens import PAD, lengths
@@ -21,7 +22,7 @@ from effattack.models_zoo.generation.generator import Generator as Writes
 from effattack.tasks import Text
 from effattack.threats import parse_threat
 from effattack.victim.leaf import Leaf
-from effattack.victim.writing import STEPS
+from effattack.victim.writing import steps_of
 
 PROMPTS = sums.sums("heldout")[0][:6]
 
@@ -41,8 +42,9 @@ def test_the_loss_by_hand() -> None:
         return logits, logits
 
     victim = SimpleNamespace(continued=continued, cap=2, task=Text(2, 0))
-    embedding = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
-    relaxed = Relaxed(victim, PROMPTS, PROMPTS, PROMPTS[:1, :1], torch.tensor([1]), embedding)
+    rows = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    place, word = PROMPTS[:1, :1], torch.tensor([1])
+    relaxed = Relaxed(victim, PROMPTS, PROMPTS, place, word, rows[word], rows)
     text = torch.tensor([[[0.9, 0.1], [0.3, 0.7]]]).log()
     theta, still = [torch.zeros(1, 1, 1), text], [torch.zeros(1, 1, 1), torch.zeros(1, 2, 2)]
     mentored = -(math.log(0.5) + 0.3 * math.log(0.25) + 0.7 * math.log(0.75)) / 2
@@ -70,7 +72,7 @@ def test_sure_distributions_are_the_words_themselves(threat: str) -> None:
     assert torch.equal(lengths(prompts), lengths(PROMPTS) + 2)
     theta = [1e3 * one_hot(chosen, 13), 1e3 * one_hot(trace.logits, 14)]
     found = relaxed.loss(theta, [torch.zeros_like(part) for part in theta], tau=1.0, alpha=2.0)
-    logs = trace.aux[STEPS].log_softmax(-1)
+    logs = steps_of(trace, victim)[0].log_softmax(-1)
     own = -logs.gather(2, trace.logits[:, :, None]).mean((1, 2))
     assert torch.allclose(found, own + 2 * logs[:, :, sums.END].exp().mean(1), atol=1e-4)
 
@@ -99,9 +101,12 @@ def test_what_is_found_is_in_the_budget_and_no_cheaper(read_out: str) -> None:
 
 
 def test_a_step_costs_a_gradient_and_a_prompt() -> None:
-    attack = attacks.build("Engorgio(steps=40, threat='suffix:2')", embedded.sums_lm())
+    victim, effort = metered(embedded.sums_lm())
+    attack = attacks.build("Engorgio(steps=4, threat='suffix:2')", victim)
     assert isinstance(attack, attacks.Engorgio)
-    assert attack.descents * (GRADIENT + 1) == 40 * GRADIENT
+    assert attack.descents * (GRADIENT + 1) == 4 * GRADIENT
+    attack(PROMPTS)
+    assert effort.prompts == len(PROMPTS) * (1 + attack.descents * (GRADIENT + 1)), "1: the clean"
 
 
 @pytest.mark.slow

@@ -270,6 +270,16 @@ def test_a_leaf_is_read_in_place_of_the_ids() -> None:
     assert not torch.equal(victim(other), victim(asked))
 
 
+@every_network
+def test_what_decoding_saw_is_what_reading_again_says(kind: str) -> None:
+    victim, asked = translator(kind), prompts(12, seed=6)
+    leaf = victim.lift(asked, torch.zeros(12, 1, dtype=torch.long))
+    (seen,), (again,) = victim.trace(asked).gates, victim.trace(asked, leaf).gates
+    assert torch.equal(seen.reached, again.reached)
+    assert torch.allclose(seen.margin[seen.reached], again.margin[again.reached], atol=1e-5)
+    assert seen.margin[seen.reached].unique().numel() > 10
+
+
 def test_gradients_are_those_of_finite_differences() -> None:
     victim, asked = translator().double(), prompts(8, seed=5)
     leaf = victim.lift(asked, torch.tensor([[0]] * 8))

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
-from test_generators import END, VOCABULARY, generator, prompts
+from test_generators import CAP, END, VOCABULARY, generator, prompts
+from torch import Tensor
 
+from effattack import attacks
+from effattack.attacks.objectives import Goal, MarginHinge
 from effattack.domains.tokens import PAD, Tokens, lengths
 from effattack.errors import UsageError
 from effattack.models_zoo.generation.choice import Greedy
+from effattack.models_zoo.generation.draws import DRAWS
 from effattack.models_zoo.generation.sampling import Sampled, Sampling
 from effattack.victim import audit
 from effattack.victim.checks import INVARIANTS, Check
@@ -45,7 +51,56 @@ def test_a_search_has_chance_of_its_own() -> None:
     victim, asked = generator(temperature=2.0), prompts(8)
     assert not torch.equal(victim.searched(0)(asked), victim(asked))
     greedy = generator()
-    assert torch.equal(greedy.searched(0)(asked), greedy(asked))
+    assert greedy.searched(0) is greedy
+
+
+def test_a_search_sees_means_over_draws_of_its_own() -> None:
+    victim, asked = generator(temperature=2.0), prompts(8)
+    seen = victim.searched(3)
+    draws = [victim.seeded(f"search 3 {k}") for k in range(DRAWS)]
+    traces, found = [draw.trace(asked) for draw in draws], seen.trace(asked)
+    assert torch.equal(found.macs, torch.stack([t.macs for t in traces]).mean(0))
+    passes = torch.stack([t.also["passes"] for t in traces])
+    assert torch.equal(seen.spent(found), passes.mean(0))
+    assert (passes.std(0) > 0).any(), "draws differ"
+    assert torch.equal(seen.ceiling(asked, "passes"), victim.ceiling(asked, "passes"))
+    goal: Goal = SimpleNamespace(victim=victim)  # type: ignore[assignment]
+    each = torch.stack([MarginHinge()(t, goal) for t in traces])
+    assert torch.allclose(MarginHinge()(found, goal), each.mean(0).float(), rtol=1e-4)
+
+
+SHORT = ("LoopLLM(steps=5", "QueryAttack(queries=3", "Slowdown(steps=5")
+
+
+@pytest.mark.parametrize("name", SHORT)
+def test_no_attack_looks_at_the_draw_that_is_scored(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    victim, asked, seen = generator(temperature=1.0, seed="deployed"), prompts(4, longest=4), []
+    drawn = Sampled.draws
+
+    def watched(choice: Sampled, batch: Tensor, steps: int) -> Tensor:
+        seen.append(choice.seed)
+        return drawn(choice, batch, steps)
+
+    attack = attacks.build(f"{name}, threat='suffix:2')", victim, seed=7)
+    monkeypatch.setattr(Sampled, "draws", watched)
+    found = attack(asked)
+    assert set(seen) == {f"search 7 {k}" for k in range(DRAWS)}
+    assert attack.threat.contains(found, asked).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["Slowdown", "AutoSlow"])
+def test_what_a_search_finds_holds_on_draws_that_nobody_saw(name: str) -> None:
+    victim, asked = generator(temperature=0.7), prompts(8, longest=5)
+    made = [attacks.build(f"{each}(threat='suffix:2')", victim) for each in ("noise", name)]
+    means = []
+    for batch in (asked, *(attack(asked) for attack in made)):
+        fresh = [victim.seeded(seed) for seed in range(100, 130)]
+        means.append(torch.stack([each.spent(each.trace(batch)) for each in fresh]).mean().item())
+    clean, random, attacked = means
+    assert attacked > max(clean, random) + 0.1 * (CAP - max(clean, random))
 
 
 @pytest.mark.parametrize("end", [0, 2, 4])

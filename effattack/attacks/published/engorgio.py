@@ -19,7 +19,7 @@ from effattack.tasks import Text
 from effattack.threats.edits import Added
 from effattack.victim import Victim
 from effattack.victim.leaf import Leaf
-from effattack.victim.writing import Writer
+from effattack.victim.writing import Writes
 
 READ_OUTS = ("argmax", "sample")
 SPREAD = 0.1
@@ -85,11 +85,11 @@ class Engorgio(Attack):
 
     @classmethod
     def why_not(cls, victim: Victim) -> str | None:
-        if isinstance(victim, Writer) and isinstance(victim.task, Text):
+        if isinstance(victim, Writes) and isinstance(victim.task, Text):
             return None
         return (
             f"{victim.name} writes no text, or cannot be asked what follows rows that are no words "
-            "(effattack.victim.writing.Writer): Engorgio attacks models that do"
+            "(effattack.victim.writing.Writes): Engorgio attacks models that do"
         )
 
     @property
@@ -103,7 +103,7 @@ class Engorgio(Attack):
         wide = widen(best, clean, self.threat)
         relaxed = Relaxed.of(clean, self.threat, goal.victim)
         theta = [
-            SPREAD * torch.randn(shape, generator=generator).to(relaxed.embedding)
+            SPREAD * torch.randn(shape, generator=generator).to(relaxed.read)
             for shape in relaxed.shapes
         ]
         moments = [Moments.none(part) for part in theta]
@@ -135,7 +135,7 @@ class Relaxed:
     """Prompts whose added words, and the text behind them, are distributions over words."""
 
     victim: Any
-    """A :class:`~effattack.victim.Victim` that is a :class:`~effattack.victim.writing.Writer`."""
+    """A :class:`~effattack.victim.Victim` that is a :class:`~effattack.victim.writing.Writes`."""
     clean: Tensor
     prompts: Tensor
     """The clean prompts with all words that may be added, whichever they are."""
@@ -143,29 +143,38 @@ class Relaxed:
     """(B, k): where those stand."""
     words: Tensor
     """(n,): ids that can be written."""
-    embedding: Tensor
-    """(vocabulary, width)."""
+    asked: Tensor
+    """(n, width): their rows in a prompt."""
+    read: Tensor
+    """(vocabulary, width): rows of all ids in a text, whose vocabulary may be another."""
 
     @classmethod
     def of(cls, clean: Tensor, threat: Added, victim: Victim) -> Relaxed:
-        ids = torch.arange(threat.domain.vocabulary, device=clean.device)[:, None]
-        rows = victim.lift(ids, torch.zeros_like(ids)).rows[:, 0].detach()
+        assert isinstance(victim, Writes)
         words = torch.tensor(threat.words(), device=clean.device)
-        return cls(victim, clean, threat.largest(clean), threat.editable(clean), words, rows)
+        asked = victim.lift(words[:, None], torch.zeros_like(words)[:, None]).rows[:, 0]
+        nothing = victim.read_by(torch.zeros(1, 1, dtype=torch.long, device=clean.device))
+        first, _ = victim.continued(clean[:1], nothing)
+        ids = torch.arange(first.shape[2], device=clean.device)
+        read = victim.read_by(ids[:, None].expand(-1, 2))[:, 0]
+        places = threat.editable(clean)
+        return cls(
+            victim, clean, threat.largest(clean), places, words, asked.detach(), read.detach()
+        )
 
     @property
     def shapes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Of θ: of the words (B, k, n), and of the text (B, cap, vocabulary)."""
         count, added = self.places.shape
-        return (count, added, len(self.words)), (count, self.victim.cap, len(self.embedding))
+        return (count, added, len(self.words)), (count, self.victim.cap, len(self.read))
 
     def loss(self, theta: list[Tensor], noise: list[Tensor], tau: float, alpha: float) -> Tensor:
         """(B,): self-mentor and end, means over the text."""
         words, text = (
             ((part + drawn) / tau).softmax(-1) for part, drawn in zip(theta, noise, strict=True)
         )
-        leaf = Leaf(words @ self.embedding[self.words], self.places)
-        follows, _ = self.victim.continued(self.prompts, (text @ self.embedding)[:, :-1], leaf)
+        leaf = Leaf(words @ self.asked, self.places)
+        follows, _ = self.victim.continued(self.prompts, (text @ self.read)[:, :-1], leaf)
         logs = follows.log_softmax(-1)
         mentored = -(theta[1].softmax(-1) * logs).sum(-1).mean(1)
         return mentored + alpha * logs[..., self.victim.task.end].exp().mean(1)

@@ -18,7 +18,10 @@ from effattack.domains.tokens import PAD, Tokens
 from effattack.errors import NotApplicable, UsageError
 from effattack.tasks import Text
 from effattack.victim import Trace, Victim
-from effattack.victim.writing import PROMPTS, Writes, steps_of
+from effattack.victim.writing import PROMPTS, STEPS, Writes, steps_of
+
+AT_ONCE = 2**26
+"""Logits that are held at once where texts are read once more."""
 
 
 class OfText(Objective):
@@ -32,6 +35,19 @@ class OfText(Objective):
             )
 
     def __call__(self, trace: Trace, goal: Goal) -> Tensor:
+        if STEPS in trace.aux:
+            return self._of_steps(trace, goal)
+        assert isinstance(goal.victim.domain, Tokens)
+        most = AT_ONCE // (trace.logits.shape[1] * goal.victim.domain.vocabulary)
+        parts = (whole.split(max(1, most)) for whole in (trace.logits, trace.aux[PROMPTS]))
+        return torch.cat(
+            [
+                self._of_steps(trace._replace(logits=written, aux={PROMPTS: prompts}), goal)
+                for written, prompts in zip(*parts, strict=True)
+            ]
+        )
+
+    def _of_steps(self, trace: Trace, goal: Goal) -> Tensor:
         logits, states = steps_of(trace, goal.victim)
         return self.of_text(logits, trace.logits[:, : logits.shape[1]], goal, states)
 
@@ -106,6 +122,16 @@ class Repeating(OfText):
     def __post_init__(self) -> None:
         if self.length < 1:
             raise UsageError(f"length = {self.length}: a segment has at least one word")
+
+    def check(self, trace: Trace, victim: Victim) -> None:
+        super().check(trace, victim)
+        assert isinstance(victim, Writes)
+        assert isinstance(victim.domain, Tokens)
+        if steps_of(trace, victim)[0].shape[2] != victim.domain.vocabulary:
+            raise NotApplicable(
+                f"{victim.name} writes in another vocabulary than it reads: LoopLLM repeats in the "
+                "prompt what is to be written"
+            )
 
     def segment(self, domain: Tokens) -> Tensor:
         """(length,) ids, each once."""
