@@ -146,17 +146,21 @@ class Relaxed:
     asked: Tensor
     """(n, width): their rows in a prompt."""
     read: Tensor
-    """(vocabulary, width): rows of all ids in a text."""
+    """(vocabulary, width): rows of all ids in a text, whose vocabulary may be another."""
 
     @classmethod
     def of(cls, clean: Tensor, threat: Added, victim: Victim) -> Relaxed:
-        ids = torch.arange(threat.domain.vocabulary, device=clean.device)[:, None]
-        words = torch.tensor(threat.words(), device=clean.device)
-        asked = victim.lift(ids[words], torch.zeros_like(ids[words])).rows[:, 0].detach()
         assert isinstance(victim, Writes)
-        read = victim.read_by(ids.expand(-1, 2))[:, 0].detach()
+        words = torch.tensor(threat.words(), device=clean.device)
+        asked = victim.lift(words[:, None], torch.zeros_like(words)[:, None]).rows[:, 0]
+        nothing = victim.read_by(torch.zeros(1, 1, dtype=torch.long, device=clean.device))
+        first, _ = victim.continued(clean[:1], nothing)
+        ids = torch.arange(first.shape[2], device=clean.device)
+        read = victim.read_by(ids[:, None].expand(-1, 2))[:, 0]
         places = threat.editable(clean)
-        return cls(victim, clean, threat.largest(clean), places, words, asked, read)
+        return cls(
+            victim, clean, threat.largest(clean), places, words, asked.detach(), read.detach()
+        )
 
     @property
     def shapes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
