@@ -19,7 +19,7 @@ from effattack.attacks.searches.climbing import Climb
 from effattack.attacks.searches.projected import input_gradient
 from effattack.attacks.searches.squares import RandomSearch
 from effattack.domains.tokens import padded
-from effattack.threats.edits import Edits
+from effattack.threats.edits import Edits, drawn_slots
 from effattack.victim.leaf import word_gradients
 
 WIDTH = 12
@@ -86,7 +86,7 @@ class CoordinateGradient(Climb):
         rows, whole = torch.arange(len(clean), device=clean.device), goal
         iterate = padded(threat.on_grid(start, clean), wide)
         words = torch.tensor(threat.words(), device=clean.device)
-        tried = torch.zeros(*threat.editable(clean).shape, len(words), dtype=torch.bool)
+        tried = torch.zeros(*threat.writable(clean).shape, len(words), dtype=torch.bool)
         tried = tried.to(clean.device)
         for step in range(self.steps):
             if (going := unfinished(best, rows, whole)) is not None:
@@ -94,9 +94,9 @@ class CoordinateGradient(Climb):
                 clean, goal, tried = clean[going], goal.rows(going), tried[going]
                 if len(rows) == 0:
                     return
-            gain, rank = self.gains(iterate, clean, threat, objective, goal, words)
+            gain, rank = self.gains(iterate, clean, threat, objective, goal, generator)
             best.update(rows, iterate, rank)
-            gain = gain.masked_fill(tried, -torch.inf)
+            gain = gain.masked_fill(tried[:, : gain.shape[1]], -torch.inf)
             slots, chosen = self.candidates(clean, threat, gain, generator)
             tried[torch.arange(len(rows), device=rows.device)[:, None], slots, chosen] = True
             found = self.written(iterate, clean, threat, slots, words[chosen], generator)
@@ -113,12 +113,9 @@ class CoordinateGradient(Climb):
         threat: Edits,
         objective: Objective,
         goal: Goal,
-        words: Tensor,
+        generator: Generator,
     ) -> tuple[Tensor, Rank]:
-        """Linearised gain of each word in each editable place, (B, k, words); rank of the iterates.
-
-        -inf where nothing may be written, or the word stands already.
-        """
+        """Linearised gain of each word in each slot, (B, slots, words); rank of the iterates."""
         victim = goal.victim
         places = threat.editable(clean).clamp_max(iterate.shape[1] - 1)
         leaf = victim.lift(iterate, places)
@@ -128,23 +125,24 @@ class CoordinateGradient(Climb):
             trace = lifted(iterate, leaf=leaf._replace(rows=rows))
             value = objective(trace, goal)
             gradient = input_gradient(value, rows, trace)
-        gain = word_gradients(victim.lift, gradient, words)
-        gain = gain - (gradient * rows.detach()).sum(2)[:, :, None]
-        closed = ~threat.writable(clean)[:, :, None]
-        there = iterate.gather(1, places)[:, :, None] == words
+        own = (gradient * rows.detach()).sum(2)[:, :, None]
+
+        def slopes(ids: Tensor) -> Tensor:
+            return word_gradients(victim.lift, gradient, ids) - own
+
         rank = ranked(trace, _seen(goal, iterate, clean, self), value, **self._asked)
-        return gain.masked_fill(closed | there, -torch.inf), rank
+        return threat.gains(iterate, clean, slopes, generator), rank
 
     def candidates(
         self, clean: Tensor, threat: Edits, gain: Tensor, generator: Generator
     ) -> tuple[Tensor, Tensor]:
-        """Which places get which of the words to be tried: (B, width) each."""
+        """Which slots get which of the words to be tried: (B, width) each."""
         first = min(self.width - self.width // 2, gain[0].numel())
         most, near = gain.topk(min(max(first, self.shortlist), gain.shape[2]), dim=2)
         turn = torch.arange(most.shape[2], device=gain.device)
         key = (most / (1 + most.abs()) / 2 - turn).masked_fill(most == -torch.inf, -torch.inf)
         top = key.flatten(1).topk(first, dim=1).indices
-        slot = drawn_slots(threat, clean, self.width - first, generator)
+        slot = drawn_slots(threat.writable(clean), self.width - first, generator)
         drawn = torch.randint(near.shape[2], slot.shape, generator=generator).to(slot.device)
         rows = torch.arange(len(clean), device=clean.device)[:, None]
         slots = torch.cat([top // near.shape[2], slot], 1)
@@ -225,19 +223,11 @@ class RandomWords(RandomSearch):
         self, mine: Tensor, clean: Tensor, threat: Edits, query: int, generator: Generator
     ) -> Tensor:
         found = threat.start(clean, generator) if query == 0 else mine
-        for slot in drawn_slots(threat, clean, 1 + (query < self.queries // 4), generator).T:
-            words = threat.domain.draw((len(clean),), generator).to(clean)
+        count = 1 + (query < self.queries // 4)
+        for slot in drawn_slots(threat.writable(clean), count, generator).T:
+            words = threat.draw(len(clean), generator).to(clean)
             found = threat.put(found, clean, slot, words, generator)
         return padded(threat.on_grid(found, clean), mine.shape[1])
-
-
-def drawn_slots(threat: Edits, clean: Tensor, count: int, generator: Generator) -> Tensor:
-    """(B, count): places that may be written, drawn evenly, one as often as another."""
-    free = threat.writable(clean)
-    places = torch.rand(len(clean), count, generator=generator).to(clean.device)
-    drawn = (places * free.sum(1, keepdim=True)).long()
-    order = (~free).byte().argsort(dim=1, stable=True)
-    return order.gather(1, drawn)
 
 
 def widen(best: Best, clean: Tensor, threat: Edits) -> int:
