@@ -46,6 +46,7 @@ ATTACKS = {
 LONGER = {"Slowdown, 1200 prompts": "Slowdown(steps=400)"}
 """At ``swap:1``, where some 3,300 prompts are all there are."""
 BEST, EXACT, RANDOM = f"best of {EFFORT} random", "exact worst case", "random, mean"
+ROWS = (RANDOM, BEST, *ATTACKS, *LONGER, EXACT)
 
 
 def data(victim: Victim, count: int) -> tuple[Tensor, Tensor]:
@@ -75,14 +76,15 @@ def random_prompts(victim: Victim, clean: Tensor, threat: Threat) -> tuple[Tenso
     return best, most, total / EFFORT
 
 
-def rows(victim: Victim, text: str, count: int, store: Path) -> list[dict]:
-    """The rows of one victim under one threat, each kept in ``store`` once it is there."""
+def rows(victim: Victim, text: str, count: int, asked: list[str], store: Path) -> list[dict]:
+    """The rows of one victim under one threat that are asked for, each kept in ``store`` once it is
+    there."""
     clean, labels = data(victim, count)
     threat = parse_threat(text).on(victim.domain)
     before = audit(victim, clean).macs
     room = victim.ceiling(threat.largest(clean)) - before
     answer = victim.task.answer(victim(clean))
-    names = [RANDOM, BEST, *ATTACKS, *([*LONGER, EXACT] if text == "swap:1" else [])]
+    names = [name for name in asked if text == "swap:1" or name not in (*LONGER, EXACT)]
     found = []
     for name in names:
         path = store / f"{victim.name}-{text.replace(':', '')}-{name}.json".replace(" ", "_")
@@ -111,21 +113,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="attack success on text, by victim")
     parser.add_argument("--victims", default=",".join(VICTIMS))
     parser.add_argument("--prompts", type=int, default=20)
+    parser.add_argument("--threats", default=",".join(THREATS))
+    parser.add_argument("--rows", default=";".join(ROWS), help="of the table, by semicolons")
     parser.add_argument("--out", type=Path, default=Path("text_strength"))
     args = parser.parse_args()
     torch.set_num_threads(1)
     store = args.out / f"{code_version()}-{args.prompts}"
     store.mkdir(parents=True, exist_ok=True)
+    threats, asked = args.threats.split(","), args.rows.split(";")
     for name in args.victims.split(","):
         victim = load_victim(name)
-        found = [row for text in THREATS for row in rows(victim, text, args.prompts, store)]
+        found = [row for text in threats for row in rows(victim, text, args.prompts, asked, store)]
         frame = pd.DataFrame(found)
         frame["cell"] = [
             f"{success:.3f}" + (f" ({kept:.0%})" if kept == kept else "")
             for success, kept in zip(frame.success, frame.agreement, strict=True)
         ]
-        grid = frame.pivot(index="attack", columns="threat", values="cell")[[*THREATS]]
-        grid = grid.reindex([RANDOM, BEST, *ATTACKS, *LONGER, EXACT]).fillna("")
+        grid = frame.pivot(index="attack", columns="threat", values="cell")[threats]
+        grid = grid.reindex(asked).fillna("")
         print(f"### `{name}`\n\n{markdown(grid.reset_index())}\n", flush=True)
 
 

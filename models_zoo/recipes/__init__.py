@@ -14,6 +14,7 @@ from effattack.models_zoo.recipes import (
     generation,
     hardened,
     layer_skipping,
+    minilm,
     plain,
     series,
     text,
@@ -34,4 +35,5 @@ RECIPES: dict[str, Callable[[], None]] = {
     **exam.RECIPES,
     **generation.RECIPES,
     **text.RECIPES,
+    **minilm.RECIPES,
 }
