@@ -92,7 +92,7 @@ class Characters(Edits):
         self, inputs: Tensor, clean: Tensor, slots: Tensor, words: Tensor, generator: Generator
     ) -> Tensor:
         """Errors that clash with the new one give way; then others, drawn evenly, until the budget
-        holds. A prompt that could not be sent so stays as it is."""
+        holds. A prompt that could not be sent so, or has no such slot, stays as it is."""
         found = []
         for row, plain, slot, word in zip(
             unpadded(inputs),
@@ -103,8 +103,10 @@ class Characters(Edits):
         ):
             new, others = _beside(self._there(plain, row), slot, word)
             stay = torch.randperm(len(others), generator=generator)[: self.count - 1].tolist()
-            ids = self.spelling.ids(typed(plain, [new, *(others[k] for k in sorted(stay))]))
-            found.append(ids or row.tolist())
+            text = (
+                typed(plain, [new, *(others[k] for k in sorted(stay))]) if new.fits(plain) else ""
+            )
+            found.append(self.spelling.ids(text) or row.tolist())
         return _stacked(found, clean)
 
     def drawn(self, clean: Tensor, generator: Generator) -> Tensor:

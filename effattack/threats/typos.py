@@ -32,6 +32,10 @@ class Typo(NamedTuple):
         (first, last), (start, end) = self._span(), other._span()
         return first <= end and start <= last
 
+    def fits(self, text: str) -> bool:
+        """Whether the text has all characters that are edited."""
+        return self._span()[1] <= 2 * len(text)
+
     def _span(self) -> tuple[int, int]:
         """Character p is 2p + 1, the gap before it is 2p."""
         if self.kind == Kind.INSERT:

@@ -1,8 +1,8 @@
 """Six exits on MiniLM: classifiers learn what the blocks of the frozen encoder show anyway.
 
-The sentences, the loss and the split are those of ``text_exit``. The encoder is left as its authors
-trained it: one pass over the training sentences is all that it does, and one epoch of training it
-would take longer than ten minutes of one core.
+The sentences, their splits and the loss are those of ``text_exit``. The encoder is left as its
+authors trained it: one pass over the training sentences is all that it does, a few minutes of one
+core.
 """
 
 from __future__ import annotations

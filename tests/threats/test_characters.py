@@ -180,6 +180,16 @@ def test_ids_that_the_text_does_not_have_are_outside() -> None:
     assert not Characters(1).on(DOMAIN).contains(other, clean).any()
 
 
+def test_a_slot_that_a_shorter_text_does_not_have_changes_nothing() -> None:
+    threat, clean = Characters(1).on(DOMAIN), encoded(["aba b", "a"])
+    free = threat.writable(clean)
+    assert free[1].nonzero()[:, 0].tolist() == [0, 1, 2, 4]
+    for slot in (~free[1]).nonzero()[:, 0]:
+        words = torch.full((2,), ord("c"))
+        found = threat.put(clean, clean, slot.repeat(2), words, Generator())
+        assert decoded(found)[1] == "a"
+
+
 def test_random_errors_are_of_every_kind_and_stand_everywhere() -> None:
     threat, clean = Characters(1).on(DOMAIN), encoded(["ab c"]).repeat(300, 1)
     found = set(decoded(threat.start(clean, Generator().manual_seed(0))))
