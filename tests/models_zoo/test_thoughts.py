@@ -53,7 +53,7 @@ def test_questions_are_those_of_the_sums_and_no_prompt_is_in_two_splits() -> Non
     splits = {split: thoughts.prompts(split) for split in ("train", "heldout", "test")}
     for split, prompts in splits.items():
         assert tuple(prompt.split(";")[-1] for prompt in prompts) == sums.prompts(split)
-        assert all({*prompt.split(";")} <= {*sums.prompts(split)} for prompt in prompts)
+        assert {each for prompt in prompts for each in prompt.split(";")} <= {*sums.prompts(split)}
     train, heldout, test = map(set, splits.values())
     assert not train & heldout
     assert not (train | heldout) & test
