@@ -26,26 +26,26 @@ from effattack.attacks.by_name import BUILT_IN, USUAL_CONTROLS, attack_class
 from effattack.cells.spec import code_version
 from effattack.errors import NotApplicable
 from effattack.threats import parse_threat
-from effattack.victim import Victim, load_victim
+from effattack.victim import load_victim
 
 HOUSE, EQUAL = "Slowdown", "best of random, equal"
 UNBOUNDED = 10**6
 """Draws that a budget of tokens ends long before."""
 
 
-def applies(name: str, victim: Victim) -> bool:
-    """Whether an attack can be made for a victim."""
+def applies(name: str, asked: Asked) -> bool:
+    """Whether an attack can be made for a victim under a threat."""
     try:
-        build(name, victim)
+        build(name, asked.victim, asked.threat)
     except NotApplicable:
         return False
     return True
 
 
-def published(victim: Victim) -> dict[str, str]:
-    """Attacks of papers that apply to the victim, each at the effort of the house attack."""
+def published(asked: Asked) -> dict[str, str]:
+    """Attacks of papers that apply, each at the effort of the house attack where it has steps."""
     named = [name for name, place in BUILT_IN.items() if place.startswith("published.")]
-    here = [name for name in named if applies(name, victim)]
+    here = [name for name in named if applies(name, asked)]
     return {
         name: f"{name}(steps={STEPS})" if hasattr(attack_class(name), "steps") else name
         for name in here
@@ -54,12 +54,12 @@ def published(victim: Victim) -> dict[str, str]:
 
 def rows(asked: Asked) -> list[Row]:
     """The rows of one victim under one threat."""
-    plain = [name for name in USUAL_CONTROLS["tokens"] if applies(name, asked.victim)]
+    plain = [name for name in USUAL_CONTROLS["tokens"] if applies(name, asked)]
     attacks = {
         **{name: name for name in ("noise", *plain)},
         f"best of {EFFORT} random": f"BestOfRandom(draws={EFFORT})",
         HOUSE: f"Slowdown(steps={STEPS})",
-        **published(asked.victim),
+        **published(asked),
         "AutoSlow": "AutoSlow",
     }
     found = []

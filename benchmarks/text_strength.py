@@ -43,14 +43,17 @@ ATTACKS = {
 LONGER = {"Slowdown, 1200 prompts": "Slowdown(steps=400)"}
 """At ``swap:1``, where some 3,300 prompts are all there are."""
 EXACT, RANDOM = "exact worst case", "random, mean"
+ALONE = (*LONGER, EXACT)
+"""What all prompts of the budget can be compared with."""
+ROWS = (RANDOM, *ATTACKS, *LONGER, EXACT)
 
 
-def rows(asked: Asked, all_of_them: bool) -> list[Row]:
-    """The rows of one victim under one threat; with the exact worst case, and longer runs."""
-    attacks = ATTACKS | (LONGER if all_of_them else {})
-    found = [asked.row(RANDOM, partial(mean, asked))]
-    found += [asked.row(name, partial(asked.attacked, each)) for name, each in attacks.items()]
-    return [*found, asked.row(EXACT, partial(exact, asked))] if all_of_them else found
+def rows(asked: Asked, names: list[str]) -> list[Row]:
+    """The rows of one victim under one threat, those of these names."""
+    makes = {RANDOM: partial(mean, asked)}
+    makes |= {name: partial(asked.attacked, each) for name, each in (ATTACKS | LONGER).items()}
+    makes[EXACT] = partial(exact, asked)
+    return [asked.row(name, make) for name, make in makes.items() if name in names]
 
 
 def mean(asked: Asked) -> Row:
@@ -73,6 +76,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="attack success on text, by victim")
     parser.add_argument("--victims", default=",".join(VICTIMS))
     parser.add_argument("--prompts", type=int, default=20)
+    parser.add_argument("--threats", default=",".join(THREATS))
+    parser.add_argument("--rows", default=";".join(ROWS), help="of the table, by semicolons")
     parser.add_argument("--out", type=Path, default=Path("text_strength"))
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -80,9 +85,10 @@ def main() -> None:
     store.mkdir(parents=True, exist_ok=True)
     for name in args.victims.split(","):
         victim, found = load_victim(name), []
-        for text in THREATS:
+        for text in args.threats.split(","):
+            named = [row for row in args.rows.split(";") if text == "swap:1" or row not in ALONE]
             asked = Asked(victim, parse_threat(text).on(victim.domain), args.prompts, store)
-            found += rows(asked, all_of_them=text == "swap:1")
+            found += rows(asked, named)
         print(f"### `{name}`\n\n{markdown(grid(found, 'agreement'))}\n", flush=True)
 
 

@@ -20,7 +20,7 @@ from effattack.attacks.searches.projected import input_gradient
 from effattack.attacks.searches.squares import RandomSearch
 from effattack.attacks.searches.untried import Untried
 from effattack.domains.tokens import padded
-from effattack.threats.edits import Edits
+from effattack.threats.edits import Edits, drawn_slots
 from effattack.victim.leaf import word_gradients
 
 WIDTH = 12
@@ -96,7 +96,7 @@ class CoordinateGradient(Climb):
                 clean, goal, untried = clean[going], goal.rows(going), untried.rows(going)
                 if len(rows) == 0:
                     return
-            gain, rank = self.gains(iterate, clean, threat, objective, goal, words)
+            gain, rank = self.gains(iterate, clean, threat, objective, goal, generator)
             best.update(rows, iterate, rank)
             pools = self.pools(iterate, clean, threat, gain, words, generator)
             found = torch.cat([untried.take(pool, len(pool) // SPARE) for pool in pools])
@@ -113,12 +113,9 @@ class CoordinateGradient(Climb):
         threat: Edits,
         objective: Objective,
         goal: Goal,
-        words: Tensor,
+        generator: Generator,
     ) -> tuple[Tensor, Rank]:
-        """Linearised gain of each word in each editable place, (B, k, words); rank of the iterates.
-
-        -inf where nothing may be written, or the word stands already.
-        """
+        """Linearised gain of each word in each slot, (B, slots, words); rank of the iterates."""
         victim = goal.victim
         places = threat.editable(clean).clamp_max(iterate.shape[1] - 1)
         leaf = victim.lift(iterate, places)
@@ -128,12 +125,13 @@ class CoordinateGradient(Climb):
             trace = lifted(iterate, leaf=leaf._replace(rows=rows))
             value = objective(trace, goal)
             gradient = input_gradient(value, rows, trace)
-        gain = word_gradients(victim.lift, gradient, words)
-        gain = gain - (gradient * rows.detach()).sum(2)[:, :, None]
-        closed = ~threat.writable(clean)[:, :, None]
-        there = iterate.gather(1, places)[:, :, None] == words
+        own = (gradient * rows.detach()).sum(2)[:, :, None]
+
+        def slopes(ids: Tensor) -> Tensor:
+            return word_gradients(victim.lift, gradient, ids) - own
+
         rank = ranked(trace, _seen(goal, iterate, clean, self), value, **self._asked)
-        return gain.masked_fill(closed | there, -torch.inf), rank
+        return threat.gains(iterate, clean, slopes, generator), rank
 
     def pools(
         self,
@@ -231,19 +229,11 @@ class RandomWords(RandomSearch):
         self, mine: Tensor, clean: Tensor, threat: Edits, query: int, generator: Generator
     ) -> Tensor:
         found = threat.start(clean, generator) if query == 0 else mine
-        for slot in drawn_slots(threat, clean, 1 + (query < self.queries // 4), generator).T:
-            words = threat.domain.draw((len(clean),), generator).to(clean)
+        count = 1 + (query < self.queries // 4)
+        for slot in drawn_slots(threat.writable(clean), count, generator).T:
+            words = threat.draw(len(clean), generator).to(clean)
             found = threat.put(found, clean, slot, words, generator)
         return padded(threat.on_grid(found, clean), mine.shape[1])
-
-
-def drawn_slots(threat: Edits, clean: Tensor, count: int, generator: Generator) -> Tensor:
-    """(B, count): places that may be written, drawn evenly, one as often as another."""
-    free = threat.writable(clean)
-    places = torch.rand(len(clean), count, generator=generator).to(clean.device)
-    drawn = (places * free.sum(1, keepdim=True)).long()
-    order = (~free).byte().argsort(dim=1, stable=True)
-    return order.gather(1, drawn)
 
 
 def widen(best: Best, clean: Tensor, threat: Edits) -> int:
