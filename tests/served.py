@@ -69,7 +69,11 @@ class Handler(BaseHTTPRequestHandler):
         if "budget" not in faults:
             thought = min(thought, asked.get("thinking_token_budget", thought))
         thought = min(thought, most)
+        if "moves" in faults and "thinking_token_budget" in asked:
+            most = written
         text = (LETTERS * 40)[: most - thought]
+        if "reopens" in faults:
+            text = f"<think>{'t' * faults['reopens']}</think>{text}"[: len(text)]
         reason = "length" if most < written else "stop"
         for mark in asked.get("stop", ()) if "stop" not in faults else ():
             if mark in text:

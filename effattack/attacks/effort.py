@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from effattack.attacks.searches.words import GRADIENT
 from effattack.domains.tokens import lengths
 from effattack.errors import NotApplicable
 from effattack.victim import Trace, Victim
+from effattack.victim.leaf import Leaf
 
 
 @dataclass
@@ -62,8 +63,19 @@ class _Metered:
 
     def trace(self, batch: Tensor, *args: Any, **leaf: Any) -> Trace:
         traced: Any = super()
+        before = replace(self.effort)
         trace: Trace = traced.trace(batch, *args, **leaf)
+        vars(self.effort).update(vars(before))
         times = GRADIENT if trace.gates and trace.gates[0].margin.requires_grad else 1
         self.effort.prompts += times * len(batch)
         self.effort.tokens += times * int(tokens_through(batch, trace).sum())
         return trace
+
+    def continued(self, batch: Tensor, text: Tensor, leaf: Leaf | None = None) -> Any:
+        """Rows that are no words are read for a gradient; a text that is read once more was counted
+        when it was written."""
+        if leaf is not None:
+            self.effort.prompts += GRADIENT * len(batch)
+            self.effort.tokens += GRADIENT * int((lengths(batch) + text.shape[1]).sum())
+        read: Any = super()
+        return read.continued(batch, text, leaf)

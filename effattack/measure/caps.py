@@ -190,6 +190,10 @@ class _Probe:
         found, without = sum(answer.reasoning), sum(self.free.reasoning)
         if found > budget + slack(budget):
             return Verdict(BROKEN, f"{found} tokens of reasoning under a budget of {budget}")
+        total = max(sum(answer.tokens), answer.claimed() or 0)
+        if total > self.longest + slack(self.longest):
+            told = f"{total} tokens under a cap of {self.longest} with a budget of reasoning"
+            return Verdict(BROKEN, told)
         return Verdict(HOLDS, f"{found} of {budget} tokens of reasoning, {without} without it")
 
     def usage(self, answer: Answer) -> Verdict:

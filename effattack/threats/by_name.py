@@ -22,6 +22,7 @@ BUILT_IN = {
     "suffix": "effattack.threats.edits:Suffix",
     "prefix": "effattack.threats.edits:Prefix",
     "swap": "effattack.threats.edits:Swaps",
+    "chars": "effattack.threats.characters:Characters",
     "none": "effattack.threats.whole:Nothing",
 }
 """What a threat is called -> its class, which loads when it is named."""

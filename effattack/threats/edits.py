@@ -1,13 +1,13 @@
 """What an attacker of text may change: tokens at one end, or some anywhere.
 
 A threat of tokens is bound to the domain of a victim (:meth:`Threat.on`), which says how long a
-prompt may be and which ids can be written. ``chars:k`` waits for a victim with a tokenizer.
+prompt may be and which ids can be written. Characters change in :mod:`.characters`.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import combinations, product
 from math import comb
 from typing import ClassVar
@@ -22,9 +22,15 @@ from effattack.threats.base import Threat
 REDRAWN = 16
 """How often random tokens are drawn again where no user could send them."""
 
+Slopes = Callable[[Tensor], Tensor]
+"""Ids (n,) -> (B, k, n): what each in an :meth:`Edits.editable` place would gain, linearised."""
+
 
 class Edits(Threat):
-    """Tokens of a prompt, or beside it, may be any that can be written."""
+    """Prompts with a few changes, each of which writes a word into a slot.
+
+    Of tokens, a slot is a place and a word is an id; :class:`.characters.Characters` has others.
+    """
 
     kind: ClassVar[str] = "tokens"
     domain: Tokens
@@ -35,7 +41,7 @@ class Edits(Threat):
 
     @abstractmethod
     def writable(self, clean: Tensor) -> Tensor:
-        """(B, k) bool: which of the :meth:`editable` places there are."""
+        """(B, slots) bool: which slots there are; of tokens, one per :meth:`editable` place."""
 
     @abstractmethod
     def put(
@@ -46,8 +52,8 @@ class Edits(Threat):
         Args:
             inputs: (B, L), of the budget.
             clean: what they were made from.
-            slots: (B,), which of the :meth:`editable` places of each.
-            words: (B,) ids that can be written.
+            slots: (B,), one of each that is :meth:`writable`.
+            words: (B,), of :meth:`words`.
             generator: of what must give way, where nothing more may change.
         """
 
@@ -86,8 +92,29 @@ class Edits(Threat):
         """All prompts (1, L) that the budget makes of one without padding, ids of all kinds."""
 
     def words(self) -> list[int]:
-        """Ids that an attacker can write."""
+        """What an attacker can write: ids."""
         return self.domain.allowed().nonzero()[:, 0].tolist()
+
+    def draw(self, count: int, generator: Generator) -> Tensor:
+        """(count,) of the words, drawn evenly."""
+        return self.domain.draw((count,), generator)
+
+    def gains(self, iterate: Tensor, clean: Tensor, slopes: Slopes, generator: Generator) -> Tensor:
+        """(B, slots, words): linearised gain of each word in each slot.
+
+        -inf where nothing may be written, the word stands already, or nobody looked.
+
+        Args:
+            iterate: (B, L), prompts of the budget.
+            clean: what they were made from.
+            slopes: at the iterates.
+            generator: of what is looked at, where not all is.
+        """
+        words = torch.tensor(self.words(), device=clean.device)
+        places = self.editable(clean).clamp_max(iterate.shape[1] - 1)
+        there = iterate.gather(1, places)[:, :, None] == words
+        closed = ~self.writable(clean)[:, :, None]
+        return slopes(words).masked_fill(closed | there, -torch.inf)
 
     def _sendable(self, found: list[Tensor], clean: Tensor) -> Iterator[Tensor]:
         batch = self.domain.join(found)
@@ -283,6 +310,14 @@ class Swaps(Edits):
 
     def editable(self, clean: Tensor) -> Tensor:
         return torch.arange(clean.shape[1], device=clean.device).repeat(len(clean), 1)
+
+
+def drawn_slots(free: Tensor, count: int, generator: Generator) -> Tensor:
+    """(B, slots) bool -> (B, count): slots that are free, drawn evenly, one as often as another."""
+    places = torch.rand(len(free), count, generator=generator).to(free.device)
+    drawn = (places * free.sum(1, keepdim=True)).long()
+    order = (~free).byte().argsort(dim=1, stable=True)
+    return order.gather(1, drawn)
 
 
 def _trimmed(ids: Tensor) -> Tensor:

@@ -114,7 +114,9 @@ class _Done(NamedTuple):
 
 def _recorded(ran: Ran) -> _Done:
     """By the artefact's own record."""
-    return _Done(ran.outputs, ran.macs, ran.decisions, ran.counts, as_twin=ran.as_twin)
+    return _Done(
+        ran.outputs, ran.macs, ran.decisions, ran.counts, as_twin=ran.as_twin, capped=ran.capped
+    )
 
 
 def _counted(victim: Victim, single: Batch, index: int, known: Known) -> _Done:

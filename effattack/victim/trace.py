@@ -75,6 +75,8 @@ class Ran(NamedTuple):
     """Gate name -> (units,) bool; of the gates that it shows."""
     as_twin: bool | None = None
     """Whether its twin takes the same decisions and gives the same answer; None without a twin."""
+    capped: bool | None = None
+    """Whether the cap ended the text that was written, where the victim tells."""
 
 
 def as_answered(trace: Trace, weights: torch.dtype, inputs: torch.dtype) -> Trace:

@@ -11,10 +11,8 @@ from torch import Tensor
 from effattack.counting.tallies import Count, tally
 from effattack.domains.tokens import PAD, Tokens
 from effattack.errors import UsageError
-from effattack.models_zoo.generation.choice import Greedy
 from effattack.models_zoo.generation.decoder import CausalNetwork
 from effattack.models_zoo.generation.generator import Generator, Template
-from effattack.models_zoo.generation.sampling import Sampled
 from effattack.models_zoo.generation.writer import Decided
 from effattack.tasks import Conclusion
 from effattack.victim import Trace
@@ -85,9 +83,7 @@ class Reasoner(Generator):
         self.budget, self.answer_cap, self.close = budget, answer_cap, marks[1]
         self.task = Conclusion(self.close, self.cap, end, domain.tokenizer)
         self.counts["chain_tokens"] = Count("chain token", partial(_spent, budget))
-        self.thought: Greedy = Greedy(self.close)
-        if temperature is not None:
-            self.thought = Sampled(self.close, domain, temperature, seed)
+        self.thought = self.choice.ended_by(self.close)
 
     def seeded(self, seed: int | str) -> Self:
         """The same under other chance; itself where nothing is drawn."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import NamedTuple, Self
 
@@ -76,16 +76,18 @@ class Writer(Victim):
         network: reads tokens and draws logits.
         domain: what users write.
         cap: most tokens that are written, the end token included.
-        end: the end token.
+        end: the end token, or several: each ends a text.
         template: what stands around the user's part.
         cached: without, every pass reads all tokens before it again.
         temperature: of the softmax that tokens are drawn from; None: the likeliest one is written.
+        top_k, top_p: of a softmax, what is drawn from: its likeliest tokens, and the fewest of them
+            whose shares reach ``top_p``, as ``generate`` of transformers has it.
         seed: of the texts that are drawn: they depend on it and on the prompt alone.
         name, data: as of all victims.
 
     Raises:
         UsageError: for a cap, an end token or a vocabulary that do not fit the network, or a
-            temperature that is not positive.
+            temperature, ``top_k`` or ``top_p`` that are none.
     """
 
     network: CausalNetwork
@@ -97,10 +99,12 @@ class Writer(Victim):
         domain: Tokens,
         *,
         cap: int,
-        end: int,
+        end: int | Sequence[int],
         template: Template | None = None,
         cached: bool = True,
         temperature: float | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
         seed: int = 0,
         name: str | None = None,
         data: str | None = None,
@@ -124,7 +128,12 @@ class Writer(Victim):
         self.network, self.template, self.cached = network, template or Template(), cached
         self.cap, self.choice = cap, Greedy(end)
         if temperature is not None:
-            self.choice = Sampled(end, domain, temperature, seed)
+            self.choice = Sampled(end, domain, temperature, seed, top_k=top_k, top_p=top_p)
+        elif (top_k, top_p) != (None, None):
+            raise UsageError(
+                f"{name}: top_k and top_p are of sampled texts: give a temperature, or leave them "
+                "out to decode greedily"
+            )
         longest = domain.longest + len(self.template)
         self._expect_fit(longest)
         self.max_macs = float(network.price.macs(torch.tensor(longest), torch.tensor(cap), cached))
@@ -219,7 +228,7 @@ class Writer(Victim):
                 "cache_bytes": price.held(prompts, passes) * sizes * self.cached,
                 "moved_bytes": price.moved(prompts, passes, self.cached) * sizes,
             },
-            aux={"capped": (written != self.choice.end).all(1), **aux},
+            aux={"capped": ~self.choice.is_end(written).any(1), **aux},
             slack=slack.amin(1),
         )
 
@@ -246,7 +255,7 @@ class Writer(Victim):
 
     def _goes_on(self, texts: Tensor) -> Tensor:
         """Texts (n, steps), each of which was just written on -> (n,): whether a token follows."""
-        return (texts[:, -1] != self.choice.end) & (texts.shape[1] < self.cap)
+        return ~self.choice.is_end(texts[:, -1]) & (texts.shape[1] < self.cap)
 
     def _weighed(self, logits: Tensor, draws: Tensor, texts: Tensor) -> tuple[Tensor, Tensor]:
         """Margin and slack, (n, m) each, of the last m steps of texts (n, steps), of their logits
@@ -256,7 +265,7 @@ class Writer(Victim):
     def _decided(self, written: Tensor) -> Decided:
         """What :meth:`_choose` and :meth:`_goes_on` came to in texts (B, cap)."""
         happened = written != PAD
-        onward = happened & (written != self.choice.end)
+        onward = happened & ~self.choice.is_end(written)
         return Decided(onward, happened, torch.full_like(written, self.cap))
 
     def _alike(
@@ -374,7 +383,7 @@ def _as_decided(margin: Tensor, onward: Tensor) -> Tensor:
     return torch.where(onward, margin.clamp_min(least), margin.clamp_max(0))
 
 
-def _check(name: str, network: CausalNetwork, cap: int, end: int) -> None:
+def _check(name: str, network: CausalNetwork, cap: int, end: int | Sequence[int]) -> None:
     """Refuse a cap that is none, and an end token that the network cannot write.
 
     Raises:
@@ -382,8 +391,14 @@ def _check(name: str, network: CausalNetwork, cap: int, end: int) -> None:
     """
     if not isinstance(cap, int) or isinstance(cap, bool) or cap < 1:
         raise UsageError(f"{name}: cap = {cap!r}: give a whole number of at least 1")
-    if not 0 <= end < network.vocabulary:
-        raise UsageError(
-            f"{name}: the end token {end} is none of the {network.vocabulary} ids of the network: "
-            "give that which it was trained to end with"
-        )
+    ends = (end,) if isinstance(end, int) else tuple(end)
+    if not ends:
+        raise UsageError(f"{name}: there is no end token: give at least one")
+    for one in ends:
+        if not 0 <= one < network.vocabulary:
+            raise UsageError(
+                f"{name}: the end token {one} is none of the {network.vocabulary} ids of the "
+                "network: give that which it was trained to end with"
+            )
+    if len({*ends}) == network.vocabulary:
+        raise UsageError(f"{name}: all {len(ends)} tokens end a text: leave one to write with")

@@ -14,6 +14,7 @@ from effattack.models_zoo.recipes import (
     generation,
     hardened,
     layer_skipping,
+    minilm,
     plain,
     series,
     text,
@@ -36,4 +37,5 @@ RECIPES: dict[str, Callable[[], None]] = {
     **generation.RECIPES,
     **translation.RECIPES,
     **text.RECIPES,
+    **minilm.RECIPES,
 }

@@ -23,6 +23,19 @@ class Size(NamedTuple):
     depth: int = 4
 
 
+def attended(
+    query: Tensor, key: Tensor, value: Tensor, heads: int, there: Tensor | None = None
+) -> Tensor:
+    """Attention of queries (B, a, width) over keys and values (B, n, width): (B, a, width).
+
+    ``there`` (B, n) bool says which of the keys there are; None: all.
+    """
+    query, key, value = (x.unflatten(2, (heads, -1)).transpose(1, 2) for x in (query, key, value))
+    mask = None if there is None else there[:, None, None]
+    seen = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+    return seen.transpose(1, 2).flatten(2)
+
+
 class Block(nn.Module):
     """Attention and MLP, each behind a layer norm and added to what came in."""
 
@@ -43,15 +56,9 @@ class Block(nn.Module):
 
         ``there`` (B, n) bool says which of the keys there are; None: all.
         """
-        query = self._heads(self.query(self.before(x)))
-        key, value = map(self._heads, self.key_value(self.before(keys)).chunk(2, dim=2))
-        mask = None if there is None else there[:, None, None]
-        seen = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-        x = x + self.out(seen.transpose(1, 2).flatten(2))
+        key, value = self.key_value(self.before(keys)).chunk(2, dim=2)
+        x = x + self.out(attended(self.query(self.before(x)), key, value, self.heads, there))
         return x + self.mlp(self.between(x))
-
-    def _heads(self, x: Tensor) -> Tensor:
-        return x.unflatten(2, (self.heads, -1)).transpose(1, 2)
 
 
 class Encoder(nn.Module):
@@ -61,6 +68,9 @@ class Encoder(nn.Module):
         size: of all of it.
     """
 
+    added = 0
+    """Tokens that are set around a prompt before it is read."""
+
     def __init__(self, size: Size) -> None:
         super().__init__()
         self.size = size
@@ -68,12 +78,17 @@ class Encoder(nn.Module):
         self.places = nn.Parameter(0.1 * torch.randn(size.longest, size.width))
         self.blocks = nn.ModuleList(Block(size) for _ in range(size.depth))
 
+    def framed(self, batch: Tensor) -> Tensor:
+        """Ids (B, L) -> (B, L + added), as :meth:`read` reads them."""
+        return batch
+
     def lift(self, batch: Tensor, places: Tensor) -> Leaf:
         """Embedding rows of places (B, k)."""
         return Leaf(self.words(batch.gather(1, places).clamp_min(0)), places)
 
     def read(self, batch: Tensor, leaf: Leaf | None = None) -> Tensor:
-        """Ids (B, L) -> (B, L, width): words, those of a leaf in its places, and where they are."""
+        """Ids (B, L) -> (B, L + added, width): words, those of a leaf in its places, and where they
+        are."""
         found = self.words(batch.clamp_min(0))
         if leaf is not None:
             found = found.scatter(1, leaf.places[:, :, None].expand_as(leaf.rows), leaf.rows)

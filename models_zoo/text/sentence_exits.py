@@ -6,7 +6,7 @@ arXiv 2004.02178); here with any :class:`~effattack.models_zoo.criteria.Criterio
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -68,7 +68,7 @@ class SentenceExits(Victim):
 
     def leaving_macs(self, sizes: Tensor) -> Tensor:
         """(B,) lengths -> (B, stages) float64: MACs of leaving at each stage."""
-        tokens = sizes.double()[:, None]
+        tokens = sizes.double()[:, None] + self.encoder.added
         head = self.encoder.size.width * self.num_classes
         stages = torch.arange(1, len(self.heads) + 1, device=sizes.device)
         return stages * (self.encoder.block_macs(tokens, tokens) + head)
@@ -100,12 +100,17 @@ class SentenceExits(Victim):
             here, seen, x = here[staying], seen[staying], x[staying]
         return logits.index_copy(0, here, seen[:, -1])
 
-    def trace(self, batch: Tensor, leaf: Leaf | None = None) -> Trace:
-        present, sizes = there(batch), lengths(batch)
-        x, logits = self.encoder.read(batch, leaf), []
-        for block, head in zip(self.encoder.blocks, self.heads, strict=True):
+    def means(self, batch: Tensor, x: Tensor) -> Iterator[Tensor]:
+        """What every classifier sees of prompts that were read as x: (B, width), block by block."""
+        present = there(self.encoder.framed(batch))
+        for block in self.encoder.blocks:
             x = block(x, x, present)
-            logits.append(head((x * present[:, :, None]).sum(1) / sizes[:, None]))
+            yield (x * present[:, :, None]).sum(1) / present.sum(1, keepdim=True)
+
+    def trace(self, batch: Tensor, leaf: Leaf | None = None) -> Trace:
+        sizes = lengths(batch)
+        means = self.means(batch, self.encoder.read(batch, leaf))
+        logits = [head(mean) for head, mean in zip(self.heads, means, strict=True)]
         stages = torch.stack(logits, dim=1)
         so_far = [stages[:, : k + 1] for k in range(len(logits) - 1)]
         margins = [self.criterion.margin(seen) for seen in so_far]

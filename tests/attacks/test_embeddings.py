@@ -25,7 +25,7 @@ def passes(victim: Generates, prompts: Tensor) -> Tensor:
 def test_every_token_stays_in_its_ball() -> None:
     victim = embedded.sums_lm()
     ball = Ball.around(victim, PROMPTS, 0.5)
-    norms = victim.network.words.weight.norm(dim=1)
+    norms = victim.network.words.weight.detach().norm(dim=1)
     assert ball.radius == pytest.approx(float(norms.mean()) / 2)
     drawn = ball.drawn(Generator().manual_seed(0))
     assert torch.allclose(drawn.norm(dim=2), torch.tensor(ball.radius))

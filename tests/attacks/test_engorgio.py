@@ -12,6 +12,7 @@ from prompts import Decoder, TokenExits
 from torch import Generator, Tensor
 
 from effattack import attacks
+from effattack.attacks.effort import metered
 from effattack.attacks.published.engorgio import Relaxed, _gumbel
 from effattack.attacks.searches.words import GRADIENT
 from effattack.domains.tokens import PAD, lengths
@@ -100,9 +101,12 @@ def test_what_is_found_is_in_the_budget_and_no_cheaper(read_out: str) -> None:
 
 
 def test_a_step_costs_a_gradient_and_a_prompt() -> None:
-    attack = attacks.build("Engorgio(steps=40, threat='suffix:2')", embedded.sums_lm())
+    victim, effort = metered(embedded.sums_lm())
+    attack = attacks.build("Engorgio(steps=4, threat='suffix:2')", victim)
     assert isinstance(attack, attacks.Engorgio)
-    assert attack.descents * (GRADIENT + 1) == 40 * GRADIENT
+    assert attack.descents * (GRADIENT + 1) == 4 * GRADIENT
+    attack(PROMPTS)
+    assert effort.prompts == len(PROMPTS) * (1 + attack.descents * (GRADIENT + 1)), "1: the clean"
 
 
 @pytest.mark.slow

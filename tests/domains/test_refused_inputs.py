@@ -156,6 +156,34 @@ def test_edits_are_those_of_the_textbook(one: list[int], other: list[int]) -> No
     assert found["edits"].item() == table[-1][-1]
 
 
+def test_tokens_that_are_kept_are_aligned_between_changes() -> None:
+    clean = torch.tensor([[1, 2, 3, 4, 5], [1, 2, 3, 2, -1], [1, 2, 3, -1, -1]])
+    after = torch.tensor([[7, 7, 2, 3, 4, 8], [9, 1, 3, 9, 2, 9], [1, 1, 2, 3, -1, -1]])
+    kept = Tokens(10, 6).kept(after, clean)
+    assert kept.tolist() == [[-1, 2, 3, 4, -1], [1, -1, 2, 4, -1], [1, 2, 3, -1, -1]]
+
+
+@reproducible
+@given(
+    st.lists(st.integers(0, 3), min_size=1, max_size=7),
+    st.lists(st.integers(0, 3), min_size=1, max_size=7),
+)
+def test_what_is_kept_stands_in_order(after: list[int], before: list[int]) -> None:
+    (kept,) = Tokens(4, 7).kept(torch.tensor([after]), torch.tensor([before])).tolist()
+    found = [(place, here) for here, place in enumerate(kept) if place >= 0]
+    assert found == sorted(found)
+    assert len({place for place, _ in found}) == len(found)
+    assert all(after[place] == before[here] for place, here in found)
+    longest = [[0] * (len(before) + 1) for _ in range(len(after) + 1)]
+    for i, a in enumerate(after, 1):
+        for j, b in enumerate(before, 1):
+            longest[i][j] = max(
+                longest[i - 1][j], longest[i][j - 1], longest[i - 1][j - 1] + (a == b)
+            )
+    if len(after) != len(before):
+        assert len(found) == longest[-1][-1]
+
+
 def test_a_prompt_is_as_long_as_what_stands_before_its_first_padding() -> None:
     given = torch.tensor([[4, 5, -1, 6], [7, -1, -1, -1]])
     assert lengths(given).tolist() == [2, 1]

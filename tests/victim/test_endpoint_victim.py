@@ -25,8 +25,10 @@ from effattack.victim.endpoint import Endpoint
 CAP = 24
 CONTRACT = 4 + 4 + 1 + 8
 """Requests before any row: forms and shapes, the cap on long prompts, a glance, all twice."""
-EACH = 3 + 2
-"""Requests of a prompt: clean, with its answer and as an attack begins; and under noise."""
+ROWS = 4
+"""Of a prompt: clean, under noise, and two plain texts."""
+EACH = 3 + 2 * (ROWS - 1)
+"""Requests of a prompt: clean, with its answer and as an attack begins; and under each control."""
 
 
 def endpoint(url: str, **settings: Any) -> Endpoint:
@@ -64,6 +66,7 @@ def test_a_server_is_scored_by_the_tokens_of_its_answers() -> None:
     assert rows.loc["QueryAttack(queries=20)"].output_tokens.tolist() == [12, 8]
     assert (rows.max_output_tokens == CAP).all()
     assert (rows.requests == 1).all()
+    assert not rows.capped.any()
     assert (rows.answer_seconds > 0).all()
     assert rows[["macs", "clean_macs", "max_macs", "seconds"]].isna().to_numpy().all()
     scores = found.scores().set_index("attack")
@@ -75,6 +78,15 @@ def test_a_server_is_scored_by_the_tokens_of_its_answers() -> None:
     assert skipped["attack"] == "Slowdown"
     assert "lifts no words" in skipped["reason"]
     assert claim_of(found).passed is True
+
+
+def test_how_often_the_cap_ends_a_text_is_a_score() -> None:
+    with served(kinds=True) as (url, _):
+        found = evaluated(endpoint(url, cap=12), "abcb", "bbbb", attacks=[])
+    scores = found.scores().set_index("attack")
+    assert scores.loc["clean"].cap_hit_rate == 0.5
+    assert scores.loc["clean"].output_tokens == 8
+    assert scores.loc["clean"].savings_retained == 1
 
 
 def test_what_an_evaluation_asks_is_known() -> None:
@@ -130,14 +142,14 @@ def test_rows_that_are_finished_stay(faults: dict[str, Any], told: str, tmp_path
         victim = endpoint(url, retries=0)
         found = evaluated(victim, *texts, out=tmp_path, attacks=[])
         assert sorted(set(found.samples["sample"])) == [0, 1]
-        assert len(found.samples) == 4
+        assert len(found.samples) == 2 * ROWS
         reasons = [one["reason"] for one in found.meta["skipped"]]
-        assert len(reasons) == 4
+        assert len(reasons) == 2 * ROWS
         assert all(told in reason for reason in reasons)
         assert "prompts 2 to 2, failed" in reasons[0]
         seen.clear()  # and with it what the server counts its faults from
         found = evaluated(victim, *texts, out=tmp_path, attacks=[])
-        assert len(found.samples) == 8
+        assert len(found.samples) == 4 * ROWS
         assert not found.meta["skipped"]
         assert len(seen) == 4 + 2 * EACH
 
@@ -149,18 +161,18 @@ def test_where_the_budget_ends_rows_end_and_more_budget_goes_on(tmp_path: Path) 
         short = evaluated(
             endpoint(url, requests=CONTRACT + 2 * EACH), *texts, out=tmp_path, attacks=[]
         )
-        assert len(short.samples) == 4
+        assert len(short.samples) == 2 * ROWS
         assert "budget of requests is spent" in short.meta["skipped"][0]["reason"]
         spent = len(seen)
         whole = evaluated(endpoint(url), *texts, out=tmp_path, attacks=[])
-        assert len(whole.samples) == 8
+        assert len(whole.samples) == 4 * ROWS
         assert len(seen) - spent == 4 + 2 * EACH  # its forms, and no finished row
 
 
 def test_retries_are_counted() -> None:
     with served(kinds=True, breaks=1, after=CONTRACT + 1) as (url, _):
         found = evaluated(endpoint(url, retries=1), "baab", attacks=[])
-    assert found.samples.requests.tolist() == [2, 1]
+    assert found.samples.requests.tolist() == [2, 1, 1, 1]
 
 
 def test_a_server_that_never_answers_is_no_victim() -> None:
@@ -284,6 +296,6 @@ def test_from_a_factory_on_the_command_line(
             Sweep(("mine:build",), ("noise",), ("swap:1",), data="mine:data", timed=0).run(
                 tmp_path / "out", Workers(2)
             )
-    assert "shut: clean 6, max 24 per prompt" in said
+    assert "shut: clean 6, max 24 output_tokens per prompt" in said
     samples = pd.read_parquet(next(Path("effattack-report").glob("*.parquet")))
     assert set(samples.output_tokens) <= {4, 8, 12}

@@ -23,7 +23,7 @@ from effattack.victim.writing import Writes
 
 READ_OUTS = ("argmax", "sample")
 SPREAD = 0.1
-"""Standard deviation that parameters are drawn with; ours, as the paper names none."""
+"""Standard deviation of the parameters at first; ours."""
 
 
 class Engorgio(Attack):
@@ -38,8 +38,8 @@ class Engorgio(Attack):
     Divergences: θ stands for the words of the budget, of those that can be written, and for the
     text up to the cap, and the prompt and the template stay (theirs: a trigger of 32 tokens alone);
     the loss is a mean over the text, as words that are added need not be likely (theirs: over the
-    trigger, too); the words are read out and judged by executed work after every step, and the best
-    are returned (theirs: drawn from the last θ); with an effort of 50 gradients, there are 37 steps
+    trigger, too); the words are read out and judged by executed work at every step, and the best
+    are returned (theirs: drawn from the last θ); with an effort of 50 gradients, there are 38 steps
     (theirs: 3,000 to 5,000). Official code (jianshuod/Engorgio-prompt): the trigger is drawn, not
     the argmax, as ``read_out="sample"`` does; its ``generate`` leaves out ``top_k``, so that 50
     applies, though the arguments say 0; its lengths include the prompt and end at the first padding
@@ -146,17 +146,21 @@ class Relaxed:
     asked: Tensor
     """(n, width): their rows in a prompt."""
     read: Tensor
-    """(vocabulary, width): rows of all ids in a text."""
+    """(vocabulary, width): rows of all ids in a text, whose vocabulary may be another."""
 
     @classmethod
     def of(cls, clean: Tensor, threat: Added, victim: Victim) -> Relaxed:
-        ids = torch.arange(threat.domain.vocabulary, device=clean.device)[:, None]
-        words = torch.tensor(threat.words(), device=clean.device)
-        asked = victim.lift(ids[words], torch.zeros_like(ids[words])).rows[:, 0].detach()
         assert isinstance(victim, Writes)
-        read = victim.read_by(ids.expand(-1, 2))[:, 0].detach()
+        words = torch.tensor(threat.words(), device=clean.device)
+        asked = victim.lift(words[:, None], torch.zeros_like(words)[:, None]).rows[:, 0]
+        nothing = victim.read_by(torch.zeros(1, 1, dtype=torch.long, device=clean.device))
+        first, _ = victim.continued(clean[:1], nothing)
+        ids = torch.arange(first.shape[2], device=clean.device)
+        read = victim.read_by(ids[:, None].expand(-1, 2))[:, 0]
         places = threat.editable(clean)
-        return cls(victim, clean, threat.largest(clean), places, words, asked, read)
+        return cls(
+            victim, clean, threat.largest(clean), places, words, asked.detach(), read.detach()
+        )
 
     @property
     def shapes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -123,6 +123,16 @@ class Repeating(OfText):
         if self.length < 1:
             raise UsageError(f"length = {self.length}: a segment has at least one word")
 
+    def check(self, trace: Trace, victim: Victim) -> None:
+        super().check(trace, victim)
+        assert isinstance(victim, Writes)
+        assert isinstance(victim.domain, Tokens)
+        if steps_of(trace, victim)[0].shape[2] != victim.domain.vocabulary:
+            raise NotApplicable(
+                f"{victim.name} writes in another vocabulary than it reads: LoopLLM repeats in the "
+                "prompt what is to be written"
+            )
+
     def segment(self, domain: Tokens) -> Tensor:
         """(length,) ids, each once."""
         words = domain.allowed().nonzero()[:, 0]

@@ -139,7 +139,7 @@ class Endpoint(Victim):
     def ran(self, single: Tensor) -> Ran:
         """One request; the work of its row is what was counted of its answer."""
         (found,) = self._answers(single)
-        return Ran(found.ids[None], nan, found.counts)
+        return Ran(found.ids[None], nan, found.counts, capped=found.capped)
 
     def _answers(self, batch: Tensor) -> list[_Answered]:
         return [self._ask(ids.tolist()) for ids in unpadded(batch)]
