@@ -3,12 +3,12 @@
     python benchmarks/text_strength.py --prompts 20 --out text_strength
 
 One table per victim, of attack success in MACs of the deployed path under ``swap:1``, ``swap:2``
-and ``suffix:3``, and in brackets the agreement with the clean answer. Effort is in prompts through
-the model, a backward counting two more: every attack gets the same, and *best of N* are as many
-random prompts of the budget, of which the worst counts; ``AutoSlow``, the ensemble, takes 630. At
-``swap:1`` all prompts of the budget are run, and *exact* is the worst case. What lies beyond the
-row *random, mean* is gain beyond length. Every row that is finished lies in ``--out``, and is not
-run again.
+and ``suffix:3``, or under ``--threats``, and in brackets the agreement with the clean answer. Effort
+is in prompts through the model, a backward counting two more: every attack gets the same, and *best
+of N* are as many random prompts of the budget, of which the worst counts; ``AutoSlow``, the
+ensemble, takes 630. At ``swap:1`` and ``chars:1`` all prompts of the budget are run, and *exact* is
+the worst case. What lies beyond the row *random, mean* is gain beyond length. Every row that is
+finished lies in ``--out``, and is not run again.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ THREATS = ("swap:1", "swap:2", "suffix:3")
 STEPS = 50
 """Gradients' worth of effort: 150 prompts through the model."""
 EFFORT = 3 * STEPS
+LISTED = ("swap:1", "chars:1")
+"""Budgets of some thousand prompts per sentence."""
 ATTACKS = {
     "Slowdown": f"Slowdown(steps={STEPS})",
     "Slowdown, kept": f"Slowdown(keep_prediction=True, steps={STEPS})",
@@ -44,7 +46,7 @@ ATTACKS = {
     "AutoSlow": "AutoSlow",
 }
 LONGER = {"Slowdown, 1200 prompts": "Slowdown(steps=400)"}
-"""At ``swap:1``, where some 3,300 prompts are all there are."""
+"""At budgets that are listed: at ``swap:1`` some 3,300 prompts are all there are."""
 BEST, EXACT, RANDOM = f"best of {EFFORT} random", "exact worst case", "random, mean"
 ROWS = (RANDOM, BEST, *ATTACKS, *LONGER, EXACT)
 
@@ -84,7 +86,7 @@ def rows(victim: Victim, text: str, count: int, asked: list[str], store: Path) -
     before = audit(victim, clean).macs
     room = victim.ceiling(threat.largest(clean)) - before
     answer = victim.task.answer(victim(clean))
-    names = [name for name in asked if text == "swap:1" or name not in (*LONGER, EXACT)]
+    names = [name for name in asked if text in LISTED or name not in (*LONGER, EXACT)]
     found = []
     for name in names:
         path = store / f"{victim.name}-{text.replace(':', '')}-{name}.json".replace(" ", "_")
