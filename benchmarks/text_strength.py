@@ -3,9 +3,9 @@
     python benchmarks/text_strength.py --prompts 20 --out text_strength
 
 One table per victim, of attack success in MACs of the deployed path under ``swap:1``, ``swap:2``
-and ``suffix:3``, or ``--threats``, and in brackets the agreement with the clean answer. Effort is in
-prompts through the model, a backward counting two more: every attack gets the same, and *best of N*
-are as many random prompts of the budget, of which the worst counts; ``AutoSlow``, the ensemble,
+and ``suffix:3``, or ``--threats``, and in brackets the agreement with the clean answer. Effort is
+in prompts through the model, a backward counting two more: every attack gets the same, and *best of
+N* are as many random prompts of the budget, of which the worst counts; ``AutoSlow``, the ensemble,
 takes 630. At ``swap:1`` and ``chars:1`` all prompts of the budget are run, and *exact* is the worst
 case. What lies beyond the row *random, mean* is gain beyond length. Every row that is finished lies
 in ``--out``, and is not run again.
