@@ -14,30 +14,25 @@ in ``--out``, and is not run again.
 from __future__ import annotations
 
 import argparse
-import json
+from functools import partial
 from pathlib import Path
 
-import pandas as pd
 import torch
+from on_prompts import EFFORT, STEPS, Asked, Row, grid
 from tables import markdown
-from torch import Generator, Tensor
+from torch import Generator
 
-from effattack.attacks import build
 from effattack.cells.spec import code_version
 from effattack.certify.enumeration import enumeration
-from effattack.domains.tokens import padded
-from effattack.registry import call, import_factory
-from effattack.threats import Threat, parse_threat
-from effattack.victim import Victim, audit, load_victim
+from effattack.threats import parse_threat
+from effattack.victim import load_victim
 
 VICTIMS = ("text_exit", "ner_exit")
 THREATS = ("swap:1", "swap:2", "suffix:3")
-STEPS = 50
-"""Gradients' worth of effort: 150 prompts through the model."""
-EFFORT = 3 * STEPS
-LISTED = ("swap:1", "chars:1")
-"""Budgets of some thousand prompts per sentence."""
 ATTACKS = {
+    f"best of {EFFORT} random": f"BestOfRandom(draws={EFFORT})",
+    "benign": "benign",
+    "repetition": "repetition",
     "Slowdown": f"Slowdown(steps={STEPS})",
     "Slowdown, kept": f"Slowdown(keep_prediction=True, steps={STEPS})",
     "SAME": f"SAME(steps={STEPS})",
@@ -46,69 +41,37 @@ ATTACKS = {
     "AutoSlow": "AutoSlow",
 }
 LONGER = {"Slowdown, 1200 prompts": "Slowdown(steps=400)"}
-"""At budgets that are listed: at ``swap:1`` some 3,300 prompts are all there are."""
-BEST, EXACT, RANDOM = f"best of {EFFORT} random", "exact worst case", "random, mean"
-ROWS = (RANDOM, BEST, *ATTACKS, *LONGER, EXACT)
+"""At ``swap:1``, where some 3,300 prompts are all there are."""
+EXACT, RANDOM = "exact worst case", "random, mean"
+LISTED = ("swap:1", "chars:1")
+"""Budgets of some thousand prompts per sentence."""
+ALONE = (*LONGER, EXACT)
+"""What all prompts of the budget can be compared with."""
+ROWS = (RANDOM, *ATTACKS, *LONGER, EXACT)
 
 
-def data(victim: Victim, count: int) -> tuple[Tensor, Tensor]:
-    """The first test prompts and their labels."""
-    assert victim.data is not None
-    prompts, labels = call(import_factory(victim.data), victim.data)
-    return prompts[:count], labels[:count]
+def rows(asked: Asked, names: list[str]) -> list[Row]:
+    """The rows of one victim under one threat, those of these names."""
+    makes = {RANDOM: partial(mean, asked)}
+    makes |= {name: partial(asked.attacked, each) for name, each in (ATTACKS | LONGER).items()}
+    makes[EXACT] = partial(exact, asked)
+    return [asked.row(name, make) for name, make in makes.items() if name in names]
 
 
-def work(victim: Victim, prompts: Tensor) -> Tensor:
-    """(B,) float64."""
-    with torch.no_grad():
-        return victim.trace(prompts).macs
-
-
-def random_prompts(victim: Victim, clean: Tensor, threat: Threat) -> tuple[Tensor, Tensor, Tensor]:
-    """The worst of ``EFFORT`` random prompts of each, its work, and the mean work of all."""
-    generator = Generator().manual_seed(0)
-    wide = threat.largest(clean).shape[1]
-    best, most, total = padded(clean, wide), work(victim, clean), torch.zeros(len(clean)).double()
+def mean(asked: Asked) -> Row:
+    """The mean work of ``EFFORT`` random prompts of each."""
+    victim, generator = asked.victim, Generator().manual_seed(0)
+    total = torch.zeros_like(asked.before)
     for _ in range(EFFORT):
-        found = padded(threat.start(clean, generator), wide)
-        done = work(victim, found)
-        total += done
-        best = torch.where((done > most)[:, None], found, best)
-        most = torch.maximum(most, done)
-    return best, most, total / EFFORT
+        with torch.no_grad():
+            drawn = victim.trace(asked.threat.start(asked.clean, generator))
+        total += victim.spent(drawn)
+    return asked.of_work(total / EFFORT)
 
 
-def rows(victim: Victim, text: str, count: int, asked: list[str], store: Path) -> list[dict]:
-    """The rows of one victim under one threat that are asked for, each kept in ``store`` once it is
-    there."""
-    clean, labels = data(victim, count)
-    threat = parse_threat(text).on(victim.domain)
-    before = audit(victim, clean).macs
-    room = victim.ceiling(threat.largest(clean)) - before
-    answer = victim.task.answer(victim(clean))
-    names = [name for name in asked if text in LISTED or name not in (*LONGER, EXACT)]
-    found = []
-    for name in names:
-        path = store / f"{victim.name}-{text.replace(':', '')}-{name}.json".replace(" ", "_")
-        if not path.exists():
-            kept = float("nan")
-            if name in (RANDOM, BEST):
-                best, _, mean = random_prompts(victim, clean, threat)
-                spent = mean if name == RANDOM else audit(victim, best).macs
-            elif name == EXACT:
-                spent, best = enumeration(victim, clean, threat, most=10**7).most, clean
-            else:
-                best = build((ATTACKS | LONGER)[name], victim, threat, seed=0)(clean, labels)
-                spent = audit(victim, best).macs
-            if name not in (RANDOM, EXACT):
-                again = victim.task.answer(victim(best))
-                kept = victim.task.agree(answer, again, victim.domain.kept(best, clean))
-                kept = kept.double().mean().item()
-            success = ((spent - before).sum() / room.sum()).item()
-            path.write_text(json.dumps({"attack": name, "success": success, "agreement": kept}))
-            print(f"{victim.name} {text} {name}: {success:.3f}", flush=True)
-        found.append(json.loads(path.read_text()) | {"threat": text})
-    return found
+def exact(asked: Asked) -> Row:
+    """The worst of all prompts of the budget."""
+    return asked.of_work(enumeration(asked.victim, asked.clean, asked.threat, most=10**7).most)
 
 
 def main() -> None:
@@ -122,18 +85,13 @@ def main() -> None:
     torch.set_num_threads(1)
     store = args.out / f"{code_version()}-{args.prompts}"
     store.mkdir(parents=True, exist_ok=True)
-    threats, asked = args.threats.split(","), args.rows.split(";")
     for name in args.victims.split(","):
-        victim = load_victim(name)
-        found = [row for text in threats for row in rows(victim, text, args.prompts, asked, store)]
-        frame = pd.DataFrame(found)
-        frame["cell"] = [
-            f"{success:.3f}" + (f" ({kept:.0%})" if kept == kept else "")
-            for success, kept in zip(frame.success, frame.agreement, strict=True)
-        ]
-        grid = frame.pivot(index="attack", columns="threat", values="cell")[threats]
-        grid = grid.reindex(asked).fillna("")
-        print(f"### `{name}`\n\n{markdown(grid.reset_index())}\n", flush=True)
+        victim, found = load_victim(name), []
+        for text in args.threats.split(","):
+            named = [row for row in args.rows.split(";") if text in LISTED or row not in ALONE]
+            asked = Asked(victim, parse_threat(text).on(victim.domain), args.prompts, store)
+            found += rows(asked, named)
+        print(f"### `{name}`\n\n{markdown(grid(found, 'agreement'))}\n", flush=True)
 
 
 if __name__ == "__main__":

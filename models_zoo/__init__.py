@@ -11,7 +11,9 @@ from effattack.models_zoo.early_exit.early_exit import EarlyExit
 from effattack.models_zoo.early_exit.exit_vit import ExitViT
 from effattack.models_zoo.early_exit.msdnet import MSDNet
 from effattack.models_zoo.early_exit.sdn import SDN
+from effattack.models_zoo.generation.encoder_decoder import EncoderDecoder
 from effattack.models_zoo.generation.generator import Generator
+from effattack.models_zoo.generation.reasoner import Reasoner
 from effattack.models_zoo.generation.wrapping import wrap
 from effattack.models_zoo.layer_skipping.skipnet import SkipNet
 from effattack.models_zoo.preprocessing import Preprocess, preprocessed
@@ -43,6 +45,7 @@ __all__ = [
     "EViT",
     "EarlyExit",
     "EarlyReading",
+    "EncoderDecoder",
     "ExitViT",
     "Generator",
     "LLMInt8",
@@ -52,6 +55,7 @@ __all__ = [
     "Pruned",
     "Quantized",
     "QuantizedGates",
+    "Reasoner",
     "SentenceExits",
     "SkipNet",
     "StaticInt8",

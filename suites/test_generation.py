@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["attacked", "pytest_generate_tests"]
 
-VICTIMS = ["sums_lm"]
+VICTIMS = ["sums_lm", "dates_translator", "sums_reasoner"]
 FEW = 8
 
 

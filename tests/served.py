@@ -62,12 +62,18 @@ class Handler(BaseHTTPRequestHandler):
         caps = [asked[k] for k in ("max_tokens", "max_completion_tokens") if k in asked]
         caps = [k for k in caps if "max_tokens" not in faults]
         written = faults.get("written", WRITTEN)
+        if "kinds" in faults:
+            written = 4 * len(set(asked["messages"][0]["content"]))
         most = min([written, *caps])
         thought = THOUGHT if "reasons" in faults else 0
         if "budget" not in faults:
             thought = min(thought, asked.get("thinking_token_budget", thought))
         thought = min(thought, most)
+        if "moves" in faults and "thinking_token_budget" in asked:
+            most = written
         text = (LETTERS * 40)[: most - thought]
+        if "reopens" in faults:
+            text = f"<think>{'t' * faults['reopens']}</think>{text}"[: len(text)]
         reason = "length" if most < written else "stop"
         for mark in asked.get("stop", ()) if "stop" not in faults else ():
             if mark in text:
@@ -107,7 +113,8 @@ class Handler(BaseHTTPRequestHandler):
         lines.append({"choices": [], **self._usage(texts)})
         told = [f"data: {json.dumps(line)}\n\n" for line in lines] + ["data: [DONE]\n\n"]
         breaks = faults.get("breaks", 0)
-        if breaks and (faults.get("always") or not self.server.broke):
+        late = len(self.server.seen) > faults.get("after", 0)
+        if breaks and late and (faults.get("always") or not self.server.broke):
             self.server.broke = True
             told = told[:breaks]
         if "chunked" in faults:

@@ -58,10 +58,12 @@ def test_savings_are_those_of_the_rows(exits: Evaluation) -> None:
 
 
 def test_controls_are_those_of_prompts(exits: Evaluation) -> None:
-    """Noise in the usual budget, ten tokens behind, and in what was asked for; nothing uniform."""
+    """Noise in the usual budget, ten tokens behind, and in what was asked for; plain texts beside
+    it in the usual one, nothing uniform."""
     told = set(zip(exits.samples.attack, exits.samples.threat, exits.samples.eps, strict=True))
     noise = {("noise", "suffix", 10.0), ("noise", "suffix", 2.0), ("noise", "swap", 2.0)}
-    assert told == {("clean", "none", 0.0), *noise}
+    plain = {("benign", "suffix", 10.0), ("repetition", "suffix", 10.0)}
+    assert told == {("clean", "none", 0.0), *noise, *plain}
 
 
 def test_calls_on_longer_prompts_are_timed_beside_the_clean_ones(exits: Evaluation) -> None:

@@ -29,6 +29,8 @@ OWN = {name for name in entries(VICTIMS) if name.startswith(("digits_", "cbf_"))
     "text_exit",
     "ner_exit",
     "sums_lm",
+    "dates_translator",
+    "sums_reasoner",
 }
 """Registered victims that bring their data; CIFAR-10 is the user's to bring."""
 

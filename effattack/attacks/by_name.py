@@ -22,14 +22,22 @@ GROUP = "effattack.attacks"
 CONTROLS = {
     "clean": "controls:Clean",
     "noise": "controls:Noise",
+    "BestOfRandom": "controls:BestOfRandom",
     "uniform": "controls:NearUniform",
     "corruption": "corruptions:Corruption",
     "gaps": "disturbances:Gaps",
     "drift": "disturbances:Drift",
+    "benign": "prompts:Benign",
+    "repetition": "prompts:Repetition",
+    "long_list": "prompts:LongList",
 }
 """Name -> module below ``effattack.attacks``, and class."""
-USUAL_CONTROLS = {"pixels": ("uniform",), "series": ("gaps", "drift")}
-"""Kind of domain -> controls in every table, beside the clean inputs and noise."""
+USUAL_CONTROLS = {
+    "pixels": ("uniform",),
+    "series": ("gaps", "drift"),
+    "tokens": ("benign", "repetition", "long_list"),
+}
+"""Kind of domain -> controls in every table that apply, beside the clean inputs and noise."""
 BUILT_IN = {
     "Slowdown": "house.slowdown:Slowdown",
     "UniversalSlowdown": "house.slowdown:UniversalSlowdown",
@@ -49,6 +57,12 @@ BUILT_IN = {
     "QueryAttack": "house.query:QueryAttack",
     "SAME": "published.text_exits:SAME",
     "WAFFLE": "published.text_exits:WAFFLE",
+    "OverThink": "published.overthink:OverThink",
+    "OverthinkHGA": "published.overthink:OverthinkHGA",
+    "NMTSloth": "published.generators:NMTSloth",
+    "VerboseSamples": "published.generators:VerboseSamples",
+    "LoopLLM": "published.generators:LoopLLM",
+    "Engorgio": "published.engorgio:Engorgio",
     "PGDAvg": "published.exits_pgd:PGDAvg",
     "PGDMax": "published.exits_pgd:PGDMax",
     "Transfer": "house.transfer:Transfer",
@@ -177,7 +191,8 @@ def text_of(attack: Attack) -> str:
 def usual_controls(victim: Victim, threat: Threat, seed: int) -> list[Attack]:
     """What every attack in a threat is compared with, beside the clean inputs."""
     usual = ("noise", *USUAL_CONTROLS.get(victim.domain.kind, ()))
-    return [build(name, victim, threat, seed) for name in usual]
+    apply = [name for name in usual if attack_class(name).why_not(victim) is None]
+    return [build(name, victim, threat, seed) for name in apply]
 
 
 def _library(name: str) -> str | None:

@@ -58,7 +58,9 @@ def run_attack(held: Held, spec: CellSpec, watch: Watch) -> pd.DataFrame:
             "prediction": [task.text(answer) for answer in answers],
             "right": task.right(answers, labels).cpu(),
             **_agreement(held, spec, answers, adversarial),
-            **_as_twin(found),
+            **_if_told("as_twin", found.as_twin),
+            **_if_told("capped", found.capped),
+            "tokens_sent": domain.tokens(adversarial),
             **_work(victim, spec, found, attack.threat.largest(inputs)),
             "elementwise": found.elementwise,
             "outside": [json.dumps(one) if one else None for one in found.outside],
@@ -105,9 +107,9 @@ def _agreement(
     return {"same": held.victim.task.agree(held.answers(spec), answers, kept).cpu()}
 
 
-def _as_twin(found: Audit) -> dict[str, tuple[bool | None, ...]]:
-    """Whether an artefact decides and answers as its twin does, where there is one."""
-    return {} if None in found.as_twin else {"as_twin": found.as_twin}
+def _if_told(column: str, values: tuple[bool | None, ...]) -> dict[str, tuple[bool | None, ...]]:
+    """A column of what not every victim tells: whether a twin decides alike, or a cap ended it."""
+    return {} if None in values else {column: values}
 
 
 def _expect_answers(victim: Victim, spec: CellSpec, found: Audit) -> None:

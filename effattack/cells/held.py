@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -35,6 +35,9 @@ class About:
     """What a report must know to show its inputs; plain JSON."""
     counts: Mapping[str, Mapping[str, Any]]
     """Name -> unit, and whether it is audited."""
+    remote: bool = False
+    provenance: Mapping[str, str] = field(default_factory=dict)
+    """What the victim tells of where it runs."""
 
     @classmethod
     def of(cls, victim: Victim) -> About:
@@ -52,6 +55,8 @@ class About:
                 name: {"unit": count.unit, "audited": count.audited}
                 for name, count in victim.counts.items()
             },
+            victim.remote,
+            dict(victim.provenance),
         )
 
     @property

@@ -15,7 +15,7 @@ from effattack.cells.by_name import Named
 from effattack.cells.held import About, Held
 from effattack.cells.lineup import Budget, Skipped, lineup
 from effattack.cells.plan import Cell, Plan, batch_notes
-from effattack.cells.spec import CellSpec, Timed, Work, data_digest
+from effattack.cells.spec import UNTIMED, CellSpec, Timed, Work, data_digest
 from effattack.domains import Batch
 from effattack.errors import UsageError, expect_seed
 from effattack.inputs.readers import InMemory
@@ -70,11 +70,13 @@ def listed(
         made_from: what the process that runs a cell takes them from, and where it runs.
         skipped: attacks that cannot apply, and why.
         notes: what is to be told with the results already.
-        size: inputs per slice.
-        timed: how latency is measured.
+        size: inputs per slice; of a remote victim, one.
+        timed: how latency is measured; of a remote victim, not at all: its answers bring theirs.
     """
     victim, domain, about = held.victim, held.victim.domain, About.of(held.victim)
     notes = list(notes)
+    if victim.remote:
+        size, timed = 1, UNTIMED
     if any(module.training for module in victim.modules()):
         notes.append(f"{victim.name} was in training mode: scored in eval mode")
     cells: list[Cell] = []

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -13,7 +12,6 @@ from rich.console import Console
 from effattack.cli.terminal import PLAIN
 
 if TYPE_CHECKING:
-    from effattack.domains.tokens import Tokenizer
     from effattack.measure.caps import Row
     from effattack.victim.endpoint import Server
 
@@ -70,7 +68,7 @@ def arguments(caps: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, console: Console) -> int:
     from effattack.cli.output import print_bad_news
     from effattack.measure import caps
-    from effattack.victim.endpoint import Server
+    from effattack.victim.endpoint import Server, tokenizer_of
 
     settings = ("requests", "tokens", "authorised", "key_from", "timeout", "retries")
     server = Server(
@@ -139,54 +137,3 @@ def as_json(server: Server, rows: Sequence[Row]) -> dict[str, Any]:
         "tokens_received": sum(one.tokens for one in server.asked),
         "rows": [row._asdict() for row in rows],
     }
-
-
-def tokenizer_of(name: str) -> Tokenizer:
-    """A tokenizer from a model's folder, a ``tokenizer.json``, or a factory of one's own.
-
-    Raises:
-        UsageError: for what is none, or where the package that reads files is missing.
-    """
-    from effattack.errors import UsageError
-    from effattack.registry import call, import_factory
-
-    path = Path(name)
-    path = path / "tokenizer.json" if path.is_dir() else path
-    if path.is_file():
-        return FromFile(path)
-    if ":" not in name:
-        raise UsageError(f"--tokenizer {name}: no folder with a tokenizer.json, and no such file")
-    found = call(import_factory(name), name)
-    if not all(callable(getattr(found, name, None)) for name in ("encode", "decode")):
-        raise UsageError(
-            f"{name} returned {type(found).__name__}, which has no encode(text) and decode(ids)"
-        )
-    return found
-
-
-class FromFile:
-    """A ``tokenizer.json`` without the special tokens that it sets around a text.
-
-    Raises:
-        MissingPackage: without ``tokenizers``.
-        UsageError: for a file that is none.
-    """
-
-    def __init__(self, path: Path) -> None:
-        from effattack.errors import MissingPackage, UsageError, first_line, install
-
-        try:
-            from tokenizers import Tokenizer
-        except ImportError as error:
-            told = f"reading {path.name} needs tokenizers: {install('language')}"
-            raise MissingPackage(told) from error
-        try:
-            self.words = Tokenizer.from_file(str(path))
-        except Exception as error:  # whatever the package raises
-            raise UsageError(f"{path} is no tokenizer ({first_line(error)})") from error
-
-    def encode(self, text: str) -> list[int]:
-        return list(self.words.encode(text, add_special_tokens=False).ids)
-
-    def decode(self, ids: list[int]) -> str:
-        return str(self.words.decode(ids))

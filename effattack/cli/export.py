@@ -1,4 +1,5 @@
-"""``effattack export``: a victim as an ONNX file that leaves out what the victim leaves out."""
+"""``effattack export``: a victim as an ONNX file that leaves out what the victim leaves out, or the
+worst prompts of a generator as a file that benchmarks of servers read."""
 
 from __future__ import annotations
 
@@ -10,10 +11,11 @@ from rich.console import Console
 
 from effattack.cli.terminal import PLAIN
 
-HELP = "write an early exit or a cascade as an ONNX file that leaves out what it does not need"
+HELP = "write a victim as an ONNX file, or the worst prompts for a benchmark of servers"
 EXAMPLES = """examples:
   effattack export digits_cnn_early_exit --onnx exit.onnx
   effattack export mypackage.models:build --onnx model.onnx --data images/
+  effattack export sums_lm --prompts worst.jsonl --corpus effattack-report/corpus --format vllm
 """
 COMPARED = 64
 """Inputs that a file and its victim are compared on."""
@@ -21,7 +23,25 @@ COMPARED = 64
 
 def arguments(export: argparse.ArgumentParser) -> None:
     export.add_argument("victim", metavar="NAME|MODULE:FACTORY")
-    export.add_argument("--onnx", type=Path, required=True, metavar="FILE")
+    what = export.add_mutually_exclusive_group(required=True)
+    what.add_argument(
+        "--onnx",
+        type=Path,
+        metavar="FILE",
+        help="an early exit or a cascade that leaves out what it does not need",
+    )
+    what.add_argument(
+        "--prompts", type=Path, metavar="FILE", help="the attacked prompts of a corpus, a line each"
+    )
+    export.add_argument(
+        "--corpus", type=Path, metavar="CORPUS", help="of an earlier run: a file or a folder"
+    )
+    export.add_argument(
+        "--format",
+        choices=("vllm", "aiperf", "otel"),
+        default="vllm",
+        help="who reads the prompts: vllm bench serve, AIPerf, or what reads OpenTelemetry's names",
+    )
     export.add_argument(
         "--data",
         metavar="PATH|MODULE:FACTORY",
@@ -30,6 +50,36 @@ def arguments(export: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
+    return _onnx(options, console) if options.onnx else _prompts(options, console)
+
+
+def _prompts(options: argparse.Namespace, console: Console) -> int:
+    from effattack.errors import UsageError
+    from effattack.inputs.corpus import read_corpora
+    from effattack.results.files import replaceable, replaced, writable
+    from effattack.runs.prompts import as_lines, worst_prompts
+    from effattack.victim import load_victim
+
+    if options.corpus is None or options.data is not None:
+        raise UsageError(
+            "--prompts writes those of a corpus: name it with --corpus, and leave --data out; "
+            "effattack run --out DIR keeps one in DIR/corpus"
+        )
+    path = replaceable(writable(options.prompts.parent) / options.prompts.name)
+    victim = load_victim(options.victim)
+    prompts = worst_prompts(victim, read_corpora(options.corpus))
+    replaced(path, as_lines(prompts, options.format).encode())
+    capped, written = sum(one.capped for one in prompts), sum(one.output_tokens for one in prompts)
+    console.print(
+        f"{options.prompts}: {len(prompts)} worst prompts, for {options.format}; {victim.name} "
+        f"writes {written / len(prompts):.1f} tokens after one, {capped} of them up to its cap of "
+        f"{prompts[0].cap}",
+        **PLAIN,
+    )
+    return 0
+
+
+def _onnx(options: argparse.Namespace, console: Console) -> int:
     from effattack.errors import UsageError
     from effattack.inputs.source import load_data, subset
     from effattack.results.files import replaceable, writable

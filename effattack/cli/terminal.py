@@ -17,7 +17,7 @@ from rich.text import Text
 from effattack.reporting import words
 from effattack.reporting.nouns import Noun, noun_of, with_domains
 from effattack.reporting.twins import beside_twins
-from effattack.results.currency import unit, work_of
+from effattack.results.currency import unit
 from effattack.results.limits import unmeasured_because
 from effattack.results.table import known
 from effattack.streams import shown
@@ -155,20 +155,27 @@ def _skipped(skipped: Sequence[Mapping[str, str]], verbose: bool) -> Iterator[st
 
 
 def _table(victim: str, rows: pd.DataFrame, noun: Noun) -> Table:
+    from effattack.reporting import work
+    from effattack.reporting.tables import told
+
     first = rows.iloc[0]
-    clean, _, most = work_of(first)
-    work = f"clean {words.macs(clean)}, max {words.macs(most)} per {noun.one}"
-    title = Text(f"{victim}: {work}{', constant' if first.constant else ''}")
+    costs, judged = work.told(first.to_dict()), work.by_macs(first.to_dict())
+    of = "" if judged else f" {costs.unit}"
+    about = f"clean {costs.clean}, max {costs.most}{of} per {noun.one}"
+    title = Text(f"{victim}: {about}{', constant' if first.constant else ''}")
     table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
     table.add_column("attack", overflow="fold", min_width=16)  # words give way, numbers do not
     table.add_column("eps", justify="right", no_wrap=True)
-    shown = [score for score in known().values() if score.shown.brief]
+    shown = [score for score in known().values() if score.shown.brief and told(score, rows)]
+    if not judged:
+        table.add_column(costs.unit, justify="right", no_wrap=True)
     for score in shown:
         folded = score.shown.form == "retained"
         table.add_column(
             score.shown.brief,
             justify="right",
             no_wrap=not folded,
+            min_width=8 if folded else None,
             max_width=10 if folded else None,
         )
     table.add_column("latency", justify="right", no_wrap=True)
@@ -176,6 +183,7 @@ def _table(victim: str, rows: pd.DataFrame, noun: Noun) -> Table:
         table.add_row(
             Text(row["attack"]),
             "" if row["threat"] in ("none", "box") else words.budget(row),
+            *([] if judged else [work.told(row).ratio]),
             *(words.brief(score, row) for score in shown),
             # why it was not measured stands under the table
             words.latency(row, noun.many).partition(":")[0],
@@ -185,7 +193,8 @@ def _table(victim: str, rows: pd.DataFrame, noun: Noun) -> Table:
 
 def _verdict(rows: pd.DataFrame, meta: dict[str, Any], noun: Noun) -> Iterator[str]:
     """What the unions say, each with its interval, and what a reader must know beside them."""
-    from effattack.reporting.brackets import has_certificate, told
+    from effattack.reporting.brackets import has_certificate
+    from effattack.reporting.brackets import told as bracket
     from effattack.results.caveats import caveats
     from effattack.results.union import UNION
 
@@ -206,7 +215,7 @@ def _verdict(rows: pd.DataFrame, meta: dict[str, Any], noun: Noun) -> Iterator[s
             equal = words.decimal(row["equals_n_requests"], 2)
             yield f"  one such request equals {equal} clean ones; who found it: {row['knowledge']}"
         if has_certificate(row):
-            yield f"bracket at {told(row, meta, attacked=True)}".replace("ε = ", "eps ")
+            yield f"bracket at {bracket(row, meta, attacked=True)}".replace("ε = ", "eps ")
     yield from (f"but: {caveat}" for caveat in caveats(rows, meta))
 
 

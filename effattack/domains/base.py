@@ -102,6 +102,10 @@ class Domain(ABC):
         """
         return None
 
+    def tokens(self, inputs: Batch) -> Tensor:
+        """(B,) float64: how many tokens whoever sends an input sends; NaN of what is no text."""
+        return torch.full((len(inputs),), torch.nan, dtype=torch.float64)
+
     def describe(self) -> dict[str, Any]:
         """What a report must know to show stored inputs without the domain; plain JSON."""
         return {

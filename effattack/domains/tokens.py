@@ -135,6 +135,9 @@ class Tokens(Domain):
         pairs = zip(unpadded(inputs), unpadded(clean), strict=True)
         return {"edits": torch.tensor([edits(*pair) for pair in pairs], dtype=torch.float64)}
 
+    def tokens(self, inputs: Tensor) -> Tensor:
+        return lengths(inputs).double().cpu()
+
     def describe(self) -> dict[str, Any]:
         """With the text of every id, where that is not too much to store with every frame."""
         found = super().describe()

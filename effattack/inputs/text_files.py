@@ -1,7 +1,8 @@
 """Sentences and labels from JSON lines, read with the tokenizer of a victim.
 
 One object per line: ``{"text": "book a flight to oslo", "label": 1}``, or with one tag per word or
-per token ``{"text": "call rita", "tags": [0, 2]}``.
+per token ``{"text": "call rita", "tags": [0, 2]}``, or, for what writes text, with the answer that
+is right ``{"text": "34+58=", "answer": "12,9,92"}``.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from effattack.errors import UsageError, first_line
 from effattack.inputs.text_lines import BrokenLine, lines_of, unreadable
 
 SUFFIX = ".jsonl"
+SAID = ("label", "tags", "answer")
+"""What a line says of its text: one of them, all lines the same."""
 
 
 class Sentence(NamedTuple):
@@ -27,12 +30,14 @@ class Sentence(NamedTuple):
 
     number: int
     ids: list[int]
+    kind: str
+    """One of ``SAID``."""
     said: int | list[int]
-    """A label, or one tag per token."""
+    """A label, one tag per token, or the ids of an answer."""
 
 
 def read_jsonl(path: Path, domain: Domain | None) -> tuple[Tensor, Tensor]:
-    """Prompts (B, L), and labels (B,) or tags (B, L), -1 behind the last of each.
+    """Prompts (B, L), and labels (B,), tags (B, L) or answers (B, A), -1 behind the last of each.
 
     Args:
         path: of the file.
@@ -69,21 +74,33 @@ def _sentence(number: int, line: str, domain: Tokens, tokenizer: Tokenizer) -> S
         raise BrokenLine(number, f"it is no JSON ({error})") from error
     if not isinstance(found, dict) or not isinstance(found.get("text"), str):
         raise BrokenLine(number, "it is no object with a 'text'")
-    if ("label" in found) == ("tags" in found):
-        raise BrokenLine(number, "give it either a 'label' or 'tags'")
-    try:
-        ids = list(tokenizer.encode(found["text"]))
-    except UsageError as error:
-        raise BrokenLine(number, first_line(error)) from error
+    if len(kinds := [kind for kind in SAID if kind in found]) != 1:
+        raise BrokenLine(number, "give it either a 'label' or 'tags' or an 'answer'")
+    ids = _encoded(number, found["text"], "text", tokenizer)
     if not ids:
         raise BrokenLine(number, "its text is empty: leave the line out")
     if len(ids) > domain.longest:
         raise BrokenLine(
             number, f"its text has {len(ids)} tokens, the victim takes {domain.longest}: shorten it"
         )
-    if "label" in found:
-        return Sentence(number, ids, _class(number, found["label"], "label"))
-    return Sentence(number, ids, _tags(number, found["text"], found["tags"], ids, tokenizer))
+    (kind,) = kinds
+    if kind == "label":
+        return Sentence(number, ids, kind, _class(number, found[kind], "label"))
+    if kind == "tags":
+        return Sentence(
+            number, ids, kind, _tags(number, found["text"], found[kind], ids, tokenizer)
+        )
+    if not isinstance(found[kind], str):
+        raise BrokenLine(number, "its 'answer' is no text")
+    return Sentence(number, ids, kind, _encoded(number, found[kind], "answer", tokenizer))
+
+
+def _encoded(number: int, text: str, what: str, tokenizer: Tokenizer) -> list[int]:
+    try:
+        return list(tokenizer.encode(text))
+    except UsageError as error:
+        of = "" if what == "text" else f"of its {what}: "
+        raise BrokenLine(number, of + first_line(error)) from error
 
 
 def _class(number: int, value: Any, what: str) -> int:
@@ -107,18 +124,16 @@ def _tags(number: int, text: str, given: Any, ids: list[int], tokenizer: Tokeniz
 
 
 def _labels(rows: list[Sentence]) -> Tensor:
-    labels: list[int] = []
-    tags: list[list[int]] = []
+    first = rows[0]
     for row in rows:
-        if isinstance(row.said, list):
-            tags.append(row.said)
-        else:
-            labels.append(row.said)
-        if labels and tags:
-            raise BrokenLine(row.number, "other lines have a 'label' where it has 'tags'")
-    return torch.tensor(labels) if labels else _padded(tags)
+        if row.kind != first.kind:
+            has = f"{'an' if first.kind == 'answer' else 'a'} {first.kind!r}"
+            raise BrokenLine(row.number, f"other lines have {has} where it has {row.kind!r}")
+    if first.kind == "label":
+        return torch.tensor([row.said for row in rows])
+    return _padded([row.said for row in rows if isinstance(row.said, list)])
 
 
 def _padded(rows: list[list[int]]) -> Tensor:
-    width = max(map(len, rows))
+    width = max(1, *map(len, rows))
     return torch.tensor([[*row, *[PAD] * (width - len(row))] for row in rows])

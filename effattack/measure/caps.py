@@ -6,7 +6,14 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from effattack.errors import MeasurementError, expect_least
-from effattack.victim.endpoint import Answer, BrokenOff, RefusedRequest, Server, TooLong
+from effattack.victim.endpoint import (
+    Answer,
+    BrokenOff,
+    RefusedRequest,
+    Server,
+    TooLong,
+    slack,
+)
 
 PROMPT = "Count from 1 to 10000, one number per line. Do not stop, and leave none out."
 """A plain request for a long answer."""
@@ -69,11 +76,6 @@ def caps(
             continue
         yield from probe.rows(reasoning)
     yield Row("retries", "both", *_retries(server))
-
-
-def slack(cap: int) -> int:
-    """Tokens by which a count may be off: a model may cut its text otherwise than its tokenizer."""
-    return max(2, cap // 16)
 
 
 class _Probe:
@@ -188,6 +190,10 @@ class _Probe:
         found, without = sum(answer.reasoning), sum(self.free.reasoning)
         if found > budget + slack(budget):
             return Verdict(BROKEN, f"{found} tokens of reasoning under a budget of {budget}")
+        total = max(sum(answer.tokens), answer.claimed() or 0)
+        if total > self.longest + slack(self.longest):
+            told = f"{total} tokens under a cap of {self.longest} with a budget of reasoning"
+            return Verdict(BROKEN, told)
         return Verdict(HOLDS, f"{found} of {budget} tokens of reasoning, {without} without it")
 
     def usage(self, answer: Answer) -> Verdict:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from math import isnan
 from typing import TYPE_CHECKING, Any
 
+from effattack.results.currency import unit, work_of
 from effattack.results.limits import ATTACKS
 from effattack.results.table import headlines
 from effattack.results.unmeasured import unknown_max, unknown_work
@@ -24,12 +25,14 @@ LEFT = "left"
 """The fact that a suite left a victim to another suite; red where no other one took it."""
 SEVERITY = ("scored, not judged", "passed", "could not measure", "failed")
 """How verdicts begin; the last of those that apply counts."""
-HEADER = ("victim", "savings retained", "worst found", "MACs clean → attacked")
+HEADER = ("victim", "savings retained", "worst found", "{work} clean → attacked")
 """Behind them stand the scores of every headline, the latency and the verdict."""
 
 PHASES = ("", "collect", "setup", "call", "teardown")
 """Of a test, in order: the last report knows most."""
 
+WORK = ("clean_work", "work", "max_work")
+"""Facts of the work that judges: clean, attacked, at the most."""
 NOTES = ("twin", "note", "data", "skipped", "caveats")
 """Facts that are told under the table, each once."""
 
@@ -62,8 +65,9 @@ def worst(evaluation: Evaluation) -> dict[str, Facts]:
             "savings_retained": float(row.savings_retained),
             "attack": next(filter(None, names), ""),
             "budget": words.budget(row),
-            "clean_macs": float(row.clean_macs),
-            "macs": float(row.macs),
+            "unit": unit(row),
+            "macs_ratio": float(row.macs_ratio),
+            **dict(zip(WORK, map(float, work_of(row)), strict=True)),
             "unknown_max": unknown_max(row) or unknown_work(row),
             "twin": f"{victim} {twins[str(victim)]}" if str(victim) in twins else "",
             **{score.name: _sent(row[score.name]) for score in headlines()},
@@ -116,7 +120,10 @@ def lines(reports: Iterable[Any]) -> list[tuple[str, bool]]:
             if damage(facts) > damage(scores.get(victim, {})):
                 scores[victim] = facts
     rows = [_row(victim, facts, list(verdicts[victim])) for victim, facts in scores.items()]
-    header = (*HEADER, *(score.flat.lower() for score in headlines()), "latency", "verdict")
+    units = {facts["unit"] for facts in scores.values()}
+    work = "MACs" if units <= {"MACs"} else "work (MACs, or as named)"
+    titles = [title.format(work=work) for title in HEADER]
+    header = (*titles, *(score.flat.lower() for score in headlines()), "latency", "verdict")
     table = [header, *rows] if rows else []
     widths = [max(map(len, column)) for column in zip(*table, strict=True)][:-1]
     told = [
@@ -163,8 +170,17 @@ def _row(victim: str, facts: Facts, verdicts: list[str]) -> tuple[str, ...]:
         victim,
         nothing if isnan(savings) else words.retained(savings),
         f"{facts['attack']} at {facts['budget']}" if facts["attack"] else "none applied",
-        "unknown" if isnan(facts["macs"]) else f"{facts['clean_macs']:,.0f} → {facts['macs']:,.0f}",
+        "unknown" if isnan(facts["work"]) else _moved(facts),
         *(words.score(score, facts) for score in headlines()),
         "not measured" if timed == words.MISSING else f"{timed}{clock}",
         said[0] + (f" (and {len(said) - 1} more)" if len(said) > 1 else ""),
     )
+
+
+def _moved(facts: Facts) -> str:
+    """Clean and attacked work; of another currency than MACs also the most, and MACs beside it."""
+    clean, attacked, most = (facts[key] for key in WORK)
+    if facts["unit"] == "MACs":
+        return f"{clean:,.0f} → {attacked:,.0f}"
+    beside = f"MACs ×{facts['macs_ratio']:.2f}"
+    return f"{clean:,.1f} → {attacked:,.1f} of {most:,.0f} {facts['unit']} ({beside})"

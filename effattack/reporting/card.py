@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from effattack.reporting import words
+from effattack.reporting import words, work
 from effattack.reporting.markdown import code, plain
 from effattack.reporting.meta import Meta, section
 from effattack.reporting.nouns import Noun, domain_of, with_domains
@@ -40,11 +40,13 @@ def _block(verdict: Verdict, samples: pd.DataFrame, meta: Meta, beside: Beside |
         "Savings retained": _savings(verdict),
         "Found by": code(verdict.by) if verdict.worst else verdict.by,
         "Threat": _threat(row, domain_of(meta, verdict.victim)),
+        **_work(row, verdict.noun),
         f"MACs per {verdict.noun.one}": f"{words.macs(row['clean_macs'], like)} clean, "
         f"{words.macs(row['macs'], like)} attacked ({words.ratio(row['macs_ratio'])}; "
         f"{over_dense(row)} of the dense model), max {words.macs(row['max_macs'], like)}",
         "Accuracy": f"{words.percent(clean['accuracy'])} clean, "
         f"{words.percent(row['accuracy'])} attacked",
+        **_capped(row),
         **{score.flat: plain(flat(score, row, verdict.noun)) for score in headlines()},
         "Latency": _latency(timed, verdict.noun, str(machine.get("device_name", "unknown device"))),
         verdict.noun.many.capitalize(): f"{own['sample'].nunique()}, "
@@ -54,6 +56,23 @@ def _block(verdict: Verdict, samples: pd.DataFrame, meta: Meta, beside: Beside |
     }
     lines = [f"| {code(verdict.victim)} | under attack |", "| --- | --- |"]
     return "\n".join(lines + [f"| {fact} | {told} |" for fact, told in facts.items()])
+
+
+def _work(row: Row, noun: Noun) -> dict[str, str]:
+    """In the count that judges; nothing where that is MACs, which stand there in any case."""
+    if work.by_macs(row):
+        return {}
+    told = work.told(row)
+    moved = f"{told.clean} clean, {told.attacked} attacked ({told.ratio}), max {told.most}"
+    return {f"{work.capital(told.unit)} per {noun.one}": moved}
+
+
+def _capped(row: Row) -> dict[str, str]:
+    """Of a generator, how many texts the cap ended."""
+    if missing(row.get("cap_hit_rate")):
+        return {}
+    clean, attacked = row["clean_cap_hit_rate"], row["cap_hit_rate"]
+    return {"Ended by the cap": f"{words.percent(clean)} clean, {words.percent(attacked)} attacked"}
 
 
 def _threat(row: Row, domain: Description) -> str:

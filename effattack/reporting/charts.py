@@ -1,4 +1,4 @@
-"""The figures of one victim: how its MACs spread over inputs, and how far each attack got."""
+"""The figures of one victim: how its work spreads over inputs, and how far each attack got."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from effattack.reporting import plots, words
+from effattack.reporting import plots, words, work
+from effattack.reporting.caps import cap_curves
 from effattack.reporting.curves import scatter, security_curves
 from effattack.reporting.figure import Figure, Key, colours
 from effattack.reporting.gates import gate_bars
@@ -19,9 +20,9 @@ from effattack.reporting.verdict import (
     samples_of,
     series,
     tag,
-    unit_of,
 )
 from effattack.reporting.words import missing
+from effattack.results.currency import currency_of
 from effattack.results.union import UNION
 
 
@@ -47,9 +48,10 @@ def figures(samples: pd.DataFrame, scores: pd.DataFrame, verdict: Verdict) -> Fi
         note = f"Constant: every {verdict.noun.one} costs {cost} MACs, clean or attacked."
         return Figures(verdict, bars, note)
     spread = _distribution(own, chosen, verdict, palette)
-    note = "" if spread else f"No per-{verdict.noun.one} MACs were stored."
+    note = "" if spread else f"No per-{verdict.noun.one} {work.unit_in(rows)} were stored."
     drawn = [spread] if spread else []
     drawn += bars + security_curves(rows, verdict, palette) + scatter(chosen, verdict, palette)
+    drawn += cap_curves(own, [row for row in chosen if row["kind"] != UNION], verdict, palette)
     return Figures(verdict, drawn + gate_bars(own, verdict, palette), note)
 
 
@@ -57,30 +59,35 @@ def _distribution(
     own: pd.DataFrame, rows: list[Row], verdict: Verdict, palette: dict[str, str]
 ) -> Figure | None:
     curves, legend, drawn = [], [], []
+    count, unit = currency_of(rows[0]), work.unit_in(rows)
+    like = max(map(work.like_of, rows))
+    write = work.writer(rows[0], like)
+    if count not in own:
+        return None
     shown = [row for row in rows if row["attack"] in ("clean", "noise")]
     for row in shown + [row for row in rows if row["kind"] == "compute"]:
         css = palette.get(series(row), str(row["attack"]))
-        values = samples_of(row, own)["macs"].dropna().tolist()
+        values = samples_of(row, own)[count].dropna().tolist()
         if not values:
             continue
         curves.append(plots.Curve(values, css))
         budget = "" if row["eps"] == 0 else f"{words.at(row)}, "
-        mean = words.macs(sum(values) / len(values), like=max(map(unit_of, rows)))
+        mean = write(sum(values) / len(values))
         legend.append(Key(css, str(row["attack"]), f"{budget}mean {mean}"))
         drawn.append(series(row))
     if not curves:
         return None
-    unit, worst = max(map(unit_of, rows)), verdict.attack
+    worst = verdict.attack
     at = drawn.index(series(worst)) if worst and series(worst) in drawn else 0
-    label = f"MACs per {verdict.noun.one} of {verdict.victim}, cumulative: " + "; ".join(
-        f"{key.name}, {key.detail}" for key in legend
+    label = (
+        f"{work.capital(unit)} per {verdict.noun.one} of {verdict.victim}, cumulative: "
+        + "; ".join(f"{key.name}, {key.detail}" for key in legend)
     )
-    lines = [("dense", rows[0]["dense_macs"]), ("max", rows[0]["max_macs"])]
     shade = (0, at) if at and legend[0].name == "clean" else None
-    write, tick = partial(words.macs, like=unit), partial(words.macs_tick, like=unit)
-    drawing = plots.step_curves(curves, lines, label, write, tick, shade)
-    caption = f"Share of {verdict.noun.many} that cost at most so many MACs"
-    return Figure("macs", caption, drawing, legend)
+    tick = partial(words.macs_tick, like=like)
+    drawing = plots.step_curves(curves, work.rules(rows[0]), label, write, tick, shade)
+    caption = f"Share of {verdict.noun.many} that cost at most so many {unit}"
+    return Figure(count, caption, drawing, legend)
 
 
 def _one_per_attack(rows: list[Row], verdict: Verdict) -> list[Row]:
@@ -100,7 +107,7 @@ def _counts(row: Row) -> bool:
 
 def _bars(rows: list[Row], verdict: Verdict, palette: dict[str, str]) -> Figure:
     by_ratio = all(missing(row["attack_success"]) for row in rows)
-    key = "macs_ratio" if by_ratio else "attack_success"
+    key = "equals_n_requests" if by_ratio else "attack_success"
     write = words.ratio if by_ratio else words.percent
     ordered = sorted(rows, key=lambda row: (not _counts(row), KINDS.index(row["kind"])))
     shown = [row for row in ordered if row["attack"] != "clean"]
@@ -118,7 +125,8 @@ def _bars(rows: list[Row], verdict: Verdict, palette: dict[str, str]) -> Figure:
         heading = heading if kind != group else ""
         bars.append(plots.Bar(str(row["attack"]), detail, row[key], text, css, heading))
         group = kind
-    measure = "MACs, attacked / clean" if by_ratio else "Attack success"
+    ratio = f"{work.capital(work.unit_in(rows))}, attacked / clean"
+    measure = ratio if by_ratio else "Attack success"
     label = f"{measure} on {verdict.victim}: " + "; ".join(
         f"{bar.label}, {bar.detail}: {bar.text}" for bar in bars
     )

@@ -17,6 +17,7 @@ from effattack.reporting.figure import SERIES, Figure, Key
 from effattack.reporting.nouns import Noun
 from effattack.reporting.verdict import Verdict
 from effattack.reporting.words import missing
+from effattack.results.currency import currency_of, unit, work_of
 
 
 class Compared(NamedTuple):
@@ -52,8 +53,10 @@ def _clean_cost(one: Verdict, reference: Verdict) -> str:
     """What clean inputs cost beside the reference's: savings that were given up are not kept."""
     if one.clean is None or reference.clean is None:
         return ""
-    ratio = one.clean["macs"] / reference.clean["macs"]
-    return "" if abs(ratio - 1) < 0.005 else f"; clean MACs {words.ratio(ratio)}"
+    if currency_of(one.clean) != currency_of(reference.clean):
+        return ""
+    ratio = work_of(one.clean).clean / work_of(reference.clean).clean
+    return "" if abs(ratio - 1) < 0.005 else f"; clean {unit(one.clean)} {words.ratio(ratio)}"
 
 
 def difference(one: Verdict, reference: Verdict) -> tuple[float, float, float]:

@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from effattack.reporting import axes, words
+from effattack.reporting import axes, words, work
 from effattack.reporting.figure import Figure, Key
-from effattack.reporting.verdict import Row, Verdict, series, unit_of
+from effattack.reporting.verdict import Row, Verdict, series
 from effattack.reporting.words import missing
+from effattack.results.currency import currency_of, work_of
 from effattack.results.union import UNION
 
 PERCENTS = [(quarter / 4, f"{25 * quarter}{words.NBSP}%") for quarter in range(5)]
 
 
 def security_curves(rows: list[Row], verdict: Verdict, palette: dict[str, str]) -> list[Figure]:
-    """MACs and accuracy against the budget, per threat; nothing where one budget was run."""
+    """Work and accuracy against the budget, per threat; nothing where one budget was run."""
     aside = ("control", UNION)
     lines = [row for row in rows if row["kind"] not in aside or row["attack"] == "noise"]
     found = []
@@ -25,25 +26,26 @@ def security_curves(rows: list[Row], verdict: Verdict, palette: dict[str, str]) 
         if len(ladder) < 2:
             continue
         clean = next((row for row in rows if row["attack"] == "clean"), None)
-        top, unit = max(ladder), max(map(unit_of, rows))
+        top, like, unit = max(ladder), max(map(work.like_of, rows)), work.unit_in(rows)
         across = axes.Axis(0.0, 1.03 * top, [(0.0, "0"), *ladder.items()], "budget of the attacker")
-        costs = [row[key] for row in own for key in ("macs", "max_macs", "dense_macs")]
+        rules = work.rules(own[0])
+        costs = [cost for row in own for cost in (*work_of(row), *dict(work.rules(row)).values())]
         up = axes.Axis.upto(
             max(cost for cost in costs if not missing(cost)),
-            f"MACs per {verdict.noun.one}, mean",
-            partial(words.macs_tick, like=unit),
+            f"{work.capital(unit)} per {verdict.noun.one}, mean",
+            partial(words.macs_tick, like=like),
         )
         share = axes.Axis(0.0, 1.0, PERCENTS, "accuracy against the label")
-        rules = [("dense", own[0]["dense_macs"]), ("max", own[0]["max_macs"])]
-        for slug, what, key, axis, marks, write in (
-            ("security_macs", "MACs", "macs", up, rules, partial(words.macs, like=unit)),
-            ("security_accuracy", "Accuracy", "accuracy", share, [], words.percent),
+        count = currency_of(own[0])
+        for name, what, key, axis, marks, write in (
+            (count, work.capital(unit), "work", up, rules, work.writer(own[0], like)),
+            ("accuracy", "Accuracy", "accuracy", share, [], words.percent),
         ):
             drawn, legend = _lines(own, clean, key, palette)
             label = f"{what} of {verdict.victim} against the budget: "
             label += "; ".join(_said(own, key, write))
             plot = axes.plot(drawn, across, axis, label, marks)
-            slug = slug if threat == "linf" else f"{slug}_{threat}"
+            slug = f"security_{name}" + ("" if threat == "linf" else f"_{threat}")
             caption = f"{what} against the budget ({threat})"
             found.append(Figure(slug, caption, plot, legend))
     return found
@@ -77,26 +79,26 @@ def _said(own: list[Row], key: str, write: Callable[[float], str]) -> list[str]:
 
 def scatter(rows: list[Row], verdict: Verdict, palette: dict[str, str]) -> list[Figure]:
     """Accuracy over cost: where the victim stood, and where each attack moved it."""
-    clean, unit = verdict.clean, max(map(unit_of, rows), default=1.0)
+    clean, unit = verdict.clean, work.unit_in(rows)
+    like = max(map(work.like_of, rows), default=1.0)
     shown = [row for row in rows if row["attack"] not in ("clean", UNION)]
-    shown = [row for row in shown if not missing(row["macs"])]
+    shown = [row for row in shown if not missing(work_of(row).attacked)]
     if clean is None or not shown:
         return []
     drawn, legend = [], []
     for row in shown:
         css = style(row, palette)
-        here = (row["macs"], row["accuracy"])
-        start = (clean["macs"], clean["accuracy"])
+        here = (work_of(row).attacked, row["accuracy"])
+        start = (work_of(clean).attacked, clean["accuracy"])
         drawn.append(axes.Series(css, [start, here], open_ends=True))
-        detail = f"{words.at(row)}: {words.macs(row['macs'], like=unit)} MACs, "
+        detail = f"{words.at(row)}: {work.writer(row, like)(work_of(row).attacked)} {unit}, "
         legend.append(Key(css, str(row["attack"]), detail + words.percent(row["accuracy"], 0)))
-    largest = max(
-        row[key] for row in shown for key in ("macs", "max_macs") if not missing(row[key])
-    )
-    name = f"MACs per {verdict.noun.one}, mean"
-    across = axes.Axis.upto(largest, name, partial(words.macs_tick, like=unit))
+    known = [work_of(row) for row in shown]
+    largest = max(value for one in known for value in one[1:] if not missing(value))
+    name = f"{work.capital(unit)} per {verdict.noun.one}, mean"
+    across = axes.Axis.upto(largest, name, partial(words.macs_tick, like=like))
     up = axes.Axis(0.0, 1.0, PERCENTS, "accuracy against the label")
-    label = f"Accuracy over MACs of {verdict.victim}: " + "; ".join(
+    label = f"Accuracy over {unit} of {verdict.victim}: " + "; ".join(
         f"{key.name}, {key.detail}" for key in legend
     )
     plot = axes.plot(drawn, across, up, label)

@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+from math import nan
 from typing import Any, NamedTuple
 
 import pandas as pd
 
-from effattack.reporting import words
+from effattack.reporting import words, work
 from effattack.reporting.meta import Meta
 from effattack.reporting.nouns import domain_of
 from effattack.reporting.shown import Kind, kind_of
 from effattack.reporting.stored import Description
 from effattack.reporting.strips import Pair, Shown
-from effattack.reporting.verdict import Row, Verdict, rows_of, samples_of, tag, unit_of
+from effattack.reporting.verdict import Row, Verdict, rows_of, samples_of, tag
+from effattack.reporting.words import missing
+from effattack.reporting.written import written
+from effattack.results.currency import MACS, currency_of
 
 BUDGET = 3_000_000
 """Bytes in all galleries of one report together."""
 EXAMPLES = 8
+
+
+class Cost(NamedTuple):
+    """What one input costs, clean and attacked."""
+
+    unit: str
+    moved: str
+    ratio: str
 
 
 class Example(NamedTuple):
@@ -26,9 +38,10 @@ class Example(NamedTuple):
     label: str
     before: str
     after: str
+    """Empty where the answers are texts, which stand among what is shown."""
     kept: bool
-    macs: str
-    ratio: str
+    costs: list[Cost]
+    """In the count that judges, and in MACs."""
     shown: list[Shown]
 
 
@@ -70,7 +83,8 @@ def gallery(samples: pd.DataFrame, scores: pd.DataFrame, verdict: Verdict, meta:
         css=kind.css,
         how=kind.how,
         examples=[
-            _example(pair.row, shown) for pair, shown in zip(pairs, strips.examples, strict=True)
+            _example(pair.row, shown, written(pair))
+            for pair, shown in zip(pairs, strips.examples, strict=True)
         ],
         note="",
     )
@@ -113,17 +127,32 @@ def _stored(raw: Any, kind: Kind, domain: Description) -> Any:
     return kind.read(bytes(raw), domain) if isinstance(raw, bytes | bytearray) else None
 
 
-def _example(row: Row, shown: list[Shown]) -> Example:
-    change = row["macs"] / row["clean_macs"] if row["clean_macs"] else float("nan")
-    like = unit_of(row)
-    before, after = words.macs(row["clean_macs"], like=like), words.macs(row["macs"], like=like)
+def _example(row: Row, shown: list[Shown], texts: list[Shown]) -> Example:
+    said = {key: "" if texts else str(row[key]) for key in ("clean_prediction", "prediction")}
+    same = row.get("same")
+    kept = row["prediction"] == row["clean_prediction"] if missing(same) else same
     return Example(
         sample=int(row["sample"]),
         label=str(row["label"]),
-        before=str(row["clean_prediction"]),
-        after=str(row["prediction"]),
-        kept=bool(row["prediction"] == row["clean_prediction"]),
-        macs=f"{before} → {after}",
-        ratio=words.ratio(change),
-        shown=shown,
+        before=said["clean_prediction"],
+        after=said["prediction"],
+        kept=bool(kept),
+        costs=[_cost(row, count) for count in dict.fromkeys((currency_of(row), MACS))],
+        shown=shown + texts,
     )
+
+
+def _cost(row: Row, count: str) -> Cost:
+    clean, attacked = row[f"clean_{count}"], row[count]
+    told = work.told(
+        {
+            **row,
+            "currency": count,
+            "clean_work": clean,
+            "work": attacked,
+            "max_work": row[f"max_{count}"],
+            "macs_ratio": attacked / clean if clean else nan,
+            "equals_n_requests": attacked / clean if clean else nan,
+        }
+    )
+    return Cost(told.unit, told.moved, told.ratio)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from effattack.reporting import page, words
+from effattack.reporting import page, words, work
 from effattack.reporting.brackets import brackets, track
 from effattack.reporting.charts import figures
 from effattack.reporting.comparison import compared, scatter
@@ -51,7 +51,7 @@ def render(samples: pd.DataFrame, scores: pd.DataFrame, meta: Meta) -> str:
     scores = with_domains(scores, meta)
     found = verdicts(scores, meta)
     noun = shared_noun(meta, [verdict.victim for verdict in found])
-    shown = columns(noun)
+    shown = columns(noun, scores)
     table, reasons = blocks(scores, found, meta, shown)
     scored = [verdict for verdict in found if verdict.shown]
     return page.render(
@@ -59,7 +59,11 @@ def render(samples: pd.DataFrame, scores: pd.DataFrame, meta: Meta) -> str:
         comparison=compared(found) if "compared" in meta else [],
         scatter=scatter(found, noun) if "compared" in meta else None,
         noun=noun,
-        glossary=terms(noun, {str(domain_of(meta, verdict.victim)["kind"]) for verdict in found}),
+        glossary=terms(
+            noun, {str(domain_of(meta, verdict.victim)["kind"]) for verdict in found}, scores
+        ),
+        work=work,
+        unit=work.unit_in(verdict.shown for verdict in scored if verdict.shown),
         limits=limits(meta),
         jumps=JUMPS if "compared" in meta else JUMPS[1:],
         twins=beside_twins(scores, meta),

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from effattack.reporting import plots, words
+from effattack.reporting import plots, words, work
 from effattack.reporting.meta import Meta, section
 from effattack.reporting.svg import Drawing
 from effattack.reporting.verdict import Row, rows_of
@@ -21,8 +21,9 @@ class Timing(NamedTuple):
 
     victim: str
     attack: str
-    macs: str
-    macs_value: float
+    work: str
+    """Attacked over clean, in the count that judges."""
+    work_value: float
     latency: str
     """Median over images; a dash where its interval is too wide."""
     latency_value: float | str
@@ -59,8 +60,8 @@ def timings(scores: pd.DataFrame, meta: Meta) -> list[Timing]:
             Timing(
                 victim=str(row["victim"]),
                 attack=str(row["attack"]),
-                macs=words.ratio(row["macs_ratio"]),
-                macs_value=row["macs_ratio"],
+                work=work.told(row).ratio,
+                work_value=row["equals_n_requests"],
                 latency=words.ratio(middle),
                 latency_value="" if missing(middle) else middle,
                 interval=spread,

@@ -8,7 +8,7 @@ from functools import partial
 
 import pandas as pd
 
-from effattack.reporting import words
+from effattack.reporting import words, work
 from effattack.reporting.brackets import brackets
 from effattack.reporting.comparison import Compared, compared
 from effattack.reporting.latency import fired
@@ -23,7 +23,6 @@ from effattack.reporting.verdict import (
     alarms,
     rows_of,
     tag,
-    unit_of,
     verdicts,
 )
 from effattack.reporting.words import missing
@@ -36,8 +35,8 @@ HEADLINE = (
     "Victim",
     "Savings retained",
     "Found by",
-    "MACs per {}, clean → attacked",
-    "max MACs",
+    "{work} per {one}, clean → attacked",
+    "max {work}",
     "attacked / clean",
     "attacked / dense",
     "Accuracy (label), clean → attacked",
@@ -62,13 +61,14 @@ def summary(scores: pd.DataFrame, meta: Meta) -> str:
     scores = with_domains(scores, meta)
     found = verdicts(scores, meta)
     noun = shared_noun(meta, [verdict.victim for verdict in found])
-    headline = [title.format(noun.one) for title in HEADLINE]
+    unit = work.unit_in(verdict.shown for verdict in found if verdict.shown)
+    headline = [title.format(one=noun.one, work=unit) for title in HEADLINE]
     headline += [score.flat for score in headlines()]
     parts = ["### effattack: savings retained under the worst inside the budget"]
     parts += [_twin(beside) for beside in beside_twins(scores, meta)]
     if errors := alarms(scores, meta):
         parts.append("\n".join(f"- **Read this first:** {plain(error)}" for error in errors))
-    rows = [_headline(verdict, meta) for verdict in found]
+    rows = [_headline(verdict, meta, unit) for verdict in found]
     if "compared" in meta:
         parts.append(_beside(headline, rows, compared(found)))
     else:
@@ -96,7 +96,7 @@ def summary(scores: pd.DataFrame, meta: Meta) -> str:
     if len(scores):
         lines = sorted(rows_of(scores), key=lambda row: KINDS.index(row["kind"]))
         lines.sort(key=lambda row: [v.victim for v in found].index(str(row["victim"])))
-        written = dict(_written(noun))
+        written = dict(_written(noun, scores))
         table = _table([*ALL, *written], [_line(row, written.values()) for row in lines])
         parts.append(f"<details><summary>All scores</summary>\n\n{table}\n\n</details>")
         if scores["energy_ratio"].isna().all():
@@ -135,7 +135,7 @@ def _twin(beside: Beside) -> str:
     return f"{first}{code(beside.victim)} {plain(beside.told)}."
 
 
-def _headline(verdict: Verdict, meta: Meta) -> list[str]:
+def _headline(verdict: Verdict, meta: Meta, shared: str) -> list[str]:
     row, worst, clean = verdict.shown, verdict.worst, verdict.clean
     savings = f"**{words.headline_percent(verdict.savings)}**"
     if missing(verdict.savings):
@@ -145,8 +145,10 @@ def _headline(verdict: Verdict, meta: Meta) -> list[str]:
     if row is None:
         lacking = len(HEADLINE) + len(headlines()) - 3
         return [code(verdict.victim), savings, "not scored", *[words.MISSING] * lacking]
-    like = unit_of(row)
-    before, after = words.macs(row["clean_macs"], like), words.macs(row["macs"], like)
+    told = work.told(row)
+    moved = told.moved if worst else told.clean
+    beside = "" if work.by_macs(row) else f" (MACs {work.macs(row).ratio})"
+    named = f" {told.unit}" if shared == work.WORK else ""
     accuracy = words.percent(row["accuracy"])
     if worst and clean:
         accuracy = f"{words.percent(clean['accuracy'])} → {accuracy}"
@@ -157,9 +159,9 @@ def _headline(verdict: Verdict, meta: Meta) -> list[str]:
         code(verdict.victim),
         savings,
         name,
-        f"{before} → {after}" if worst else before,
-        words.macs(row["max_macs"]),
-        words.ratio(row["macs_ratio"]),
+        moved + named,
+        told.most + named,
+        told.ratio + beside,
         over_dense(row),
         accuracy,
         words.percent(row["agreement"]),
@@ -179,9 +181,13 @@ def _line(row: Row, written: Iterable[Callable[[Row], str]]) -> list[str]:
     ]
 
 
-def _written(noun: Noun) -> Iterator[tuple[str, Callable[[Row], str]]]:
-    """Of every row: title and writer of its scores, and of attacked MACs beside the dense ones."""
-    for score in shown():
+def _written(noun: Noun, scores: pd.DataFrame) -> Iterator[tuple[str, Callable[[Row], str]]]:
+    """Of every row: title and writer of its scores, and of attacked MACs beside the dense ones;
+    before them the work that judges, where that is not MACs."""
+    if (unit := work.unit_in(rows_of(scores))) != "MACs":
+        yield f"{work.capital(unit)}, clean → attacked", lambda row: work.told(row).whole
+        yield f"{work.capital(unit)} / clean", lambda row: work.told(row).ratio
+    for score in shown(scores):
         if score.shown.flat is not None:
             yield score.flat, partial(_cell, score, noun)
         if score.name == "macs_ratio":

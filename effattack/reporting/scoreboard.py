@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from effattack.errors import EffattackError, UsageError
-from effattack.reporting import page, words
+from effattack.reporting import page, words, work
 from effattack.reporting.nouns import Noun, noun_of
 from effattack.reporting.tables import over_dense
 from effattack.reporting.verdict import Row, rows_of, unit_of
@@ -41,6 +41,8 @@ class Board(NamedTuple):
 
     budget: str
     noun: Noun
+    unit: str
+    """Of the count that judges all of them."""
     families: Mapping[str, Sequence[Entry]]
 
 
@@ -94,6 +96,7 @@ def render(folder: Path, cards: Path, out: Path) -> tuple[str, int]:
         boards=_boards(entries),
         claims=_claims(folder),
         unit_of=unit_of,
+        work=work,
         over_dense=over_dense,
     )
     return document, len(entries)
@@ -136,6 +139,7 @@ def _boards(entries: Sequence[Entry]) -> list[Board]:
             Board(
                 words.at(own[0].row),
                 noun_of({"victims": about}, own[0].row["victim"]),
+                work.unit_in(e.row for e in own),
                 {f: [e for e in own if e.row["family"] == f] for f in families},
             )
         )

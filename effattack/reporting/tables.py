@@ -8,16 +8,17 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from effattack.reporting import words
+from effattack.reporting import words, work
 from effattack.reporting.meta import Meta
 from effattack.reporting.nouns import Noun
 from effattack.reporting.verdict import KINDS, Row, Verdict, rows_of, same_cell, tag, unit_of
 from effattack.reporting.words import missing
+from effattack.results.currency import unit as unit_of_work
 from effattack.results.score import Score
-from effattack.results.table import MACS, known
-from effattack.results.unmeasured import NO_ENERGY, Reason, no_dense
+from effattack.results.table import GAINED, MACS, OUTPUT, OVER_CLEAN, known
+from effattack.results.unmeasured import NO_ENERGY, Reason, no_dense, no_work
 
-GROUPS = ("Score", MACS, "Answer", "Latency", "Energy", "Attacker", "Also", "Data")
+GROUPS = ("Score", MACS, OUTPUT, GAINED, "Answer", "Latency", "Energy", "Attacker", "Also", "Data")
 """Headings above the columns, in order; others come last."""
 OVER_DENSE = f"/{words.NBSP}dense"
 
@@ -69,10 +70,13 @@ def over_dense(row: Row) -> str:
     return words.ratio(row["macs"] / row["dense_macs"]) if known else words.MISSING
 
 
-def columns(noun: Noun) -> list[Column]:
-    """The budget, every score that is shown, and attacked MACs beside the dense ones."""
+def columns(noun: Noun, scores: pd.DataFrame) -> list[Column]:
+    """The budget, every score that is shown, and attacked MACs beside the dense ones; before them
+    the work that judges, where that is not MACs."""
     found = [Column("Budget", "ε", "l-inf, or as named", words.budget, "eps", lambda _: Reason(""))]
-    for score in shown():
+    for score in shown(scores):
+        if score.name == "clean_macs":
+            found += _judging(rows_of(scores))
         found += _columns(score)
         if score.name == "macs_ratio":
             found.append(Column(MACS, OVER_DENSE, "", over_dense, "macs", no_dense))
@@ -82,9 +86,34 @@ def columns(noun: Noun) -> list[Column]:
     ]
 
 
-def shown() -> list[Score]:
-    """The scores that tables show, in their order there."""
-    found = [score for score in known().values() if score.shown.group]
+def _judging(rows: Sequence[Row]) -> Iterator[Column]:
+    """The work of victims that are judged by another count than MACs; nothing where there are
+    none."""
+    if all(map(work.by_macs, rows)):
+        return
+    unit = work.unit_in(rows)
+    several = unit == work.WORK
+    heading = f"{work.capital(unit)} per {{one}}, mean"
+    for title, by, write in (
+        ("Clean", "clean_work", lambda row: work.told(row).clean),
+        ("Attacked", "work", lambda row: work.told(row).attacked),
+        ("Max", "max_work", lambda row: work.told(row).most),
+        (OVER_CLEAN, "equals_n_requests", lambda row: work.told(row).ratio),
+    ):
+        yield Column(heading, title, "", write, by, no_work)
+    if several:
+        yield Column(heading, "Counted in", "", unit_of_work, "currency", no_work)
+
+
+def told(score: Score, scores: pd.DataFrame) -> bool:
+    """Whether a table of these rows has something to say of a score."""
+    has = score.name in scores and scores[score.name].notna().any()
+    return bool(has) or not score.shown.sparse
+
+
+def shown(scores: pd.DataFrame) -> list[Score]:
+    """The scores that tables of these rows show, in their order there."""
+    found = [score for score in known().values() if score.shown.group and told(score, scores)]
     order = [*GROUPS, *(score.shown.group for score in found)]
     found.sort(key=lambda score: (order.index(score.shown.group), not score.shown.first))
     return found
@@ -166,4 +195,7 @@ def _costs(verdict: Verdict) -> str:
         f"{name} {words.macs(row[key]) if not missing(row[key]) else 'unknown'}"
         for name, key in (("dense", "dense_macs"), ("max", "max_macs"))
     ]
+    if not work.by_macs(row):
+        judging = work.told(row)
+        parts.insert(0, f"max {judging.most} {judging.unit}")
     return f"{' · '.join(parts)} MACs per {verdict.noun.one}"

@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
+import pandas as pd
+
+from effattack.reporting import work
 from effattack.reporting.nouns import Noun
+from effattack.reporting.tables import told
+from effattack.reporting.verdict import rows_of
+from effattack.results.currency import unit
 from effattack.results.table import known
 
 BUDGETS = {
@@ -29,10 +35,19 @@ class Term(NamedTuple):
     meaning: str
 
 
-def terms(noun: Noun, kinds: Iterable[str]) -> tuple[Term, ...]:
+def terms(noun: Noun, kinds: Iterable[str], scores: pd.DataFrame) -> tuple[Term, ...]:
     """The glossary of a report about such inputs, of domains of these kinds."""
-    explained = [score for score in known().values() if score.shown.meaning]
+    explained = [s for s in known().values() if s.shown.meaning and told(s, scores)]
+    judging = dict.fromkeys(unit(row) for row in rows_of(scores) if not work.by_macs(row))
     return (
+        *(
+            Term(
+                count,
+                "what judges here: a count of the deployed model, audited as it runs, as MACs "
+                "misprice what it costs; MACs stand beside",
+            )
+            for count in judging
+        ),
         Term(
             "MACs",
             f"multiply-accumulates one {noun.one} really costs, counted while the deployed model "

@@ -114,6 +114,14 @@ def macs(value: float, like: float | None = None) -> str:
     return f"{decimal(value / scale, digits)}{NBSP}{unit}".rstrip(NBSP)
 
 
+def work(value: float, like: float | None = None) -> str:
+    """A count as :func:`macs` writes it; below a thousand, a mean has its first decimal."""
+    known = value if like is None or missing(like) else like
+    if missing(value) or known >= 1000:
+        return macs(value, like)
+    return decimal(value, 0 if float(value).is_integer() else 1)
+
+
 def macs_tick(value: float, like: float) -> str:
     """A round number of MACs on an axis: "0", "2.5 M"."""
     scale, unit = scale_of(like)
@@ -125,6 +133,7 @@ FORMS: dict[Form, Callable[[Any, float], str]] = {
     "retained": lambda value, like: retained(value),
     "ratio": lambda value, like: ratio(value),
     "macs": macs,
+    "amount": lambda value, like: work(value),
     "count": lambda value, like: f"{value:,}",
     "number": lambda value, like: MISSING if missing(value) else f"{decimal(value, 2)}",
     "text": lambda value, like: MISSING if missing(value) or not value else str(value),

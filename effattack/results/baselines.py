@@ -58,6 +58,8 @@ class Series:
     """In the count that judges, where that is not MACs, or where the ceiling is not one for all."""
     ceiling: list[float] = field(default_factory=list)
     """Of that work, per input."""
+    capped: list[float] = field(default_factory=list)
+    """Whether the cap ended the text that was written, where the victim tells."""
 
 
 @dataclass(frozen=True)
@@ -219,6 +221,7 @@ def _series(rows: pd.DataFrame, score: Mapping[str, Any]) -> Series:
         slowdown=per_input.slowdown.mean().dropna().tolist(),
         work=[] if alike else per_input.work.mean().tolist(),
         ceiling=[] if alike else per_input.max_work.mean().tolist(),
+        capped=[] if rows.capped.isna().any() else per_input.capped.mean().tolist(),
     )
 
 
@@ -230,7 +233,8 @@ def _read_record(content: dict[str, Any], field: str) -> Record:
         for name, values in (("macs", one.macs), ("correct", one.correct)):
             if len(values) != images:
                 raise wrong(f"{field}.series[{at}].{name}", values, f"a list of {images}")
-        for name, values in (("work", one.work), ("ceiling", one.ceiling)):
+        optional = {"work": one.work, "ceiling": one.ceiling, "capped": one.capped}
+        for name, values in optional.items():
             if len(values) not in (0, images):
                 raise wrong(f"{field}.series[{at}].{name}", values, f"a list of {images} or none")
         if len(one.slowdown) > images:

@@ -31,7 +31,22 @@ def caveats(rows: pd.DataFrame, meta: Mapping[str, Any]) -> list[str]:
     if unions.equals_n_requests.isna().all():
         return []
     union = unions.loc[unions.equals_n_requests.idxmax()]
-    return [*_outside(rows, union), *_max(rows), *_search(rows, union, meta)]
+    return [
+        *_censored(union),
+        *_outside(rows, union),
+        *_max(rows),
+        *_search(rows, union, meta),
+    ]
+
+
+def _censored(union: pd.Series) -> Iterator[str]:
+    """Texts that the cap ended: under another one they would have cost something else."""
+    if union.cap_hit_rate > 0:
+        yield (
+            f"the cap ended {union.cap_hit_rate:.0%} of the texts ({union.clean_cap_hit_rate:.0%} "
+            f"of the clean ones): such runs are censored, so the mean of {union.work:,.1f} "
+            f"{unit(union)} and its ratio to clean are those of this cap"
+        )
 
 
 def _outside(rows: pd.DataFrame, union: pd.Series) -> Iterator[str]:

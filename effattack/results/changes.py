@@ -243,6 +243,9 @@ def _changes(
     for now, then in pairs:
         right = _difference(mean, [now.correct], [then.correct])
         asked.append((now, then, "accuracy", right))
+        if now.capped and then.capped:
+            hit = _difference(mean, [now.capped], [then.capped])
+            asked.append((now, then, "cap_hit_rate", hit))
         if now.attack == "clean":
             asked.append((now, then, "macs", _quotient(mean, [now.macs], [then.macs])))
             continue

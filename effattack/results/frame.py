@@ -26,11 +26,16 @@ COLUMNS = [
     *("idle_watts", "modelled_joules", "clean_modelled_joules", "node", "device"),
     *("opened", "decisions", "image", "l1", "pixels"),
     *("right", "same", "currency", "knowledge", "as_twin"),
+    *("capped", "clean_capped", "tokens_sent"),
     *CERTIFIED,
 ]
 """Columns of every per-sample frame; README of the fields in ``docs/frames.md``. A frame also has
 those of its counts, and of the distances of its domain."""
-LATER = {"l1", "pixels", "right", "same", "currency", "knowledge", "as_twin", *CERTIFIED}
+LATER = {
+    *("l1", "pixels", "right", "same", "currency", "knowledge", "as_twin"),
+    *("capped", "clean_capped", "tokens_sent"),
+    *CERTIFIED,
+}
 """Columns that earlier frames of this schema lack: not measured there, or told by the others."""
 
 KNOWLEDGE = ("nothing", "queries", "transfer", "white box")
@@ -57,6 +62,9 @@ def completed(samples: pd.DataFrame) -> pd.DataFrame:
         "knowledge": knew(samples),
         "knife_edge": False,
         "as_twin": None,
+        "capped": None,
+        "clean_capped": None,
+        "tokens_sent": nan,
     }
     filled = {column: _filled(samples, column, value) for column, value in told.items()}
     filled |= {column: nan for column in CERTIFIED if column not in samples}

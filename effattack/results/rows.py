@@ -42,8 +42,8 @@ class Rows:
         return self.frame[column].iloc[0]
 
     def mean(self, column: str) -> float:
-        """Over all rows."""
-        return float(self.frame[column].mean())
+        """Over all rows; NaN where there is no such column."""
+        return float(self.frame[column].mean()) if column in self.frame else np.nan
 
     @property
     def unlike_twin(self) -> str:
@@ -75,6 +75,17 @@ class Rows:
         attacked, clean = self.frame[column], self.frame[f"clean_{column}"]
         both = attacked.notna() & clean.notna()
         return float(attacked[both].sum() / clean[both].sum()) if both.any() else np.nan
+
+    def amplification(self, count: str) -> float:
+        """(Σ attacked − Σ clean) / Σ tokens of the attacked inputs: work gained per token sent.
+
+        NaN where the inputs are no tokens, or the victim has no such count.
+        """
+        needed = [count, f"clean_{count}", "tokens_sent"]
+        if not {*needed} <= {*self.frame}:
+            return np.nan
+        attacked, clean, tokens = self.frame[needed].astype(float).sum(skipna=False)
+        return float((attacked - clean) / tokens)
 
     @property
     def constant(self) -> bool:

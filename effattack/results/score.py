@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from effattack.results.rows import Rows
 
 Better = Literal["more", "less"]
-Form = Literal["percent", "retained", "ratio", "macs", "count", "number", "text"]
+Form = Literal["percent", "retained", "ratio", "macs", "amount", "count", "number", "text"]
 """How a value is written: :data:`effattack.reporting.words.FORMS`."""
 
 
@@ -34,6 +34,7 @@ class Shown:
         flat: its header in tables without headings; its title where empty, None: not there.
         brief: its header in the narrow table of a terminal; empty: not there.
         interval: whether its interval has a column, too.
+        sparse: whether tables leave it out in which no row has it.
         headline: whether it stands beside the verdict: in summaries and model cards.
         meaning: in one line, for the glossary; empty: not there.
     """
@@ -46,6 +47,7 @@ class Shown:
     flat: str | None = ""
     brief: str = ""
     interval: bool = False
+    sparse: bool = False
     headline: bool = False
     meaning: str = ""
 

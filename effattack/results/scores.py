@@ -17,7 +17,7 @@ from effattack.results.currency import MACS, unit, with_work
 from effattack.results.frame import completed, knew
 from effattack.results.rows import Rows
 from effattack.results.score import Score
-from effattack.results.table import IDENTITY, SCORES, known
+from effattack.results.table import GAINED, IDENTITY, OUTPUT, SCORES, known
 from effattack.results.union import CELL, with_unions
 
 
@@ -28,6 +28,10 @@ def columns_of(scores: Iterable[Score]) -> list[str]:
 
 COLUMNS = columns_of(SCORES)
 """Those of our own scores; others follow."""
+WRITTEN = tuple(
+    column for score in SCORES if score.shown.group in (OUTPUT, GAINED) for column in score.columns
+)
+"""Of what generators write, which earlier versions did not score."""
 
 
 def score_table(samples: pd.DataFrame) -> pd.DataFrame:
@@ -61,6 +65,7 @@ def completed_scores(scores: pd.DataFrame) -> pd.DataFrame:
         "unlike_twin": "",
         "certified_retained": nan,
         "certified_factor": nan,
+        **dict.fromkeys(WRITTEN, nan),
     }
     return scores.assign(**{name: value for name, value in told.items() if name not in scores})
 

@@ -14,12 +14,15 @@ from effattack.registry import entries, named
 from effattack.registry.borders import blaming
 from effattack.results.score import HIDDEN, Score, Shown
 from effattack.results.unmeasured import (
+    no_cap,
     no_certificate,
+    no_count,
     no_dense,
     no_energy,
     no_latency,
     no_savings,
     no_timing,
+    no_tokens,
     no_twin,
     no_work,
     nobody,
@@ -30,6 +33,21 @@ IDENTITY = ("victim", "family", "attack", "kind", "threat", "eps")
 """Columns that say what a row of scores is of."""
 MACS = "MACs per {one}, mean"
 OVER_CLEAN = "/\u00a0clean"
+OUTPUT = "Output per {one}"
+GAINED = "Gained per token sent"
+
+
+def _amplification(name: str, shown: Shown, count: str = "") -> Score:
+    """Work gained per token that the attacker sends."""
+    return Score(
+        f"amplification_{name}",
+        lambda rows: rows.amplification(count or name),
+        better="less",
+        range=(-inf, inf),
+        empty=no_tokens,
+        shown=shown,
+    )
+
 
 SCORES = (
     Score(
@@ -259,6 +277,73 @@ SCORES = (
             meaning="how many clean requests an attacked one of the threat costs at most, whoever "
             "attacks",
         ),
+    ),
+    Score(
+        "output_tokens",
+        lambda rows: rows.mean("output_tokens"),
+        better="less",
+        empty=no_count,
+        shown=Shown("number", "Tokens", OUTPUT, "mean", flat="Output tokens", sparse=True),
+    ),
+    Score(
+        "clean_output_tokens",
+        lambda rows: rows.mean("clean_output_tokens"),
+        empty=no_count,
+        shown=Shown("number", "Tokens, clean", OUTPUT, "mean", flat=None, sparse=True),
+    ),
+    Score(
+        "cap_hit_rate",
+        lambda rows: rows.share("capped"),
+        better="less",
+        range=(0, 1),
+        bounds="cap_hit_rate",
+        share=True,
+        kept=True,
+        empty=no_cap,
+        shown=Shown(
+            "percent",
+            "At the cap",
+            OUTPUT,
+            flat="At the cap",
+            interval=True,
+            sparse=True,
+            meaning="share of texts that the cap ended; they are censored: what they would have "
+            "cost under a larger one is not known, so that no mean and no ratio stands alone",
+        ),
+    ),
+    Score(
+        "clean_cap_hit_rate",
+        lambda rows: rows.share("clean_capped").value,
+        empty=no_cap,
+        shown=Shown("percent", "At the cap, clean", OUTPUT, flat=None, sparse=True),
+    ),
+    _amplification(
+        "passes",
+        Shown(
+            "number",
+            "Passes",
+            GAINED,
+            flat="Passes gained per token sent",
+            sparse=True,
+            meaning="(attacked − clean) passes over the tokens of the attacked prompts, in sums "
+            "over {many}: what each token that the attacker sends buys him. The whole prompt "
+            "counts, the template around it does not; MACs and bytes likewise",
+        ),
+    ),
+    _amplification(
+        "macs", Shown("amount", "MACs", GAINED, flat="MACs gained per token sent", sparse=True)
+    ),
+    _amplification(
+        "bytes",
+        Shown(
+            "amount",
+            "Bytes",
+            GAINED,
+            "moved, modelled",
+            flat="Bytes gained per token sent",
+            sparse=True,
+        ),
+        count="moved_bytes",
     ),
 )
 

@@ -41,7 +41,7 @@ def with_unions(samples: pd.DataFrame) -> pd.DataFrame:
         (of the count that judges), ``slow_and_wrong``, ``inside`` (every input of the row's cell
         lies inside an asked budget) and ``found_by`` (in words, of unions). A union has one row
         per input: the most work of any row inside, right only if it is under all of them, and
-        decided as by the twin likewise.
+        decided as by the twin likewise, ended by the cap if it is under any.
     """
     rows = with_work(completed(samples.drop(columns=_BULKY, errors="ignore")))
     rows = rows.assign(
@@ -120,7 +120,7 @@ def _union(within: pd.DataFrame, threat: str, eps: float) -> pd.DataFrame:
         **counts,
         right=every.right.all().loc[index].to_numpy(),
         same=every.same.all().loc[index].to_numpy(),
-        **_as_twin(every, index),
+        **_of_all(every, index),
         **_certified(within, threat, eps, index),
         slow_and_wrong=every.slow_and_wrong.any().loc[index].to_numpy(),
         inside=True,
@@ -140,11 +140,12 @@ def _certified(
     return {column: own[column].first().reindex(index).to_numpy(float) for column in CERTIFIED}
 
 
-def _as_twin(every: DataFrameGroupBy, index: pd.Series) -> dict[str, pd.Series]:
-    """Whether artefact and twin are alike under all rows of each input, where that is told."""
-    if "as_twin" not in every.obj or every.obj.as_twin.isna().all():
-        return {}
-    return {"as_twin": every.as_twin.all().loc[index].to_numpy()}
+def _of_all(every: DataFrameGroupBy, index: pd.Series) -> dict[str, np.ndarray]:
+    """Whether artefact and twin are alike under all rows of each input, and whether the cap ended
+    one of its texts; each where that is told."""
+    worst = {"as_twin": every.as_twin.all, "capped": every.capped.any}
+    told = [column for column in worst if every.obj[column].notna().any()]
+    return {column: worst[column]().loc[index].to_numpy() for column in told}
 
 
 def _found_by(worst: pd.DataFrame) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from math import isnan
 from typing import Any, NamedTuple
 
-from effattack.results.currency import unit, work_of
+from effattack.results.currency import MACS, currency_of, unit, work_of
 
 WIDEST = 1.5
 """The widest interval of a latency ratio, upper over lower bound, that is a measurement."""
@@ -53,6 +53,8 @@ def no_work(row: Row) -> Reason:
     """Of all that is made from executed work."""
     if unknown_work(row):
         return Reason(UNKNOWN_WORK, GIVE_WORK)
+    if currency_of(row) != MACS:
+        return Reason("its executed MACs are unknown", f"judge it by its {unit(row)}")
     return is_nan(row)
 
 
@@ -101,6 +103,30 @@ def no_certificate(row: Row) -> Reason:
         "no certificate is known",
         "ask for one with --certify auto, which says what covers the victim; a cap says nothing of "
         "savings",
+    )
+
+
+def no_cap(row: Row) -> Reason:
+    """Of whether a cap ended a text."""
+    return Reason(
+        "it does not tell which of its texts a cap ended",
+        "let trace() give them as aux['capped'], (B,) bool",
+    )
+
+
+def no_count(row: Row) -> Reason:
+    """Of a count that only some victims have."""
+    return Reason(
+        "the victim has no such count",
+        "give it to Victim.__init__ as counts={name: Count(unit, ceiling)}",
+    )
+
+
+def no_tokens(row: Row) -> Reason:
+    """Of work per token sent."""
+    return Reason(
+        "its inputs are no tokens, or the victim has no such count",
+        "limit equals_n_requests, which needs neither",
     )
 
 

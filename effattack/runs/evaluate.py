@@ -20,7 +20,7 @@ from effattack.results.evaluation import Evaluation
 from effattack.runs.certifying import certified
 from effattack.runs.executors.in_process import InProcess
 from effattack.runs.keeping import MOST, keep_worst
-from effattack.runs.run import give_up, run
+from effattack.runs.run import give_up, go_on, run
 from effattack.runs.scheduling import Progress, discard_damaged
 from effattack.victim import Victim
 
@@ -74,7 +74,9 @@ def evaluate(
     Raises:
         UsageError: for input that cannot be scored.
         ContractError: if the victim breaks the contract: before any attack, or in a scored row.
-        MeasurementError: if anything else cannot be measured.
+        MeasurementError: if anything else cannot be measured. Of a remote victim, rows that are
+            finished stay, and ``meta["skipped"]`` tells why others are not; it is raised where
+            there is none.
     """
     with staying("the victim, or its data,"):
         planned = plan(
@@ -94,7 +96,8 @@ def evaluate(
         expect_audited(victim.name, by, counts)
     shelf, executor = Memory() if out is None else Store(Path(out) / "cells"), InProcess()
     discard_damaged([planned], shelf, executor)
-    found = run([planned], shelf, executor, give_up, progress)[0]
+    on_failure = go_on if victim.remote else give_up
+    found = run([planned], shelf, executor, on_failure, progress)[0]
     if certify is not None:
         found = certified(found, [planned], shelf, certify)
     found = found if by is None else found.judged_by(by)

@@ -84,7 +84,8 @@ def read(shelf: Shelf, spec: CellSpec) -> pd.DataFrame:
 def _joined(rows: pd.DataFrame, clean: pd.DataFrame, cell: Cell, about: About) -> pd.DataFrame:
     """The rows of a cell beside what the clean inputs did."""
     shown = rows["sample"] < SHOWN
-    beside = ("prediction", "macs", *about.counts, "elementwise", "modelled_joules")
+    beside = ["prediction", "macs", *about.counts, "elementwise", "modelled_joules"]
+    beside += ["capped"] if "capped" in clean else []
     return rows.assign(
         victim=about.name,
         family=about.family,
@@ -112,6 +113,10 @@ def _provenance(
     device = device_here(contract.device)
     attacked = [cell.spec for cell in planned.attacks]
     notes = list(planned.notes)
+    if victim.provenance:
+        notes.append(
+            f"{victim.name}: {', '.join(f'{k} {v}' for k, v in victim.provenance.items())}"
+        )
     latency = {}
     if same is not None:
         latency = {"aa_low": same.low, "aa_high": same.high, "fired": same.excludes(1)}
@@ -142,6 +147,7 @@ def _provenance(
                 "domain": victim.domain,
                 "currency": victim.currency,
                 "counts": victim.counts,
+                **({"provenance": victim.provenance} if victim.provenance else {}),
                 "digest": contract.victim_digest,
                 "data": list(dict.fromkeys(spec.data_digest for spec in attacked)),
             }

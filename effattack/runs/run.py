@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 from effattack.cells.performing import Outcome, described
 from effattack.cells.plan import Plan
 from effattack.cells.store import Shelf
-from effattack.errors import CellError
+from effattack.errors import CellError, UsageError
 from effattack.results.evaluation import Evaluation
 from effattack.runs.executors import Executor
+from effattack.runs.executors.in_process import InProcess
 from effattack.runs.joining import assembled
 from effattack.runs.scheduling import Progress, execute
 
@@ -44,9 +45,12 @@ def run(
         progress: called after each cell.
 
     Raises:
+        UsageError: for a remote victim on several processes.
         CellError: if nothing could be finished.
         StoreError: if the store cannot be written any more; finished cells are safe.
     """
+    if remote := [plan.about.name for plan in plans if plan.about.remote]:
+        executor = _here(executor, remote[0])
     failures: dict[str, str] = {}
 
     def note(outcome: Outcome) -> None:
@@ -59,6 +63,17 @@ def run(
     if not any(len(part.samples) for part in parts):
         raise failed(list(failures.values()))
     return Evaluation.concat(parts), list(failures.values())
+
+
+def _here(executor: Executor, victim: str) -> InProcess:
+    """This process, for a victim that is asked over one connection, under one budget."""
+    here = executor.alone()
+    if not isinstance(here, InProcess):
+        raise UsageError(
+            f"{victim} is asked over one connection, under one budget: leave workers and clusters "
+            "out (--workers, --ray)"
+        )
+    return here
 
 
 def failed(reasons: Sequence[str]) -> CellError:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Generator, Tensor
 
@@ -19,18 +21,27 @@ class Text(Task):
 
     Args:
         cap: most tokens that are written; None where nothing but the end token stops it.
-        end: the token that ends a text; None where outputs leave it out.
+        end: the token that ends a text, or several; None where outputs leave it out.
         tokenizer: what makes the text of tables; None: ids stand there.
     """
 
     noun, symmetric, padding = "text", False, PAD
 
     def __init__(
-        self, cap: int | None = None, end: int | None = None, tokenizer: Tokenizer | None = None
+        self,
+        cap: int | None = None,
+        end: int | Sequence[int] | None = None,
+        tokenizer: Tokenizer | None = None,
     ) -> None:
         if cap is not None and cap < 1:
             raise UsageError(f"Text: cap = {cap!r}: give a whole number of at least 1, or None")
-        self.cap, self.end, self.tokenizer = cap, end, tokenizer
+        self.cap, self.tokenizer = cap, tokenizer
+        self.ends: tuple[int, ...] = (end,) if isinstance(end, int) else tuple(end or ())
+
+    @property
+    def end(self) -> int | None:
+        """The token that ends a text, the first of several; None where outputs leave it out."""
+        return self.ends[0] if self.ends else None
 
     def check(self, labels: Tensor, count: int) -> None:
         if not isinstance(labels, Tensor) or labels.is_floating_point() or labels.dim() != 2:
@@ -40,8 +51,8 @@ class Text(Task):
 
     def answer(self, outputs: Tensor) -> Tensor:
         behind = (outputs == PAD).cumsum(1) > 0
-        if self.end is not None:
-            behind |= (outputs == self.end).cumsum(1) > 0
+        for end in self.ends:
+            behind |= (outputs == end).cumsum(1) > 0
         return outputs.masked_fill(behind, PAD)
 
     def agree(self, a: Tensor, b: Tensor, kept: Tensor | None = None) -> Tensor:

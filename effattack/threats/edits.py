@@ -192,6 +192,13 @@ class Added(Edits):
         words = torch.full((len(clean), self.count), self._any_word).to(clean)
         return self._joined(clean, words, self.room(clean))
 
+    def added(self, clean: Tensor, words: Tensor) -> Tensor:
+        """Clean prompts with words (B, k) more, padded behind; of those, as many as there is room
+        for."""
+        used = lengths(words).minimum(self.room(clean))
+        words = padded(words[:, : self.count], self.count).clamp_min(0)
+        return self._joined(clean, words, used)
+
     def room(self, clean: Tensor) -> Tensor:
         """(B,): how many tokens each prompt may gain."""
         return (self.domain.longest - lengths(clean)).clamp(0, self.count)

@@ -20,7 +20,7 @@ from effattack.errors import AuditError, ContractError
 from effattack.victim.contract import Victim
 from effattack.victim.parting import difference
 from effattack.victim.rounding import margin_slack
-from effattack.victim.trace import Ran, Trace
+from effattack.victim.trace import CAPPED, Ran, Trace
 
 _known: WeakKeyDictionary[nn.Module, Known] = WeakKeyDictionary()
 
@@ -48,6 +48,8 @@ class Audit(NamedTuple):
     audited, what ``trace`` says."""
     as_twin: tuple[bool | None, ...] = ()
     """Per input, whether the twin of an artefact decides and answers alike; None without a twin."""
+    capped: tuple[bool | None, ...] = ()
+    """Per input, whether the cap ended the text that was written; None where no trace tells."""
 
 
 def audit(victim: Victim, batch: Batch) -> Audit:
@@ -91,6 +93,7 @@ def audit(victim: Victim, batch: Batch) -> Audit:
             for name in victim.counts
         },
         as_twin=tuple(one.as_twin for one in done),
+        capped=tuple(one.capped for one in done),
     )
 
 
@@ -106,11 +109,14 @@ class _Done(NamedTuple):
     modelled_joules: float = nan
     knife_edge: bool = False
     as_twin: bool | None = None
+    capped: bool | None = None
 
 
 def _recorded(ran: Ran) -> _Done:
     """By the artefact's own record."""
-    return _Done(ran.outputs, ran.macs, ran.decisions, ran.counts, as_twin=ran.as_twin)
+    return _Done(
+        ran.outputs, ran.macs, ran.decisions, ran.counts, as_twin=ran.as_twin, capped=ran.capped
+    )
 
 
 def _counted(victim: Victim, single: Batch, index: int, known: Known) -> _Done:
@@ -136,6 +142,7 @@ def _counted(victim: Victim, single: Batch, index: int, known: Known) -> _Done:
         counter.outside,
         modelled_joules(counter),
         not agrees,
+        capped=bool(trace.aux[CAPPED]) if CAPPED in trace.aux else None,
     )
 
 

@@ -61,6 +61,11 @@ class Victim(nn.Module):
     """What an attacker sees of it: decisions and their margins, or answers alone."""
     counted: bool = True
     """Whether the work of its deployed path is known; else only answers and latency are judged."""
+    long_request: str = ""
+    """Of prompts: a plain request, as a user would write it, for the longest work of its kind."""
+    remote: bool = False
+    """Whether its answers come from elsewhere, so that one input may fail while others do not: each
+    is a cell of its own, asked one by one from one process, and timed as it is answered."""
 
     def __init__(
         self,
@@ -196,6 +201,11 @@ class Victim(nn.Module):
     def checked(self) -> Victim | None:
         """Whose two paths the contract is checked on: its own; None where there are no two."""
         return self
+
+    @property
+    def provenance(self) -> Mapping[str, str]:
+        """What a report tells of where it runs, and who allows it; by default nothing."""
+        return {}
 
     @property
     def queried(self) -> Victim:

@@ -229,11 +229,14 @@ def _own_state(module: nn.Module) -> dict[str, Any]:
 
 
 def _settings(attributes: Mapping[str, Any], cls: type) -> dict[str, Any]:
-    """Attributes without what was computed from the others and kept."""
+    """Attributes without what was computed from the others and kept, and what the class says is no
+    part of what it does (``decides_nothing``)."""
+    idle = getattr(cls, "decides_nothing", ())
     return {
         key: value
         for key, value in attributes.items()
-        if not isinstance(inspect.getattr_static(cls, key, None), functools.cached_property)
+        if key not in idle
+        and not isinstance(inspect.getattr_static(cls, key, None), functools.cached_property)
     }
 
 

@@ -52,16 +52,16 @@ def joined(traces: list[Trace], *, averages: bool) -> Trace:
         averages: whether outputs are numbers that have a mean; else the first draw's stand.
     """
     first = traces[0]
-    gate = _mean_gate if first.aux else _beside
+    gate = _mean_gate if first.aux else beside
     stages = [trace.stage_logits for trace in traces if trace.stage_logits is not None]
     slacks = [trace.slack for trace in traces if trace.slack is not None]
     return first._replace(
-        logits=_mean([trace.logits for trace in traces]) if averages else first.logits,
+        logits=mean_of([trace.logits for trace in traces]) if averages else first.logits,
         gates=tuple(map(gate, zip(*(trace.gates for trace in traces), strict=True))),
-        macs=_mean([trace.macs for trace in traces]),
-        stage_logits=_mean(stages) if stages else None,
-        aux={key: _mean([trace.aux[key] for trace in traces]) for key in first.aux},
-        also={key: _mean([trace.also[key] for trace in traces]) for key in first.also},
+        macs=mean_of([trace.macs for trace in traces]),
+        stage_logits=mean_of(stages) if stages else None,
+        aux={key: mean_of([trace.aux[key] for trace in traces]) for key in first.aux},
+        also={key: mean_of([trace.also[key] for trace in traces]) for key in first.also},
         slack=torch.stack(slacks).amin(0) if slacks else None,
     )
 
@@ -78,7 +78,8 @@ def _mean_gate(draws: tuple[Gate, ...]) -> Gate:
     )
 
 
-def _beside(draws: tuple[Gate, ...]) -> Gate:
+def beside(draws: tuple[Gate, ...]) -> Gate:
+    """The units of all draws, each at its share of the cost."""
     shares = 1 / len(draws)
     costs = [torch.as_tensor(g.cost).to(g.margin).expand_as(g.margin) * shares for g in draws]
     return draws[0]._replace(
@@ -89,7 +90,8 @@ def _beside(draws: tuple[Gate, ...]) -> Gate:
     )
 
 
-def _mean(values: list[Tensor]) -> Tensor:
+def mean_of(values: list[Tensor]) -> Tensor:
+    """Of numbers; of others, which have no mean, the first."""
     if not values[0].is_floating_point():
         return values[0]
     return torch.stack(values).mean(0)

@@ -1,14 +1,16 @@
 """Where code comes from: hashes of the files behind a user's classes and functions.
 
-A user's own code is every module outside the library folders of this Python. What decides rows is
-the whole module of a class, constants and helpers included, and all own modules that it imports,
-directly or not. An installed package is known by the hashes of its files that its installer noted
-down; torch and effattack have versions of their own in every cell.
+A user's own code is every module outside the library folders of this Python that no installer put
+where it is (``pip install --target``). What decides rows is the whole module of a class, constants
+and helpers included, and all own modules that it imports, directly or not. An installed package is
+known by the hashes of its files that its installer noted down; torch and effattack have versions of
+their own in every cell.
 """
 
 from __future__ import annotations
 
 import ast
+import csv
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -16,6 +18,7 @@ import site
 import sys
 import sysconfig
 from collections.abc import ItemsView, Iterator, Mapping
+from contextlib import suppress
 from functools import cache, lru_cache
 from pathlib import Path
 
@@ -29,6 +32,8 @@ def origin(module: str) -> str:
         return ""
     if (file := _file(module)) is None:
         return ""
+    if (noted := _noted(file)) is not None:
+        return _listed(noted)
     if not _own(file):
         return _installed(package(module))
     files = sorted((name, _parsed(path, *_stamp(path))[0]) for name, path in _closure(module, file))
@@ -112,7 +117,40 @@ def _libraries() -> tuple[Path, ...]:
 
 
 def _own(file: Path) -> bool:
-    return not any(file.is_relative_to(folder) for folder in _libraries())
+    in_libraries = any(file.is_relative_to(folder) for folder in _libraries())
+    return not in_libraries and _noted(file) is None
+
+
+def _noted(file: Path) -> Path | None:
+    """The list of an installer that names a file, outside the libraries; None where there is none.
+
+    It stands beside what it lists; that of an editable install names no source.
+    """
+    if any(file.is_relative_to(folder) for folder in _libraries()):
+        return None
+    found = (_lists(folder).get(str(file.relative_to(folder))) for folder in file.parents)
+    return next(filter(None, found), None)
+
+
+@cache
+def _listed(record: Path) -> str:
+    """Hash of what a list says of a package's files, without those about the installation."""
+    lines = record.read_text(encoding="utf-8").splitlines()
+    told = [line for line in lines if ".dist-info/" not in line and "__pycache__/" not in line]
+    return hashlib.sha256("\n".join(sorted(told)).encode()).hexdigest()[:16]
+
+
+@cache
+def _lists(folder: Path) -> Mapping[str, Path]:
+    """Path below a folder -> the list of an installer there that names it."""
+    with suppress(OSError):
+        return {
+            str(Path(row[0])): record
+            for record in sorted(folder.glob("*.dist-info/RECORD"))
+            for row in csv.reader(record.read_text(encoding="utf-8").splitlines())
+            if row
+        }
+    return {}
 
 
 @cache

@@ -10,6 +10,9 @@ from torch import Tensor
 
 from effattack.victim.door import answered, coarsest
 
+CAPPED = "capped"
+"""In ``Trace.aux`` of a generator: (B,) bool, which texts the cap ended."""
+
 
 class Gate(NamedTuple):
     """One kind of input-dependent decision in one forward pass, for a batch of B inputs.
@@ -72,6 +75,8 @@ class Ran(NamedTuple):
     """Gate name -> (units,) bool; of the gates that it shows."""
     as_twin: bool | None = None
     """Whether its twin takes the same decisions and gives the same answer; None without a twin."""
+    capped: bool | None = None
+    """Whether the cap ended the text that was written, where the victim tells."""
 
 
 def as_answered(trace: Trace, weights: torch.dtype, inputs: torch.dtype) -> Trace:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from effattack.errors import UsageError
-from effattack.models_zoo.generation.price import Price
+from effattack.models_zoo.generation.price import Price, Priced
 
 Memory = Any
 """What a network keeps of the tokens that it has read; only the network looks inside."""
@@ -27,7 +27,7 @@ class CausalNetwork(nn.Module):
     does.
     """
 
-    price: Price
+    price: Priced
     context: int
     """Most tokens that it can read."""
     vocabulary: int
@@ -156,6 +156,13 @@ class Layer(nn.Module):
         self, rows: Tensor, turn: Tensor, kept: tuple[Tensor, Tensor] | None
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """(B, n, width), and the keys and values of the tokens before -> both after."""
+        rows, kept = self.look(rows, turn, kept)
+        return self.think(rows), kept
+
+    def look(
+        self, rows: Tensor, turn: Tensor, kept: tuple[Tensor, Tensor] | None
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """The part of attention."""
         seen = self.before(rows)
         queries, keys, values = (
             part(seen).unflatten(2, (-1, self.sizes.head)).transpose(1, 2)
@@ -165,24 +172,38 @@ class Layer(nn.Module):
         if kept is not None:
             keys = torch.cat([kept[0], keys], 2)
             values = torch.cat([kept[1], values], 2)
-        rows = rows + self.out(attended(queries, keys, values))
+        return rows + self.out(self.attend(queries, keys, values)), (keys, values)
+
+    def attend(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """The attention of this layer, causal."""
+        return attended(queries, keys, values)
+
+    def think(self, rows: Tensor) -> Tensor:
+        """The feed-forward part."""
         seen = self.between(rows)
-        return rows + self.down(F.silu(self.gate(seen)) * self.up(seen)), (keys, values)
+        return rows + self.down(F.silu(self.gate(seen)) * self.up(seen))
 
 
-def attended(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    """Causal attention of the last n of s tokens, (B, heads, n, d) on (B, kv_heads, s, d) ->
-    (B, n, heads · d); heads in a row share keys and values."""
-    count, before = queries.shape[2], keys.shape[2] - queries.shape[2]
+def mixed(queries: Tensor, keys: Tensor, values: Tensor, hidden: Tensor | None = None) -> Tensor:
+    """Attention of n tokens on s, (B, heads, n, d) on (B, kv_heads, s, d) -> (B, n, heads · d);
+    heads in a row share keys and values, ``hidden`` (n, s) are not looked at."""
+    count = queries.shape[2]
     grouped = queries.unflatten(1, (keys.shape[1], -1))
     scores = grouped.flatten(2, 3) @ keys.mT / math.sqrt(queries.shape[3])
     scores = scores.unflatten(2, (-1, count))
-    if count > 1:
-        place = torch.arange(keys.shape[2], device=keys.device)
-        later = place > place[:count, None] + before
-        scores = scores.masked_fill(later, -torch.inf)
-    mixed = scores.softmax(-1).flatten(2, 3) @ values
-    return mixed.unflatten(2, (-1, count)).flatten(1, 2).transpose(1, 2).flatten(2)
+    if hidden is not None:
+        scores = scores.masked_fill(hidden, -torch.inf)
+    mix = scores.softmax(-1).flatten(2, 3) @ values
+    return mix.unflatten(2, (-1, count)).flatten(1, 2).transpose(1, 2).flatten(2)
+
+
+def attended(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """Causal attention of the last n of s tokens."""
+    count, before = queries.shape[2], keys.shape[2] - queries.shape[2]
+    if count == 1:
+        return mixed(queries, keys, values)
+    place = torch.arange(keys.shape[2], device=keys.device)
+    return mixed(queries, keys, values, place > place[:count, None] + before)
 
 
 def turns(sizes: Sizes) -> Tensor:

@@ -1,10 +1,27 @@
-"""What a decoder with a cache costs, in closed form: of prompt lengths and passes."""
+"""What it costs to write with a cache, in closed form: of prompt lengths and passes."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
+import torch
 from torch import Tensor
+
+
+class Priced(Protocol):
+    """Float64 each, of shapes that broadcast: prompt lengths, template included, and passes."""
+
+    def macs(self, prompt: Tensor, passes: Tensor, cached: bool = True) -> Tensor:
+        """Multiply-accumulates of all passes."""
+        ...
+
+    def held(self, prompt: Tensor, passes: Tensor) -> Tensor:
+        """Numbers in the cache at the end."""
+        ...
+
+    def moved(self, prompt: Tensor, passes: Tensor, cached: bool = True) -> Tensor:
+        """Numbers that pass through memory, modelled."""
+        ...
 
 
 class Price(NamedTuple):
@@ -53,6 +70,57 @@ class Price(NamedTuple):
         p, n = prompt.double(), passes.double()
         kept = _sum(p + n - 1) - _sum(p - 1) if cached else 0
         return n * self.weights + kept * self.cached
+
+
+class SourcePrice(NamedTuple):
+    """What a decoder costs that looks at an encoded prompt.
+
+    The encoder reads a prompt of S tokens once; the decoder reads its start token, then in every
+    pass but the first the token before it. Without a cache, keys and values of the prompt are made
+    anew in every pass, and the encoder's states are kept.
+    """
+
+    token: int
+    """MACs of the encoder's matrices, for every token of the prompt."""
+    pair: int
+    """MACs of the encoder's attention, for every pair of tokens of the prompt."""
+    kept: int
+    """MACs of the decoder's keys and values of every token of the prompt."""
+    look: int
+    """MACs of the decoder's attention, for every token read and every token of the prompt."""
+    cached: int
+    """Numbers kept of every token of the prompt."""
+    decoder: Price
+    """Of the tokens that the decoder reads, all its matrices but those of ``kept`` included."""
+
+    def macs(self, prompt: Tensor, passes: Tensor, cached: bool = True) -> Tensor:
+        """With a cache, n passes after a prompt of S tokens cost
+
+            S · token + S² · pair + S · kept + n · S · look
+
+        beside the decoder's own after a prompt of one token; without one, ``kept`` counts n times
+        and ``look`` for n (n + 1) / 2 tokens.
+        """
+        s, n = prompt.double(), passes.double()
+        made, looks = (1, n) if cached else (n, _sum(n))
+        own = self.decoder.macs(torch.ones_like(n), n, cached)
+        return s * self.token + s**2 * self.pair + s * (made * self.kept + looks * self.look) + own
+
+    def held(self, prompt: Tensor, passes: Tensor) -> Tensor:
+        """Numbers in the cache at the end, those of the prompt included."""
+        own = self.decoder.held(torch.ones_like(passes), passes)
+        return prompt.double() * self.cached + own
+
+    def moved(self, prompt: Tensor, passes: Tensor, cached: bool = True) -> Tensor:
+        """Modelled: the encoder's weights once, the decoder's and the kept keys and values of the
+        prompt once per pass, and the cache of the text as in :class:`Price`.
+
+        The weights of ``token`` and ``kept`` are as many as the MACs of one token.
+        """
+        n = passes.double()
+        made = 1 if cached else n
+        own = self.decoder.moved(torch.ones_like(n), n, cached)
+        return self.token + made * self.kept + n * prompt.double() * self.cached * cached + own
 
 
 def _sum(last: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ ones that follow, until they ascend: ``"2519,2159,1259"``. So carries and disord
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from itertools import pairwise
 from zlib import crc32
@@ -32,18 +32,27 @@ SPLITS = {"train": (0, 40_000), "heldout": (1, 200), "test": (2, 200)}
 
 
 class Characters:
-    """A token per character; the end token has none."""
+    """A token per character; the end token has none.
+
+    Args:
+        signs: the characters that there are.
+    """
+
+    def __init__(self, signs: str = CHARACTERS) -> None:
+        self.signs = signs
 
     def encode(self, text: str) -> list[int]:
         """Raises UsageError for a character that no token stands for."""
-        if unknown := sorted(set(text) - set(CHARACTERS)):
+        if unknown := sorted(set(text) - set(self.signs)):
+            *others, last = (repr(sign) for sign in self.signs if not sign.isdigit())
             raise UsageError(
-                f"no token stands for {unknown[0]!r}: write digits, '+', ',' and '=' alone"
+                f"no token stands for {unknown[0]!r}: write digits, {', '.join(others)} and {last} "
+                "alone"
             )
-        return [1 + CHARACTERS.index(sign) for sign in text]
+        return [1 + self.signs.index(sign) for sign in text]
 
     def decode(self, ids: list[int]) -> str:
-        return "".join(CHARACTERS[i - 1] for i in ids if i != END)
+        return "".join(self.signs[i - 1] for i in ids if i != END)
 
 
 DOMAIN = Tokens(VOCABULARY, LONGEST, Characters(), special=(END,))
@@ -82,6 +91,17 @@ def sorted_in_passes(digits: str) -> Iterator[str]:
 
 
 @cache
+def longest_answered() -> str:
+    """The prompt of its kind whose exact answer is the longest; the first of several.
+
+    Who writes no language cannot be asked for a long list: this is the most work that it was taught
+    to do.
+    """
+    digits = (f"{number:04d}" for number in range(10_000))
+    return max([*digits, "999+999"], key=lambda prompt: len(solved(prompt)))
+
+
+@cache
 def prompts(split: str) -> tuple[str, ...]:
     """Half sums of two numbers of one to three digits, half sorts of two to four digits."""
     seed, count = SPLITS[split]
@@ -103,9 +123,10 @@ def _split(prompt: str) -> str:
     return {0: "test", 1: "heldout"}.get(crc32(prompt.encode()) % 10, "train")
 
 
-def encoded(texts: tuple[str, ...] | list[str]) -> Tensor:
+def encoded(texts: Sequence[str], tokenizer: Characters | None = None) -> Tensor:
     """Texts -> ids (B, L), padded."""
-    rows = [torch.tensor(Characters().encode(text)) for text in texts]
+    tokenizer = tokenizer or Characters()
+    rows = [torch.tensor(tokenizer.encode(text)) for text in texts]
     return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=PAD)
 
 

@@ -24,7 +24,13 @@ OPENED = ("llama", "qwen2", "gpt2")
 """Architectures, as their configuration names them."""
 USER = "{user}"
 """Where a template has the user's part."""
-CHANGING = {"repetition_penalty": 1.0, "no_repeat_ngram_size": 0, "num_beams": 1}
+CHANGING: dict[str, Any] = {
+    **{"repetition_penalty": 1.0, "no_repeat_ngram_size": 0, "num_beams": 1, "min_length": 0},
+    **{"guidance_scale": 1.0, "min_new_tokens": 0},
+    **dict.fromkeys(("suppress_tokens", "begin_suppress_tokens", "bad_words_ids", "stop_strings")),
+    **dict.fromkeys(("forced_bos_token_id", "forced_eos_token_id", "sequence_bias")),
+    **dict.fromkeys(("exponential_decay_length_penalty", "watermarking_config")),
+}
 """Settings of ``generate`` under which greedy decoding is another, and what they are without."""
 
 
@@ -57,7 +63,7 @@ def wrap(
         UsageError: for a tokenizer, a template or a cap that are not the model's.
     """
     name = name or type(model).__name__
-    end = _end(model, tokenizer, name)
+    ends = _ends(model, tokenizer, name)
     vocabulary = model.get_input_embeddings().weight.shape[0]
     if len(tokenizer) > vocabulary:
         raise UsageError(
@@ -72,9 +78,9 @@ def wrap(
     model.eval()
     if model.config.model_type in OPENED:
         network = Opened(model)
-        return Generator(network, domain, cap=cap, end=end, template=around, name=name, data=data)
-    shut = _Shut(model, around, cap, end)
-    return Opaque(shut, domain=domain, task=Text(cap, end, domain.tokenizer), name=name, data=data)
+        return Generator(network, domain, cap=cap, end=ends, template=around, name=name, data=data)
+    shut = _Shut(model, around, cap, ends)
+    return Opaque(shut, domain=domain, task=Text(cap, ends, domain.tokenizer), name=name, data=data)
 
 
 class Words:
@@ -135,9 +141,9 @@ class Opened(CausalNetwork):
 class _Shut(nn.Module):
     """``generate``, prompt by prompt."""
 
-    def __init__(self, model: Any, template: Template, cap: int, end: int) -> None:
+    def __init__(self, model: Any, template: Template, cap: int, ends: tuple[int, ...]) -> None:
         super().__init__()
-        self.model, self.template, self.cap, self.end = model, template, cap, end
+        self.model, self.template, self.cap, self.ends = model, template, cap, ends
 
     def forward(self, batch: Tensor) -> Tensor:
         before, after = (torch.tensor(part, dtype=torch.long) for part in self.template)
@@ -149,8 +155,8 @@ class _Shut(nn.Module):
                 attention_mask=torch.ones_like(ids),
                 do_sample=False,
                 max_new_tokens=self.cap,
-                eos_token_id=self.end,
-                pad_token_id=self.end,
+                eos_token_id=[*self.ends],
+                pad_token_id=self.ends[0],
             )[0, ids.shape[1] :]
             row[: len(written)] = written
         return found
@@ -177,21 +183,21 @@ def _price(model: Any) -> Price:
     )
 
 
-def _end(model: Any, tokenizer: Any, name: str) -> int:
-    """The one end token that the model stops at.
+def _ends(model: Any, tokenizer: Any, name: str) -> tuple[int, ...]:
+    """The end tokens that the model stops at, the tokenizer's own first.
 
     Raises:
-        UsageError: where tokenizer and model do not agree on one.
+        UsageError: where the tokenizer's is none of them.
     """
-    ends = model.generation_config.eos_token_id
+    own, ends = tokenizer.eos_token_id, model.generation_config.eos_token_id
     ends = ends if isinstance(ends, list) else [ends]
-    if tokenizer.eos_token_id is None or ends != [tokenizer.eos_token_id]:
+    if own is None or own not in ends:
         raise UsageError(
-            f"{name}: the tokenizer ends texts with {tokenizer.eos_token_id}, the model stops at "
-            f"{', '.join(map(str, ends))}: set tokenizer.eos_token and "
-            "model.generation_config.eos_token_id to the one token that ends an answer"
+            f"{name}: the tokenizer ends texts with {own}, the model stops at "
+            f"{', '.join(map(str, ends))}: set tokenizer.eos_token to one of the tokens that end "
+            "an answer, and model.generation_config.eos_token_id to all of them"
         )
-    return int(tokenizer.eos_token_id)
+    return tuple(dict.fromkeys([int(own), *map(int, ends)]))
 
 
 def _expect_plain(model: Any, name: str) -> None:

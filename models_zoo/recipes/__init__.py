@@ -19,6 +19,7 @@ from effattack.models_zoo.recipes import (
     series,
     text,
     token_sparsification,
+    translation,
 )
 
 RECIPES: dict[str, Callable[[], None]] = {
@@ -34,6 +35,7 @@ RECIPES: dict[str, Callable[[], None]] = {
     **hardened.RECIPES,
     **exam.RECIPES,
     **generation.RECIPES,
+    **translation.RECIPES,
     **text.RECIPES,
     **minilm.RECIPES,
 }

@@ -34,6 +34,7 @@ from effattack.errors import NotApplicable
 from effattack.models_zoo.criteria import Criterion
 from effattack.models_zoo.digits import digits
 from effattack.models_zoo.early_exit.early_exit import EarlyExit
+from effattack.models_zoo.generation.embedded import sums_lm
 from effattack.threats import Linf
 from effattack.victim import Opaque, Trace, Victim
 from effattack.victim.margins import bounded, confidence_log_odds, spread
@@ -62,6 +63,11 @@ def test_the_published_losses_of_a_victim_join() -> None:
     chain = ["MarginHinge", "UniformExits", "DesiredStates", *["Towards"] * 4, *ends[1:]]
     assert members("digits_cnn_early_exit") == chain
     assert "WeightedSignificance" in members("digits_vit_ats")
+    written = ["NeitherEndNorWritten", "Verbose", "Repeating"]
+    plain = ["DesiredStates", *["MarginHinge"] * 3, "ReweightedHinge"]
+    assert [type(stage.objective).__name__ for stage in AutoSlow(sums_lm()).stages] == [
+        *("MarginHinge", *written, *plain)
+    ]
     assert members("digits_skipnet") == ["MarginHinge", ends[0], *["MarginHinge"] * 2, *ends[1:]]
 
 
@@ -91,7 +97,7 @@ def test_its_stages(keep: bool) -> None:
 
 def test_baselines_and_cells_can_tell_the_editions_apart() -> None:
     victim = LinearSaver()
-    assert "edition=2" in repr(AutoSlow(victim))
+    assert "edition=3" in repr(AutoSlow(victim))
     assert "edition" not in repr(Slowdown(victim))
 
 

@@ -49,6 +49,21 @@ def test_tags_stand_for_words_or_for_tokens(tmp_path: Path) -> None:
     assert tags.tolist() == [[2, 2, 0], [1, 2, -1]]
 
 
+def test_answers_are_texts_of_the_same_tokenizer(tmp_path: Path) -> None:
+    lines = {"text": "ab", "answer": "abc"}, {"text": "c", "answer": ""}
+    prompts, answers = read_jsonl(written(tmp_path, *lines), DOMAIN)
+    assert prompts.tolist() == [[0, 1], [2, -1]]
+    assert answers.tolist() == [[0, 1, 2], [-1, -1, -1]]
+    assert not answers.is_floating_point()
+
+
+def test_answers_alone_may_be_longer_than_prompts_and_all_may_be_empty(tmp_path: Path) -> None:
+    long = read_jsonl(written(tmp_path, {"text": "a", "answer": "abcdeabcde"}), DOMAIN)
+    assert long[1].shape == (1, 10)
+    none = read_jsonl(written(tmp_path, {"text": "a", "answer": ""}), DOMAIN)
+    assert none[1].tolist() == [[-1]]
+
+
 def test_it_is_data_of_a_victim_with_a_tokenizer(tmp_path: Path) -> None:
     path = written(tmp_path, *({"text": "abc"[: i + 1], "label": i} for i in range(3)))
     data = Source(str(path), (None,), samples=2, nouns="prompts").open(DOMAIN)
@@ -65,8 +80,11 @@ def test_it_is_data_of_a_victim_with_a_tokenizer(tmp_path: Path) -> None:
         ("[" * 100_000, "line 2: it is no JSON"),
         ([1], "line 2: it is no object with a 'text'"),
         ({"text": 3, "label": 0}, "line 2: it is no object with a 'text'"),
-        ({"text": "a"}, "line 2: give it either a 'label' or 'tags'"),
-        ({"text": "a", "label": 0, "tags": [0]}, "line 2: give it either a 'label' or 'tags'"),
+        ({"text": "a"}, "line 2: give it either a 'label' or 'tags' or an 'answer'"),
+        (
+            {"text": "a", "label": 0, "tags": [0]},
+            "line 2: give it either a 'label' or 'tags' or an 'answer'",
+        ),
         ({"text": " ", "label": 0}, "line 2: its text is empty"),
         ({"text": "axb", "label": 0}, "line 2: nobody spells 'x'"),
         ({"text": "abcdabc", "label": 0}, "line 2: its text has 7 tokens, the victim takes 6"),
@@ -75,6 +93,10 @@ def test_it_is_data_of_a_victim_with_a_tokenizer(tmp_path: Path) -> None:
         ({"text": "a", "label": "b"}, "line 2: label 'b' is no class"),
         ({"text": "a", "tags": 0}, "line 2: its 'tags' are no list"),
         ({"text": "ab cd", "tags": [0, 1, 2]}, "line 2: 3 tags for 2 words of 4 tokens"),
+        ({"text": "a", "label": 0, "answer": "a"}, "line 2: give it either a 'label' or 'tags'"),
+        ({"text": "a", "answer": 3}, "line 2: its 'answer' is no text"),
+        ({"text": "a", "answer": "x"}, "line 2: of its answer: nobody spells 'x'"),
+        ({"text": "a", "answer": "a"}, "line 2: other lines have a 'label' where it has 'answer'"),
         ({"text": "a", "tags": [0]}, "line 2: other lines have a 'label' where it has 'tags'"),
     ],
 )

@@ -53,6 +53,8 @@ def test_a_server_that_keeps_its_promises() -> None:
         ({"no_usage": True}, {"usage"}),
         ({"reason": "stop"}, {"finish_reason"}),
         ({"reasons": True, "budget": True}, {"reasoning budget"}),
+        ({"reasons": True, "moves": True}, {"reasoning budget"}),
+        ({"reasons": True, "reopens": 20}, {"reasoning budget"}),
         ({"rejected": 30}, {"speculation"}),
     ],
     ids=lambda value: ",".join(value) if isinstance(value, dict) else "",

@@ -20,6 +20,7 @@ from effattack.models_zoo.generation.generator import Generator, Template
 from effattack.models_zoo.generation.price import Price
 from effattack.victim import Victim, audit
 from effattack.victim.checks import INVARIANTS, Check
+from effattack.victim.writing import STATES, STEPS, Writes, steps_of
 
 VOCABULARY, LONGEST, CAP, END = 11, 7, 6, 0
 SIZES = {
@@ -176,6 +177,45 @@ def test_a_leaf_is_read_in_place_of_the_ids() -> None:
     assert torch.equal(victim.trace(asked, leaf).macs, victim.trace(other).macs)
 
 
+@every_deployment
+def test_what_decoding_saw_is_what_reading_again_says(kind: str, cached: bool) -> None:
+    victim, asked = generator(kind, cached=cached), prompts(12, seed=6)
+    (seen,), (again,) = (
+        victim.trace(asked, leaf).gates
+        for leaf in (None, victim.lift(asked, torch.zeros(12, 1, dtype=torch.long)))
+    )
+    assert torch.equal(seen.reached, again.reached)
+    assert torch.allclose(seen.margin[seen.reached], again.margin[again.reached], atol=1e-5)
+    assert seen.margin[seen.reached].unique().numel() > 20
+
+
+@pytest.mark.parametrize("held", [1, 2**30])
+def test_prompts_that_begin_alike_are_written_as_each_alone(
+    held: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their common beginning is read once, and nothing twice; so few as fit are held at once."""
+    monkeypatch.setattr("effattack.models_zoo.generation.writer.HELD", held)
+    victim = generator(template=Template((3, 4, 6), (5,)))
+    asked = prompts(1, seed=7).clamp_min(1).repeat(9, 1)
+    asked[:, -1] = torch.arange(1, 10)
+    read, network = [], victim.network.read
+
+    def counted(rows: Tensor, memory: Any = None) -> Any:
+        read.append(len(rows) * rows.shape[1])
+        return network(rows, memory)
+
+    victim.network.read = counted  # type: ignore[method-assign]
+    together = victim.trace(asked)
+    passes = int(together.also["passes"].sum())
+    prefill = 3 + LONGEST - 1 + 9 * 2 if held > 1 else 9 * (3 + LONGEST + 1)
+    assert sum(read) == prefill + passes - 9
+    alone = [victim.trace(single) for single in asked.split(1)]
+    assert torch.equal(together.logits, torch.cat([trace.logits for trace in alone]))
+    assert torch.equal(together.macs, torch.cat([trace.macs for trace in alone]))
+    margins = torch.cat([trace.gates[0].margin for trace in alone])
+    assert torch.allclose(together.gates[0].margin, margins, atol=1e-5)
+
+
 def test_gradients_are_those_of_finite_differences() -> None:
     victim, asked = (
         generator().double(),
@@ -246,3 +286,33 @@ def test_victims_of_a_twin_in_doubles_exist() -> None:
     assert twin.trace(prompts(2)).also["cache_bytes"].tolist() == [
         2 * value for value in generator().trace(prompts(2)).also["cache_bytes"].tolist()
     ]
+
+
+def test_a_trace_shows_what_every_token_was_drawn_from() -> None:
+    victim, asked = generator(), prompts(8)
+    places = torch.zeros(len(asked), 1, dtype=torch.long)
+    trace = victim.trace(asked, leaf=victim.lift(asked, places))
+    again = steps_of(victim.trace(asked), victim)
+    for row, written in enumerate(trace.logits):
+        prompt = asked[row][asked[row] != PAD].tolist()
+        ids = [*victim.template.before, *prompt, *victim.template.after]
+        for step, word in enumerate(written[written != PAD].tolist()):
+            state, _ = victim.network.read(victim.network.lift(torch.tensor([ids])))
+            assert torch.allclose(trace.aux[STATES][row, step], state[0, -1], atol=1e-5)
+            logits = victim.network.draw(state[0, -1])
+            assert torch.allclose(trace.aux[STEPS][row, step], logits, atol=1e-5)
+            for kept, found in zip((STEPS, STATES), again, strict=True):
+                assert torch.allclose(trace.aux[kept][row, step], found[row, step], atol=1e-5)
+            ids.append(word)
+
+
+def test_a_generator_can_be_asked_what_follows_rows_that_are_no_words() -> None:
+    victim, asked = generator(), prompts(3)
+    assert isinstance(victim, Writes)
+    text = torch.zeros(3, 2, 16, requires_grad=True)
+    logits, states = victim.continued(asked, text)
+    assert logits.shape == (3, 3, VOCABULARY)
+    assert states.shape == (3, 3, 16)
+    (gradient,) = torch.autograd.grad(logits[:, 1].sum(), text)
+    assert gradient[:, 0].any(), "rows before a step are read"
+    assert not gradient[:, 1].any(), "rows behind it are not"

@@ -135,6 +135,22 @@ def test_every_invariant_holds(kind: str) -> None:
         check(victim, prompts(4))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "qwen2"])
+def test_each_of_several_end_tokens_ends_a_text_as_in_generate(kind: str) -> None:
+    asked = prompts(20)
+    written = wrapped(kind)(asked)
+    common = int(written[written > 0].mode().values)
+    made = wrap(model(kind, eos_token_id=[common, 0]), tokenizer(), cap=CAP, longest=LONGEST)
+    assert isinstance(made, Generator)
+    assert made.choice.ends == (0, common)
+    texts = [row[row != PAD].tolist() for row in made(asked)]
+    assert texts == [generated(made, prompt) for prompt in asked]
+    assert {0, common} <= {text[-1] for text in texts}
+    found, trace = audit(made, asked[:4]), made.trace(asked[:4])
+    assert torch.equal(found.macs, trace.macs)
+
+
 def test_the_price_of_a_llama_is_known() -> None:
     """Grouped keys of width 8 beside queries of 16."""
     layer = 16 * (16 + 2 * 8) + 16 * 16 + 3 * 16 * 24
@@ -180,13 +196,22 @@ def test_a_model_that_ends_otherwise_is_refused() -> None:
         wrap(model("llama", eos_token_id=5), tokenizer(), cap=CAP)
 
 
+def test_a_tokenizer_whose_end_is_none_of_several_is_refused() -> None:
+    with pytest.raises(UsageError, match="ends texts with 0, the model stops at 5, 7: set"):
+        wrap(model("llama", eos_token_id=[5, 7]), tokenizer(), cap=CAP)
+
+
 def test_a_tokenizer_of_another_vocabulary_is_refused() -> None:
     with pytest.raises(UsageError, match="the tokenizer has 280 ids, the model embeds 20"):
         wrap(model("llama", vocab_size=20), tokenizer(), cap=CAP)
 
 
-def test_settings_that_change_greedy_decoding_are_refused() -> None:
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("repetition_penalty", 1.1), ("min_new_tokens", 4), ("suppress_tokens", [3])],
+)
+def test_settings_that_change_greedy_decoding_are_refused(setting: str, value: object) -> None:
     made = model("qwen2")
-    made.generation_config.repetition_penalty = 1.1
-    with pytest.raises(UsageError, match=r"repetition_penalty = 1\.1 changes what is written"):
+    setattr(made.generation_config, setting, value)
+    with pytest.raises(UsageError, match=f"{setting} = .* changes what is written"):
         wrap(made, tokenizer(), cap=CAP)

@@ -441,7 +441,8 @@ def report(test: str, macs: float | None = None, failed: bool = False, **facts: 
     if macs is not None:
         unknown = ["savings_retained", "latency_ratio", "latency_low", "latency_high"]
         facts |= {**dict.fromkeys(unknown, nan), "attack": "A", "budget": "8/255", "clock": ""}
-        facts |= {"clean_macs": 10.0, "macs": macs, "unknown_max": True}
+        facts |= {"clean_work": 10.0, "work": macs, "max_work": nan, "unit": "MACs"}
+        facts |= {"macs_ratio": macs / 10, "unknown_max": True}
         facts |= {"equals_n_requests": macs / 10, "knowledge": "queries", "inputs": "x"}
     properties = [(f"effattack.my.victim.{key}", value) for key, value in facts.items()]
     nodeid = f"tests/test_x.py::{test}"

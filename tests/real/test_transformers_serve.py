@@ -1,4 +1,4 @@
-"""``effattack caps`` against ``transformers serve`` with a tiny random model."""
+"""``effattack caps`` and an endpoint against ``transformers serve`` with a tiny random model."""
 
 from __future__ import annotations
 
@@ -117,3 +117,32 @@ def test_it_caps_tokens_and_ignores_n(
         assert found["max_tokens", way]["tokens"] == 24
         assert found["max_tokens", way]["claimed"] == 24
         assert found["n", way]["found"] == "asked for 2 texts, got 1"
+
+
+def test_it_is_a_victim_whose_usage_is_what_is_counted(server: tuple[str, Path]) -> None:
+    """It never ends by itself: all is at the cap, and the server claims just that."""
+    import torch
+
+    from effattack import evaluate
+    from effattack.victim.endpoint import Endpoint, tokenizer_of
+
+    url, folder = server
+    words = tokenizer_of(folder)
+    limits = {"cap": 24, "longest": 16, "requests": 200, "tokens": 20_000}
+    victim = Endpoint(url, "./tiny", tokenizer=words, name="tiny", **limits)
+    ids = [words.encode(text) for text in ("count from one", "and on two three")]
+    prompts = torch.full((2, max(map(len, ids))), -1)
+    for row, found in zip(prompts, ids, strict=True):
+        row[: len(found)] = torch.tensor(found)
+    none = torch.full((2, 1), -1)
+    result = evaluate(victim, prompts, none, ["BestOfRandom(draws=3)", "Slowdown"], eps="suffix:2")
+    rows = result.samples
+    assert set(rows.attack) >= {"clean", "noise", "BestOfRandom(draws=3)"}
+    assert (rows.output_tokens == 24).all()
+    assert (rows.claimed_tokens == 24).all()
+    assert rows.capped.all()
+    assert rows.macs.isna().all()
+    (claim,) = [check for check in result.checks() if "usage" in check.check]
+    assert claim.passed
+    assert "lifts no words" in result.meta["skipped"][0]["reason"]
+    assert 200 - victim.server.requests_left == len(victim.server.asked)

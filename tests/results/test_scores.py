@@ -22,6 +22,9 @@ def test_the_columns_are_those_of_the_file() -> None:
     assert COLUMNS[40:] == [
         *("modelled_energy_ratio", "currency", "work", "clean_work", "max_work"),
         *("equals_n_requests", "knowledge", "certified_retained", "certified_factor"),
+        *("output_tokens", "clean_output_tokens"),
+        *("cap_hit_rate", "cap_hit_rate_low", "cap_hit_rate_high", "clean_cap_hit_rate"),
+        *("amplification_passes", "amplification_macs", "amplification_bytes"),
     ]
 
 

@@ -59,7 +59,10 @@ def install(folder: Path, *entries: str) -> None:
 def test_no_two_scores_share_a_column_and_all_are_shown_with_a_title() -> None:
     names = list(itertools.chain(table.IDENTITY, *(score.columns for score in SCORES)))
     assert len(set(names)) == len(names)
-    titles = [(column.group, column.title) for column in columns(INPUT)]
+    full = score_table(ROWS).assign(
+        currency="passes", **{s.name: 1.0 for s in SCORES if s.shown.sparse}
+    )
+    titles = [(column.group, column.title) for column in columns(INPUT, full)]
     assert len(set(titles)) == len(titles)
 
 

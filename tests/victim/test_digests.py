@@ -7,21 +7,26 @@ import importlib
 import logging
 import sys
 import threading
+from base64 import urlsafe_b64encode
 from collections.abc import Callable, Iterator
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
+from subprocess import run
 from types import ModuleType
 from typing import Any
+from zipfile import ZipFile
 
 import pytest
 import torch
 from torch import nn
-from toys import SHAPE, LinearSaver, embedded, embedded_or_skip, grey_images
+from toys import SHAPE, LinearSaver, embedded, embedded_or_skip, grey_images, import_or_skip
 
 from effattack import evaluate
 from effattack.attacks import Slowdown
 from effattack.victim import Opaque
 from effattack.victim.digests import attack_digest, victim_digest
+from effattack.victim.own_code import is_own, origin
 
 Edit = Callable[[dict[str, str]], ModuleType]
 
@@ -391,3 +396,50 @@ def test_a_file_counts_by_what_stands_in_it(tmp_path: Path) -> None:
         return victim_digest(victim)
 
     assert held("a", "one") == held("b", "one") != held("a", "two")
+
+
+def wheel(folder: Path, version: str, source: str) -> Path:
+    """A package ``bought`` of one module, as its makers would publish it."""
+    path, info = folder / f"bought-{version}-py3-none-any.whl", f"bought-{version}.dist-info"
+    files = {
+        "bought/__init__.py": source,
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: bought\nVersion: {version}\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    hashes = {name: sha256(text.encode()).digest() for name, text in files.items()}
+    rows = "".join(
+        f"{name},sha256={urlsafe_b64encode(found).decode().rstrip('=')},{len(files[name])}\n"
+        for name, found in hashes.items()
+    )
+    rows += f"{info}/RECORD,,\n"
+    with ZipFile(path, "w") as archive:
+        for name, text in {**files, f"{info}/RECORD": rows}.items():
+            archive.writestr(name, text)
+    return path
+
+
+def bought(target: Path, version: str, source: str) -> None:
+    typed = ["install", "--no-index", "--no-deps", "--quiet", "--disable-pip-version-check"]
+    made = wheel(target.parent, version, source)
+    run([sys.executable, "-m", "pip", *typed, "--target", target, made], check=True)
+
+
+@pytest.mark.slow
+def test_what_pip_put_into_a_folder_is_no_code_of_the_users(
+    edit: Edit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own list tells one version from another; what stands beside it is the user's still."""
+    import_or_skip("pip")
+    digests = []
+    for version, target in (("1.0", "a"), ("1.0", "b"), ("2.0", "c")):
+        bought(tmp_path / target, version, f"import colorsys\nLEVEL = 0.5  # {version}\n")
+        monkeypatch.syspath_prepend(str(tmp_path / target))
+        mine = edit({"users_own.py": model("from bought import LEVEL as T", factor="T")})
+        module = importlib.import_module("bought")
+        assert Path(module.__file__ or "").is_relative_to(tmp_path / target)
+        assert not is_own("bought")
+        assert is_own("users_own")
+        digests.append((origin("bought"), victim_digest(Opaque(mine.Model(), SHAPE))))
+        (tmp_path / target / "beside.py").write_text("LEVEL = 1\n")
+        assert is_own("beside")
+    assert digests[0][0] == digests[1][0] != digests[2][0]

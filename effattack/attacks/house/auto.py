@@ -22,6 +22,7 @@ from effattack.attacks.objectives import (
     prediction_leads,
 )
 from effattack.attacks.published.desparsify_losses import DESPARSIFY
+from effattack.attacks.published.generators_losses import GENERATORS
 from effattack.attacks.published.ilfo import ILFO, DesiredStates
 from effattack.attacks.published.quantattack_losses import NearOutliers
 from effattack.attacks.searches.best import Best, kept
@@ -37,10 +38,12 @@ LOSSES: tuple[Objective, ...] = (
     DESPARSIFY,
     WeightedSignificance(),
     NearOutliers(),
+    *GENERATORS,
 )
 """Losses for some victims: DeepSloth's, DeSparsify's, the same weighted by cost-to-go, and
-QuantAttack's. Each joins where its ``check`` finds what it needs. SlowFormer's were made for one
-patch on all images; GradAuto and GradMDM merge two gradients, and are no loss."""
+QuantAttack's; for generators NMTSloth's, Verbose Samples' and LoopLLM's. Each joins where its
+``check`` finds what it needs. SlowFormer's were made for one patch on all images; GradAuto and
+GradMDM merge two gradients, and are no loss."""
 
 TOWARDS = (Towards(1), Towards(2), Towards(3), Towards(4))
 """The classes that come next in the clean answer; they join where the stages of a chain answer."""
@@ -78,7 +81,8 @@ class AutoSlow(Attack):
     ==========================================  ==================  ==============
     the house attack's hinge                    projected gradient  a random point
     losses of DeepSloth, DeSparsify and         projected gradient  the best
-    QuantAttack, where the victim shows what
+    QuantAttack, of NMTSloth, Verbose Samples
+    and LoopLLM, where the victim shows what
     they need
     ILFO's desired states                       Adam                the clean one
     one second class at all stages of a chain,  projected gradient  the clean one
@@ -109,7 +113,7 @@ class AutoSlow(Attack):
     """
 
     takes = "arrays or tokens"
-    edition = 2
+    edition = 3
 
     keep_prediction: bool = False
 

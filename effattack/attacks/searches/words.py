@@ -18,6 +18,7 @@ from effattack.attacks.searches.best import Acceptance, Best, Rank, ranked, unfi
 from effattack.attacks.searches.climbing import Climb
 from effattack.attacks.searches.projected import input_gradient
 from effattack.attacks.searches.squares import RandomSearch
+from effattack.attacks.searches.untried import Untried
 from effattack.domains.tokens import padded
 from effattack.threats.edits import Edits, drawn_slots
 from effattack.victim.leaf import word_gradients
@@ -28,31 +29,33 @@ GRADIENT = 3
 """Forward passes that a gradient is counted as: its own, and two for the way back."""
 AT_ONCE = 512
 """Prompts that are run together."""
+SPARE = 4
+"""Candidates that are written for one that is run: those that were run before are left out."""
 
 
 @dataclass(frozen=True)
 class CoordinateGradient(Climb):
     """One word after another is replaced by the best of some candidates.
 
-    Half of the candidates are the word of the largest linearised gain in every place in turn, then
-    the second of every place, and so on; of the others a place is drawn, and then one of the
-    ``shortlist`` words that gain most there. No word is tried twice in one place. As in the paper
-    the search goes on from the best candidate of a step, whether it is better than the last one or
-    not; what is returned is the best of all steps.
+    Most of the candidates are the word of the largest linearised gain in every place in turn, then
+    the second of every place, and so on; the last ``anew`` are random points of the budget. No
+    prompt is run twice as long as others are left. As in the paper the search goes on from the best
+    candidate of a step, whether it is better than the last one or not; what is returned is the best
+    of all steps.
 
     Divergences: candidates are chosen by executed work, then by the objective (the paper has the
-    objective alone, draws all candidates, and may draw one again); what a tokenizer would read
-    otherwise is left out.
+    objective alone); they are the best by gain, and some that no gradient names (the paper draws
+    them among the best, and may draw one again); what a tokenizer would read otherwise is left out.
 
     Args:
         steps, random_start, restarts, accept, ask: see :class:`Climb`.
         width: candidates per step.
-        shortlist: words per place that candidates are drawn from.
+        anew: how many of these are random points of the budget.
         seed: of the draws.
     """
 
     width: int = WIDTH
-    shortlist: int = 64
+    anew: int = 3
     seed: int = 0
 
     @classmethod
@@ -86,20 +89,17 @@ class CoordinateGradient(Climb):
         rows, whole = torch.arange(len(clean), device=clean.device), goal
         iterate = padded(threat.on_grid(start, clean), wide)
         words = torch.tensor(threat.words(), device=clean.device)
-        tried = torch.zeros(*threat.writable(clean).shape, len(words), dtype=torch.bool)
-        tried = tried.to(clean.device)
+        untried = Untried.but(iterate)
         for step in range(self.steps):
             if (going := unfinished(best, rows, whole)) is not None:
                 rows, iterate, threat = rows[going], iterate[going], threat.rows(going)
-                clean, goal, tried = clean[going], goal.rows(going), tried[going]
+                clean, goal, untried = clean[going], goal.rows(going), untried.rows(going)
                 if len(rows) == 0:
                     return
             gain, rank = self.gains(iterate, clean, threat, objective, goal, generator)
             best.update(rows, iterate, rank)
-            gain = gain.masked_fill(tried[:, : gain.shape[1]], -torch.inf)
-            slots, chosen = self.candidates(clean, threat, gain, generator)
-            tried[torch.arange(len(rows), device=rows.device)[:, None], slots, chosen] = True
-            found = self.written(iterate, clean, threat, slots, words[chosen], generator)
+            pools = self.pools(iterate, clean, threat, gain, words, generator)
+            found = torch.cat([untried.take(pool, len(pool) // SPARE) for pool in pools])
             step_best = Best.none(iterate)
             for some in found.split(max(1, AT_ONCE // len(rows))):
                 self._judge(some, rows, clean, objective, goal, (best, step_best))
@@ -133,20 +133,26 @@ class CoordinateGradient(Climb):
         rank = ranked(trace, _seen(goal, iterate, clean, self), value, **self._asked)
         return threat.gains(iterate, clean, slopes, generator), rank
 
-    def candidates(
-        self, clean: Tensor, threat: Edits, gain: Tensor, generator: Generator
+    def pools(
+        self,
+        iterate: Tensor,
+        clean: Tensor,
+        threat: Edits,
+        gain: Tensor,
+        words: Tensor,
+        generator: Generator,
     ) -> tuple[Tensor, Tensor]:
-        """Which slots get which of the words to be tried: (B, width) each."""
-        first = min(self.width - self.width // 2, gain[0].numel())
-        most, near = gain.topk(min(max(first, self.shortlist), gain.shape[2]), dim=2)
+        """Prompts (n, B, L) to choose from, ``SPARE`` times as many as are run: those of most gain,
+        and random points of the budget."""
+        count = min(SPARE * (self.width - self.anew), gain[0].numel())
+        most, word = gain.topk(min(count, gain.shape[2]), dim=2)
         turn = torch.arange(most.shape[2], device=gain.device)
         key = (most / (1 + most.abs()) / 2 - turn).masked_fill(most == -torch.inf, -torch.inf)
-        top = key.flatten(1).topk(first, dim=1).indices
-        slot = drawn_slots(threat.writable(clean), self.width - first, generator)
-        drawn = torch.randint(near.shape[2], slot.shape, generator=generator).to(slot.device)
-        rows = torch.arange(len(clean), device=clean.device)[:, None]
-        slots = torch.cat([top // near.shape[2], slot], 1)
-        return slots, near[rows, slots, torch.cat([top % near.shape[2], drawn], 1)]
+        top = key.flatten(1).topk(count, dim=1).indices
+        chosen = words[word.flatten(1).gather(1, top)]
+        changed = self.written(iterate, clean, threat, top // most.shape[2], chosen, generator)
+        drawn = [threat.start(clean, generator) for _ in range(SPARE * self.anew)]
+        return changed, torch.stack([padded(each, iterate.shape[1]) for each in drawn])
 
     def written(
         self,
@@ -157,7 +163,7 @@ class CoordinateGradient(Climb):
         words: Tensor,
         generator: Generator,
     ) -> Tensor:
-        """(width, B, L): prompts with one word replaced, inside the budget."""
+        """(n, B, L): prompts with one word replaced, inside the budget; slots, words (B, n)."""
         found = [
             threat.on_grid(threat.put(iterate, clean, slot, word, generator), clean)
             for slot, word in zip(slots.T, words.T, strict=True)

@@ -40,7 +40,7 @@ INVARIANTS: tuple[Check, ...] = (
 )
 """All of them, cheapest first. A victim that passes can be measured."""
 
-ARTEFACT: tuple[Check, ...] = (check_mates,)
+ARTEFACT: tuple[Check, ...] = (check_mates, check_caps)
 """What is asked of an artefact itself; the two paths are its twin's."""
 
 

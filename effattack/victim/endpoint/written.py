@@ -97,8 +97,10 @@ class Writing:
 
 
 def _choice(text: str, reasoning: str, reason: Any) -> Choice:
-    if not reasoning and text.lstrip().startswith(OPENS):
-        reasoning, _, text = text.lstrip().removeprefix(OPENS).partition(CLOSES)
+    while OPENS in text:  # a model may think again behind what the server told apart
+        before, _, rest = text.partition(OPENS)
+        thought, _, behind = rest.partition(CLOSES)
+        reasoning, text = reasoning + thought, before.lstrip() + behind
     return Choice(text, reasoning, reason if isinstance(reason, str) else None)
 
 

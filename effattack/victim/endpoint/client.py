@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 
 from effattack.domains.tokens import Tokenizer
 from effattack.errors import MeasurementError, UsageError, expect_least, first_line
-from effattack.victim.address import key_of, on_loopback, parsed
-from effattack.victim.written import Choice, Writing, read_choices
+from effattack.victim.endpoint.address import key_of, on_loopback, parsed
+from effattack.victim.endpoint.written import Choice, Writing, read_choices
 
 UNSTARTED = (429, 503)
 """Statuses of a server that declines before it computes; other failures are charged as the cap."""
@@ -24,6 +24,11 @@ LONGEST_WAIT = 5.0
 """Seconds between one attempt and the next, at most."""
 ROOM = 65536
 """Bytes of an answer beside its text."""
+
+
+def slack(cap: int) -> int:
+    """Tokens by which a count may be off: a model may cut its text otherwise than its tokenizer."""
+    return max(2, cap // 16)
 
 
 class RefusedRequest(MeasurementError):
@@ -94,6 +99,12 @@ class Server:
         UsageError: for a URL that is none, a server elsewhere without ``authorised``, a key that is
             not set, or a budget that is none.
     """
+
+    decides_nothing = (
+        *("requests_left", "tokens_left", "asked", "authorised", "timeout", "retries"),
+        *("_key", "_connection", "_socket"),
+    )
+    """What is no part of which server this is: the same one may be asked more, or by others."""
 
     def __init__(
         self,

@@ -1,0 +1,404 @@
+"""What all generators share: how a text is written, told as a gate, and paid for."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import NamedTuple, Self
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from effattack.counting.tallies import Count, tally
+from effattack.domains.tokens import PAD, Tokens, lengths
+from effattack.errors import UsageError
+from effattack.models_zoo.generation.choice import Greedy
+from effattack.models_zoo.generation.decoder import CausalNetwork, Memory
+from effattack.models_zoo.generation.draws import DRAWS, OverTexts
+from effattack.models_zoo.generation.sampling import Sampled
+from effattack.tasks import Text
+from effattack.victim import Gate, Trace, Victim
+from effattack.victim.leaf import Leaf
+from effattack.victim.writing import PROMPTS, STATES, STEPS
+
+HELD = 2**30
+"""Bytes of keys and values that are held at once; longer batches are written in parts."""
+
+
+class Template(NamedTuple):
+    """The tokens that stand around what a user writes."""
+
+    before: tuple[int, ...] = ()
+    after: tuple[int, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.before) + len(self.after)
+
+
+class Step(NamedTuple):
+    """One more token of every text that goes on."""
+
+    number: int
+    running: Tensor
+    """(n,): which rows of the batch they are."""
+    logits: Tensor
+    """(n, vocabulary): what the tokens were drawn from."""
+    texts: Tensor
+    """(n, number + 1): what is written by now, this token included."""
+
+
+class Decided(NamedTuple):
+    """What was decided at the steps of texts, (B, cap) each."""
+
+    onward: Tensor
+    """bool: to write on."""
+    free: Tensor
+    """bool: there was something to decide."""
+    last: Tensor
+    """The most passes that there can be behind this step, all before included."""
+
+
+class Writer(Victim):
+    """Writes after a prompt until the end token, or the cap.
+
+    ``forward`` reads every token that was written once, with what the network keeps of all before;
+    prompts of one length are read together, and a text that ended leaves its batch. One gate,
+    ``steps``, of cap - 1 units: reached where a token was drawn, active where it was not the end
+    token. ``trace().aux["capped"]`` says which texts the cap ended.
+
+    The currency are sequential passes: an output token takes many times the time of an input token
+    at nearly equal MACs. Beside them stand MACs, output tokens, bytes of the cache at the end, and
+    bytes that pass through memory, which are modelled.
+
+    Args:
+        network: reads tokens and draws logits.
+        domain: what users write.
+        cap: most tokens that are written, the end token included.
+        end: the end token, or several: each ends a text.
+        template: what stands around the user's part.
+        cached: without, every pass reads all tokens before it again.
+        temperature: of the softmax that tokens are drawn from; None: the likeliest one is written.
+        top_k, top_p: of a softmax, what is drawn from: its likeliest tokens, and the fewest of them
+            whose shares reach ``top_p``, as ``generate`` of transformers has it.
+        seed: of the texts that are drawn: they depend on it and on the prompt alone.
+        name, data: as of all victims.
+
+    Raises:
+        UsageError: for a cap, an end token or a vocabulary that do not fit the network, or a
+            temperature, ``top_k`` or ``top_p`` that are none.
+    """
+
+    network: CausalNetwork
+    domain: Tokens
+
+    def __init__(
+        self,
+        network: CausalNetwork,
+        domain: Tokens,
+        *,
+        cap: int,
+        end: int | Sequence[int],
+        template: Template | None = None,
+        cached: bool = True,
+        temperature: float | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        seed: int = 0,
+        name: str | None = None,
+        data: str | None = None,
+    ) -> None:
+        name = name or type(self).__name__
+        _check(name, network, cap, end)
+        super().__init__(
+            name=name,
+            family="generation",
+            domain=domain,
+            task=Text(cap, end, domain.tokenizer),
+            counts={
+                "passes": Count("pass", partial(_every, cap)),
+                "output_tokens": Count("output token", partial(_every, cap)),
+                "cache_bytes": Count("byte", self._most_kept),
+                "moved_bytes": Count("byte", self._most_moved, audited=False),
+            },
+            currency="passes",
+            data=data,
+        )
+        self.network, self.template, self.cached = network, template or Template(), cached
+        self.cap, self.choice = cap, Greedy(end)
+        if temperature is not None:
+            self.choice = Sampled(end, domain, temperature, seed, top_k=top_k, top_p=top_p)
+        elif (top_k, top_p) != (None, None):
+            raise UsageError(
+                f"{name}: top_k and top_p are of sampled texts: give a temperature, or leave them "
+                "out to decode greedily"
+            )
+        longest = domain.longest + len(self.template)
+        self._expect_fit(longest)
+        self.max_macs = float(network.price.macs(torch.tensor(longest), torch.tensor(cap), cached))
+        self.eval()
+
+    def _expect_fit(self, longest: int) -> None:
+        """Refuse prompts of another vocabulary, and such of up to so many tokens, template
+        included, as the network cannot read and write after up to the cap.
+
+        Raises:
+            UsageError: naming what does not fit, and the remedy.
+        """
+        raise NotImplementedError
+
+    def begun(self, batch: Tensor, leaf: Leaf | None) -> tuple[Tensor, Memory]:
+        """Prompts of one length (B, L), read as far as they are before the first pass: rows (B, n,
+        width) above whose last the first token is drawn, and the memory of what was read."""
+        raise NotImplementedError
+
+    def _lifted(self, ids: Tensor) -> Tensor:
+        """Ids of a prompt (...) -> their embedding rows (..., width)."""
+        return self.network.lift(ids)
+
+    def ceiling(self, batch: Tensor, count: str = "macs") -> Tensor:
+        """Of prompts of these lengths, written after up to the cap."""
+        if count == "macs":
+            return self.network.price.macs(*self._at_the_cap(batch), self.cached)
+        return super().ceiling(batch, count)
+
+    def seeded(self, seed: int | str) -> Self:
+        """The same under other chance; itself where nothing is drawn."""
+        found = copy.copy(self)
+        found.choice = self.choice.seeded(seed)
+        return found
+
+    def searched(self, seed: int) -> Victim:
+        """Means over draws of the search's own, where anything is drawn: choosing prompts by the
+        draw on which they are judged would be choosing luck."""
+        if not isinstance(self.choice, Sampled):
+            return self
+        return OverTexts(self, [self.seeded(f"search {seed} {k}") for k in range(DRAWS)])
+
+    def lift(self, batch: Tensor, places: Tensor) -> Leaf:
+        """Embedding rows of places in the user's part."""
+        inside = batch.gather(1, places.clamp_max(batch.shape[1] - 1)).clamp_min(0)
+        return Leaf(self._lifted(inside), places)
+
+    def forward(self, batch: Tensor) -> Tensor:
+        """Prompts (B, L) -> what is written after them, (B, cap), the end token included."""
+        written = torch.full((len(batch), self.cap), PAD, device=batch.device)
+        draws = self.choice.draws(batch, self.cap)
+        for index, prompts, part in self._alike(batch):
+            for step in self._steps(*self.begun(prompts, part), draws[index]):
+                written[index[step.running], step.number] = step.texts[:, -1]
+        return written
+
+    def trace(self, batch: Tensor, leaf: Leaf | None = None) -> Trace:
+        """What is written without gradients is read again, at once, where a leaf asks for them.
+
+        Prompts that begin alike have their common beginning read once; ``macs`` are those of the
+        deployed path, which does not.
+        """
+        with torch.no_grad():
+            written, margin, slack = self._watched(batch, leaf)
+        aux = {PROMPTS: batch}
+        if leaf is not None:
+            logits, states = self.continued(batch, self.read_by(written), leaf)
+            count = logits.shape[1]
+            draws = self.choice.draws(batch, self.cap)[:, :count]
+            margin, _ = self._weighed(logits, draws, written[:, :count])
+            margin = pad(margin, (0, self.cap - count))
+            aux |= {STEPS: logits, STATES: states}
+        passes, decided = lengths(written), self._decided(written)
+        prompts, sizes = self._asked(batch), self._bytes_each
+        price, steps = self.network.price, torch.arange(1, self.cap, device=batch.device)
+        most = price.macs(prompts[:, None], decided.last[:, :-1], self.cached)
+        spent = price.macs(prompts[:, None], steps, self.cached)
+        gate = Gate(
+            "steps",
+            _as_decided(margin, decided.onward)[:, :-1],
+            decided.onward[:, :-1],
+            decided.free[:, :-1],
+            cost=most - spent,
+        )
+        return Trace(
+            logits=written,
+            gates=(gate,) if self.cap > 1 else (),
+            macs=price.macs(prompts, passes, self.cached),
+            also={
+                "passes": passes.double(),
+                "output_tokens": passes.double(),
+                "cache_bytes": price.held(prompts, passes) * sizes * self.cached,
+                "moved_bytes": price.moved(prompts, passes, self.cached) * sizes,
+            },
+            aux={"capped": ~self.choice.is_end(written).any(1), **aux},
+            slack=slack.amin(1),
+        )
+
+    def continued(
+        self, batch: Tensor, text: Tensor, leaf: Leaf | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """One pass over prompts and texts; see :class:`effattack.victim.writing.Writes`."""
+        order, found = [], []
+        for index, prompts, part in self._alike(batch, leaf):
+            rows, memory = self.begun(prompts, part)
+            state, _ = self.network.read(torch.cat([rows, text[index]], 1), memory)
+            found.append(state[:, rows.shape[1] - 1 :])
+            order.append(index)
+        states = torch.cat(found)[torch.cat(order).argsort()]
+        return self.network.draw(states), states
+
+    def read_by(self, written: Tensor) -> Tensor:
+        """Texts (B, cap) -> rows of all tokens that were read to write them, (B, n, width)."""
+        return self.network.lift(written[:, : int(lengths(written).max()) - 1].clamp_min(0))
+
+    def _choose(self, logits: Tensor, draws: Tensor, before: Tensor) -> Tensor:
+        """The next tokens (n,) of texts (n, steps), of logits (n, vocabulary) and draws (n,)."""
+        return self.choice.choose(logits, draws)
+
+    def _goes_on(self, texts: Tensor) -> Tensor:
+        """Texts (n, steps), each of which was just written on -> (n,): whether a token follows."""
+        return ~self.choice.is_end(texts[:, -1]) & (texts.shape[1] < self.cap)
+
+    def _weighed(self, logits: Tensor, draws: Tensor, texts: Tensor) -> tuple[Tensor, Tensor]:
+        """Margin and slack, (n, m) each, of the last m steps of texts (n, steps), of their logits
+        (n, m, vocabulary) and draws (n, m)."""
+        return self.choice.margin(logits, draws), self.choice.slack(logits.detach(), draws)
+
+    def _decided(self, written: Tensor) -> Decided:
+        """What :meth:`_choose` and :meth:`_goes_on` came to in texts (B, cap)."""
+        happened = written != PAD
+        onward = happened & ~self.choice.is_end(written)
+        return Decided(onward, happened, torch.full_like(written, self.cap))
+
+    def _alike(
+        self, batch: Tensor, leaf: Leaf | None = None
+    ) -> Iterator[tuple[Tensor, Tensor, Leaf | None]]:
+        """Prompts that are written after together: which they are, their ids without padding, and
+        their part of a leaf. They are of one length, as many as :data:`HELD` allows."""
+        sizes = lengths(batch)
+        for size in sizes.unique().tolist():
+            index = (sizes == size).nonzero()[:, 0]
+            kept = float(self._most_kept(batch[index[:1], :size]))
+            for some in index.split(max(1, int(HELD // kept))):
+                part = None if leaf is None else Leaf(leaf.rows[some], leaf.places[some])
+                yield some, batch[some, :size], part
+
+    def _watched(self, batch: Tensor, leaf: Leaf | None) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, cap) each: what is written, and margin and slack of every step; of those that did
+        not happen 0 and infinity."""
+        written = torch.full((len(batch), self.cap), PAD, device=batch.device)
+        margin = torch.zeros(written.shape, dtype=self.dtype, device=batch.device)
+        slack = torch.full_like(margin, torch.inf)
+        draws = self.choice.draws(batch, self.cap)
+        for index, prompts, part in self._alike(batch, leaf):
+            rows, memory = self.begun(prompts, part)
+            if self.cached and memory is None:
+                rows, memory = read_once(self.network, rows)
+            for step in self._steps(rows, memory, draws[index]):
+                mine, chance = index[step.running], draws[index[step.running], step.number]
+                found = self._weighed(step.logits[:, None], chance[:, None], step.texts)
+                written[mine, step.number] = step.texts[:, -1]
+                for all_steps, one in zip((margin, slack), found, strict=True):
+                    all_steps[mine, step.number] = one[:, 0].to(all_steps)
+        return written, margin, slack
+
+    def _steps(self, rows: Tensor, memory: Memory, draws: Tensor) -> Iterator[Step]:
+        """The steps of texts, told as they are done (:func:`effattack.tally`), of what prompts of
+        one length begin with."""
+        running = torch.arange(len(rows), device=rows.device)
+        texts = torch.full((len(rows), self.cap), PAD, device=rows.device)
+        for number in range(self.cap):
+            state, kept = self.network.read(rows, memory)
+            logits, before = self.network.draw(state[:, -1]), texts[running, :number]
+            words = self._choose(logits, draws[running, number], before)
+            tally("passes", len(running))
+            tally("output_tokens", len(running))
+            texts[running, number] = words
+            yield Step(number, running, logits, texts[running, : number + 1])
+            left = self._goes_on(texts[running, : number + 1]).nonzero()[:, 0]
+            if self.cached:
+                ended = len(running) - len(left)
+                tally("cache_bytes", self.network.stored(kept) // len(running) * ended)
+            if not len(left):
+                return
+            new, all_left = self.network.lift(words[left])[:, None], len(left) == len(running)
+            if self.cached:
+                memory, rows = kept if all_left else self.network.rows_of(kept, left), new
+            else:
+                memory = None if memory is None else self.network.rows_of(memory, left)
+                rows = torch.cat([rows[left], new], 1)
+            running = running[left]
+
+    def _prompted(self, batch: Tensor, leaf: Leaf | None) -> Tensor:
+        """Prompts of one length (B, L) in their template, as rows (B, template + L, width)."""
+        user = self._lifted(batch)
+        if leaf is not None:
+            wide = torch.cat([user, user[:, :1]], 1)
+            places = leaf.places.clamp_max(batch.shape[1])[:, :, None].expand_as(leaf.rows)
+            user = wide.scatter(1, places, leaf.rows.to(user))[:, :-1]
+        before, after = (
+            self._lifted(torch.tensor(part, dtype=torch.long, device=batch.device))
+            for part in self.template
+        )
+        count = len(batch)
+        return torch.cat([before.expand(count, -1, -1), user, after.expand(count, -1, -1)], 1)
+
+    def _asked(self, batch: Tensor) -> Tensor:
+        """(B,): tokens of each prompt, with its template."""
+        return lengths(batch) + len(self.template)
+
+    def _at_the_cap(self, batch: Tensor) -> tuple[Tensor, Tensor]:
+        prompts = self._asked(batch)
+        return prompts, torch.full_like(prompts, self.cap)
+
+    @property
+    def _bytes_each(self) -> int:
+        return self.dtype.itemsize
+
+    def _most_kept(self, batch: Tensor) -> Tensor:
+        return self.network.price.held(*self._at_the_cap(batch)) * self._bytes_each
+
+    def _most_moved(self, batch: Tensor) -> Tensor:
+        moved = self.network.price.moved(*self._at_the_cap(batch), self.cached)
+        return moved * self._bytes_each
+
+
+def read_once(network: CausalNetwork, rows: Tensor) -> tuple[Tensor, Memory]:
+    """Prompts (B, P, width) -> what follows their common beginning, which is read once, and the
+    memory of it, of every row."""
+    same = (rows == rows[:1]).all(2).all(0)
+    common = min(int(same.cumprod(0).sum()), rows.shape[1] - 1)
+    if len(rows) == 1 or common == 0:
+        return rows, None
+    _, memory = network.read(rows[:1, :common])
+    everyone = torch.zeros(len(rows), dtype=torch.long, device=rows.device)
+    return rows[:, common:], network.rows_of(memory, everyone)
+
+
+def _every(cap: int, batch: Tensor) -> Tensor:
+    return torch.full((len(batch),), float(cap), dtype=torch.float64, device=batch.device)
+
+
+def _as_decided(margin: Tensor, onward: Tensor) -> Tensor:
+    """Margins on the side of what was written; rounding may set those at a tie on the other."""
+    least = torch.finfo(margin.dtype).tiny
+    return torch.where(onward, margin.clamp_min(least), margin.clamp_max(0))
+
+
+def _check(name: str, network: CausalNetwork, cap: int, end: int | Sequence[int]) -> None:
+    """Refuse a cap that is none, and an end token that the network cannot write.
+
+    Raises:
+        UsageError: naming it, and the remedy.
+    """
+    if not isinstance(cap, int) or isinstance(cap, bool) or cap < 1:
+        raise UsageError(f"{name}: cap = {cap!r}: give a whole number of at least 1")
+    ends = (end,) if isinstance(end, int) else tuple(end)
+    if not ends:
+        raise UsageError(f"{name}: there is no end token: give at least one")
+    for one in ends:
+        if not 0 <= one < network.vocabulary:
+            raise UsageError(
+                f"{name}: the end token {one} is none of the {network.vocabulary} ids of the "
+                "network: give that which it was trained to end with"
+            )
+    if len({*ends}) == network.vocabulary:
+        raise UsageError(f"{name}: all {len(ends)} tokens end a text: leave one to write with")
