@@ -32,8 +32,9 @@ class Suppressed(NamedTuple):
     pairs: int
     """How many pairs are compared."""
     slack: float
-    """How far the nearest choice is from its tie: the overlap of a compared pair from the limit, a
-    score from the next one; at most 1."""
+    """How far the nearest choice that matters is from its tie: the overlap of a compared pair from
+    the limit; the scores of two boxes that stay in a row, or of one and another that it drops. At
+    most 1."""
 
 
 @torch.no_grad()
@@ -89,20 +90,22 @@ def suppressed(
     order, rows = _sorted(boxes, scores, iou, classes, max_nms, max_det)
     count = len(rows)
     alive = torch.ones(count, dtype=torch.bool, device=rows.device)
-    leads = -scores.detach()[order].diff()
-    pairs, slack = 0, float(leads.amin()) if len(leads) else 1.0
+    scores = scores.detach()[order]
+    pairs, slack = 0, 1.0
     for begin in range(0, count, BLOCK):
         block = begin + alive[begin : begin + BLOCK].nonzero()[:, 0]
         shares = intersection_over_union(rows[block, None], rows[None]).double()
         behind = block[:, None] < torch.arange(count, device=rows.device)
         hit = behind & (shares > iou)
         stay = _fixed_point(hit[:, block])
-        hit = hit[stay]
+        block, hit, shares = block[stay], hit[stay], shares[stay]
         met = behind[stay] & alive & (hit.cumsum(0) - hit.long() == 0)
         pairs += int(met.sum())
-        slack = min([slack, *(shares[stay] - iou).abs()[met].tolist()])
+        leads = scores[block, None] - scores[None]
+        slack = min(slack, _least((shares - iou).abs()[met]), _least(leads[met & hit]))
         alive &= ~hit.any(0)
-    return Suppressed(order[alive][:max_det], pairs, min(slack, 1.0))
+    slack = min(slack, _least(-scores[alive].diff()))
+    return Suppressed(order[alive][:max_det], pairs, slack)
 
 
 def most_pairs(boxes: int, max_nms: int | None = 30_000) -> int:
@@ -161,15 +164,21 @@ def _sorted(
         raise UsageError(
             f"boxes {tuple(boxes.shape)} with scores {tuple(scores.shape)}: give (n, 4) and (n,)"
         )
-    boxes, scores = boxes.detach(), scores.detach()
-    if not (torch.isfinite(boxes).all() and torch.isfinite(scores).all()):
+    boxes = boxes.detach().to(torch.promote_types(boxes.dtype, torch.float32))
+    if not (torch.isfinite(boxes).all() and torch.isfinite(scores.detach()).all()):
         raise UsageError("boxes or scores contain NaN or infinity: drop them, or mend decode")
-    order = scores.argsort(descending=True, stable=True)[:max_nms]
+    order = scores.detach().argsort(descending=True, stable=True)[:max_nms]
     placed = boxes
     if classes is not None and len(boxes):
         apart = boxes.amax() - boxes.amin().clamp_max(0) + 1
         placed = boxes + (classes.to(boxes) * apart)[:, None]
     return order, placed[order]
+
+
+def _least(distances: Tensor) -> float:
+    """At most 1; a pair without any area has no overlap to speak of."""
+    distances = distances[~distances.isnan()]
+    return min(1.0, float(distances.amin())) if len(distances) else 1.0
 
 
 def _fixed_point(hit: Tensor) -> Tensor:

@@ -100,6 +100,9 @@ def test_slack_is_the_distance_to_the_nearest_tie():
     boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 5], [50, 50, 60, 60]])
     assert suppressed(boxes, torch.tensor([0.9, 0.5, 0.1]), 0.45).slack == pytest.approx(0.05)
     assert suppressed(boxes, torch.tensor([0.9, 0.89, 0.1]), 0.45).slack == pytest.approx(0.01)
+    apart = torch.tensor([0.9, 0.5, 0.499])
+    assert suppressed(boxes, apart, 0.7).slack == pytest.approx(0.001, rel=1e-3)
+    assert suppressed(boxes[[0, 1, 1]], apart, 0.45).slack == pytest.approx(0.05)
     assert suppressed(boxes[:0], torch.tensor([]), 0.45) == (pytest.approx([]), 0, 1.0)
 
 
