@@ -81,8 +81,8 @@ class Listener(CausalNetwork):
             )
         if not start or not all(0 <= token < sizes.vocabulary for token in start):
             raise UsageError(
-                f"the start tokens {[*start]} are not of the {sizes.vocabulary} ids of the decoder: "
-                "give those which it was trained to begin with"
+                f"the start tokens {[*start]} are none of the {sizes.vocabulary} ids of the "
+                "decoder: give those which it was trained to begin with"
             )
         self.start = tuple(start)
         self.sizes, self.price = sizes, sizes.price._replace(start=len(start))
