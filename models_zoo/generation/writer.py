@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from effattack.counting.tallies import Count
-from effattack.domains.tokens import PAD, Tokens, lengths
+from effattack.domains import Domain
+from effattack.domains.tokens import PAD, Tokenizer, Tokens, lengths
 from effattack.errors import UsageError
 from effattack.models_zoo.generation.choice import Greedy
 from effattack.models_zoo.generation.decoder import CausalNetwork, Memory
@@ -52,7 +53,7 @@ class Writer(Victim):
 
     Args:
         network: reads tokens and draws logits.
-        domain: what users write.
+        domain: what users write, or say.
         cap: most tokens that are written, the end token included.
         end: the end token, or several: each ends a text.
         template: what stands around the user's part.
@@ -61,6 +62,7 @@ class Writer(Victim):
         top_k, top_p: of a softmax, what is drawn from: its likeliest tokens, and the fewest of them
             whose shares reach ``top_p``, as ``generate`` of transformers has it.
         seed: of the texts that are drawn: they depend on it and on the prompt alone.
+        words: the tokenizer of what is written; None: that of the prompts, if they have one.
         name, data: as of all victims.
 
     Raises:
@@ -69,12 +71,11 @@ class Writer(Victim):
     """
 
     network: CausalNetwork
-    domain: Tokens
 
     def __init__(
         self,
         network: CausalNetwork,
-        domain: Tokens,
+        domain: Domain,
         *,
         cap: int,
         end: int | Sequence[int],
@@ -84,6 +85,7 @@ class Writer(Victim):
         top_k: int | None = None,
         top_p: float | None = None,
         seed: int = 0,
+        words: Tokenizer | None = None,
         name: str | None = None,
         data: str | None = None,
     ) -> None:
@@ -93,7 +95,7 @@ class Writer(Victim):
             name=name,
             family="generation",
             domain=domain,
-            task=Text(cap, end, domain.tokenizer),
+            task=Text(cap, end, words or getattr(domain, "tokenizer", None)),
             counts={
                 "passes": Count("pass", partial(_every, cap)),
                 "output_tokens": Count("output token", partial(_every, cap)),
@@ -113,7 +115,7 @@ class Writer(Victim):
                 "out to decode greedily"
             )
         self.rule = Rule(choice, cap)
-        longest = domain.longest + len(self.template)
+        longest = self._longest
         self._expect_fit(longest)
         self.max_macs = float(network.price.macs(torch.tensor(longest), torch.tensor(cap), cached))
         self.eval()
@@ -122,6 +124,12 @@ class Writer(Victim):
     def choice(self) -> Greedy:
         """How a token is chosen from logits."""
         return self.rule.choice
+
+    @property
+    def _longest(self) -> int:
+        """Most tokens of a prompt, with its template."""
+        assert isinstance(self.domain, Tokens)
+        return self.domain.longest + len(self.template)
 
     def _expect_fit(self, longest: int) -> None:
         """Refuse prompts of another vocabulary, and such of up to so many tokens, template
@@ -175,7 +183,8 @@ class Writer(Victim):
         return written
 
     def trace(self, batch: Tensor, leaf: Leaf | None = None) -> Trace:
-        """What is written without gradients is read again, at once, where a leaf asks for them.
+        """What is written without gradients is read again, at once, where a leaf asks for them, or
+        a prompt that is no words.
 
         Prompts that begin alike have their common beginning read once; ``macs`` are those of the
         deployed path, which does not.
@@ -183,7 +192,7 @@ class Writer(Victim):
         with torch.no_grad():
             written, margin, slack = self._watched(batch, leaf)
         aux = {PROMPTS: batch}
-        if leaf is not None:
+        if leaf is not None or (batch.requires_grad and torch.is_grad_enabled()):
             logits, states = self.continued(batch, self.read_by(written), leaf)
             count = logits.shape[1]
             draws = self.choice.draws(batch, self.cap)[:, :count]
