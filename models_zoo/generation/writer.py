@@ -128,6 +128,7 @@ class Writer(Victim):
             data=data,
         )
         self.network, self.template, self.cached = network, template or Template(), cached
+        self.vocabulary = network.vocabulary
         self.cap, self.choice = cap, Greedy(end)
         if temperature is not None:
             self.choice = Sampled(end, domain, temperature, seed, top_k=top_k, top_p=top_p)
