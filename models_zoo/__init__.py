@@ -25,6 +25,7 @@ from effattack.models_zoo.quantization.quantized import Quantized
 from effattack.models_zoo.quantization.static_int8 import StaticInt8
 from effattack.models_zoo.series.early_reading import EarlyReading
 from effattack.models_zoo.series.merging import NeighbourMerging
+from effattack.models_zoo.sound.whisper import Whisper
 from effattack.models_zoo.text.sentence_exits import SentenceExits
 from effattack.models_zoo.text.token_exits import TokenExits
 from effattack.models_zoo.token_sparsification.adavit import AdaViT
@@ -65,6 +66,7 @@ __all__ = [
     "TinySaver",
     "ToMe",
     "TokenExits",
+    "Whisper",
     "load",
     "preprocessed",
     "read_checkpoint",

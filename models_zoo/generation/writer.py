@@ -106,6 +106,7 @@ class Writer(Victim):
             data=data,
         )
         self.network, self.template, self.cached = network, template or Template(), cached
+        self.vocabulary = network.vocabulary
         self.cap, choice = cap, Greedy(end)
         if temperature is not None:
             choice = Sampled(end, domain, temperature, seed, top_k=top_k, top_p=top_p)

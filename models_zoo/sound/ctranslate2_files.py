@@ -1,4 +1,4 @@
-"""Weights of CTranslate2's ``model.bin``, version 6: names, shapes, numbers, without the library.
+"""Weights of CTranslate2's ``model.bin``, version 6, read without the library.
 
 Little-endian. A version and the name of a specification with its revision; then every variable with
 its name, shape, type and bytes; then names that stand for others.

@@ -50,9 +50,16 @@ def from_ctranslate2(folder: str | Path | None = None, *, cap: int = CAP) -> Whi
         Words(folder / "tokenizer.json"),
         json.loads((folder / "config.json").read_text()),
     )
-    sizes = _sizes(held, folder)
+    try:
+        sizes = _sizes(held, folder)
+        state = dict(_from_file(held, sizes))
+    except KeyError as error:
+        raise UsageError(
+            f"the model.bin of {folder} has no {error.args[0]}: give a Whisper as "
+            "ct2-transformers-converter writes it"
+        ) from error
     network = Listener(sizes, [words.id(word) for word in START])
-    network.load_state_dict(dict(_from_file(held, sizes)))
+    network.load_state_dict(state)
     return Whisper(
         network.requires_grad_(requires_grad=False),
         end=words.id(END),
