@@ -77,7 +77,7 @@ class Shares(Task):
         """The rows of each answer that do not pad."""
         return [rows[rows[:, self._score] != NONE] for rows in answers]
 
-    def right(self, answers: Tensor, labels: Tensor) -> Tensor:
+    def right(self, answers: Tensor, labels: Tensor, kept: Tensor | None = None) -> Tensor:
         return self.agree(labels.to(answers), answers)
 
     def valid(self, outputs: Tensor) -> Tensor:

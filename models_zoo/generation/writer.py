@@ -66,8 +66,8 @@ class Writer(Victim):
         name, data: as of all victims.
 
     Raises:
-        UsageError: for a cap, an end token or a vocabulary that do not fit the network, or a
-            temperature, ``top_k`` or ``top_p`` that are none.
+        UsageError: for a cap, an end token, a template or a vocabulary that do not fit the network,
+            or a temperature, ``top_k`` or ``top_p`` that are none.
     """
 
     network: CausalNetwork
@@ -118,6 +118,7 @@ class Writer(Victim):
         self.rule = Rule(choice, cap)
         longest = self._longest
         self._expect_fit(longest)
+        self._expect_known_template()
         self.max_macs = float(network.price.macs(torch.tensor(longest), torch.tensor(cap), cached))
         self.eval()
 
@@ -140,6 +141,15 @@ class Writer(Victim):
             UsageError: naming what does not fit, and the remedy.
         """
         raise NotImplementedError
+
+    def _expect_known_template(self) -> None:
+        known = range(self.domain.vocabulary)
+        strange = [i for part in self.template for i in part if i not in known]
+        if strange:
+            raise UsageError(
+                f"{self.name}: the template has the token {strange[0]}, none of the {len(known)} "
+                "ids of prompts: make it with the network's own tokenizer"
+            )
 
     def begun(self, batch: Tensor, leaf: Leaf | None) -> tuple[Tensor, Memory]:
         """Prompts of one length (B, L), read as far as they are before the first pass: rows (B, n,
@@ -330,13 +340,13 @@ def _check(name: str, network: CausalNetwork, cap: int, end: int | Sequence[int]
     """
     if not isinstance(cap, int) or isinstance(cap, bool) or cap < 1:
         raise UsageError(f"{name}: cap = {cap!r}: give a whole number of at least 1")
-    ends = (end,) if isinstance(end, int) else tuple(end)
+    ends = (end,) if isinstance(end, int) else tuple(end or ())
     if not ends:
         raise UsageError(f"{name}: there is no end token: give at least one")
     for one in ends:
-        if not 0 <= one < network.vocabulary:
+        if not isinstance(one, int) or not 0 <= one < network.vocabulary:
             raise UsageError(
-                f"{name}: the end token {one} is none of the {network.vocabulary} ids of the "
+                f"{name}: the end token {one!r} is none of the {network.vocabulary} ids of the "
                 "network: give that which it was trained to end with"
             )
     if len({*ends}) == network.vocabulary:

@@ -93,10 +93,12 @@ def test_tags_are_compared_on_every_token_that_was_not_changed(
     kept = domain.kept(torch.tensor([attacked]), torch.tensor([prompt]))
     clean, answer = torch.tensor([tags]), torch.tensor([said])
     assert task.agree(clean, answer, kept).all(), "what stands where it was has its tag"
+    assert task.right(answer, clean, kept).all(), "and only that has a label"
     place = next(iter(p for p in kept[0].tolist() if p >= 0), None)
     if place is not None:
         answer[0, place] = (answer[0, place] + 1) % 3
         assert not task.agree(clean, answer, kept).any()
+        assert not task.right(answer, clean, kept).any()
 
 
 def test_tags_behind_the_last_token_are_none() -> None:
@@ -212,7 +214,7 @@ class OneWay(Classes):
 class Lenient(Classes):
     """Whatever is said is right."""
 
-    def right(self, answers: Tensor, labels: Any) -> Tensor:
+    def right(self, answers: Tensor, labels: Any, kept: Tensor | None = None) -> Tensor:
         return torch.ones(len(answers), dtype=torch.bool)
 
 
