@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from effattack.attacks import Slowdown
+from effattack.attacks import Slowdown, build
 from effattack.counting.macs import MacsCounter
 from effattack.errors import MissingPackage, UsageError
 from effattack.models_zoo.detection import mtcnn_boxes, mtcnn_networks
@@ -182,11 +182,19 @@ def test_batch_mates_change_nothing(victim: MTCNN, images: Tensor) -> None:
 
 
 @pytest.mark.slow
-def test_an_attack_opens_gates(victim: MTCNN, images: Tensor) -> None:
-    attacked = Slowdown(victim, eps=8 / 255, steps=8)(images, victim(images))
+@pytest.mark.parametrize("name", ["Slowdown(steps=8)", "AutoSlow", "QueryAttack(queries=40)"])
+def test_attacks_apply_as_they_are(name: str, victim: MTCNN, images: Tensor) -> None:
+    attacked = build(name, victim, 8 / 255)(images, victim(images))
     clean, slow = victim.trace(images), victim.trace(attacked)
     assert (slow.macs >= clean.macs).all()
-    assert slow.macs.sum() > 1.1 * clean.macs.sum()
+    assert slow.macs.sum() > clean.macs.sum()
+
+
+@pytest.mark.slow
+def test_the_faces_can_be_kept(victim: MTCNN, images: Tensor) -> None:
+    faces = victim(images)
+    attacked = Slowdown(victim, eps=8 / 255, steps=8, keep_prediction=True)(images, faces)
+    assert victim.task.agree(faces, victim(attacked)).all()
 
 
 def test_images_without_numbers_are_refused(victim: MTCNN, images: Tensor) -> None:
