@@ -19,6 +19,7 @@ FAMILIES = (
     "test_early_exit",
     "test_generation",
     "test_layer_skipping",
+    "test_matching",
     "test_other_mechanisms",
     "test_quantized",
     "test_series",
