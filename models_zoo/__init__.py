@@ -8,6 +8,8 @@ from effattack.models_zoo.cascade.esn import ESN
 from effattack.models_zoo.cascade.search import search_robust_saver, search_saver
 from effattack.models_zoo.checkpoints import read_checkpoint
 from effattack.models_zoo.detection.detector import Detector
+from effattack.models_zoo.detection.rules import Rules
+from effattack.models_zoo.detection.two_stage import TwoStage
 from effattack.models_zoo.early_exit.early_exit import EarlyExit
 from effattack.models_zoo.early_exit.exit_vit import ExitViT
 from effattack.models_zoo.early_exit.msdnet import MSDNet
@@ -58,6 +60,7 @@ __all__ = [
     "Quantized",
     "QuantizedGates",
     "Reasoner",
+    "Rules",
     "SentenceExits",
     "SkipNet",
     "StaticInt8",
@@ -65,6 +68,7 @@ __all__ = [
     "TinySaver",
     "ToMe",
     "TokenExits",
+    "TwoStage",
     "load",
     "preprocessed",
     "read_checkpoint",
