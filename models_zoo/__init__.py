@@ -9,6 +9,8 @@ from effattack.models_zoo.cascade.search import search_robust_saver, search_save
 from effattack.models_zoo.checkpoints import read_checkpoint
 from effattack.models_zoo.detection.detector import Detector
 from effattack.models_zoo.detection.pipeline import Pipeline
+from effattack.models_zoo.detection.rules import Rules
+from effattack.models_zoo.detection.two_stage import TwoStage
 from effattack.models_zoo.early_exit.early_exit import EarlyExit
 from effattack.models_zoo.early_exit.exit_vit import ExitViT
 from effattack.models_zoo.early_exit.msdnet import MSDNet
@@ -60,6 +62,7 @@ __all__ = [
     "Quantized",
     "QuantizedGates",
     "Reasoner",
+    "Rules",
     "SentenceExits",
     "SkipNet",
     "StaticInt8",
@@ -67,6 +70,7 @@ __all__ = [
     "TinySaver",
     "ToMe",
     "TokenExits",
+    "TwoStage",
     "load",
     "preprocessed",
     "read_checkpoint",
