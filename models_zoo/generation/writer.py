@@ -143,7 +143,7 @@ class Writer(Victim):
         raise NotImplementedError
 
     def _expect_known_template(self) -> None:
-        known = range(self.domain.vocabulary)
+        known = range(self.domain.vocabulary if isinstance(self.domain, Tokens) else 0)
         strange = [i for part in self.template for i in part if i not in known]
         if strange:
             raise UsageError(
