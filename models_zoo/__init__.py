@@ -9,6 +9,9 @@ from effattack.models_zoo.cascade.search import search_robust_saver, search_save
 from effattack.models_zoo.checkpoints import read_checkpoint
 from effattack.models_zoo.detection.detector import Detector
 from effattack.models_zoo.detection.mtcnn import MTCNN
+from effattack.models_zoo.detection.pipeline import Pipeline
+from effattack.models_zoo.detection.rules import Rules
+from effattack.models_zoo.detection.two_stage import TwoStage
 from effattack.models_zoo.early_exit.early_exit import EarlyExit
 from effattack.models_zoo.early_exit.exit_vit import ExitViT
 from effattack.models_zoo.early_exit.msdnet import MSDNet
@@ -58,11 +61,13 @@ __all__ = [
     "LightGlue",
     "MSDNet",
     "NeighbourMerging",
+    "Pipeline",
     "Preprocess",
     "Pruned",
     "Quantized",
     "QuantizedGates",
     "Reasoner",
+    "Rules",
     "SentenceExits",
     "SkipNet",
     "StaticInt8",
@@ -70,6 +75,7 @@ __all__ = [
     "TinySaver",
     "ToMe",
     "TokenExits",
+    "TwoStage",
     "Whisper",
     "load",
     "preprocessed",
