@@ -8,6 +8,8 @@ from effattack.models_zoo.cascade.esn import ESN
 from effattack.models_zoo.cascade.search import search_robust_saver, search_saver
 from effattack.models_zoo.checkpoints import read_checkpoint
 from effattack.models_zoo.detection.detector import Detector
+from effattack.models_zoo.detection.mtcnn import MTCNN
+from effattack.models_zoo.detection.pipeline import Pipeline
 from effattack.models_zoo.detection.rules import Rules
 from effattack.models_zoo.detection.two_stage import TwoStage
 from effattack.models_zoo.early_exit.early_exit import EarlyExit
@@ -19,6 +21,7 @@ from effattack.models_zoo.generation.generator import Generator
 from effattack.models_zoo.generation.reasoner import Reasoner
 from effattack.models_zoo.generation.wrapping import wrap
 from effattack.models_zoo.layer_skipping.skipnet import SkipNet
+from effattack.models_zoo.matching.lightglue import LightGlue
 from effattack.models_zoo.preprocessing import Preprocess, preprocessed
 from effattack.models_zoo.quantization.gated import QuantizedGates, StaticInt8Gates
 from effattack.models_zoo.quantization.llm_int8 import LLMInt8
@@ -27,6 +30,7 @@ from effattack.models_zoo.quantization.quantized import Quantized
 from effattack.models_zoo.quantization.static_int8 import StaticInt8
 from effattack.models_zoo.series.early_reading import EarlyReading
 from effattack.models_zoo.series.merging import NeighbourMerging
+from effattack.models_zoo.sound.whisper import Whisper
 from effattack.models_zoo.text.sentence_exits import SentenceExits
 from effattack.models_zoo.text.token_exits import TokenExits
 from effattack.models_zoo.token_sparsification.adavit import AdaViT
@@ -40,6 +44,7 @@ from effattack.victim import load_victim as load
 __all__ = [
     "ATS",
     "ESN",
+    "MTCNN",
     "SDN",
     "AViT",
     "AdaViT",
@@ -53,8 +58,10 @@ __all__ = [
     "ExitViT",
     "Generator",
     "LLMInt8",
+    "LightGlue",
     "MSDNet",
     "NeighbourMerging",
+    "Pipeline",
     "Preprocess",
     "Pruned",
     "Quantized",
@@ -69,6 +76,7 @@ __all__ = [
     "ToMe",
     "TokenExits",
     "TwoStage",
+    "Whisper",
     "load",
     "preprocessed",
     "read_checkpoint",
