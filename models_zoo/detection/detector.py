@@ -54,8 +54,8 @@ class Detector(Victim):
             of. Differentiable in torch; else in numpy.
         score: a box is handed on above it.
         iou: intersection over union above which NMS drops the worse of two boxes of one class.
-        max_nms: the best-scored so many boxes go into NMS; None is no deployment's setting, and
-            the name says so.
+        max_nms: the best-scored so many boxes go into NMS; None, without ``top``, is no
+            deployment's setting, and the name says so.
         max_det: the best-scored so many boxes are the answer; NMS runs to its end all the same.
         top: of each group of boxes, the best-scored so many go on; None: all.
         input_shape: (C, H, W) of one image; None where a size is free.
@@ -85,7 +85,7 @@ class Detector(Victim):
         rules = Rules(score, iou, max_nms, max_det, top)
         rules.expect_sound()
         super().__init__(
-            name=name if max_nms is not None else f"{name}, uncapped",
+            name=name if max_nms or top else f"{name}, uncapped",
             family="detection",
             input_shape=input_shape,
             task=Boxes(cap=max_det),
