@@ -7,6 +7,7 @@ from effattack.models_zoo.cascade.cascade import Cascade, TinySaver
 from effattack.models_zoo.cascade.esn import ESN
 from effattack.models_zoo.cascade.search import search_robust_saver, search_saver
 from effattack.models_zoo.checkpoints import read_checkpoint
+from effattack.models_zoo.detection.detector import Detector
 from effattack.models_zoo.early_exit.early_exit import EarlyExit
 from effattack.models_zoo.early_exit.exit_vit import ExitViT
 from effattack.models_zoo.early_exit.msdnet import MSDNet
@@ -42,6 +43,7 @@ __all__ = [
     "AViT",
     "AdaViT",
     "Cascade",
+    "Detector",
     "DynamicViT",
     "EViT",
     "EarlyExit",

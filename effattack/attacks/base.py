@@ -223,7 +223,7 @@ class GradientAttack(Attack):
 
     def prepare(self) -> None:
         self.objective, search = self.composed()
-        self.search = climbing(search, self.victim, self.seed)
+        self.search = climbing(search, self.threat, self.seed)
         check_objective(self.objective, self.victim)
 
     @property
@@ -312,6 +312,8 @@ def instead(victim: Victim, kind: Kind) -> str:
     """Attacks of a kind that apply to every such victim."""
     if victim.domain.kind == "tokens" and victim.counted and not victim.constant:
         return "Slowdown, AutoSlow and QueryAttack apply" if victim.lifts else "QueryAttack applies"
+    if victim.domain.kind == "parts" and victim.counted and not victim.constant:
+        return "Slowdown, AutoSlow and QueryAttack apply"
     if not isinstance(victim.domain, Arrays):
         return "noise applies"
     if kind == "accuracy" or victim.constant:

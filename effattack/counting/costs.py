@@ -111,6 +111,11 @@ def _convolution(
     return (x if transposed else out).numel() * prod(weight.shape[1:]) * _real(x)
 
 
+def _deformed(x: Tensor, weight: Tensor, *_: Any, out: Tensor, **__: Any) -> int:
+    """``torchvision.ops.deform_conv2d``: as a convolution; where it looks is interpolated."""
+    return out.numel() * prod(weight.shape[1:])
+
+
 def _convolution_over_time(x: Tensor, weight: Tensor, *_: Any, out: Tensor, **__: Any) -> int:
     """``aten.conv_tbc``: filters are (kernel, channels, out)."""
     return out.numel() * prod(weight.shape[:2])
@@ -212,6 +217,7 @@ COSTS: dict[str, Formula] = {
     "aten.mkldnn_convolution": _convolution,
     "aten.cudnn_convolution": _convolution,
     "aten.convolution_overrideable": _convolution,
+    "torchvision.deform_conv2d": _deformed,
     "aten.conv_tbc": _convolution_over_time,
     "aten._scaled_dot_product_flash_attention": _attention,
     "aten._scaled_dot_product_flash_attention_for_cpu": _attention,

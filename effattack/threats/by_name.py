@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from effattack.domains import Arrays, Domain
+from effattack.domains import Arrays, Domain, Parts
 from effattack.errors import EffattackError, UsageError
 from effattack.registry import entries, named, outside, read_name
 from effattack.threats.balls import Linf
@@ -81,8 +81,12 @@ def usual_threat(domain: Domain) -> Threat:
     """What an attacker may change where nobody says it.
 
     Of images 8/255 in l-inf; of series a tenth of the declared deviation, else the same share of
-    the range as of images, one step at least; of tokens ten behind the prompt.
+    the range as of images, one step at least; of tokens ten behind the prompt; of several parts,
+    that of the first.
     """
+    if isinstance(domain, Parts):
+        name, part = next(iter(domain.parts.items()))
+        return OfParts({name: usual_threat(part)}).on(domain)
     if not isinstance(domain, Arrays):
         return parse_threat("suffix:10").on(domain)
     if domain.deviation is not None:

@@ -9,9 +9,11 @@ from torch import Tensor
 
 from effattack.domains.tokens import Tokenizer
 from effattack.errors import UsageError
+from effattack.models_zoo.generation.choice import Greedy
 from effattack.models_zoo.generation.decoder import Memory
+from effattack.models_zoo.generation.steps import Decided, Rule
 from effattack.models_zoo.generation.translator import Heard
-from effattack.models_zoo.generation.writer import HELD, Decided, Writer
+from effattack.models_zoo.generation.writer import HELD, Writer
 from effattack.models_zoo.sound.listener import Listener
 from effattack.models_zoo.sound.log_mel import RATE
 from effattack.models_zoo.sound.recordings import Recordings
@@ -22,6 +24,55 @@ CAP = 224
 """Tokens of a window, the end token included: half of what the decoder can read."""
 
 
+class Suppressed(Rule):
+    """Texts without some tokens, and without some more in the first place.
+
+    Whether the first token ends the text is no decision: no end token is drawn there.
+
+    Args:
+        choice: how a token is chosen from logits.
+        cap: most tokens that are written, the end token included.
+        vocabulary: how many ids there are.
+        never: tokens that are not drawn.
+        first: tokens that are not drawn first, beside the end tokens.
+    """
+
+    def __init__(
+        self,
+        choice: Greedy,
+        cap: int,
+        vocabulary: int,
+        *,
+        never: Sequence[int],
+        first: Sequence[int],
+    ) -> None:
+        super().__init__(choice, cap)
+        ids = torch.arange(vocabulary)
+        self.never, self.first = (
+            torch.isin(ids, torch.tensor(some, dtype=torch.long))
+            for some in ([*never], [*choice.ends, *never, *first])
+        )
+
+    def choose(self, logits: Tensor, draws: Tensor, before: Tensor) -> Tensor:
+        return super().choose(self._drawn(logits[:, None], before.shape[1])[:, 0], draws, before)
+
+    def weighed(self, logits: Tensor, draws: Tensor, texts: Tensor) -> tuple[Tensor, Tensor]:
+        begin = texts.shape[1] - logits.shape[1]
+        return super().weighed(self._drawn(logits, begin), draws, texts)
+
+    def decided(self, written: Tensor) -> Decided:
+        onward, free, last = super().decided(written)
+        later = torch.arange(written.shape[1], device=written.device) > 0
+        return Decided(onward & later, free & later, last)
+
+    def _drawn(self, logits: Tensor, begin: int) -> Tensor:
+        """Logits (n, m, vocabulary) of steps from ``begin`` on, without what is not drawn there."""
+        left_out = self.never.to(logits.device).expand(logits.shape[1], -1)
+        if begin == 0:
+            left_out = torch.cat([self.first.to(logits.device)[None], left_out[1:]])
+        return logits.masked_fill(left_out, -torch.inf)
+
+
 class Whisper(Writer):
     """Writes down what is said in a window of sound, greedily and without timestamps.
 
@@ -30,8 +81,7 @@ class Whisper(Writer):
     are made once; the decoder then writes up to the end token, or the cap. Gradients are those of
     the samples.
 
-    A writer's batch is here what was heard, ``network.hear(recordings)``, so that a trace hears
-    once. Whether the first token ends the text is no decision: the end token is not drawn there.
+    A batch of its writer is what was heard, ``network.hear(recordings)``: a trace hears once.
 
     Args:
         network: an encoder of sound, and a decoder that draws logits.
@@ -48,6 +98,7 @@ class Whisper(Writer):
 
     network: Listener
     domain: Recordings
+    rule: Suppressed
 
     def __init__(
         self,
@@ -63,9 +114,7 @@ class Whisper(Writer):
     ) -> None:
         domain = Recordings(RATE, network.sizes.window)
         super().__init__(network, domain, cap=cap, end=end, words=words, name=name, data=data)
-        here = torch.arange(network.vocabulary)
-        self.register_buffer("never", torch.isin(here, torch.tensor([*never], dtype=torch.long)))
-        self.register_buffer("first", torch.isin(here, torch.tensor([end, *first])))
+        self.rule = Suppressed(self.choice, cap, network.vocabulary, never=never, first=first)
 
     def forward(self, batch: Tensor) -> Tensor:
         """Recordings (B, 1, n) -> what is written of them, (B, cap), the end token included."""
@@ -100,20 +149,3 @@ class Whisper(Writer):
         everyone = torch.arange(len(batch), device=batch.device)
         for index in everyone.split(max(1, int(HELD // float(self._most_kept(batch[:1]))))):
             yield index, batch[index], None
-
-    def _choose(self, logits: Tensor, draws: Tensor, before: Tensor) -> Tensor:
-        return super()._choose(self._drawn(logits[:, None], before.shape[1])[:, 0], draws, before)
-
-    def _weighed(self, logits: Tensor, draws: Tensor, texts: Tensor) -> tuple[Tensor, Tensor]:
-        begin = texts.shape[1] - logits.shape[1]
-        return super()._weighed(self._drawn(logits, begin), draws, texts)
-
-    def _decided(self, written: Tensor) -> Decided:
-        onward, free, last = super()._decided(written)
-        later = torch.arange(written.shape[1], device=written.device) > 0
-        return Decided(onward & later, free & later, last)
-
-    def _drawn(self, logits: Tensor, begin: int) -> Tensor:
-        """Logits (n, m, vocabulary) of steps from ``begin`` on, without what is not drawn there."""
-        number = begin + torch.arange(logits.shape[1], device=logits.device)[:, None]
-        return logits.masked_fill(self.never | (self.first & (number == 0)), -torch.inf)

@@ -56,7 +56,7 @@ def test_what_is_stored_is_the_prompt_that_was_judged(scored: Evaluation) -> Non
 
 def test_the_ceiling_is_that_of_the_longest_prompt_of_the_threat(scored: Evaluation) -> None:
     victim, (prompts, _) = TokenExits(), data()
-    for (_, eps), rows in scored.samples.groupby(["threat", "eps"], sort=False):
+    for (_, eps), rows in scored.samples.groupby(["attack", "eps"], sort=False):
         largest = prompts
         if eps:
             largest = parse_threat(f"suffix:{eps:g}").on(victim.domain).largest(prompts)

@@ -24,6 +24,7 @@ from torch._higher_order_ops.while_loop import while_loop
 from torch.nn import functional as F
 from torch.nn.attention import flex_attention as flex
 from torch.utils._python_dispatch import _disable_current_modes
+from torchvision.ops import deform_conv2d
 from toys import grey_images
 
 import effattack
@@ -151,6 +152,10 @@ COUNTED: dict[str, tuple[Callable[[], Any], int]] = {
     ),
     "affine_grid": (lambda: F.affine_grid(r(1, 2, 3), [1, 1, 4, 4]), 16 * 2 * 3),
     "conv_tbc": (lambda: torch.conv_tbc(r(5, 2, 3), r(3, 3, 4), r(4)), 3 * 2 * 4 * 9),
+    "deform_conv2d": (
+        lambda: deform_conv2d(r(2, 4, 5, 5), r(2, 18, 3, 3), r(6, 2, 3, 3)),
+        2 * 6 * 9 * 2 * 9,
+    ),
     "cosine_similarity": (lambda: F.cosine_similarity(r(2, 3), r(2, 3)), 6),
     "nested linear": (
         lambda: F.linear(torch.nested.nested_tensor([r(2, 4), r(3, 4)]), r(6, 4)),

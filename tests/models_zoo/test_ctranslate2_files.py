@@ -133,8 +133,8 @@ def test_a_whisper_is_read_as_it_was_written(folder: Path) -> None:
         torch.equal(value, found.state_dict()[name])
         for name, value in expected.state_dict().items()
     )
-    assert victim.never.nonzero().flatten().tolist() == [1]
-    assert victim.first.nonzero().flatten().tolist() == [2, 7]
+    assert victim.rule.never.nonzero().flatten().tolist() == [1]
+    assert victim.rule.first.nonzero().flatten().tolist() == [1, 2, 7]
     assert (found.start, victim.choice.end) == ((8, 9), 7)
 
 

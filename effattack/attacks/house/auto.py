@@ -112,7 +112,7 @@ class AutoSlow(Attack):
         NotApplicable: for a victim without gates.
     """
 
-    takes = "arrays or tokens"
+    takes = "arrays or tokens or parts"
     edition = 3
 
     keep_prediction: bool = False
@@ -134,11 +134,11 @@ class AutoSlow(Attack):
         )
         stages = tuple(map(right, stages)) if self.keep_prediction else stages
         self.stages = tuple(
-            stage._replace(search=climbing(stage.search, self.victim, self.seed))
+            stage._replace(search=climbing(stage.search, self.threat, self.seed))
             for stage in stages
         )
         squares = RandomSearch(QUERIES, accept=kept if self.keep_prediction else None)
-        self.queries = asking(squares, self.victim)
+        self.queries = asking(squares, self.threat)
 
     @property
     def gradients(self) -> int:

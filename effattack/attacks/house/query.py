@@ -39,7 +39,7 @@ class QueryAttack(Attack):
     """
 
     knowledge = "queries"
-    takes = "arrays or tokens"
+    takes = "arrays or tokens or parts"
 
     queries: int = 200
     first_square: float = 0.3
@@ -48,7 +48,7 @@ class QueryAttack(Attack):
         if self.queries < 1:
             raise UsageError(f"queries = {self.queries}: the search needs at least one")
         squares = RandomSearch(self.queries, Squares(self.first_square))
-        self.search = asking(squares, self.victim)
+        self.search = asking(squares, self.threat)
 
     @classmethod
     def why_not(cls, victim: Victim) -> str | None:

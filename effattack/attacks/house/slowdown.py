@@ -34,7 +34,8 @@ class Slowdown(GradientAttack):
     """Margin hinge, weighted by cost-to-go, under projected gradient with momentum.
 
     Works on every victim with gates; of prompts, words are changed by their coordinate gradient,
-    and a step is five gradients' worth: one of them, and twelve candidates. With
+    and a step is five gradients' worth: one of them, and twelve candidates; of inputs of several
+    parts, the one part of arrays that the threat names. With
     ``keep_prediction`` the objective gains the lead of the clean prediction up to 0.05, and only
     iterates that keep it are accepted: on the returned inputs the agreement is 100 %.
 
@@ -52,7 +53,7 @@ class Slowdown(GradientAttack):
         NotApplicable: for a victim without gates.
     """
 
-    takes = "arrays or tokens"
+    takes = "arrays or tokens or parts"
 
     steps: int = 50
     kappa: float = 0.05
