@@ -3,12 +3,12 @@
     python benchmarks/text_strength.py --prompts 20 --out text_strength
 
 One table per victim, of attack success in MACs of the deployed path under ``swap:1``, ``swap:2``
-and ``suffix:3``, and in brackets the agreement with the clean answer. Effort is in prompts through
-the model, a backward counting two more: every attack gets the same, and *best of N* are as many
-random prompts of the budget, of which the worst counts; ``AutoSlow``, the ensemble, takes 630. At
-``swap:1`` all prompts of the budget are run, and *exact* is the worst case. What lies beyond the
-row *random, mean* is gain beyond length. Every row that is finished lies in ``--out``, and is not
-run again.
+and ``suffix:3``, or ``--threats``, and in brackets the agreement with the clean answer. Effort is
+in prompts through the model, a backward counting two more: every attack gets the same, and *best of
+N* are as many random prompts of the budget, of which the worst counts; ``AutoSlow``, the ensemble,
+takes 630. At ``swap:1`` and ``chars:1`` all prompts of the budget are run, and *exact* is the worst
+case. What lies beyond the row *random, mean* is gain beyond length. Every row that is finished lies
+in ``--out``, and is not run again.
 """
 
 from __future__ import annotations
@@ -43,6 +43,8 @@ ATTACKS = {
 LONGER = {"Slowdown, 1200 prompts": "Slowdown(steps=400)"}
 """At ``swap:1``, where some 3,300 prompts are all there are."""
 EXACT, RANDOM = "exact worst case", "random, mean"
+LISTED = ("swap:1", "chars:1")
+"""Budgets of some thousand prompts per sentence."""
 ALONE = (*LONGER, EXACT)
 """What all prompts of the budget can be compared with."""
 ROWS = (RANDOM, *ATTACKS, *LONGER, EXACT)
@@ -86,7 +88,7 @@ def main() -> None:
     for name in args.victims.split(","):
         victim, found = load_victim(name), []
         for text in args.threats.split(","):
-            named = [row for row in args.rows.split(";") if text == "swap:1" or row not in ALONE]
+            named = [row for row in args.rows.split(";") if text in LISTED or row not in ALONE]
             asked = Asked(victim, parse_threat(text).on(victim.domain), args.prompts, store)
             found += rows(asked, named)
         print(f"### `{name}`\n\n{markdown(grid(found, 'agreement'))}\n", flush=True)

@@ -7,6 +7,11 @@ from effattack.models_zoo.cascade.cascade import Cascade, TinySaver
 from effattack.models_zoo.cascade.esn import ESN
 from effattack.models_zoo.cascade.search import search_robust_saver, search_saver
 from effattack.models_zoo.checkpoints import read_checkpoint
+from effattack.models_zoo.detection.detector import Detector
+from effattack.models_zoo.detection.mtcnn import MTCNN
+from effattack.models_zoo.detection.pipeline import Pipeline
+from effattack.models_zoo.detection.rules import Rules
+from effattack.models_zoo.detection.two_stage import TwoStage
 from effattack.models_zoo.early_exit.early_exit import EarlyExit
 from effattack.models_zoo.early_exit.exit_vit import ExitViT
 from effattack.models_zoo.early_exit.msdnet import MSDNet
@@ -25,6 +30,7 @@ from effattack.models_zoo.quantization.quantized import Quantized
 from effattack.models_zoo.quantization.static_int8 import StaticInt8
 from effattack.models_zoo.series.early_reading import EarlyReading
 from effattack.models_zoo.series.merging import NeighbourMerging
+from effattack.models_zoo.sound.whisper import Whisper
 from effattack.models_zoo.text.sentence_exits import SentenceExits
 from effattack.models_zoo.text.token_exits import TokenExits
 from effattack.models_zoo.token_sparsification.adavit import AdaViT
@@ -38,10 +44,12 @@ from effattack.victim import load_victim as load
 __all__ = [
     "ATS",
     "ESN",
+    "MTCNN",
     "SDN",
     "AViT",
     "AdaViT",
     "Cascade",
+    "Detector",
     "DynamicViT",
     "EViT",
     "EarlyExit",
@@ -53,11 +61,13 @@ __all__ = [
     "LightGlue",
     "MSDNet",
     "NeighbourMerging",
+    "Pipeline",
     "Preprocess",
     "Pruned",
     "Quantized",
     "QuantizedGates",
     "Reasoner",
+    "Rules",
     "SentenceExits",
     "SkipNet",
     "StaticInt8",
@@ -65,6 +75,8 @@ __all__ = [
     "TinySaver",
     "ToMe",
     "TokenExits",
+    "TwoStage",
+    "Whisper",
     "load",
     "preprocessed",
     "read_checkpoint",

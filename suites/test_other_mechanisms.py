@@ -11,6 +11,7 @@ import pytest
 
 from effattack.suites.shared import Suite, apart, attacked, pytest_generate_tests
 from effattack.suites.test_cascades import TestCascades as _Cascades
+from effattack.suites.test_detection import TestDetection as _Detection
 from effattack.suites.test_early_exit import TestEarlyExit as _EarlyExit
 from effattack.suites.test_generation import TestGeneration as _Generation
 from effattack.suites.test_layer_skipping import TestLayerSkipping as _LayerSkipping
@@ -25,6 +26,7 @@ __all__ = ["attacked", "pytest_generate_tests"]
 
 OF_FAMILIES = (
     _Cascades,
+    _Detection,
     _EarlyExit,
     _Generation,
     _LayerSkipping,

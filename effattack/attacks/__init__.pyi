@@ -41,6 +41,7 @@ from effattack.attacks.published.overthink import OverThink as OverThink
 from effattack.attacks.published.overthink import OverthinkHGA as OverthinkHGA
 from effattack.attacks.published.quantattack import QuantAttack as QuantAttack
 from effattack.attacks.published.quantattack import UniversalQuantAttack as UniversalQuantAttack
+from effattack.attacks.published.slothspeech import SlothSpeech as SlothSpeech
 from effattack.attacks.published.slowformer import SlowFormer as SlowFormer
 from effattack.attacks.published.sponge import EvolvedSponge as EvolvedSponge
 from effattack.attacks.published.sponge import Sponge as Sponge

@@ -63,6 +63,7 @@ BUILT_IN = {
     "VerboseSamples": "published.generators:VerboseSamples",
     "LoopLLM": "published.generators:LoopLLM",
     "Engorgio": "published.engorgio:Engorgio",
+    "SlothSpeech": "published.slothspeech:SlothSpeech",
     "PGDAvg": "published.exits_pgd:PGDAvg",
     "PGDMax": "published.exits_pgd:PGDMax",
     "Transfer": "house.transfer:Transfer",

@@ -27,6 +27,8 @@ class Writes(Protocol):
 
     cap: int
     """Most tokens that are written."""
+    vocabulary: int
+    """Ids of what is written."""
 
     def continued(
         self, batch: Tensor, text: Tensor, leaf: Leaf | None = None

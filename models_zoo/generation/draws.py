@@ -31,7 +31,7 @@ class OverTexts(OverDraws):
     def __init__(self, victim: Victim, draws: Sequence[Victim]) -> None:
         super().__init__(victim, draws)
         assert isinstance(draws[0], Writes)
-        self.cap = draws[0].cap
+        self.cap, self.vocabulary = draws[0].cap, draws[0].vocabulary
 
     def trace(self, batch: Tensor, leaf: Leaf | None = None) -> Trace:
         found = [draw.trace(batch, leaf=leaf) for draw in self.draws]

@@ -55,6 +55,7 @@ class EncoderDecoder(Writer):
     """
 
     network: SourcedNetwork
+    domain: Tokens
 
     def __init__(
         self, network: SourcedNetwork, domain: Tokens, *, start: int | None = None, **settings: Any

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from effattack.domains.tokens import Tokens
 from effattack.errors import UsageError
 from effattack.models_zoo.generation.decoder import Memory
 from effattack.models_zoo.generation.writer import Template, Writer
@@ -18,6 +19,8 @@ class Generator(Writer):
     Arguments are those of a :class:`~effattack.models_zoo.generation.writer.Writer`; tokens of a
     prompt and of a text are of one vocabulary and share the context.
     """
+
+    domain: Tokens
 
     def begun(self, batch: Tensor, leaf: Leaf | None) -> tuple[Tensor, Memory]:
         return self._prompted(batch, leaf), None

@@ -75,7 +75,7 @@ class Price(NamedTuple):
 class SourcePrice(NamedTuple):
     """What a decoder costs that looks at an encoded prompt.
 
-    The encoder reads a prompt of S tokens once; the decoder reads its start token, then in every
+    The encoder reads a prompt of S tokens once; the decoder reads its start tokens, then in every
     pass but the first the token before it. Without a cache, keys and values of the prompt are made
     anew in every pass, and the encoder's states are kept.
     """
@@ -92,35 +92,47 @@ class SourcePrice(NamedTuple):
     """Numbers kept of every token of the prompt."""
     decoder: Price
     """Of the tokens that the decoder reads, all its matrices but those of ``kept`` included."""
+    start: int = 1
+    """Tokens that the decoder reads in its first pass."""
+    again: int = 0
+    """MACs of ``token`` with weights that are met a second time, as filters that slide are."""
 
     def macs(self, prompt: Tensor, passes: Tensor, cached: bool = True) -> Tensor:
-        """With a cache, n passes after a prompt of S tokens cost
+        """With a cache, n passes after a prompt of S tokens, from P start tokens, cost
 
-            S · token + S² · pair + S · kept + n · S · look
+            S · token + S² · pair + S · kept + (P + n - 1) · S · look
 
-        beside the decoder's own after a prompt of one token; without one, ``kept`` counts n times
-        and ``look`` for n (n + 1) / 2 tokens.
+        beside the decoder's own after a prompt of P tokens; without one, ``kept`` counts n times
+        and ``look`` for P + ... + (P + n - 1) tokens.
         """
-        s, n = prompt.double(), passes.double()
-        made, looks = (1, n) if cached else (n, _sum(n))
-        own = self.decoder.macs(torch.ones_like(n), n, cached)
+        s, n, first = prompt.double(), passes.double(), self.start
+        last = first + n - 1
+        made, looks = (1, last) if cached else (n, _sum(last) - first * (first - 1) / 2)
+        own = self.decoder.macs(torch.full_like(n, first), n, cached)
         return s * self.token + s**2 * self.pair + s * (made * self.kept + looks * self.look) + own
 
     def held(self, prompt: Tensor, passes: Tensor) -> Tensor:
         """Numbers in the cache at the end, those of the prompt included."""
-        own = self.decoder.held(torch.ones_like(passes), passes)
+        own = self.decoder.held(torch.full_like(passes, self.start), passes)
         return prompt.double() * self.cached + own
 
     def moved(self, prompt: Tensor, passes: Tensor, cached: bool = True) -> Tensor:
         """Modelled: the encoder's weights once, the decoder's and the kept keys and values of the
         prompt once per pass, and the cache of the text as in :class:`Price`.
 
-        The weights of ``token`` and ``kept`` are as many as the MACs of one token.
+        The weights of ``token`` and ``kept`` are as many as the MACs of one token, but for those of
+        ``again``.
         """
         n = passes.double()
         made = 1 if cached else n
-        own = self.decoder.moved(torch.ones_like(n), n, cached)
-        return self.token + made * self.kept + n * prompt.double() * self.cached * cached + own
+        own = self.decoder.moved(torch.full_like(n, self.start), n, cached)
+        return (
+            self.token
+            - self.again
+            + made * self.kept
+            + n * prompt.double() * self.cached * cached
+            + own
+        )
 
 
 def _sum(last: Tensor) -> Tensor:

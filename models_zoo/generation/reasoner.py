@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from effattack.counting.tallies import Count, tally
-from effattack.domains.tokens import PAD, Tokens
+from effattack.counting.tallies import Count
+from effattack.domains.tokens import Tokens
 from effattack.errors import UsageError
+from effattack.models_zoo.generation.chain import ChainFirst
 from effattack.models_zoo.generation.decoder import CausalNetwork
 from effattack.models_zoo.generation.generator import Generator, Template
-from effattack.models_zoo.generation.writer import Decided
 from effattack.tasks import Conclusion
 from effattack.victim import Trace
 from effattack.victim.leaf import Leaf
@@ -65,9 +65,9 @@ class Reasoner(Generator):
         name: str = "Reasoner",
         **settings: Any,
     ) -> None:
+        _check(name, network, budget, answer_cap, marks, end)
         before, after = template or Template()
         around = Template(before, (*after, marks[0]))
-        _check(name, network, budget, answer_cap, marks, end)
         _expect_room(name, network, domain.longest + len(around), budget, answer_cap)
         super().__init__(
             network,
@@ -83,71 +83,18 @@ class Reasoner(Generator):
         self.budget, self.answer_cap, self.close = budget, answer_cap, marks[1]
         self.task = Conclusion(self.close, self.cap, end, domain.tokenizer)
         self.counts["chain_tokens"] = Count("chain token", partial(_spent, budget))
-        self.thought = self.choice.ended_by(self.close)
-
-    def seeded(self, seed: int | str) -> Self:
-        """The same under other chance; itself where nothing is drawn."""
-        found = super().seeded(seed)
-        found.thought = self.thought.seeded(seed)
-        return found
+        self.rule: ChainFirst = ChainFirst(
+            self.choice, budget=budget, answer_cap=answer_cap, close=self.close
+        )
 
     def trace(self, batch: Tensor, leaf: Leaf | None = None) -> Trace:
         """That of a generator, with the length of the chain and how it ended."""
         trace = super().trace(batch, leaf)
-        chain = self._thinking(trace.logits)
-        forced, capped = self._forced(chain).any(1), trace.aux["capped"]
+        chain = self.rule.thinking(trace.logits)
+        forced, capped = self.rule.forced(chain).any(1), trace.aux["capped"]
         ends = {"chain_capped": forced, "answer_capped": capped, "capped": forced | capped}
         tokens = {"chain_tokens": chain.sum(1).double()}
         return trace._replace(also={**trace.also, **tokens}, aux={**trace.aux, **ends})
-
-    def _choose(self, logits: Tensor, draws: Tensor, before: Tensor) -> Tensor:
-        chain = ~(before == self.close).any(1)
-        tally("chain_tokens", chain)
-        found = self.choice.choose(logits, draws)
-        if before.shape[1] == self.budget - 1:
-            return torch.where(chain, self.close, found)
-        return torch.where(chain, self.thought.choose(self._unended(logits), draws), found)
-
-    def _goes_on(self, texts: Tensor) -> Tensor:
-        answer = (~self._thinking(texts)).sum(1)
-        return (texts[:, -1] != self.choice.end) & (answer < self.answer_cap)
-
-    def _weighed(self, logits: Tensor, draws: Tensor, texts: Tensor) -> tuple[Tensor, Tensor]:
-        thinking, unended = self._thinking(texts), self._unended(logits)
-        chain, forced = (
-            steps[:, -logits.shape[1] :] for steps in (thinking, self._forced(thinking))
-        )
-        margin, slack = super()._weighed(logits, draws, texts)
-        thought = self.thought.slack(unended.detach(), draws).masked_fill(forced, torch.inf)
-        return (
-            torch.where(chain, self.thought.margin(unended, draws), margin),
-            torch.where(chain, thought, slack),
-        )
-
-    def _decided(self, written: Tensor) -> Decided:
-        plain, chain = super()._decided(written), self._thinking(written)
-        answer = ~chain & (written != PAD)
-        free = plain.free & ~self._forced(chain) & (answer.cumsum(1) < self.answer_cap)
-        last = chain.sum(1, keepdim=True) + self.answer_cap
-        return Decided(
-            plain.onward & ~(chain & (written == self.close)) & free,
-            free,
-            torch.where(free & ~chain, last, self.cap),
-        )
-
-    def _thinking(self, texts: Tensor) -> Tensor:
-        """Texts (n, steps) -> (n, steps) bool: tokens of the chain, its close mark included."""
-        closes = (texts == self.close).long()
-        return (closes.cumsum(1) - closes == 0) & (texts != PAD)
-
-    def _forced(self, chain: Tensor) -> Tensor:
-        """Same shape, bool: the step at which the budget is spent, where the chain came to it."""
-        place = torch.arange(chain.shape[1], device=chain.device)
-        return chain & (place == self.budget - 1)
-
-    def _unended(self, logits: Tensor) -> Tensor:
-        """Logits with that of the end token at -inf."""
-        return self.choice.without_end(logits)
 
 
 def _spent(budget: int, batch: Tensor) -> Tensor:
@@ -165,6 +112,13 @@ def _check(
     for what, most in {"budget": budget, "answer_cap": answer}.items():
         if not isinstance(most, int) or isinstance(most, bool) or most < 1:
             raise UsageError(f"{name}: {what} = {most!r}: give a whole number of at least 1")
+    if not isinstance(end, int):
+        raise UsageError(f"{name}: end = {end!r}: give the one token that ends an answer")
+    if len(marks) != 2:
+        raise UsageError(
+            f"{name}: marks = {marks!r}: give two tokens, one that opens the chain and one that "
+            "closes it"
+        )
     for what, mark in zip(("opens", "closes"), marks, strict=True):
         if not 0 <= mark < network.vocabulary:
             raise UsageError(

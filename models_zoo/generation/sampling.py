@@ -11,7 +11,7 @@ import torch
 from torch import Generator as Draw
 from torch import Tensor
 
-from effattack.domains.tokens import Tokens
+from effattack.domains import Domain
 from effattack.errors import UsageError
 from effattack.models_zoo.generation.choice import SPREAD, Greedy
 
@@ -105,7 +105,7 @@ class Sampled(Greedy):
     def __init__(
         self,
         end: int | Sequence[int],
-        domain: Tokens,
+        domain: Domain,
         temperature: float = 1.0,
         seed: int | str = 0,
         *,

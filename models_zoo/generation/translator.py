@@ -23,6 +23,25 @@ class Heard(NamedTuple):
     source: list[Kept] | None = None
     text: list[Kept] | None = None
 
+    @property
+    def read(self) -> int:
+        """Tokens of the text so far."""
+        return 0 if self.text is None else self.text[0][0].shape[2]
+
+    def rows(self, index: Tensor) -> Heard:
+        """Of some rows of a batch."""
+        states = None if self.states is None else self.states[index]
+        kept = (
+            None if part is None else [(keys[index], values[index]) for keys, values in part]
+            for part in (self.source, self.text)
+        )
+        return Heard(states, *kept)
+
+    def stored(self) -> int:
+        """Bytes of keys and values, all rows together."""
+        pairs = [*(self.source or ()), *(self.text or ())]
+        return sum(kept.numel() * kept.element_size() for pair in pairs for kept in pair)
+
 
 class Translator(SourcedNetwork):
     """Reads a prompt at once, both ways; writes with attention on the text and on the prompt.
@@ -57,8 +76,7 @@ class Translator(SourcedNetwork):
         heard: Heard = memory
         source = heard.source or [part.kept(heard.states) for part in self.between]
         text: Sequence[Kept | None] = [None] * len(source) if heard.text is None else heard.text
-        before = 0 if heard.text is None else heard.text[0][0].shape[2]
-        turn = self.decoder.turns[:, before : before + rows.shape[1]]
+        turn = self.decoder.turns[:, heard.read : heard.read + rows.shape[1]]
         after = []
         parts = zip(self.decoder.layers, self.between, source, text, strict=True)
         for layer, between, of_source, of_text in parts:
@@ -71,15 +89,10 @@ class Translator(SourcedNetwork):
         return self.decoder.draw(state)
 
     def rows_of(self, memory: Memory, index: Tensor) -> Memory:
-        states, *kept = memory
-        of = self.decoder.rows_of
-        return Heard(
-            None if states is None else states[index],
-            *(None if part is None else of(part, index) for part in kept),
-        )
+        return memory.rows(index)
 
     def stored(self, memory: Memory) -> int:
-        return self.decoder.stored([*memory.source, *memory.text])
+        return memory.stored()
 
 
 class Encoder(nn.Module):

@@ -1,4 +1,4 @@
-"""What all generators share: how a text is written, told as a gate, and paid for."""
+"""What all generators share: a text is written, told as a gate, and paid for."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from effattack.counting.tallies import Count, tally
-from effattack.domains.tokens import PAD, Tokens, lengths
+from effattack.counting.tallies import Count
+from effattack.domains import Domain
+from effattack.domains.tokens import PAD, Tokenizer, Tokens, lengths
 from effattack.errors import UsageError
 from effattack.models_zoo.generation.choice import Greedy
 from effattack.models_zoo.generation.decoder import CausalNetwork, Memory
 from effattack.models_zoo.generation.draws import DRAWS, OverTexts
 from effattack.models_zoo.generation.sampling import Sampled
+from effattack.models_zoo.generation.steps import Rule, Step, read_once, steps
 from effattack.tasks import Text
 from effattack.victim import Gate, Trace, Victim
 from effattack.victim.leaf import Leaf
@@ -37,29 +39,6 @@ class Template(NamedTuple):
         return len(self.before) + len(self.after)
 
 
-class Step(NamedTuple):
-    """One more token of every text that goes on."""
-
-    number: int
-    running: Tensor
-    """(n,): which rows of the batch they are."""
-    logits: Tensor
-    """(n, vocabulary): what the tokens were drawn from."""
-    texts: Tensor
-    """(n, number + 1): what is written by now, this token included."""
-
-
-class Decided(NamedTuple):
-    """What was decided at the steps of texts, (B, cap) each."""
-
-    onward: Tensor
-    """bool: to write on."""
-    free: Tensor
-    """bool: there was something to decide."""
-    last: Tensor
-    """The most passes that there can be behind this step, all before included."""
-
-
 class Writer(Victim):
     """Writes after a prompt until the end token, or the cap.
 
@@ -74,7 +53,7 @@ class Writer(Victim):
 
     Args:
         network: reads tokens and draws logits.
-        domain: what users write.
+        domain: what users write, or say.
         cap: most tokens that are written, the end token included.
         end: the end token, or several: each ends a text.
         template: what stands around the user's part.
@@ -83,20 +62,20 @@ class Writer(Victim):
         top_k, top_p: of a softmax, what is drawn from: its likeliest tokens, and the fewest of them
             whose shares reach ``top_p``, as ``generate`` of transformers has it.
         seed: of the texts that are drawn: they depend on it and on the prompt alone.
+        words: the tokenizer of what is written; None: that of the prompts, if they have one.
         name, data: as of all victims.
 
     Raises:
-        UsageError: for a cap, an end token or a vocabulary that do not fit the network, or a
-            temperature, ``top_k`` or ``top_p`` that are none.
+        UsageError: for a cap, an end token, a template or a vocabulary that do not fit the network,
+            or a temperature, ``top_k`` or ``top_p`` that are none.
     """
 
     network: CausalNetwork
-    domain: Tokens
 
     def __init__(
         self,
         network: CausalNetwork,
-        domain: Tokens,
+        domain: Domain,
         *,
         cap: int,
         end: int | Sequence[int],
@@ -106,6 +85,7 @@ class Writer(Victim):
         top_k: int | None = None,
         top_p: float | None = None,
         seed: int = 0,
+        words: Tokenizer | None = None,
         name: str | None = None,
         data: str | None = None,
     ) -> None:
@@ -115,7 +95,7 @@ class Writer(Victim):
             name=name,
             family="generation",
             domain=domain,
-            task=Text(cap, end, domain.tokenizer),
+            task=Text(cap, end, words or getattr(domain, "tokenizer", None)),
             counts={
                 "passes": Count("pass", partial(_every, cap)),
                 "output_tokens": Count("output token", partial(_every, cap)),
@@ -126,18 +106,32 @@ class Writer(Victim):
             data=data,
         )
         self.network, self.template, self.cached = network, template or Template(), cached
-        self.cap, self.choice = cap, Greedy(end)
+        self.vocabulary = network.vocabulary
+        self.cap, choice = cap, Greedy(end)
         if temperature is not None:
-            self.choice = Sampled(end, domain, temperature, seed, top_k=top_k, top_p=top_p)
+            choice = Sampled(end, domain, temperature, seed, top_k=top_k, top_p=top_p)
         elif (top_k, top_p) != (None, None):
             raise UsageError(
                 f"{name}: top_k and top_p are of sampled texts: give a temperature, or leave them "
                 "out to decode greedily"
             )
-        longest = domain.longest + len(self.template)
+        self.rule = Rule(choice, cap)
+        longest = self._longest
         self._expect_fit(longest)
+        self._expect_known_template()
         self.max_macs = float(network.price.macs(torch.tensor(longest), torch.tensor(cap), cached))
         self.eval()
+
+    @property
+    def choice(self) -> Greedy:
+        """How a token is chosen from logits."""
+        return self.rule.choice
+
+    @property
+    def _longest(self) -> int:
+        """Most tokens of a prompt, with its template."""
+        assert isinstance(self.domain, Tokens)
+        return self.domain.longest + len(self.template)
 
     def _expect_fit(self, longest: int) -> None:
         """Refuse prompts of another vocabulary, and such of up to so many tokens, template
@@ -147,6 +141,15 @@ class Writer(Victim):
             UsageError: naming what does not fit, and the remedy.
         """
         raise NotImplementedError
+
+    def _expect_known_template(self) -> None:
+        known = range(self.domain.vocabulary if isinstance(self.domain, Tokens) else 0)
+        strange = [i for part in self.template for i in part if i not in known]
+        if strange:
+            raise UsageError(
+                f"{self.name}: the template has the token {strange[0]}, none of the {len(known)} "
+                "ids of prompts: make it with the network's own tokenizer"
+            )
 
     def begun(self, batch: Tensor, leaf: Leaf | None) -> tuple[Tensor, Memory]:
         """Prompts of one length (B, L), read as far as they are before the first pass: rows (B, n,
@@ -166,7 +169,7 @@ class Writer(Victim):
     def seeded(self, seed: int | str) -> Self:
         """The same under other chance; itself where nothing is drawn."""
         found = copy.copy(self)
-        found.choice = self.choice.seeded(seed)
+        found.rule = self.rule.seeded(seed)
         return found
 
     def searched(self, seed: int) -> Victim:
@@ -191,7 +194,8 @@ class Writer(Victim):
         return written
 
     def trace(self, batch: Tensor, leaf: Leaf | None = None) -> Trace:
-        """What is written without gradients is read again, at once, where a leaf asks for them.
+        """What is written without gradients is read again, at once, where a leaf asks for them, or
+        a prompt that is no words.
 
         Prompts that begin alike have their common beginning read once; ``macs`` are those of the
         deployed path, which does not.
@@ -199,18 +203,18 @@ class Writer(Victim):
         with torch.no_grad():
             written, margin, slack = self._watched(batch, leaf)
         aux = {PROMPTS: batch}
-        if leaf is not None:
+        if leaf is not None or (batch.requires_grad and torch.is_grad_enabled()):
             logits, states = self.continued(batch, self.read_by(written), leaf)
             count = logits.shape[1]
             draws = self.choice.draws(batch, self.cap)[:, :count]
-            margin, _ = self._weighed(logits, draws, written[:, :count])
+            margin, _ = self.rule.weighed(logits, draws, written[:, :count])
             margin = pad(margin, (0, self.cap - count))
             aux |= {STEPS: logits, STATES: states}
-        passes, decided = lengths(written), self._decided(written)
+        passes, decided = lengths(written), self.rule.decided(written)
         prompts, sizes = self._asked(batch), self._bytes_each
-        price, steps = self.network.price, torch.arange(1, self.cap, device=batch.device)
+        price, before = self.network.price, torch.arange(1, self.cap, device=batch.device)
         most = price.macs(prompts[:, None], decided.last[:, :-1], self.cached)
-        spent = price.macs(prompts[:, None], steps, self.cached)
+        spent = price.macs(prompts[:, None], before, self.cached)
         gate = Gate(
             "steps",
             _as_decided(margin, decided.onward)[:, :-1],
@@ -249,25 +253,6 @@ class Writer(Victim):
         """Texts (B, cap) -> rows of all tokens that were read to write them, (B, n, width)."""
         return self.network.lift(written[:, : int(lengths(written).max()) - 1].clamp_min(0))
 
-    def _choose(self, logits: Tensor, draws: Tensor, before: Tensor) -> Tensor:
-        """The next tokens (n,) of texts (n, steps), of logits (n, vocabulary) and draws (n,)."""
-        return self.choice.choose(logits, draws)
-
-    def _goes_on(self, texts: Tensor) -> Tensor:
-        """Texts (n, steps), each of which was just written on -> (n,): whether a token follows."""
-        return ~self.choice.is_end(texts[:, -1]) & (texts.shape[1] < self.cap)
-
-    def _weighed(self, logits: Tensor, draws: Tensor, texts: Tensor) -> tuple[Tensor, Tensor]:
-        """Margin and slack, (n, m) each, of the last m steps of texts (n, steps), of their logits
-        (n, m, vocabulary) and draws (n, m)."""
-        return self.choice.margin(logits, draws), self.choice.slack(logits.detach(), draws)
-
-    def _decided(self, written: Tensor) -> Decided:
-        """What :meth:`_choose` and :meth:`_goes_on` came to in texts (B, cap)."""
-        happened = written != PAD
-        onward = happened & ~self.choice.is_end(written)
-        return Decided(onward, happened, torch.full_like(written, self.cap))
-
     def _alike(
         self, batch: Tensor, leaf: Leaf | None = None
     ) -> Iterator[tuple[Tensor, Tensor, Leaf | None]]:
@@ -294,38 +279,14 @@ class Writer(Victim):
                 rows, memory = read_once(self.network, rows)
             for step in self._steps(rows, memory, draws[index]):
                 mine, chance = index[step.running], draws[index[step.running], step.number]
-                found = self._weighed(step.logits[:, None], chance[:, None], step.texts)
+                found = self.rule.weighed(step.logits[:, None], chance[:, None], step.texts)
                 written[mine, step.number] = step.texts[:, -1]
                 for all_steps, one in zip((margin, slack), found, strict=True):
                     all_steps[mine, step.number] = one[:, 0].to(all_steps)
         return written, margin, slack
 
     def _steps(self, rows: Tensor, memory: Memory, draws: Tensor) -> Iterator[Step]:
-        """The steps of texts, told as they are done (:func:`effattack.tally`), of what prompts of
-        one length begin with."""
-        running = torch.arange(len(rows), device=rows.device)
-        texts = torch.full((len(rows), self.cap), PAD, device=rows.device)
-        for number in range(self.cap):
-            state, kept = self.network.read(rows, memory)
-            logits, before = self.network.draw(state[:, -1]), texts[running, :number]
-            words = self._choose(logits, draws[running, number], before)
-            tally("passes", len(running))
-            tally("output_tokens", len(running))
-            texts[running, number] = words
-            yield Step(number, running, logits, texts[running, : number + 1])
-            left = self._goes_on(texts[running, : number + 1]).nonzero()[:, 0]
-            if self.cached:
-                ended = len(running) - len(left)
-                tally("cache_bytes", self.network.stored(kept) // len(running) * ended)
-            if not len(left):
-                return
-            new, all_left = self.network.lift(words[left])[:, None], len(left) == len(running)
-            if self.cached:
-                memory, rows = kept if all_left else self.network.rows_of(kept, left), new
-            else:
-                memory = None if memory is None else self.network.rows_of(memory, left)
-                rows = torch.cat([rows[left], new], 1)
-            running = running[left]
+        return steps(self.network, self.rule, rows, memory, draws, cached=self.cached)
 
     def _prompted(self, batch: Tensor, leaf: Leaf | None) -> Tensor:
         """Prompts of one length (B, L) in their template, as rows (B, template + L, width)."""
@@ -361,18 +322,6 @@ class Writer(Victim):
         return moved * self._bytes_each
 
 
-def read_once(network: CausalNetwork, rows: Tensor) -> tuple[Tensor, Memory]:
-    """Prompts (B, P, width) -> what follows their common beginning, which is read once, and the
-    memory of it, of every row."""
-    same = (rows == rows[:1]).all(2).all(0)
-    common = min(int(same.cumprod(0).sum()), rows.shape[1] - 1)
-    if len(rows) == 1 or common == 0:
-        return rows, None
-    _, memory = network.read(rows[:1, :common])
-    everyone = torch.zeros(len(rows), dtype=torch.long, device=rows.device)
-    return rows[:, common:], network.rows_of(memory, everyone)
-
-
 def _every(cap: int, batch: Tensor) -> Tensor:
     return torch.full((len(batch),), float(cap), dtype=torch.float64, device=batch.device)
 
@@ -391,13 +340,13 @@ def _check(name: str, network: CausalNetwork, cap: int, end: int | Sequence[int]
     """
     if not isinstance(cap, int) or isinstance(cap, bool) or cap < 1:
         raise UsageError(f"{name}: cap = {cap!r}: give a whole number of at least 1")
-    ends = (end,) if isinstance(end, int) else tuple(end)
+    ends = (end,) if isinstance(end, int) else tuple(end or ())
     if not ends:
         raise UsageError(f"{name}: there is no end token: give at least one")
     for one in ends:
-        if not 0 <= one < network.vocabulary:
+        if not isinstance(one, int) or not 0 <= one < network.vocabulary:
             raise UsageError(
-                f"{name}: the end token {one} is none of the {network.vocabulary} ids of the "
+                f"{name}: the end token {one!r} is none of the {network.vocabulary} ids of the "
                 "network: give that which it was trained to end with"
             )
     if len({*ends}) == network.vocabulary:

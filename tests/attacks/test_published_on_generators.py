@@ -17,6 +17,7 @@ from effattack.attacks.objectives import Goal
 from effattack.attacks.published.generators import repeated
 from effattack.attacks.published.generators_losses import (
     GENERATORS,
+    EndLogits,
     NeitherEndNorWritten,
     Repeating,
     Verbose,
@@ -38,7 +39,7 @@ PROBABILITIES = torch.tensor(
 """Of three steps, the third of which writes the end token."""
 WRITTEN = torch.tensor([[3, 1, END, PAD]])
 DOMAIN = Tokens(VOCABULARY, 5, special=(END,))
-TO_WRITE = SimpleNamespace(name="writer", domain=DOMAIN, task=Text(4, END))
+TO_WRITE = SimpleNamespace(name="writer", domain=DOMAIN, task=Text(4, END), vocabulary=VOCABULARY)
 GOAL: Goal = SimpleNamespace(victim=TO_WRITE)  # type: ignore[assignment]
 
 
@@ -70,6 +71,12 @@ def test_loopllm_wants_any_word_of_its_segment() -> None:
     assert found.item() == pytest.approx(shares.log().mean().item())
     assert Repeating(2, seed=3).segment(DOMAIN).tolist() == segment
     assert len({tuple(Repeating(2, seed=s).segment(DOMAIN).tolist()) for s in range(9)}) > 1
+
+
+def test_slothspeech_wants_no_end_token_at_any_step() -> None:
+    """Logits are those of the shares and 3; at the last step .7 is first, .1 second."""
+    ends = math.log(0.1) + math.log(0.25) + math.log(0.7) + 9
+    assert EndLogits()(by_hand(), GOAL).item() == pytest.approx(math.log(0.1) + 3 - ends)
 
 
 def test_a_segment_has_a_word() -> None:
@@ -118,7 +125,7 @@ def test_losses_are_finite_and_know_neither_mates_nor_steps_that_did_not_happen(
     written = torch.randint(1, VOCABULARY, (3, 4), generator=draw)
     sizes = torch.randint(1, 5, (3, 1), generator=draw)
     written = written.masked_fill(torch.arange(4) >= sizes, PAD)
-    for loss in GENERATORS:
+    for loss in (*GENERATORS, EndLogits()):
         leaf, above = logits.clone().requires_grad_(), states.clone().requires_grad_()
         found = loss(trace_of(leaf, written, above), GOAL)
         gradients = torch.autograd.grad(found.sum(), (leaf, above), allow_unused=True)
@@ -141,7 +148,7 @@ def test_a_likelier_end_is_worse_for_all(step: int, more: float) -> None:
     logits = before.aux[STEPS].clone()
     logits[0, step, END] += more
     after = trace_of(logits, WRITTEN, before.aux[STATES])
-    for loss in (NeitherEndNorWritten(), Verbose(end=1e3), Repeating()):
+    for loss in (NeitherEndNorWritten(), Verbose(end=1e3), Repeating(), EndLogits()):
         assert loss(after, GOAL) < loss(before, GOAL)
 
 

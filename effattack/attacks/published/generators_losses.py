@@ -14,6 +14,7 @@ import torch
 from torch import Generator, Tensor
 
 from effattack.attacks.objectives import Goal, Objective
+from effattack.attacks.searches.penalised import Pull
 from effattack.domains.tokens import PAD, Tokens
 from effattack.errors import NotApplicable, UsageError
 from effattack.tasks import Text
@@ -31,14 +32,14 @@ class OfText(Objective):
         if PROMPTS not in trace.aux or not isinstance(victim, Writes) or _end(victim) is None:
             raise NotApplicable(
                 f"{victim.name} writes no text, or shows no logits of its steps: NMTSloth, "
-                "VerboseSamples and LoopLLM attack models that do"
+                "VerboseSamples, LoopLLM and SlothSpeech attack models that do"
             )
 
     def __call__(self, trace: Trace, goal: Goal) -> Tensor:
         if STEPS in trace.aux:
             return self._of_steps(trace, goal)
-        assert isinstance(goal.victim.domain, Tokens)
-        most = AT_ONCE // (trace.logits.shape[1] * goal.victim.domain.vocabulary)
+        assert isinstance(goal.victim, Writes)
+        most = AT_ONCE // (trace.logits.shape[1] * goal.victim.vocabulary)
         parts = (whole.split(max(1, most)) for whole in (trace.logits, trace.aux[PROMPTS]))
         return torch.cat(
             [
@@ -126,8 +127,7 @@ class Repeating(OfText):
     def check(self, trace: Trace, victim: Victim) -> None:
         super().check(trace, victim)
         assert isinstance(victim, Writes)
-        assert isinstance(victim.domain, Tokens)
-        if steps_of(trace, victim)[0].shape[2] != victim.domain.vocabulary:
+        if victim.vocabulary != getattr(victim.domain, "vocabulary", None):
             raise NotApplicable(
                 f"{victim.name} writes in another vocabulary than it reads: LoopLLM repeats in the "
                 "prompt what is to be written"
@@ -143,6 +143,21 @@ class Repeating(OfText):
         assert isinstance(goal.victim.domain, Tokens)
         segment = self.segment(goal.victim.domain).to(logits.device)
         return over_steps(logits.log_softmax(-1)[..., segment].logsumexp(-1), written)
+
+
+@dataclass(frozen=True)
+class EndLogits(OfText, Pull):
+    """SlothSpeech's loss without its price on the change, turned: − Σ_t z_t(e) + z_T(second).
+
+    z_t are the logits of step t, T is the last step, and *second* what has the second largest logit
+    there: the rival of the end token where the text came to its end.
+    """
+
+    def of_text(self, logits: Tensor, written: Tensor, goal: Goal, states: Tensor) -> Tensor:
+        happened = written != PAD
+        ends = logits[..., _end(goal.victim)].masked_fill(~happened, 0).sum(1)
+        last = logits[torch.arange(len(logits), device=logits.device), happened.sum(1) - 1]
+        return last.topk(2).values[:, 1] - ends
 
 
 def over_steps(values: Tensor, written: Tensor) -> Tensor:

@@ -29,7 +29,8 @@ def check_gradients(victim: Victim, batch: Batch) -> list[str]:
     And they are those of the values: where every pixel changes by one grey level (every sample of a
     series by a 255th of its range), up or down at random, a value moves by no more than ``EXCESS``
     times the most that its gradient allows such a change. A value that was detached and given
-    another gradient does; a straight-through estimator does not.
+    another gradient does; a straight-through estimator does not. Outputs that list what was found
+    (boxes, matches) are not held to that, their gates are.
 
     Words have no gradients: a victim that lifts them owes gradients in its leaf, and takes the same
     decisions with it as without; to one that does not lift them, this does not apply.
@@ -167,8 +168,11 @@ def _sources(trace: Trace) -> list[_Source]:
     return [_Source("the logits", trace.logits, everything, eps), *gates]
 
 
-def _moved(victim: Victim, batch: Batch) -> list[Tensor]:
-    """Of each source, half of what it moves by between two inputs that lie around each input."""
+def _moved(victim: Victim, batch: Batch) -> list[Tensor | None]:
+    """Of each source, half of what it moves by between two inputs that lie around each input.
+
+    None of outputs that list what was found: members come and go at once, and no gradient tells.
+    """
     domain: Any = victim.domain
     generator = Generator().manual_seed(0)
     signs = torch.randint(0, 2, batch.shape, generator=generator).to(batch) * 2 - 1
@@ -177,4 +181,8 @@ def _moved(victim: Victim, batch: Batch) -> list[Tensor]:
             _sources(victim.trace((batch + reach * signs / LEVELS).clamp(domain.low, domain.high)))
             for reach in (domain.high - domain.low, domain.low - domain.high)
         )
-    return [(a.values - b.values) / 2 for a, b in zip(above, below, strict=True)]
+    lists = {"the logits"} if victim.task.padding is not None else set()
+    return [
+        None if a.name in lists else (a.values - b.values) / 2
+        for a, b in zip(above, below, strict=True)
+    ]

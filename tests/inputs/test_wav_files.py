@@ -1,0 +1,73 @@
+"""WAV files: what is read, and what is refused in words."""
+
+from __future__ import annotations
+
+import wave
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from effattack.errors import UsageError
+from effattack.inputs.wav_files import read_wav
+
+
+def written(
+    path: Path, frames: bytes, channels: int = 1, width: int = 2, rate: int = 16_000
+) -> Path:
+    with wave.open(str(path), "wb") as file:
+        file.setparams((channels, width, rate, 0, "NONE", ""))
+        file.writeframes(frames)
+    return path
+
+
+@settings(
+    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(samples=st.lists(st.integers(-(2**15), 2**15 - 1), min_size=1, max_size=50))
+def test_samples_are_those_of_the_file(samples: list[int], tmp_path: Path) -> None:
+    frames = b"".join(sample.to_bytes(2, "little", signed=True) for sample in samples)
+    found = read_wav(written(tmp_path / "a.wav", frames))
+    assert found.shape == (1, 1, len(samples))
+    assert (found * 2**15).flatten().tolist() == samples
+
+
+def test_a_silent_file_is_read(tmp_path: Path) -> None:
+    found = read_wav(written(tmp_path / "a.wav", bytes(200)))
+    assert torch.equal(found, torch.zeros(1, 1, 100))
+
+
+@pytest.mark.parametrize(
+    ("frames", "form", "words"),
+    [
+        (bytes(40), {"rate": 22_050}, "has 22050 samples per second, not 16000: ffmpeg -i IN -ar"),
+        (bytes(40), {"channels": 2}, "has 2 channels, the victim takes one: ffmpeg"),
+        (bytes(40), {"width": 1}, "has samples of 8 bits, not 16: ffmpeg"),
+        (b"", {}, "holds no sound: record it again"),
+        (bytes(2 * 16_000 * 2), {}, "has 2.0 s, the window is 1 s: cut it into windows"),
+    ],
+)
+def test_other_sound_is_refused(
+    frames: bytes, form: dict[str, int], words: str, tmp_path: Path
+) -> None:
+    path = written(tmp_path / "a.wav", frames, **form)
+    with pytest.raises(UsageError, match=words):
+        read_wav(path, longest=1.0)
+
+
+@pytest.mark.parametrize(
+    ("held", "words"),
+    [
+        (b"", "ends before its sound begins: record it again"),
+        (b"ID3\x03 no wave at all", "cannot be read as WAV"),
+        (None, "cannot be read as WAV"),
+    ],
+)
+def test_what_is_no_wav_is_refused(held: bytes | None, words: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    if held is not None:
+        path.write_bytes(held)
+    with pytest.raises(UsageError, match=words):
+        read_wav(path)
