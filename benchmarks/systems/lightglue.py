@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from math import inf, isfinite
 from pathlib import Path
 from typing import Any
 
@@ -76,12 +77,13 @@ def told(victim: Watched, pair: PartsBatch, by: Tensor, clean: Tensor) -> dict[s
     if counter.total != trace.macs.item():
         raise RuntimeError(f"{counter.total} MACs were counted, {trace.macs.item()} declared")
     (matches,) = victim.task.members(answer)
+    error = corner_error(estimated(matches), by, SIZE)
     return {
         "macs": counter.total,
         "layers": counter.tallies["layers"],
         "matches": len(matches),
         "kept": victim.task.shares(clean, answer).item(),
-        "corner_error": corner_error(estimated(matches), by, SIZE),
+        "corner_error": error if isfinite(error) else None,
     }
 
 
@@ -153,7 +155,8 @@ def table(lines: list[dict[str, Any]]) -> pd.DataFrame:
             (line[name]["macs"] - line["clean"]["macs"]) / (line["ceiling"] - line["clean"]["macs"])
             for line in lines
         ]
-        errors = np.array([run["corner_error"] for run in runs])
+        found = [run["corner_error"] for run in runs]
+        errors = np.array([inf if error is None else error for error in found])
         shown.append(
             {
                 "inputs": name,
