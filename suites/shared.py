@@ -160,6 +160,11 @@ def reads_series(victim: Victim) -> bool:
     return victim.domain.kind == "series"
 
 
+def hears(victim: Victim) -> bool:
+    """Whether it writes what it hears, which has a suite of its own."""
+    return reads_series(victim) and victim.family == "generation"
+
+
 def reads_text(victim: Victim) -> bool:
     """Whether its inputs are prompts that it classifies or tags: they have a suite of their own."""
     from effattack.tasks import Classes, Tags

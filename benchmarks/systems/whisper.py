@@ -15,50 +15,31 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import subprocess
 import sys
-import tempfile
-import wave
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 from time import process_time
 from typing import Any, NamedTuple
 
-import numpy as np
 import pandas as pd
 import torch
-from scipy.signal import resample_poly
 from torch import Tensor
 
 from effattack.attacks import build
 from effattack.cells.spec import code_version
 from effattack.counting.macs import MacsCounter
 from effattack.domains.tokens import lengths
-from effattack.inputs.wav_files import read_wav
 from effattack.models_zoo.sound.log_mel import RATE
+from effattack.models_zoo.sound.spoken import SENTENCES, spoken
 from effattack.models_zoo.sound.whisper import Whisper
-from effattack.models_zoo.sound.whisper_models import from_ctranslate2
+from effattack.models_zoo.sound.whisper_models import whisper_tiny
 from effattack.threats import parse_threat
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.append(str(ROOT / "benchmarks"))
 from tables import markdown  # noqa: E402
 
-CHOOSING = (
-    "The train to London leaves at half past nine.",
-    "Please water the plants on Monday.",
-)
-"""What was listened to while this was written; no row is of them."""
-SENTENCES = (
-    "Open the window, it is getting warm in here.",
-    "My brother bought a red bicycle last summer.",
-    "We will meet in front of the library at noon.",
-    "She forgot her umbrella on the bus again.",
-    "The soup needs a little more salt.",
-    "How far is it from the station to the harbour?",
-)
-"""Fixed before anything was measured on them."""
 BUDGETS = (0.002, 0.01)
 """Of full scale, in any sample."""
 ATTACKS = ("noise", "Slowdown(steps=25)", "SlothSpeech(steps=25)")
@@ -82,22 +63,6 @@ def cells() -> Iterator[Cell]:
     yield from (Cell("clean", 0.0, number) for number in numbers)
     for attacks, eps in product((ATTACKS[:2], ATTACKS[2:]), BUDGETS):
         yield from (Cell(attack, eps, number) for number, attack in product(numbers, attacks))
-
-
-def spoken(text: str) -> Tensor:
-    """A sentence as ``espeak-ng`` speaks it, read from a WAV file: samples (1, 1, n)."""
-    with tempfile.TemporaryDirectory() as folder:
-        said, file = Path(folder) / "said.wav", Path(folder) / "file.wav"
-        subprocess.run(["espeak-ng", "-w", str(said), text], check=True)
-        with wave.open(str(said), "rb") as source:
-            rate = source.getframerate()
-            samples = np.frombuffer(source.readframes(source.getnframes()), "<i2")
-        divisor = math.gcd(RATE, rate)
-        found = resample_poly(samples.astype(float), RATE // divisor, rate // divisor)
-        with wave.open(str(file), "wb") as target:
-            target.setparams((1, 2, RATE, 0, "NONE", ""))
-            target.writeframes(found.round().clip(-(2**15), 2**15 - 1).astype("<i2").tobytes())
-        return read_wav(file)
 
 
 def decibels(clean: Tensor, attacked: Tensor) -> float:
@@ -144,7 +109,7 @@ def stored(path: Path) -> Rows:
 
 def run(path: Path) -> None:
     """Rows that are not there yet, each kept as soon as it is."""
-    victim, known = from_ctranslate2(), stored(path)
+    victim, known = whisper_tiny(), stored(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     for cell in cells():
         if cell in known:

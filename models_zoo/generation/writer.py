@@ -38,6 +38,19 @@ class Template(NamedTuple):
     def __len__(self) -> int:
         return len(self.before) + len(self.after)
 
+    def check(self, name: str, vocabulary: int) -> None:
+        """Refuse tokens that the network of a victim does not know.
+
+        Raises:
+            UsageError: naming the first one.
+        """
+        for token in (*self.before, *self.after):
+            if not 0 <= token < vocabulary:
+                raise UsageError(
+                    f"{name}: the template has the token {token}, none of the {vocabulary} ids of "
+                    "prompts: make it with the network's own tokenizer"
+                )
+
 
 class Writer(Victim):
     """Writes after a prompt until the end token, or the cap.
@@ -118,7 +131,6 @@ class Writer(Victim):
         self.rule = Rule(choice, cap)
         longest = self._longest
         self._expect_fit(longest)
-        self._expect_known_template()
         self.max_macs = float(network.price.macs(torch.tensor(longest), torch.tensor(cap), cached))
         self.eval()
 
@@ -141,15 +153,6 @@ class Writer(Victim):
             UsageError: naming what does not fit, and the remedy.
         """
         raise NotImplementedError
-
-    def _expect_known_template(self) -> None:
-        known = range(self.domain.vocabulary if isinstance(self.domain, Tokens) else 0)
-        strange = [i for part in self.template for i in part if i not in known]
-        if strange:
-            raise UsageError(
-                f"{self.name}: the template has the token {strange[0]}, none of the {len(known)} "
-                "ids of prompts: make it with the network's own tokenizer"
-            )
 
     def begun(self, batch: Tensor, leaf: Leaf | None) -> tuple[Tensor, Memory]:
         """Prompts of one length (B, L), read as far as they are before the first pass: rows (B, n,

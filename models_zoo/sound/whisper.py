@@ -24,28 +24,33 @@ CAP = 224
 """Tokens of a window, the end token included: half of what the decoder can read."""
 
 
-class Suppressing(Rule):
-    """Texts in which some tokens are never drawn, and some not first: the end token among these, so
-    that there is nothing to decide at the first step.
+class Suppressed(Rule):
+    """Texts without some tokens, and without some more in the first place.
+
+    Whether the first token ends the text is no decision: no end token is drawn there.
 
     Args:
-        choice, cap: as of all rules.
-        never, first: ids.
+        choice: how a token is chosen from logits.
+        cap: most tokens that are written, the end token included.
         vocabulary: how many ids there are.
+        never: tokens that are not drawn.
+        first: tokens that are not drawn first, beside the end tokens.
     """
 
     def __init__(
         self,
         choice: Greedy,
         cap: int,
+        vocabulary: int,
+        *,
         never: Sequence[int],
         first: Sequence[int],
-        vocabulary: int,
     ) -> None:
         super().__init__(choice, cap)
         ids = torch.arange(vocabulary)
         self.never, self.first = (
-            torch.isin(ids, torch.tensor([*some], dtype=torch.long)) for some in (never, first)
+            torch.isin(ids, torch.tensor(some, dtype=torch.long))
+            for some in ([*never], [*choice.ends, *never, *first])
         )
 
     def choose(self, logits: Tensor, draws: Tensor, before: Tensor) -> Tensor:
@@ -62,10 +67,10 @@ class Suppressing(Rule):
 
     def _drawn(self, logits: Tensor, begin: int) -> Tensor:
         """Logits (n, m, vocabulary) of steps from ``begin`` on, without what is not drawn there."""
-        device = logits.device
-        number = begin + torch.arange(logits.shape[1], device=device)[:, None]
-        closed = self.never.to(device) | (self.first.to(device) & (number == 0))
-        return logits.masked_fill(closed, -torch.inf)
+        left_out = self.never.to(logits.device).expand(logits.shape[1], -1)
+        if begin == 0:
+            left_out = torch.cat([self.first.to(logits.device)[None], left_out[1:]])
+        return logits.masked_fill(left_out, -torch.inf)
 
 
 class Whisper(Writer):
@@ -76,8 +81,7 @@ class Whisper(Writer):
     are made once; the decoder then writes up to the end token, or the cap. Gradients are those of
     the samples.
 
-    A writer's batch is here what was heard, ``network.hear(recordings)``, so that a trace hears
-    once. Whether the first token ends the text is no decision: the end token is not drawn there.
+    A batch of its writer is what was heard, ``network.hear(recordings)``: a trace hears once.
 
     Args:
         network: an encoder of sound, and a decoder that draws logits.
@@ -94,6 +98,7 @@ class Whisper(Writer):
 
     network: Listener
     domain: Recordings
+    rule: Suppressed
 
     def __init__(
         self,
@@ -109,7 +114,7 @@ class Whisper(Writer):
     ) -> None:
         domain = Recordings(RATE, network.sizes.window)
         super().__init__(network, domain, cap=cap, end=end, words=words, name=name, data=data)
-        self.rule = Suppressing(self.choice, cap, never, (end, *first), network.vocabulary)
+        self.rule = Suppressed(self.choice, cap, network.vocabulary, never=never, first=first)
 
     def forward(self, batch: Tensor) -> Tensor:
         """Recordings (B, 1, n) -> what is written of them, (B, cap), the end token included."""

