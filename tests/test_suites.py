@@ -34,6 +34,7 @@ OWN = {name for name in entries(VICTIMS) if name.startswith(("digits_", "cbf_"))
     "dates_translator",
     "sums_reasoner",
     "scenes_detector",
+    "scenes_two_stage",
     "scenes_pipeline",
 }
 """Registered victims that bring their data; CIFAR-10 is the user's to bring."""

@@ -10,8 +10,11 @@ from torch import Tensor
 
 from effattack.models_zoo.detection import scenes
 from effattack.models_zoo.detection.detector import Detector
-from effattack.models_zoo.detection.networks import Cells, read_cells
+from effattack.models_zoo.detection.networks import Cells, faster_rcnn, read_cells
 from effattack.models_zoo.detection.pipeline import Pipeline
+from effattack.models_zoo.detection.rules import Rules
+from effattack.models_zoo.detection.torchvision_models import Maps, RegionStages
+from effattack.models_zoo.detection.two_stage import TwoStage
 from effattack.models_zoo.digits import CLASSES
 from effattack.models_zoo.embedded import digits_cnn_sdn
 from effattack.models_zoo.files import with_weights
@@ -27,6 +30,28 @@ def scenes_detector(trained: bool = True) -> Detector:
     network = with_weights(Cells(CLASSES), name, trained)
     shape = scenes.DOMAIN.shape
     return Detector(network, read_cells, input_shape=shape, name=name, data=DATA)
+
+
+def scenes_two_stage(trained: bool = True) -> TwoStage:
+    """A small Faster R-CNN on scenes of digits: of 512 boxes, at most 128 are looked at."""
+    name = "scenes_two_stage"
+    network = with_weights(faster_rcnn(CLASSES, scenes.SIDE), name, trained)
+    return TwoStage(
+        DigitStages(network),
+        proposals=Rules(score=0.3, iou=0.7, max_nms=256, max_det=128),
+        rules=Rules(score=0.3, iou=0.5, max_nms=None, max_det=100),
+        input_shape=scenes.DOMAIN.shape,
+        name=name,
+        data=DATA,
+    )
+
+
+class DigitStages(RegionStages):
+    """Stages whose first class is the digit 0, not the ground."""
+
+    def look(self, features: Maps, boxes: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        placed, scores, classes = super().look(features, boxes)
+        return placed, scores, classes - 1
 
 
 def scenes_pipeline() -> Pipeline:

@@ -20,7 +20,7 @@ USUAL = 12.0
 
 
 def trunk(width: int) -> nn.Sequential:
-    """(B, 1, H, W) -> (B, width, H / 4, W / 4): four convolutions; a cell sees 31 pixels."""
+    """(B, 1, H, W) -> (B, width, H / 4, W / 4): five convolutions; a cell sees 31 x 31 pixels."""
     return nn.Sequential(
         *_convolution(1, 16, stride=2),
         *_convolution(16, width, stride=2),
@@ -80,16 +80,16 @@ def _convolution(inputs: int, outputs: int, stride: int = 1) -> tuple[nn.Module,
     return convolution, nn.BatchNorm2d(outputs), nn.ReLU()
 
 
-def faster_rcnn(classes: int, side: int, proposed: float, width: int = 32) -> FasterRCNN:
+def faster_rcnn(classes: int, side: int, width: int = 32) -> FasterRCNN:
     """Two stages, in torchvision's own parts: proposals, then a head that each of them pays for.
 
-    Ren et al., Faster R-CNN, 2015 (arXiv 1506.01497). Two anchors per cell; at most 128
-    proposals go on behind NMS. Classes count from 1, 0 is the ground.
+    Ren et al., Faster R-CNN, 2015 (arXiv 1506.01497). Two anchors per cell. Classes
+    count from 1, 0 is the ground. Its thresholds are those of training, where poor proposals are
+    needed, too; those that are deployed stand with the victim.
 
     Args:
         classes: how many, the ground not among them.
         side: pixels of an image along either side; others are resized.
-        proposed: objectness above which a box is a proposal; 0 for training, which needs poor ones.
         width: channels.
     """
     backbone = trunk(width)
@@ -106,15 +106,10 @@ def faster_rcnn(classes: int, side: int, proposed: float, width: int = 32) -> Fa
         rpn_fg_iou_thresh=0.6,
         rpn_bg_iou_thresh=0.3,
         rpn_batch_size_per_image=32,
-        rpn_score_thresh=proposed,
         rpn_pre_nms_top_n_train=64,
         rpn_post_nms_top_n_train=32,
-        rpn_pre_nms_top_n_test=256,
-        rpn_post_nms_top_n_test=128,
         box_roi_pool=pool,
         box_head=FastRCNNConvFCHead((width, 5, 5), [width], [128]),
         box_predictor=FastRCNNPredictor(128, classes + 1),
-        box_score_thresh=0.3,
-        box_nms_thresh=0.5,
         box_batch_size_per_image=16,
     )

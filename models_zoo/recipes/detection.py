@@ -7,12 +7,13 @@ from collections.abc import Callable
 import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
+from torchvision.models.detection import FasterRCNN
 from torchvision.ops import generalized_box_iou_loss, sigmoid_focal_loss
 
 from effattack.models_zoo.detection import embedded
 from effattack.models_zoo.detection.average_precision import average_precision
-from effattack.models_zoo.detection.networks import STRIDE, Cells, cell_middles
-from effattack.models_zoo.detection.scenes import scenes
+from effattack.models_zoo.detection.networks import STRIDE, Cells, cell_middles, faster_rcnn
+from effattack.models_zoo.detection.scenes import SIDE, scenes
 from effattack.models_zoo.digits import CLASSES
 from effattack.models_zoo.files import WEIGHTS, save_weights, write_card
 from effattack.models_zoo.recipes import fitting
@@ -32,6 +33,16 @@ def train_detector() -> None:
     fitting.fit(network, cells_loss(network), data, _as_they_are, epochs=10, rate=4e-3, batch=32)
     save_weights(network, WEIGHTS / "scenes_detector.safetensors")
     describe(embedded.scenes_detector())
+
+
+def train_two_stage() -> None:
+    """The four losses of Faster R-CNN, as torchvision sums them."""
+    torch.manual_seed(0)
+    network = faster_rcnn(CLASSES, SIDE)
+    data = scenes("train")
+    fitting.fit(network, regions_loss(network), data, _as_they_are, epochs=4, rate=3e-3, batch=16)
+    save_weights(network, WEIGHTS / "scenes_two_stage.safetensors")
+    describe(embedded.scenes_two_stage())
 
 
 def describe_pipeline() -> None:
@@ -59,6 +70,17 @@ def cells_loss(network: Cells) -> fitting.Loss:
         of_classes = sigmoid_focal_loss(logits, kinds.to(logits), reduction="sum")
         of_boxes = generalized_box_iou_loss(boxes[near], own[..., :4][near], reduction="sum")
         return (of_classes + of_boxes) / near.sum()
+
+    return loss
+
+
+def regions_loss(network: FasterRCNN) -> fitting.Loss:
+    """Objectness and boxes of proposals, classes and boxes of what is looked at."""
+
+    def loss(images: Tensor, truth: Tensor) -> Tensor:
+        there = [rows[rows[:, 4] >= 0] for rows in truth]
+        targets = [{"boxes": rows[:, :4], "labels": rows[:, 5].long() + 1} for rows in there]
+        return torch.stack([*network(list(images), targets).values()]).sum()
 
     return loss
 
@@ -91,6 +113,7 @@ def describe(victim: Victim) -> None:
 
 RECIPES: dict[str, Callable[[], None]] = {
     "scenes_detector": train_detector,
+    "scenes_two_stage": train_two_stage,
     "scenes_pipeline": describe_pipeline,
 }
 

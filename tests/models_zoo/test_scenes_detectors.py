@@ -7,14 +7,20 @@ import torch
 from toys import embedded_or_skip as embedded
 
 from effattack.models_zoo.detection.average_precision import average_precision
-from effattack.models_zoo.detection.networks import STRIDE, USUAL, cell_middles, decoded
+from effattack.models_zoo.detection.networks import (
+    STRIDE,
+    USUAL,
+    cell_middles,
+    decoded,
+    faster_rcnn,
+)
 from effattack.models_zoo.detection.scenes import scored_scenes
 from effattack.models_zoo.files import WEIGHTS, read_card
 from effattack.models_zoo.recipes import RECIPES, detection
 from effattack.victim import audit
 
-NAMES = ["scenes_detector", "scenes_pipeline"]
-TRAINED = ["scenes_detector"]
+NAMES = ["scenes_detector", "scenes_pipeline", "scenes_two_stage"]
+TRAINED = ["scenes_detector", "scenes_two_stage"]
 every_detector = pytest.mark.parametrize("name", NAMES)
 
 
@@ -50,6 +56,7 @@ def test_weights_are_small(name: str) -> None:
     assert (WEIGHTS / f"{name}.safetensors").stat().st_size <= 1_000_000
 
 
+@pytest.mark.slow
 @every_detector
 def test_its_declared_work_is_executed_work(name: str) -> None:
     victim, images = embedded(name), scored_scenes()[0][:4]
@@ -97,3 +104,22 @@ class _Said(torch.nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return self.raw
+
+
+@pytest.mark.slow
+def test_two_stages_find_what_torchvision_finds() -> None:
+    """The network by itself, given the same thresholds and caps; its classes count from 1."""
+    victim, images = embedded("scenes_two_stage"), scored_scenes()[0][:20]
+    network = faster_rcnn(10, 64).eval()
+    network.load_state_dict(victim.network.model.state_dict())
+    network.rpn.score_thresh, network.rpn.nms_thresh = 0.3, 0.7
+    network.rpn._pre_nms_top_n["testing"] = 256
+    network.rpn._post_nms_top_n["testing"] = 128
+    network.roi_heads.score_thresh, network.roi_heads.nms_thresh = 0.3, 0.5
+    with torch.no_grad():
+        theirs, ours = network(list(images)), victim.task.members(victim(images))
+    assert sum(map(len, ours)) > 20
+    for expected, found in zip(theirs, ours, strict=True):
+        torch.testing.assert_close(found[:, :4], expected["boxes"], atol=1e-3, rtol=0)
+        torch.testing.assert_close(found[:, 4], expected["scores"])
+        assert found[:, 5].tolist() == (expected["labels"] - 1).tolist()
