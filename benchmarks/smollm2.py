@@ -94,9 +94,8 @@ def groups() -> Iterator[list[Cell]]:
     short, long = ("suffix:1", "swap:1"), ("suffix:10", "suffix:3")
     plan: list[tuple[str, str, Sequence[int]]] = [("", "clean", everyone)]
     plan += [(t, name, half) for t, half, name in product(short, halves, (HOUSE, RANDOM))]
-    plan += [(t, name, NAMED) for name, t in product((HOUSE, RANDOM, *PUBLISHED), long)]
     plan += [(t, name, everyone) for name, t in product(CONTROLS, short)]
-    plan += [(t, name, NAMED) for name, t in product(CONTROLS, long)]
+    plan += [(t, name, NAMED) for name, t in product((HOUSE, RANDOM, *CONTROLS, *PUBLISHED), long)]
     for cap, (threat, attack, prompts) in product((CAP, LONGER), plan):
         yield [Cell(threat, attack, prompt, cap) for prompt in prompts]
 

@@ -8,6 +8,10 @@ from effattack.models_zoo.cascade.esn import ESN
 from effattack.models_zoo.cascade.search import search_robust_saver, search_saver
 from effattack.models_zoo.checkpoints import read_checkpoint
 from effattack.models_zoo.detection.detector import Detector
+from effattack.models_zoo.detection.mtcnn import MTCNN
+from effattack.models_zoo.detection.pipeline import Pipeline
+from effattack.models_zoo.detection.rules import Rules
+from effattack.models_zoo.detection.two_stage import TwoStage
 from effattack.models_zoo.early_exit.early_exit import EarlyExit
 from effattack.models_zoo.early_exit.exit_vit import ExitViT
 from effattack.models_zoo.early_exit.msdnet import MSDNet
@@ -17,6 +21,7 @@ from effattack.models_zoo.generation.generator import Generator
 from effattack.models_zoo.generation.reasoner import Reasoner
 from effattack.models_zoo.generation.wrapping import wrap
 from effattack.models_zoo.layer_skipping.skipnet import SkipNet
+from effattack.models_zoo.matching.lightglue import LightGlue
 from effattack.models_zoo.preprocessing import Preprocess, preprocessed
 from effattack.models_zoo.quantization.gated import QuantizedGates, StaticInt8Gates
 from effattack.models_zoo.quantization.llm_int8 import LLMInt8
@@ -39,6 +44,7 @@ from effattack.victim import load_victim as load
 __all__ = [
     "ATS",
     "ESN",
+    "MTCNN",
     "SDN",
     "AViT",
     "AdaViT",
@@ -52,13 +58,16 @@ __all__ = [
     "ExitViT",
     "Generator",
     "LLMInt8",
+    "LightGlue",
     "MSDNet",
     "NeighbourMerging",
+    "Pipeline",
     "Preprocess",
     "Pruned",
     "Quantized",
     "QuantizedGates",
     "Reasoner",
+    "Rules",
     "SentenceExits",
     "SkipNet",
     "StaticInt8",
@@ -66,6 +75,7 @@ __all__ = [
     "TinySaver",
     "ToMe",
     "TokenExits",
+    "TwoStage",
     "Whisper",
     "load",
     "preprocessed",

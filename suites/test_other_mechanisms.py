@@ -11,9 +11,11 @@ import pytest
 
 from effattack.suites.shared import Suite, apart, attacked, pytest_generate_tests
 from effattack.suites.test_cascades import TestCascades as _Cascades
+from effattack.suites.test_detection import TestDetection as _Detection
 from effattack.suites.test_early_exit import TestEarlyExit as _EarlyExit
 from effattack.suites.test_generation import TestGeneration as _Generation
 from effattack.suites.test_layer_skipping import TestLayerSkipping as _LayerSkipping
+from effattack.suites.test_matching import TestMatching as _Matching
 from effattack.suites.test_quantized import TestQuantized as _Quantized
 from effattack.suites.test_token_sparsification import TestTokenSparsification as _Tokens
 
@@ -22,7 +24,16 @@ if TYPE_CHECKING:
 
 __all__ = ["attacked", "pytest_generate_tests"]
 
-OF_FAMILIES = (_Cascades, _EarlyExit, _Generation, _LayerSkipping, _Quantized, _Tokens)
+OF_FAMILIES = (
+    _Cascades,
+    _Detection,
+    _EarlyExit,
+    _Generation,
+    _LayerSkipping,
+    _Matching,
+    _Quantized,
+    _Tokens,
+)
 KNOWN = {suite.family for suite in OF_FAMILIES}
 
 

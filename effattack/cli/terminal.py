@@ -161,7 +161,8 @@ def _table(victim: str, rows: pd.DataFrame, noun: Noun) -> Table:
     first = rows.iloc[0]
     costs, judged = work.told(first.to_dict()), work.by_macs(first.to_dict())
     of = "" if judged else f" {costs.unit}"
-    about = f"clean {costs.clean}, max {costs.most}{of} per {noun.one}"
+    most = work.told(work.roomiest(rows.to_dict("records"))).most
+    about = f"clean {costs.clean}, max {most}{of} per {noun.one}"
     title = Text(f"{victim}: {about}{', constant' if first.constant else ''}")
     table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
     table.add_column("attack", overflow="fold", min_width=16)  # words give way, numbers do not

@@ -85,7 +85,7 @@ def _distribution(
     )
     shade = (0, at) if at and legend[0].name == "clean" else None
     tick = partial(words.macs_tick, like=like)
-    drawing = plots.step_curves(curves, work.rules(rows[0]), label, write, tick, shade)
+    drawing = plots.step_curves(curves, work.rules(work.roomiest(rows)), label, write, tick, shade)
     caption = f"Share of {verdict.noun.many} that cost at most so many {unit}"
     return Figure(count, caption, drawing, legend)
 

@@ -28,7 +28,7 @@ def security_curves(rows: list[Row], verdict: Verdict, palette: dict[str, str]) 
         clean = next((row for row in rows if row["attack"] == "clean"), None)
         top, like, unit = max(ladder), max(map(work.like_of, rows)), work.unit_in(rows)
         across = axes.Axis(0.0, 1.03 * top, [(0.0, "0"), *ladder.items()], "budget of the attacker")
-        rules = work.rules(own[0])
+        rules = work.rules(work.roomiest(own))
         costs = [cost for row in own for cost in (*work_of(row), *dict(work.rules(row)).values())]
         up = axes.Axis.upto(
             max(cost for cost in costs if not missing(cost)),

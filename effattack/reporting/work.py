@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import partial
+from math import inf
 from typing import NamedTuple
 
 from effattack.reporting import words
@@ -69,6 +70,11 @@ def like_of(row: Row) -> float:
 def writer(row: Row, like: float) -> Callable[[float], str]:
     """How amounts of that count are written, in the unit of ``like``."""
     return partial(words.macs if by_macs(row) else words.work, like=like)
+
+
+def roomiest(rows: Iterable[Row]) -> Row:
+    """The row of the largest max: inputs that a threat may lengthen have more than clean ones."""
+    return max(rows, key=lambda row: -inf if missing(work_of(row).most) else work_of(row).most)
 
 
 def rules(row: Row) -> list[tuple[str, float]]:

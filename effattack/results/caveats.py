@@ -28,8 +28,6 @@ def caveats(rows: pd.DataFrame, meta: Mapping[str, Any]) -> list[str]:
     unions = rows[rows.kind == "union"]
     if unions.empty or rows.constant.all() or unions.equals_n_requests.isna().all():
         return []
-    if unions.equals_n_requests.isna().all():
-        return []
     union = unions.loc[unions.equals_n_requests.idxmax()]
     return [
         *_censored(union),

@@ -188,6 +188,12 @@ def unmeasured_because(rows: pd.DataFrame, skipped: Sequence[str] = ()) -> str:
     if unknown_work(first):
         return f"{UNKNOWN_WORK}, so no savings can be stated: {GIVE_WORK}"
     if saves_nothing(first):
+        if first.get("clean_cap_hit_rate") == 1:
+            return (
+                f"the cap ended each of the {first.samples} clean texts (100 % cap hits), so "
+                "nothing was saved that could be retained: raise the cap, or look whether the "
+                "model writes the end token at all"
+            )
         return (
             "nothing was saved on the clean inputs, so nothing can be retained: each of the "
             f"{first.samples} cost the declared max of {work_of(first).most:,.0f} {unit(first)}; "

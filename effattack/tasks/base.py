@@ -49,8 +49,11 @@ class Task(ABC):
         """
 
     @abstractmethod
-    def right(self, answers: Tensor, labels: Any) -> Tensor:
-        """(B,) bool: whether answers are what the labels say."""
+    def right(self, answers: Tensor, labels: Any, kept: Tensor | None = None) -> Tensor:
+        """(B,) bool: whether answers are what the labels of the clean inputs say.
+
+        ``kept`` is as of :meth:`agree`, where the answers are to attacked inputs.
+        """
 
     @abstractmethod
     def valid(self, outputs: Tensor) -> Tensor:

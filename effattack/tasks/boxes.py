@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Generator, Tensor
 
-from effattack.tasks.shares import Shares, expect_share
+from effattack.tasks.shares import Shares, assigned, expect_share
 
 
 class Boxes(Shares):
@@ -27,12 +27,37 @@ class Boxes(Shares):
     def alike(self, a: Tensor, b: Tensor) -> Tensor:
         return (overlaps(a, b) >= self.overlap) & (a[:, None, 5] == b[None, :, 5])
 
+    def lead(self, outputs: Tensor, wanted: Tensor) -> Tensor:
+        """(B,) in [-1, 1], by scores: how far boxes are from ceasing to agree, or from agreeing.
+
+        Where they agree, the least score of a box with a counterpart, 1 of none. Elsewhere minus
+        the mean score of the boxes without one, a wanted box that is missing counting 1: what is
+        too much is told to go, what is missing has no gradient.
+        """
+        agrees = self.agree(wanted, outputs)
+        members = zip(self.members(outputs), self.members(wanted), strict=True)
+        leads = [
+            _lead(found[:, 4], list(assigned(self.alike(want, found).tolist())), len(want), agree)
+            for (found, want), agree in zip(members, agrees.tolist(), strict=True)
+        ]
+        return torch.stack(leads)
+
     def example(self, count: int, generator: Generator) -> Tensor:
         boxes = super().example(count, generator)
         used = boxes[..., 4:5] >= 0
         boxes[..., 2:4] += boxes[..., :2]
         boxes[..., 5] = boxes[..., 5].round()
         return torch.where(used, boxes, -1.0)
+
+
+def _lead(scores: Tensor, mates: list[int], wanted: int, agrees: bool) -> Tensor:
+    """Of one image: scores (n,) of the boxes found, and which of them have a counterpart."""
+    apart = torch.ones_like(scores, dtype=torch.bool)
+    apart[mates] = False
+    if agrees:
+        return scores[~apart].amin() if mates else scores.new_ones(())
+    missing = wanted - len(mates)
+    return -(scores[apart].sum() + missing) / (apart.sum() + missing)
 
 
 def overlaps(a: Tensor, b: Tensor) -> Tensor:

@@ -38,7 +38,7 @@ class Classes(Task):
     def agree(self, a: Tensor, b: Tensor, kept: Tensor | None = None) -> Tensor:
         return a == b
 
-    def right(self, answers: Tensor, labels: Tensor) -> Tensor:
+    def right(self, answers: Tensor, labels: Tensor, kept: Tensor | None = None) -> Tensor:
         return answers == labels.to(answers)
 
     def valid(self, outputs: Tensor) -> Tensor:

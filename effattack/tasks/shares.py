@@ -66,7 +66,7 @@ class Shares(Task):
     def shares(self, a: Tensor, b: Tensor) -> Tensor:
         """(B,) float64: of the members of the larger set, how many have a counterpart."""
         found = [
-            _assigned(self.alike(one, other).tolist()) / max(len(one), len(other), 1)
+            len(assigned(self.alike(one, other).tolist())) / max(len(one), len(other), 1)
             if len(one) or len(other)
             else 1.0
             for one, other in zip(self.members(a), self.members(b), strict=True)
@@ -77,7 +77,7 @@ class Shares(Task):
         """The rows of each answer that do not pad."""
         return [rows[rows[:, self._score] != NONE] for rows in answers]
 
-    def right(self, answers: Tensor, labels: Tensor) -> Tensor:
+    def right(self, answers: Tensor, labels: Tensor, kept: Tensor | None = None) -> Tensor:
         return self.agree(labels.to(answers), answers)
 
     def valid(self, outputs: Tensor) -> Tensor:
@@ -125,8 +125,8 @@ def expect_share(name: str, share: float) -> float:
     return float(share)
 
 
-def _assigned(alike: Sequence[Sequence[bool]]) -> int:
-    """The size of the largest one-to-one assignment, by augmenting paths (Kuhn 1955)."""
+def assigned(alike: Sequence[Sequence[bool]]) -> dict[int, int]:
+    """A largest one-to-one assignment, column -> row, by augmenting paths (Kuhn 1955)."""
     mate: dict[int, int] = {}
 
     def placed(row: int, tried: set[int]) -> bool:
@@ -138,4 +138,6 @@ def _assigned(alike: Sequence[Sequence[bool]]) -> int:
                     return True
         return False
 
-    return sum(placed(row, set()) for row in range(len(alike)))
+    for row in range(len(alike)):
+        placed(row, set())
+    return mate

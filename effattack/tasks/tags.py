@@ -28,7 +28,10 @@ class Tags(Task):
 
     def check(self, labels: Tensor, count: int) -> None:
         if not isinstance(labels, Tensor) or labels.is_floating_point() or labels.dim() != 2:
-            raise UsageError("labels must be a tensor (B, L) of integer tags, -1 behind the last")
+            raise UsageError(
+                "labels must be a tensor (B, L) of integer tags, -1 behind the last; in a file of "
+                "JSON lines, 'tags'"
+            )
         if len(labels) != count:
             raise UsageError(f"there are {count} inputs but {len(labels)} rows of labels")
         if labels.numel() and not (labels.min() >= PAD and labels.max() < self.count):
@@ -50,8 +53,9 @@ class Tags(Task):
         now = padded(b, b.shape[1] + 1).gather(1, kept.clamp_min(0))
         return ((now == a) | (kept < 0)).all(1)
 
-    def right(self, answers: Tensor, labels: Tensor) -> Tensor:
-        return self.agree(labels.to(answers), answers)
+    def right(self, answers: Tensor, labels: Tensor, kept: Tensor | None = None) -> Tensor:
+        """On every token that was neither changed nor inserted: others have no label."""
+        return self.agree(labels.to(answers), answers, kept)
 
     def valid(self, outputs: Tensor) -> Tensor:
         fine = torch.isfinite(outputs).all(2) | _behind(outputs)

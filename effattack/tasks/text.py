@@ -45,7 +45,10 @@ class Text(Task):
 
     def check(self, labels: Tensor, count: int) -> None:
         if not isinstance(labels, Tensor) or labels.is_floating_point() or labels.dim() != 2:
-            raise UsageError("labels must be a tensor (B, L) of token ids, -1 behind the last")
+            raise UsageError(
+                "labels must be a tensor (B, L) of token ids, -1 behind the last; in a file of "
+                "JSON lines, an 'answer', which may be empty"
+            )
         if len(labels) != count:
             raise UsageError(f"there are {count} inputs but {len(labels)} rows of labels")
 
@@ -59,7 +62,7 @@ class Text(Task):
         a, b = as_wide(a, b)
         return ((a == b) | (a == PAD)).all(1)
 
-    def right(self, answers: Tensor, labels: Tensor) -> Tensor:
+    def right(self, answers: Tensor, labels: Tensor, kept: Tensor | None = None) -> Tensor:
         answers, labels = as_wide(answers, labels.to(answers))
         return (answers == labels).all(1)
 

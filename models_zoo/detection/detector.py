@@ -6,16 +6,16 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from math import nan
 from typing import Any, NamedTuple
-from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from effattack.counting.macs import count_macs
 from effattack.counting.outside import outside
 from effattack.counting.tallies import Count, tally
 from effattack.models_zoo.detection.proposed import Batch, answered, as_tensors, checked, parts
 from effattack.models_zoo.detection.rules import Outcome, Rules
+from effattack.models_zoo.detection.sizes import every, once
 from effattack.tasks import Boxes
 from effattack.victim import Gate, Trace, Victim
 from effattack.victim.margins import bounded_margin, log_odds
@@ -29,9 +29,6 @@ class Size(NamedTuple):
     macs: int
     groups: tuple[int, ...]
     """How many boxes are proposed in each group."""
-
-
-_sizes: WeakKeyDictionary[nn.Module, dict[tuple[int, ...], Size]] = WeakKeyDictionary()
 
 
 class Detector(Victim):
@@ -57,8 +54,8 @@ class Detector(Victim):
             of. Differentiable in torch; else in numpy.
         score: a box is handed on above it.
         iou: intersection over union above which NMS drops the worse of two boxes of one class.
-        max_nms: the best-scored so many boxes go into NMS; None is no deployment's setting, and
-            the name says so.
+        max_nms: the best-scored so many boxes go into NMS; None, without ``top``, is no
+            deployment's setting, and the name says so.
         max_det: the best-scored so many boxes are the answer; NMS runs to its end all the same.
         top: of each group of boxes, the best-scored so many go on; None: all.
         input_shape: (C, H, W) of one image; None where a size is free.
@@ -88,7 +85,7 @@ class Detector(Victim):
         rules = Rules(score, iou, max_nms, max_det, top)
         rules.expect_sound()
         super().__init__(
-            name=name if max_nms is not None else f"{name}, uncapped",
+            name=name if max_nms or top else f"{name}, uncapped",
             family="detection",
             input_shape=input_shape,
             task=Boxes(cap=max_det),
@@ -109,7 +106,7 @@ class Detector(Victim):
     def ceiling(self, batch: Tensor, count: str = "macs") -> Tensor:
         """Of images of this size."""
         if count == "macs":
-            return _all(batch, self._size(batch).macs)
+            return every(batch, self._size(batch).macs)
         return super().ceiling(batch, count)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -131,7 +128,7 @@ class Detector(Victim):
         return Trace(
             logits=answered(found, [each.kept for each in done], most["boxes_out"]),
             gates=(gate,) if self.sees == "gates" else (),
-            macs=_all(images, size.macs),
+            macs=every(images, size.macs),
             also=told(done, images),
             slack=found.nearest(done),
         )
@@ -147,17 +144,13 @@ class Detector(Victim):
         return checked(self.name, given, images)
 
     def _size(self, images: Tensor) -> Size:
-        """Counted once on a grey image of the size."""
-        known = _sizes.setdefault(self, {})
-        if (shape := tuple(images.shape[1:])) not in known:
-            grey = torch.full((1, *shape), 0.5, device=self.device, dtype=self.dtype)
-            with torch.no_grad():
-                groups = self._proposed(grey).sizes
-            known[shape] = Size(count_macs(self._proposed, grey), groups)
-        return known[shape]
+        def counted(grey: Tensor) -> Size:
+            return Size(count_macs(self._proposed, grey), self._proposed(grey).sizes)
+
+        return once(self, images, counted)
 
     def _most(self, count: str, images: Tensor) -> Tensor:
-        return _all(images, self.rules.most(self._size(images).groups)[count])
+        return every(images, self.rules.most(self._size(images).groups)[count])
 
 
 def told(done: Sequence[Outcome], images: Tensor) -> dict[str, Tensor]:
@@ -169,7 +162,3 @@ def told(done: Sequence[Outcome], images: Tensor) -> dict[str, Tensor]:
     }
     like = {"dtype": torch.float64, "device": images.device}
     return {name: torch.tensor(found, **like) for name, found in numbers.items()}
-
-
-def _all(images: Tensor, number: float) -> Tensor:
-    return torch.full((len(images),), float(number), dtype=torch.float64, device=images.device)

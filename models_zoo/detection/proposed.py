@@ -62,8 +62,8 @@ class Batch(NamedTuple):
         return torch.minimum(slack, torch.stack(closest).detach())
 
 
-def parts(name: str, given: Any) -> list[Any]:
-    """Boxes, scores, classes and groups, as ``decode`` gave them.
+def parts(name: str, given: Any, method: str = "decode") -> list[Any]:
+    """Boxes, scores, classes and groups, as ``method`` gave them.
 
     Raises:
         ContractError: where it gave something else.
@@ -71,44 +71,39 @@ def parts(name: str, given: Any) -> list[Any]:
     if not isinstance(given, Sequence) or not 2 <= len(given) <= 4:
         many = f" of {len(given)}" if isinstance(given, Sequence) else ""
         raise ContractError(
-            f"{name}: decode returned a {type(given).__name__}{many}: return (boxes, scores), "
+            f"{name}: {method} returned a {type(given).__name__}{many}: return (boxes, scores), "
             "(boxes, scores, classes) or (boxes, scores, classes, groups)"
         )
     return [*given, None, None][:4]
 
 
-def checked(name: str, given: Any, images: Tensor) -> Batch:
-    """What ``decode`` gave for images, its best classes chosen, its boxes cut to the image.
+def checked(name: str, given: Any, images: Tensor, method: str = "decode", least: int = 1) -> Batch:
+    """What a method gave for images, its best classes chosen, its boxes cut to the image.
+
+    Args:
+        name: of the victim.
+        given: boxes and scores, and what may go on behind them.
+        images: (B, C, H, W).
+        method: that gave them.
+        least: boxes of an image.
 
     Raises:
         ContractError: for other shapes, NaN or infinity, or scores that are no probabilities.
     """
-    boxes, scores, classes, groups = parts(name, given)
-    count = boxes.shape[1] if isinstance(boxes, Tensor) and boxes.dim() == 3 else 0
+    boxes, scores, classes, groups = parts(name, given, method)
+    count = boxes.shape[1] if isinstance(boxes, Tensor) and boxes.dim() == 3 else -1
     many = isinstance(scores, Tensor) and scores.dim() == 3
-    expected = {"boxes": (len(images), count, 4), "scores": (len(images), count)}
-    found = {"boxes": _shape(boxes), "scores": _shape(scores)[:2] if many else _shape(scores)}
-    if found != expected or not count or (many and (classes is not None or not scores.shape[2])):
+    expected = ((len(images), count, 4), (len(images), count))
+    found = (_shape(boxes), _shape(scores)[:2])
+    if found != expected or count < least or (many and classes is not None):
         raise ContractError(
-            f"{name}: decode gave boxes {_shape(boxes)} and scores {_shape(scores)} for "
+            f"{name}: {method} gave boxes {_shape(boxes)} and scores {_shape(scores)} for "
             f"{len(images)} images: return boxes (B, N, 4), N at least 1, and scores (B, N) or "
             "(B, N, classes), and classes only beside scores (B, N)"
         )
-    for what, values in {"boxes": boxes, "scores": scores}.items():
-        if not torch.isfinite(values).all():
-            raise ContractError(
-                f"{name}: decode gave {what} that are NaN or infinite: look for an exp that "
-                "overflows (clamp it, as deployed decoders do) or weights that are no numbers"
-            )
-    low, high = scores.detach().aminmax()
-    if low < 0 or high > 1 + ROUNDING:
-        raise ContractError(
-            f"{name}: decode gave scores in [{low:.3g}, {high:.3g}], not in [0, 1]: return "
-            "probabilities, logits through a sigmoid or softmax"
-        )
-    leads = None
+    _expect_numbers(f"{name}: {method}", boxes, scores)
+    leads = _leads(scores) if many else None
     if many:
-        leads = _leads(scores)
         scores, classes = scores.max(2)
     if classes is not None:
         classes = classes.expand(len(images), count)
@@ -135,6 +130,21 @@ def as_tensors(given: Sequence[Any], images: Tensor) -> list[Tensor | None]:
         part if part is None else part.to(images if part.is_floating_point() else images.device)
         for part in tensors
     ]
+
+
+def _expect_numbers(gave: str, boxes: Tensor, scores: Tensor) -> None:
+    for what, values in {"boxes": boxes, "scores": scores}.items():
+        if not torch.isfinite(values).all():
+            raise ContractError(
+                f"{gave} gave {what} that are NaN or infinite: look for an exp that overflows "
+                "(clamp it, as deployed decoders do) or weights that are no numbers"
+            )
+    beyond = scores[(scores < 0) | (scores > 1 + ROUNDING)]
+    if len(beyond):
+        raise ContractError(
+            f"{gave} gave a score of {beyond[0]:.3g}, not in [0, 1]: return probabilities, logits "
+            "through a sigmoid or softmax"
+        )
 
 
 def _shape(part: Any) -> tuple[int, ...]:

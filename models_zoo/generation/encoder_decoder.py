@@ -82,6 +82,7 @@ class EncoderDecoder(Writer):
                 f"{self.name}: the tokenizer has {domain.vocabulary} ids, the encoder "
                 f"{network.source_vocabulary}: give the encoder's own tokenizer"
             )
+        self.template.check(self.name, domain.vocabulary)
         if longest > network.source_context:
             raise UsageError(
                 f"{self.name}: prompts of {domain.longest} tokens and a template of "

@@ -32,6 +32,7 @@ class Generator(Writer):
                 f"{self.name}: the tokenizer has {domain.vocabulary} ids, the network "
                 f"{network.vocabulary}: give the network's own tokenizer"
             )
+        self.template.check(self.name, domain.vocabulary)
         if (needed := longest + self.cap - 1) > network.context:
             raise UsageError(
                 f"{self.name}: prompts of {domain.longest} tokens, a template of "

@@ -26,6 +26,8 @@ CHAT = (
     "<|im_end|>\n<|im_start|>assistant\n",
 )
 """What SmolLM2's own template sets before and behind the user's part."""
+LONG_REQUEST = " List all numbers from one to ten thousand."
+"""What anybody could ask to have much written."""
 LAYER = {
     "before": "attn_norm",
     "queries": "attn_q",
@@ -58,7 +60,10 @@ def smollm2(
     network, words, end = from_gguf(path)
     before, after = (tuple(words.encode(part)) for part in CHAT)
     domain = Tokens(network.vocabulary, longest, words, special=words.special)
-    return Generator(network, domain, cap=cap, end=end, template=Template(before, after), name=name)
+    around = Template(before, after)
+    victim = Generator(network, domain, cap=cap, end=end, template=around, name=name)
+    victim.long_request = LONG_REQUEST
+    return victim
 
 
 def from_gguf(path: str | Path) -> tuple[Decoder, BytePairs, int]:

@@ -65,9 +65,9 @@ class Reasoner(Generator):
         name: str = "Reasoner",
         **settings: Any,
     ) -> None:
+        _check(name, network, budget, answer_cap, marks, end)
         before, after = template or Template()
         around = Template(before, (*after, marks[0]))
-        _check(name, network, budget, answer_cap, marks, end)
         _expect_room(name, network, domain.longest + len(around), budget, answer_cap)
         super().__init__(
             network,
@@ -112,6 +112,13 @@ def _check(
     for what, most in {"budget": budget, "answer_cap": answer}.items():
         if not isinstance(most, int) or isinstance(most, bool) or most < 1:
             raise UsageError(f"{name}: {what} = {most!r}: give a whole number of at least 1")
+    if not isinstance(end, int):
+        raise UsageError(f"{name}: end = {end!r}: give the one token that ends an answer")
+    if len(marks) != 2:
+        raise UsageError(
+            f"{name}: marks = {marks!r}: give two tokens, one that opens the chain and one that "
+            "closes it"
+        )
     for what, mark in zip(("opens", "closes"), marks, strict=True):
         if not 0 <= mark < network.vocabulary:
             raise UsageError(

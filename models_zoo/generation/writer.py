@@ -38,6 +38,19 @@ class Template(NamedTuple):
     def __len__(self) -> int:
         return len(self.before) + len(self.after)
 
+    def check(self, name: str, vocabulary: int) -> None:
+        """Refuse tokens that the network of a victim does not know.
+
+        Raises:
+            UsageError: naming the first one.
+        """
+        for token in (*self.before, *self.after):
+            if not 0 <= token < vocabulary:
+                raise UsageError(
+                    f"{name}: the template has the token {token}, none of the {vocabulary} ids of "
+                    "prompts: make it with the network's own tokenizer"
+                )
+
 
 class Writer(Victim):
     """Writes after a prompt until the end token, or the cap.
@@ -66,8 +79,8 @@ class Writer(Victim):
         name, data: as of all victims.
 
     Raises:
-        UsageError: for a cap, an end token or a vocabulary that do not fit the network, or a
-            temperature, ``top_k`` or ``top_p`` that are none.
+        UsageError: for a cap, an end token, a template or a vocabulary that do not fit the network,
+            or a temperature, ``top_k`` or ``top_p`` that are none.
     """
 
     network: CausalNetwork
@@ -330,13 +343,13 @@ def _check(name: str, network: CausalNetwork, cap: int, end: int | Sequence[int]
     """
     if not isinstance(cap, int) or isinstance(cap, bool) or cap < 1:
         raise UsageError(f"{name}: cap = {cap!r}: give a whole number of at least 1")
-    ends = (end,) if isinstance(end, int) else tuple(end)
+    ends = (end,) if isinstance(end, int) else tuple(end or ())
     if not ends:
         raise UsageError(f"{name}: there is no end token: give at least one")
     for one in ends:
-        if not 0 <= one < network.vocabulary:
+        if not isinstance(one, int) or not 0 <= one < network.vocabulary:
             raise UsageError(
-                f"{name}: the end token {one} is none of the {network.vocabulary} ids of the "
+                f"{name}: the end token {one!r} is none of the {network.vocabulary} ids of the "
                 "network: give that which it was trained to end with"
             )
     if len({*ends}) == network.vocabulary:

@@ -9,6 +9,7 @@ from effattack.models_zoo.recipes import (
     cascade,
     cifar10,
     defences,
+    detection,
     early_exit,
     exam,
     generation,
@@ -38,4 +39,5 @@ RECIPES: dict[str, Callable[[], None]] = {
     **translation.RECIPES,
     **text.RECIPES,
     **minilm.RECIPES,
+    **detection.RECIPES,
 }

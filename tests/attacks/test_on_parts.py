@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from toys import LinearSaver, grey_images
 
+from effattack import evaluate
 from effattack.attacks import build
 from effattack.attacks.searches.parts import OnePart
 from effattack.domains import Parts, PartsBatch, Pixels, Tokens
@@ -70,6 +71,16 @@ def test_queries_change_the_named_part() -> None:
     assert torch.equal(found["first"], pairs["first"])
     assert (found["second"] != pairs["second"]).any()
     assert victim.trace(found).macs.sum() > victim.trace(pairs).macs.sum()
+
+
+def test_they_are_scored_as_any_input() -> None:
+    victim = Pair()
+    pairs = shut(victim, 32)
+    lineup = [build(name, victim, parse_threat(THREAT)) for name in ("Slowdown(steps=5)", "noise")]
+    scores = evaluate(victim, pairs, victim(pairs).argmax(1), lineup, timed=0).scores()
+    retained = scores.set_index("attack").savings_retained
+    assert retained["clean"] == retained["noise"] == 1
+    assert retained["Slowdown(steps=5)"] < 1
 
 
 def test_slow_and_right() -> None:

@@ -16,6 +16,8 @@ from effattack.cells.lineup import lineup
 from effattack.domains import Tokens
 from effattack.errors import NotApplicable, UsageError
 from effattack.inputs.source import load_data, subset
+from effattack.models_zoo import TokenExits as Tagger
+from effattack.models_zoo.text.encoder import Encoder, Size
 from effattack.results.evaluation import Evaluation
 from effattack.runs.sweep import Sweep
 from effattack.threats import parse_threat
@@ -126,6 +128,17 @@ def test_a_generator_agrees_where_it_only_goes_on() -> None:
     ]
     assert rows.same.tolist() == longer
     assert rows[rows.attack == "clean"].same.all()
+
+
+def test_a_tagger_is_right_where_every_token_that_still_stands_has_its_tag() -> None:
+    torch.manual_seed(0)
+    encoder = Encoder(Size(11, longest=9, width=16, heads=2, hidden=24, depth=2))
+    victim = Tagger(encoder, Tokens(11, 7), tags=3, criterion=0.5, name="tagger")
+    prompts = torch.randint(1, 11, (COUNT, 4))
+    labels = victim.task.answer(victim(prompts))
+    rows = effattack.evaluate(victim, prompts, labels, ["noise"], eps="suffix:2", timed=0).samples
+    assert rows.right.tolist() == rows.same.tolist(), "labels are the clean answers"
+    assert rows[rows.attack == "noise"].right.mean() > 0
 
 
 @pytest.mark.slow

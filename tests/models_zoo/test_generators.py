@@ -256,6 +256,9 @@ def test_a_model_that_never_ends_is_stopped_by_the_cap() -> None:
         ({"cap": 0}, "cap = 0: give a whole number of at least 1"),
         ({"cap": 30}, "need a context of 39, the network has 32: lower longest or cap"),
         ({"end": 11}, "the end token 11 is none of the 11 ids"),
+        ({"end": None}, "there is no end token: give at least one"),
+        ({"end": ["<end>"]}, "the end token '<end>' is none of the 11 ids"),
+        ({"template": Template((3,), (11,))}, "the template has the token 11, none of the 11 ids"),
     ],
 )
 def test_what_does_not_fit_is_refused(settings: dict[str, Any], words: str) -> None:

@@ -164,6 +164,8 @@ def test_a_mark_that_ends_texts_is_refused() -> None:
         ({"answer_cap": 0}, "answer_cap = 0: give a whole number of at least 1"),
         ({"marks": (9, 11)}, "the mark 11 that closes the chain is none of the 11 ids"),
         ({"marks": (-1, 10)}, "the mark -1 that opens the chain is none of the 11 ids"),
+        ({"marks": (9,)}, "give two tokens, one that opens the chain and one that closes it"),
+        ({"end": [END]}, "give the one token that ends an answer"),
         ({"marks": (9, 9)}, "must be three different tokens"),
         ({"marks": (9, END)}, "must be three different tokens"),
         ({"budget": 20}, "a budget of 20 and answers of 4 need a context of 34"),

@@ -7,6 +7,8 @@ from importlib.util import find_spec
 
 import pytest
 
+from effattack.models_zoo.detection.mtcnn_networks import PIP
+
 
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
@@ -21,3 +23,10 @@ def aeon() -> None:
     """A test that needs it skips, loudly, where it is missing."""
     if find_spec("aeon") is None:
         pytest.skip("aeon is not installed (pip install --no-deps aeon), or there is no network")
+
+
+@pytest.fixture(scope="session")
+def facenet() -> None:
+    """Likewise."""
+    if find_spec("facenet_pytorch") is None:
+        pytest.skip(f"facenet-pytorch is not installed ({PIP}), or there is no network")

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from effattack.attacks import build
 from effattack.counting.macs import MacsCounter
 from effattack.domains.tokens import PAD
 from effattack.models_zoo.generation.generator import Generator
@@ -100,6 +101,15 @@ def test_it_answers(victim: Generator) -> None:
     texts = [victim.task.text(answer) for answer in victim.task.answer(trace.logits)]
     assert "Paris" in texts[0]
     assert "4" in texts[1]
+
+
+def test_it_can_be_asked_for_a_long_list(victim: Generator) -> None:
+    """All that fits of the request stands behind the prompt, and the tokenizer reads it so."""
+    prompts = asked(victim, STRINGS[:1])
+    found = build("long_list(threat='suffix:9')", victim)(prompts)
+    words = victim.domain.tokenizer
+    assert words is not None
+    assert words.decode(found[0].tolist()) == STRINGS[0] + victim.long_request
 
 
 def test_it_is_the_model_that_transformers_loads(victim: Generator) -> None:

@@ -19,6 +19,7 @@ from effattack.reporting.html import render
 from effattack.reporting.markdown import summary
 from effattack.reporting.verdict import verdicts
 from effattack.reporting.words import NBSP
+from effattack.reporting.work import told
 from effattack.victim import Victim
 
 PROMPTS = some_prompts(10)
@@ -95,6 +96,16 @@ def test_curves_over_caps_are_drawn_of_generators_alone(decoder: Evaluation) -> 
 
     assert {"cap_passes", "cap_hits", "passes"} <= drawn(decoder)
     assert not {"cap_passes", "cap_hits"} & drawn(scored(TokenExits()))
+
+
+def test_the_max_that_is_told_is_that_of_the_longest_prompts_of_the_threat() -> None:
+    exits = scored(TokenExits())
+    clean, union = (
+        exits.scores().query(f"attack == '{name}'").iloc[0] for name in ("clean", "union")
+    )
+    assert union.max_macs > clean.max_macs
+    most = told(union.to_dict()).most.replace(NBSP, " ")
+    assert f", max {most} per prompt" in faces(exits, "token_exits")["terminal"]
 
 
 def test_judged_by_macs_it_is_told_in_macs(decoder: Evaluation) -> None:

@@ -59,6 +59,14 @@ def table(*more: pd.DataFrame) -> pd.DataFrame:
     return score_table(pd.concat([clean(), rows("Slowdown", LONGER), *more])).set_index("attack")
 
 
+def test_a_model_that_never_ends_is_told_as_one() -> None:
+    never = {"clean_passes": 16.0, "clean_macs": 1600.0, "clean_capped": True}
+    frame = pd.concat([rows(name, [16.0] * 8, **never) for name in ("clean", "Slowdown")])
+    frame.loc[frame.attack == "clean", ["threat", "eps", "edits"]] = ["none", 0.0, 0]
+    with pytest.raises(MeasurementError, match=r"each of the 8 clean texts \(100 % cap hits\)"):
+        judge(score_table(frame), [])
+
+
 def test_what_a_token_sent_buys() -> None:
     row = table().loc["Slowdown"]
     gained, sent = sum(LONGER) - sum(CLEAN), sum(SENT)

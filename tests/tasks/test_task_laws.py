@@ -93,10 +93,12 @@ def test_tags_are_compared_on_every_token_that_was_not_changed(
     kept = domain.kept(torch.tensor([attacked]), torch.tensor([prompt]))
     clean, answer = torch.tensor([tags]), torch.tensor([said])
     assert task.agree(clean, answer, kept).all(), "what stands where it was has its tag"
+    assert task.right(answer, clean, kept).all(), "and only that has a label"
     place = next(iter(p for p in kept[0].tolist() if p >= 0), None)
     if place is not None:
         answer[0, place] = (answer[0, place] + 1) % 3
         assert not task.agree(clean, answer, kept).any()
+        assert not task.right(answer, clean, kept).any()
 
 
 def test_tags_behind_the_last_token_are_none() -> None:
@@ -179,6 +181,40 @@ def test_every_box_has_one_counterpart_and_as_many_as_can_have_one() -> None:
     assert task.shares(boxes(a, b), boxes(x, y)).item() == 1
 
 
+@pytest.mark.parametrize(
+    ("found", "lead", "slopes"),
+    [
+        (boxes(A, B), 0.8, [0, 1]),
+        (boxes(B), -1.0, [0]),
+        (boxes(A, B, (40, 0, 50, 10, 0.7, 1)), -0.7, [0, 0, -1]),
+        (boxes(A, (40, 0, 50, 10, 0.7, 1)), -0.85, [0, -1 / 2]),
+        (boxes(A, A), -0.95, [0, -1 / 2]),
+        (boxes(), -1.0, []),
+    ],
+)
+def test_boxes_that_were_not_wanted_are_told_to_go(
+    found: Tensor, lead: float, slopes: list[float]
+) -> None:
+    found = found.clone().requires_grad_()
+    leads = Boxes(overlap=0.5).lead(found, boxes(A, B))
+    assert leads.item() == pytest.approx(lead)
+    if any(slopes):
+        (slope,) = torch.autograd.grad(leads.sum(), found)
+        assert slope[0, :, 4].tolist() == pytest.approx(slopes)
+        assert not slope[0, :, :4].any()
+
+
+@reproducible
+@given(st.sampled_from(["boxes", "boxes, half of them"]), generators())
+def test_boxes_lead_where_they_agree(name: str, generator: Generator) -> None:
+    task: Any = TASKS[name]
+    wanted, found = (task.example(6, generator) for _ in range(2))
+    found = torch.where(torch.rand(6, 1, 1, generator=generator) < 0.5, wanted, found)
+    leads = task.lead(found, wanted)
+    assert torch.equal(leads > 0, task.agree(wanted, found))
+    assert (leads.abs() <= 1).all()
+
+
 @reproducible
 @given(st.floats(0, 6), st.integers(1, 6), st.integers(0, 6))
 def test_share_of_matches_that_stayed(moved: float, count: int, pushed: int) -> None:
@@ -212,7 +248,7 @@ class OneWay(Classes):
 class Lenient(Classes):
     """Whatever is said is right."""
 
-    def right(self, answers: Tensor, labels: Any) -> Tensor:
+    def right(self, answers: Tensor, labels: Any, kept: Tensor | None = None) -> Tensor:
         return torch.ones(len(answers), dtype=torch.bool)
 
 

@@ -156,6 +156,6 @@ def changed(trace: Trace, goal: Goal) -> Tensor:
 def wrong(trace: Trace, goal: Goal) -> Tensor:
     """Those whose answer is not what the label says, likewise."""
     task = goal.victim.task
-    right = task.right(task.answer(trace.logits), goal.labels)
+    right = task.right(task.answer(trace.logits), goal.labels, goal.kept)
     trail = label_trails(trace.logits, goal)
     return ~right if trail is None else ~right & (trail > margin_slack(trace.dtype))

@@ -1,0 +1,1 @@
+"""Victims that match the points of two images."""

@@ -1,0 +1,92 @@
+"""A pipeline pays for its detector, and for every look of its recogniser."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from toys import embedded_or_skip as embedded
+
+from effattack.errors import UsageError
+from effattack.models_zoo.detection.pipeline import DETECTOR, RECOGNISER, Pipeline, squares
+from effattack.models_zoo.detection.scenes import scenes
+from effattack.victim import audit
+from effattack.victim.checks import held_to
+
+
+@pytest.fixture(scope="module")
+def pipeline() -> Pipeline:
+    victim = embedded("scenes_pipeline")
+    assert isinstance(victim, Pipeline)
+    return victim
+
+
+@pytest.mark.slow
+def test_its_work_is_the_detector_and_every_look(pipeline: Pipeline) -> None:
+    """Each crop alone, by a counter, against the closed form of all at once."""
+    images = scenes("heldout")[0][:3]
+    with torch.no_grad():
+        trace = pipeline.trace(images)
+    for row, image in enumerate(images.split(1)):
+        crops = pipeline.crops(image, pipeline.detector(image)).detach()
+        looks = sum(audit(pipeline.recogniser, crop).macs.item() for crop in crops.split(1))
+        assert trace.aux[RECOGNISER][row] == looks
+        assert trace.aux[DETECTOR][row] == audit(pipeline.detector, image).macs.item()
+        assert trace.also["crops"][row] == len(crops)
+    assert torch.equal(trace.macs, trace.aux[DETECTOR] + trace.aux[RECOGNISER])
+
+
+def test_nothing_found_is_nothing_to_look_at(pipeline: Pipeline) -> None:
+    black = torch.zeros(2, 1, 64, 64)
+    trace = pipeline.trace(black)
+    assert trace.also["crops"].tolist() == [0, 0]
+    assert torch.equal(trace.macs, trace.aux[DETECTOR])
+    assert not any(gate.reached.any() for gate in trace.gates[1:])
+    assert len(trace.gates) == len(pipeline.trace(scenes("heldout")[0][:1]).gates)
+    assert (pipeline(black)[..., 4] == -1).all()
+
+
+def test_a_box_is_a_row_of_units(pipeline: Pipeline) -> None:
+    """An exit is reached by the boxes there are, row by row, and past it by whom it passed on."""
+    images = scenes("heldout")[0][:4]
+    trace = pipeline.trace(images)
+    boxes, first, second, _ = trace.gates
+    assert boxes.cost == pipeline.recogniser.max_macs
+    assert first.name == "recogniser.exits.0"
+    there = trace.logits[..., 4] >= 0
+    assert torch.equal(first.reached, there)
+    assert torch.equal(second.reached, first.active)
+
+
+def test_crops_are_squares_cut_to_the_image(pipeline: Pipeline) -> None:
+    ramp = (torch.arange(64) / 64).expand(1, 1, 64, 64)
+    boxes = torch.full((1, 3, 6), -1.0)
+    boxes[0, 0] = torch.tensor([10, 20, 16, 32, 0.9, 3])
+    boxes[0, 1] = torch.tensor([60, 0, 64, 10, 0.8, 3])
+    assert squares(boxes)[0, :2].tolist() == [[7, 20, 19, 32], [57, 0, 67, 10]]
+    crops = pipeline.crops(ramp, boxes)
+    assert crops.shape == (2, *pipeline.recogniser.input_shape)
+    assert torch.equal(crops[:, 0], crops[:, 2])
+    expected = [ramp[..., 20:32, 7:19], ramp[..., 0:10, 57:64]]
+    for crop, part in zip(crops, expected, strict=True):
+        large = torch.nn.functional.interpolate(part, size=(32, 32), mode="bilinear")
+        torch.testing.assert_close(crop[:1], pipeline.prepare(large)[0])
+
+
+def test_a_box_without_area_is_a_pixel(pipeline: Pipeline) -> None:
+    boxes = torch.tensor([[[64.0, 64, 64, 64, 0.9, 3]]])
+    assert pipeline.crops(torch.ones(1, 1, 64, 64), boxes).eq(1).all()
+
+
+@pytest.mark.slow
+def test_it_keeps_the_contract(pipeline: Pipeline) -> None:
+    images = scenes("heldout")[0][:4]
+    for check, victim in held_to(pipeline):
+        check(victim, images)
+
+
+def test_what_does_not_fit_is_refused(pipeline: Pipeline) -> None:
+    detector, recogniser = pipeline.detector, pipeline.recogniser
+    with pytest.raises(UsageError, match="is no detector that counts its boxes out"):
+        Pipeline(recogniser, recogniser)
+    with pytest.raises(UsageError, match="classifies no images"):
+        Pipeline(detector, detector)
