@@ -54,6 +54,7 @@ def test_the_contract_holds(variant):
 
 
 @every_variant
+@pytest.mark.slow
 def test_work_is_told_as_it_is_stated(variant):
     victim, images = detector(**VARIANTS[variant]), noise(3)
     found, trace = audit(victim, images), victim.trace(images)
@@ -106,6 +107,7 @@ def test_units_share_the_most_pairs():
     assert detector(max_nms=20).trace(noise(1)).gates[0].cost == 190 / 64
 
 
+@pytest.mark.slow
 def test_images_of_free_sizes_have_their_own_ceilings():
     victim = detector(**VARIANTS["free sizes"])
     small, large = noise(1), noise(1, 40, 64)
