@@ -99,6 +99,17 @@ def test_texts_agree_where_they_begin_with_the_clean_one(decoder: Evaluation) ->
         assert rows.same.tolist() == begins
 
 
+def test_classes_and_texts_are_stored_in_one_file(
+    exits: Evaluation, decoder: Evaluation, tmp_path: Path
+) -> None:
+    both = Evaluation.concat([exits, decoder])
+    found = Evaluation.load(both.save(tmp_path)).samples
+    for column in ("label", "prediction", "clean_prediction"):
+        assert found[column].tolist() == both.samples[column].astype(str).tolist()
+    assert found.right.tolist() == both.samples.right.tolist()
+    assert isinstance(both.samples.prediction.iloc[0], int), "what is at hand stays as it is"
+
+
 def test_the_page_speaks_of_prompts(exits: Evaluation, decoder: Evaluation, tmp_path: Path) -> None:
     both = Evaluation.concat([exits, decoder])
     page = write(*both.report(), tmp_path / "page.html").read_text()

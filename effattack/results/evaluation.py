@@ -14,7 +14,7 @@ import pandas as pd
 from effattack.errors import UsageError
 from effattack.results.currency import judged_by
 from effattack.results.files import writable
-from effattack.results.frame import COLUMNS, LATER, SCHEMA, arranged
+from effattack.results.frame import COLUMNS, LATER, SCHEMA, arranged, storable
 from effattack.results.scores import score_table
 from effattack.results.selfchecks import Check, check_scores
 from effattack.results.union import CELL
@@ -108,7 +108,7 @@ class Evaluation:
         """Write ``samples.parquet``, ``scores.csv`` and ``meta.json``; returns the folder."""
         folder = writable(Path(folder))
         scores = self.scores()
-        self.samples.to_parquet(folder / "samples.parquet", index=False)
+        storable(self.samples).to_parquet(folder / "samples.parquet", index=False)
         scores.to_csv(folder / "scores.csv", index=False)
         (folder / "meta.json").write_text(json.dumps(self.meta, indent=2), encoding="utf-8")
         return folder

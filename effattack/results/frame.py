@@ -38,6 +38,9 @@ LATER = {
 }
 """Columns that earlier frames of this schema lack: not measured there, or told by the others."""
 
+ANSWERS = ("label", "prediction", "clean_prediction")
+"""Columns of answers: class numbers, or text where a task says something else."""
+
 KNOWLEDGE = ("nothing", "queries", "transfer", "white box")
 """What an attacker sees of the victim, from the least on."""
 _KNEW = {"QueryAttack": "queries", "LatencyQuery": "queries", "Transfer": "transfer"}
@@ -47,6 +50,18 @@ _KNEW = {"QueryAttack": "queries", "LatencyQuery": "queries", "Transfer": "trans
 def arranged(samples: pd.DataFrame) -> pd.DataFrame:
     """The columns of every frame, behind them those of its own counts and distances."""
     return completed(samples.reindex(columns=list(dict.fromkeys([*COLUMNS, *samples.columns]))))
+
+
+def storable(samples: pd.DataFrame) -> pd.DataFrame:
+    """The samples as one file can hold them: where classes stand beside texts, both are text."""
+    mixed = [column for column in ANSWERS if _mixed(samples[column])]
+    texts = {column: samples[column].astype(str).where(samples[column].notna()) for column in mixed}
+    return samples.assign(**texts)
+
+
+def _mixed(answers: pd.Series) -> bool:
+    texts = answers.dropna().map(lambda answer: isinstance(answer, str))
+    return bool(texts.any() and not texts.all())
 
 
 def completed(samples: pd.DataFrame) -> pd.DataFrame:
