@@ -59,9 +59,9 @@ class Asked:
         path = self.store / told.replace(":", "").replace(" ", "_")
         if not path.exists():
             row = make() | Row(attack=name, threat=str(self.threat))
-            path.write_text(json.dumps(row))
+            path.write_text(json.dumps(row), encoding="utf-8")
             print(f"{self.victim.name} {self.threat} {name}: {row['success']:.3f}", flush=True)
-        found: Row = json.loads(path.read_text())
+        found: Row = json.loads(path.read_text(encoding="utf-8"))
         return found
 
     def attacked(self, spelled: str) -> Row:

@@ -226,7 +226,7 @@ def stored(path: Path) -> Rows:
     """The rows that are there."""
     if not path.exists():
         return {}
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     return {Cell(*(line[field] for field in Cell._fields)): line for line in lines}
 
 
@@ -239,7 +239,7 @@ def run(path: Path) -> None:
             continue
         if (cap := cells[0].cap) not in victims:
             victims[cap] = loaded(cap)
-        with path.open("a") as file:
+        with path.open("a", encoding="utf-8") as file:
             for found in rows_of(victims[cap], cells, known):
                 file.write(json.dumps(found | {"code": code}, ensure_ascii=False) + "\n")
                 shown = ("threat", "attack", "prompt", "cap", "passes", "effort", "cpu_seconds")

@@ -137,13 +137,17 @@ def run(folder: Path, rows: Path, which: range) -> None:
         print(line, flush=True)
         if seed >= LOOKED_AT:
             rows.parent.mkdir(parents=True, exist_ok=True)
-            with rows.open("a") as file:
+            with rows.open("a", encoding="utf-8") as file:
                 file.write(line + "\n")
 
 
 def stored(rows: Path) -> list[dict[str, Any]]:
     """The rows that are there."""
-    return list(map(json.loads, rows.read_text().splitlines())) if rows.exists() else []
+    return (
+        list(map(json.loads, rows.read_text(encoding="utf-8").splitlines()))
+        if rows.exists()
+        else []
+    )
 
 
 def table(lines: list[dict[str, Any]]) -> pd.DataFrame:

@@ -192,7 +192,7 @@ def speeds(rows: list[dict[str, Any]]) -> pd.DataFrame:
 
 def _commit() -> str:
     command = ["git", "rev-parse", "--short", "HEAD"]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    return subprocess.run(command, capture_output=True, encoding="utf-8", check=True).stdout.strip()
 
 
 def main() -> None:

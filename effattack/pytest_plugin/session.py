@@ -76,8 +76,8 @@ class Session:
         """Whether a test, of this process or a worker, was about a victim or left it to others."""
         self.held.note(report)
         for victim, facts in by_victim(report.user_properties).items():
-            self.scored |= "macs" in facts
-            if facts.keys() & {LEFT, "verdict", "macs"}:
+            self.scored |= "work" in facts
+            if facts.keys() & {LEFT, "verdict", "work"}:
                 self.left[victim] = self.left.get(victim, True) and LEFT in facts
 
     def tell(self, victim: str, key: str, value: object) -> None:

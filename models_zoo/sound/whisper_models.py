@@ -48,7 +48,7 @@ def from_ctranslate2(folder: str | Path | None = None, *, cap: int = CAP) -> Whi
     held = read_model(folder / "model.bin", "WhisperSpec")
     words, config = (
         Words(folder / "tokenizer.json"),
-        json.loads((folder / "config.json").read_text()),
+        json.loads((folder / "config.json").read_text(encoding="utf-8")),
     )
     try:
         sizes = _sizes(held, folder)

@@ -39,7 +39,8 @@ def test_rows_and_union_of_the_budget_get_it_and_no_others() -> None:
     )
     exact = enumeration(victim, prompts, parse_threat("swap:1"))
     own = found.samples[found.samples.threat == "swap"]
-    assert (own.certified_work.to_numpy() == exact.most.numpy()).all()
+    for _, rows in own.groupby("attack"):
+        assert (rows.certified_work.to_numpy() == exact.most.numpy()).all()
     others = found.samples[found.samples.threat != "swap"]
     assert others[list(CERTIFIED)].isna().all(axis=None)
     scores = found.scores()

@@ -48,10 +48,10 @@ def made(name: str) -> Victim:
 
 
 def natural_images(victim: Victim, count: int, first: int = 0) -> Tensor:
-    """Digits where they fit, grey noise elsewhere."""
+    """Digits where they fit, a victim's own inputs where it has some, grey noise elsewhere."""
     if victim.input_shape == digits.SHAPE:
         return digits.digits("test")[0][first : first + count]
-    if not isinstance(victim.domain, Arrays):
+    if victim.data is not None:
         return load_data(None, victim)[0][first : first + count]
     return grey_images(count, seed=first, shape=victim.input_shape)
 
