@@ -48,10 +48,11 @@ def made(name: str) -> Victim:
 
 
 def natural_images(victim: Victim, count: int, first: int = 0) -> Tensor:
-    """Digits where they fit, a victim's own inputs where it has some, grey noise elsewhere."""
+    """Digits where they fit, grey noise elsewhere; where nothing is to be found in noise, or it is
+    no input, a victim's own."""
     if victim.input_shape == digits.SHAPE:
         return digits.digits("test")[0][first : first + count]
-    if victim.data is not None:
+    if victim.family == "detection" or not isinstance(victim.domain, Arrays):
         return load_data(None, victim)[0][first : first + count]
     return grey_images(count, seed=first, shape=victim.input_shape)
 
