@@ -53,7 +53,8 @@ def natural_images(victim: Victim, count: int, first: int = 0) -> Tensor:
     if victim.input_shape == digits.SHAPE:
         return digits.digits("test")[0][first : first + count]
     if victim.family == "detection" or not isinstance(victim.domain, Arrays):
-        return load_data(None, victim)[0][first : first + count]
+        own = load_data(None, victim)[0]
+        return own[torch.arange(first, first + count) % len(own)]
     return grey_images(count, seed=first, shape=victim.input_shape)
 
 
