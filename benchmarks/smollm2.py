@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import count, product
@@ -25,6 +24,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
+from kept_rows import keep, kept
 from tables import markdown
 from torch import Tensor
 
@@ -224,10 +224,7 @@ def rows_of(victim: Generator, cells: Sequence[Cell], known: Rows) -> Iterator[d
 
 def stored(path: Path) -> Rows:
     """The rows that are there."""
-    if not path.exists():
-        return {}
-    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    return {Cell(*(line[field] for field in Cell._fields)): line for line in lines}
+    return {Cell(*(line[field] for field in Cell._fields)): line for line in kept(path)}
 
 
 def run(path: Path) -> None:
@@ -239,11 +236,10 @@ def run(path: Path) -> None:
             continue
         if (cap := cells[0].cap) not in victims:
             victims[cap] = loaded(cap)
-        with path.open("a", encoding="utf-8") as file:
-            for found in rows_of(victims[cap], cells, known):
-                file.write(json.dumps(found | {"code": code}, ensure_ascii=False) + "\n")
-                shown = ("threat", "attack", "prompt", "cap", "passes", "effort", "cpu_seconds")
-                print(*(found.get(name, "") for name in shown), repr(found["asked"]), flush=True)
+        for found in rows_of(victims[cap], cells, known):
+            keep(path, found | {"code": code})
+            shown = ("threat", "attack", "prompt", "cap", "passes", "effort", "cpu_seconds")
+            print(*(found.get(name, "") for name in shown), repr(found["asked"]), flush=True)
 
 
 def table(rows: Rows) -> pd.DataFrame:

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from kept_rows import keep, kept
 from PIL import Image
 from tables import markdown
 from torch import Tensor
@@ -131,23 +132,12 @@ def run(folder: Path, rows: Path, which: range) -> None:
     victim, photographs = Watched.from_package(), sorted(folder.iterdir())
     for seed in which:
         photograph = photographs[seed]
-        if photograph.name in {line["photograph"] for line in stored(rows)}:
+        if photograph.name in {line["photograph"] for line in kept(rows)}:
             continue
-        line = json.dumps(row_of(victim, photograph, seed))
-        print(line, flush=True)
+        row = row_of(victim, photograph, seed)
+        print(json.dumps(row), flush=True)
         if seed >= LOOKED_AT:
-            rows.parent.mkdir(parents=True, exist_ok=True)
-            with rows.open("a", encoding="utf-8") as file:
-                file.write(line + "\n")
-
-
-def stored(rows: Path) -> list[dict[str, Any]]:
-    """The rows that are there."""
-    return (
-        list(map(json.loads, rows.read_text(encoding="utf-8").splitlines()))
-        if rows.exists()
-        else []
-    )
+            keep(rows, row)
 
 
 def table(lines: list[dict[str, Any]]) -> pd.DataFrame:
@@ -188,7 +178,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     if args.table:
-        print(markdown(table(stored(args.rows))))
+        print(markdown(table(kept(args.rows))))
     elif args.folder is None:
         parser.error("name a folder of photographs")
     else:

@@ -14,7 +14,6 @@ share a file of rows.
 from __future__ import annotations
 
 import argparse
-import json
 import subprocess
 import time
 from collections.abc import Callable
@@ -27,6 +26,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from kept_rows import keep, kept
 from PIL import Image
 from tables import markdown
 from torch import Tensor
@@ -119,7 +119,7 @@ def run(folder: Path, rows: Path, photographs: int, named: str) -> None:
     victim = MTCNN.from_facenet(input_shape=(3, *SIZE))
     detectors: dict[str, Detector] = {"ours": victim, "facenet": shipped()}
     origin = {"commit": _commit(), "command": "benchmarks/real_systems.py mtcnn PHOTOGRAPHS"}
-    done = {(row["photograph"], row["attack"]) for row in stored(rows)}
+    done = {(row["photograph"], row["attack"]) for row in kept(rows)}
     files = sorted(folder.iterdir())[LOOKED_AT : LOOKED_AT + photographs]
     for file, name in product(files, [named] if named else ATTACKS):
         if (file.name, name) in done:
@@ -131,8 +131,7 @@ def run(folder: Path, rows: Path, photographs: int, named: str) -> None:
             found |= timed(detectors, {"clean": clean, "attacked": images})
             found |= {"jpeg_ratio": _behind(Entry(victim, through=[jpeg(90)]), images, clean)}
         row = {"photograph": file.name, "attack": name, **found, **origin}
-        with rows.open("a", encoding="utf-8") as out:
-            out.write(json.dumps(row) + "\n")
+        keep(rows, row)
         print(file.name, name, f"{found['ratio']:.2f}", flush=True)
 
 
@@ -140,13 +139,6 @@ def _behind(entry: Entry, images: Tensor, clean: Tensor) -> float:
     """Ratio of the MACs of two files, both compressed before the detector sees them."""
     with torch.no_grad():
         return (entry.trace(images).macs / entry.trace(clean).macs).item()
-
-
-def stored(rows: Path) -> list[dict[str, Any]]:
-    """The rows of a file, none if there is none."""
-    if not rows.exists():
-        return []
-    return [json.loads(line) for line in rows.read_text(encoding="utf-8").splitlines()]
 
 
 def table(rows: list[dict[str, Any]]) -> pd.DataFrame:
@@ -205,7 +197,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     if args.table:
-        rows = stored(args.rows)
+        rows = kept(args.rows)
         print(markdown(table(rows)), markdown(speeds(rows)), sep="\n\n")
     elif args.folder is None:
         parser.error("name a folder of photographs")

@@ -13,7 +13,6 @@ bits, and its MACs are counted.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 from collections.abc import Iterator
 from itertools import product
@@ -23,6 +22,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
+from kept_rows import keep, kept
 from tables import markdown
 from torch import Tensor
 
@@ -99,22 +99,17 @@ def row(victim: Whisper, cell: Cell) -> dict[str, Any]:
 
 def stored(path: Path) -> Rows:
     """The rows that are there."""
-    if not path.exists():
-        return {}
-    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    return {Cell(*(line[field] for field in Cell._fields)): line for line in lines}
+    return {Cell(*(line[field] for field in Cell._fields)): line for line in kept(path)}
 
 
 def run(path: Path) -> None:
     """Rows that are not there yet, each kept as soon as it is."""
     victim, known = whisper_tiny(), stored(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     for cell in cells():
         if cell in known:
             continue
         found = row(victim, cell)
-        with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(found, ensure_ascii=False) + "\n")
+        keep(path, found)
         print(*cell, found["passes"], found["snr_db"], repr(found["text"][:80]), flush=True)
 
 

@@ -1,0 +1,22 @@
+"""Rows of long benchmarks: each is a line of JSON, kept as soon as it is there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+def kept(path: Path) -> list[dict[str, Any]]:
+    """The rows that are there, none without a file."""
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def keep(path: Path, row: Mapping[str, Any]) -> None:
+    """Put a row behind the others."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row, ensure_ascii=False) + "\n")
