@@ -127,6 +127,28 @@ class Suite:
         assert not cheaper.any(), f"{int(cheaper.sum())} pairs of inputs cost less with more open"
 
 
+class Writing(Suite):
+    """Of victims that write text."""
+
+    few = 8
+    """Inputs that are run at their longest."""
+
+    def test_the_cap_holds(
+        self, effattack_victim: Victim, effattack_data: tuple[Tensor, Tensor]
+    ) -> None:
+        """Inputs as long as they can be are answered within the cap, and within the ceiling."""
+        import torch
+
+        victim = effattack_victim
+        long = victim.domain.stretched(effattack_data[0][: self.few])
+        with torch.no_grad():
+            trace = victim.trace(long)
+        cap = getattr(victim.task, "cap", None)
+        assert cap is not None, f"{victim.name} declares no cap: nothing but its end token stops it"
+        assert trace.logits.shape[1] <= cap
+        assert (victim.spent(trace) <= victim.ceiling(long, victim.currency)).all()
+
+
 @pytest.fixture(scope="session")
 def attacked(
     effattack_victim: Victim,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from effattack.suites.shared import Suite, attacked, pytest_generate_tests, units
+from effattack.suites.shared import Writing, attacked, pytest_generate_tests, units
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,11 +19,10 @@ if TYPE_CHECKING:
 __all__ = ["attacked", "pytest_generate_tests"]
 
 VICTIMS = ["sums_lm", "dates_translator", "sums_reasoner"]
-FEW = 8
 
 
 @pytest.mark.effattack(victims=VICTIMS)
-class TestGeneration(Suite):
+class TestGeneration(Writing):
     family = "generation"
 
     def test_opening_gates_never_saves_work(  # type: ignore[override]
@@ -38,21 +37,6 @@ class TestGeneration(Suite):
         wrong = (steps[:, None] > steps) & (spent[:, None] <= spent)
         assert not wrong.any(), f"{int(wrong.sum())} pairs: more was written for no more work"
 
-    def test_the_cap_holds(
-        self, effattack_victim: Victim, effattack_data: tuple[Tensor, Tensor]
-    ) -> None:
-        """Prompts as long as they can be are answered within the cap, and within the ceiling."""
-        import torch
-
-        victim = effattack_victim
-        long = victim.domain.stretched(effattack_data[0][:FEW])
-        with torch.no_grad():
-            trace = victim.trace(long)
-        cap = getattr(victim.task, "cap", None)
-        assert cap is not None, f"{victim.name} declares no cap: nothing but its end token stops it"
-        assert trace.logits.shape[1] <= cap
-        assert (victim.spent(trace) <= victim.ceiling(long, victim.currency)).all()
-
     def test_what_is_written_does_not_depend_on_who_is_asked_beside(
         self, effattack_victim: Victim, effattack_data: tuple[Tensor, Tensor]
     ) -> None:
@@ -61,7 +45,7 @@ class TestGeneration(Suite):
 
         from effattack.domains.tokens import padded
 
-        victim, prompts = effattack_victim, effattack_data[0][:FEW]
+        victim, prompts = effattack_victim, effattack_data[0][: self.few]
         wide = padded(prompts, prompts.shape[1] + 3)
         with torch.no_grad():
             together = victim.task.answer(victim(wide))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from effattack.suites.shared import Suite, attacked, hears, pytest_generate_tests, units
+from effattack.suites.shared import Writing, attacked, hears, pytest_generate_tests, units
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 __all__ = ["attacked", "pytest_generate_tests"]
 
-FEW = 2
-
 
 @pytest.mark.effattack(victims=[])
-class TestSound(Suite):
+class TestSound(Writing):
     family = "generation"
+
+    few = 2
 
     def covers(self, victim: Victim) -> bool:
         return hears(victim)
@@ -44,21 +44,6 @@ class TestSound(Suite):
             )
             assert torch.equal(steps[:, None] > steps, spent[:, None] > spent)
 
-    def test_the_cap_holds(
-        self, effattack_victim: Victim, effattack_data: tuple[Tensor, Tensor]
-    ) -> None:
-        """Recordings as long as they can be are written down within the cap, and the ceiling."""
-        import torch
-
-        victim = effattack_victim
-        long = victim.domain.stretched(effattack_data[0][:FEW])
-        with torch.no_grad():
-            trace = victim.trace(long)
-        cap = getattr(victim.task, "cap", None)
-        assert cap is not None, f"{victim.name} declares no cap: nothing but its end token stops it"
-        assert trace.logits.shape[1] <= cap
-        assert (victim.spent(trace) <= victim.ceiling(long, victim.currency)).all()
-
     def test_silence_behind_a_recording_is_not_written_down(
         self, effattack_victim: Victim, effattack_data: tuple[Tensor, Tensor]
     ) -> None:
@@ -66,7 +51,7 @@ class TestSound(Suite):
         import torch
         from torch.nn.functional import pad
 
-        victim, said = effattack_victim, effattack_data[0][:FEW]
+        victim, said = effattack_victim, effattack_data[0][: self.few]
         with torch.no_grad():
             before, after = victim.trace(said), victim.trace(pad(said, (0, 160)))
         assert torch.equal(victim.task.answer(before.logits), victim.task.answer(after.logits))
