@@ -224,7 +224,7 @@ class GradientAttack(Attack):
     def prepare(self) -> None:
         self.objective, search = self.composed()
         self.search = climbing(search, self.threat, self.seed)
-        check_objective(self.objective, self.victim)
+        check_objective(self.objective, self.victim, self.threat)
 
     @property
     def gradients(self) -> int:
@@ -272,14 +272,16 @@ def as_threat(threat: Threat | str) -> Threat:
     return threat
 
 
-def check_objective(objective: Objective, victim: Victim) -> None:
+def check_objective(objective: Objective, victim: Victim, threat: Threat | None = None) -> None:
     """Refuse, before any image is attacked, a victim that lacks what an objective needs.
+
+    ``threat`` is what may change, where that is not everything.
 
     Raises:
         NotApplicable: with the reason, and what does apply.
     """
     trace = glance(victim)
-    if reason := without_gradient(victim):
+    if reason := without_gradient(victim, threat):
         raise NotApplicable(f"{reason}; {queries(victim)} applies")
     try:
         objective.check(trace, victim)
@@ -289,12 +291,12 @@ def check_objective(objective: Objective, victim: Victim) -> None:
         raise NotApplicable(f"{error}; {rest}") from error
 
 
-def without_gradient(victim: Victim) -> str | None:
-    """Why no gradient attack can apply: kernels that have none; else None.
+def without_gradient(victim: Victim, threat: Threat | None = None) -> str | None:
+    """Why no gradient attack can apply: kernels that have none, words not lifted; else None.
 
     Only quantized weights and models that cannot be opened are excused: any other victim owes one.
     """
-    if not victim.domain.smooth:
+    if not (victim.domain.smooth if threat is None else threat.smooth):
         return None if victim.lifts else f"{victim.name} lifts no words (Victim.lift)"
     if victim.sees == "gates" and not quantized(victim):
         return None

@@ -150,7 +150,8 @@ class Victim(nn.Module):
     def lift(self, batch: Batch, places: Tensor) -> Leaf:
         """What gradients are taken in where inputs are words: embedding rows of places (B, k).
 
-        Not part of the MACs. Victims of prompts implement it; without, only queries apply to them.
+        ``batch`` are prompts; of inputs of several parts, those of their part of tokens. Not part
+        of the MACs. Victims of prompts implement it; without, only queries apply to them.
         """
         raise ContractError(
             f"{type(self).__name__} lifts no words: implement lift(batch, places), which returns "

@@ -118,7 +118,7 @@ class AutoSlow(Attack):
     keep_prediction: bool = False
 
     def prepare(self) -> None:
-        check_objective(MarginHinge(KAPPA), self.victim)
+        check_objective(MarginHinge(KAPPA), self.victim, self.threat)
         losses, share, spare = shared(OTHERS, LOSSES, self.victim)
         classes, each_class, more = shared(CLASSES, TOWARDS, self.victim)
         finer = MarginHinge(FINE_KAPPA)

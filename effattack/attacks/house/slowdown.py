@@ -35,7 +35,7 @@ class Slowdown(GradientAttack):
 
     Works on every victim with gates; of prompts, words are changed by their coordinate gradient,
     and a step is five gradients' worth: one of them, and twelve candidates; of inputs of several
-    parts, the one part of arrays that the threat names. With
+    parts, those that the threat names are searched in turn. With
     ``keep_prediction`` the objective gains the lead of the clean prediction up to 0.05, and only
     iterates that keep it are accepted: on the returned inputs the agreement is 100 %.
 
