@@ -7,8 +7,10 @@ Twelve questions at ``suffix:1`` and ``swap:1``, four of them, named in advance,
 ``suffix:10``; texts end at a cap of 160, and what was chosen is written again under a cap of 512.
 An attack starts anew, with the next seed, until the cap is hit or its effort on the prompt is
 spent: at least the tokens of 64 candidates written up to the cap, and of all but the house attack
-at least what that has taken. Every row that is finished is one line of ``smollm2.jsonl``, and is
-not run again; ``--table`` prints them.
+at least what that has taken. ``carried`` is the house attack behind words that were found on other
+questions (:mod:`smollm2_words`), which are in ``smollm2_words.jsonl``. Every row that is finished
+is one line of ``smollm2.jsonl``, and is not run again; ``--table`` prints them. Rows whose name
+ends in ``before 054c130`` are of the search of words that stood then, and are not run again either.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from __future__ import annotations
 import argparse
 import copy
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import count, product
 from pathlib import Path
 from time import process_time
@@ -25,6 +27,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 import torch
 from kept_rows import keep, kept
+from smollm2_words import CHOSEN_ON, carried
 from tables import markdown
 from torch import Tensor
 
@@ -37,7 +40,8 @@ from effattack.domains.tokens import lengths, unpadded
 from effattack.errors import UsageError
 from effattack.models_zoo.generation.generator import Generator
 from effattack.models_zoo.generation.gguf_files import smollm2
-from effattack.threats import parse_threat
+from effattack.threats import Threat, parse_threat
+from effattack.threats.edits import Added
 from effattack.victim import Trace
 from effattack.victim.leaf import Leaf
 
@@ -64,12 +68,14 @@ CAP, LONGER = 160, 512
 CANDIDATES = 64
 """Written up to the cap, they are the least effort on a prompt."""
 HOUSE = "Slowdown(steps=25)"
+CARRIED = "carried"
+"""Words of other questions first, then the house attack."""
 RANDOM = "BestOfRandom(draws=16)"
 PUBLISHED = (
+    "VerboseSamples(steps=25)",
+    "Engorgio(steps=25)",
     "NMTSloth(steps=25)",
     "LoopLLM(steps=25)",
-    "Engorgio(steps=25)",
-    "VerboseSamples(steps=25)",
 )
 CONTROLS = ("repetition", "long_list", "benign")
 ROWS = Path(__file__).with_suffix(".jsonl")
@@ -85,19 +91,23 @@ class Cell(NamedTuple):
 
 
 Rows = dict[Cell, dict[str, Any]]
+Plan = list[tuple[str, str, Sequence[int]]]
+"""Budgets, attacks, questions."""
 
 
 def groups() -> Iterator[list[Cell]]:
     """What is run together, the most telling first."""
     everyone = range(len(QUESTIONS))
     halves = [everyone[first : first + TOGETHER] for first in everyone[::TOGETHER]]
-    short, long = ("suffix:1", "swap:1"), ("suffix:10", "suffix:3")
-    plan: list[tuple[str, str, Sequence[int]]] = [("", "clean", everyone)]
-    plan += [(t, name, half) for t, half, name in product(short, halves, (HOUSE, RANDOM))]
-    plan += [(t, name, everyone) for name, t in product(CONTROLS, short)]
-    plan += [(t, name, NAMED) for name, t in product((HOUSE, RANDOM, *CONTROLS, *PUBLISHED), long)]
-    for cap, (threat, attack, prompts) in product((CAP, LONGER), plan):
-        yield [Cell(threat, attack, prompt, cap) for prompt in prompts]
+    budgets, longer = ("suffix:1", "swap:1"), ("suffix:10", "suffix:3")
+    short: Plan = [("", "clean", everyone)]
+    short += [(t, name, half) for t, half, name in product(budgets, halves, (HOUSE, RANDOM))]
+    short += [("suffix:1", CARRIED, half) for half in halves]
+    short += [(t, name, everyone) for name, t in product(CONTROLS, budgets)]
+    names = (HOUSE, RANDOM, *CONTROLS, *PUBLISHED)
+    long: Plan = [(t, name, NAMED) for name, t in product(names, longer)]
+    for plan, cap in product((short, long), (CAP, LONGER)):
+        yield from ([Cell(t, name, row, cap) for row in rows] for t, name, rows in plan)
 
 
 class Counted(Generator):
@@ -151,6 +161,18 @@ def asked(victim: Generator, questions: Iterable[str]) -> Tensor:
     return torch.tensor([victim.domain.tokenizer.encode(question) for question in questions])
 
 
+def starts(
+    name: str, victim: Generator, counted: Counted, threat: Threat
+) -> Iterator[Callable[[Tensor], Tensor]]:
+    """What is run on prompts, one after the other, until each is done with."""
+    if name == CARRIED:
+        bound = threat.on(victim.domain)
+        assert isinstance(bound, Added)
+        yield from carried(victim, counted, bound, asked(victim, CHOSEN_ON))
+        name = HOUSE
+    yield from (build(name, counted, threat, seed) for seed in count())
+
+
 def searched(
     victim: Generator, cells: Sequence[Cell], clean: Tensor, least: Tensor
 ) -> tuple[Tensor, list[dict[str, Any]]]:
@@ -161,8 +183,8 @@ def searched(
     runs, rows = torch.zeros(len(clean), dtype=torch.long), torch.arange(len(clean))
     once = cells[0].attack in CONTROLS
     threat = parse_threat(cells[0].threat)
-    for seed in count():
-        found = build(cells[0].attack, counted, threat, seed)(clean[rows])
+    for start in starts(cells[0].attack, victim, counted, threat):
+        found = start(clean[rows])
         passes = victim.spent(victim.trace(found))
         better = passes > most[rows]
         both = domain.join([best, found])

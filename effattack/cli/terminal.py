@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -150,7 +151,8 @@ def _skipped(skipped: Sequence[Mapping[str, str]], verbose: bool) -> Iterator[st
     for skip in skipped:
         victims.setdefault(skip["victim"], []).append(skip["attack"] or "the self-checks")
     for victim, attacks in victims.items():
-        names = ", ".join(dict.fromkeys(attacks))
+        times = Counter(attacks).items()
+        names = ", ".join(f"{name} ({n} times)" if n > 1 else name for name, n in times)
         yield f"skipped on {victim}: {names} (--verbose and the report say why)"
 
 

@@ -113,3 +113,9 @@ def test_what_was_skipped_is_a_line_per_victim(scored: Evaluation) -> None:
     assert short == ["skipped on toy: DeSparsify, QuantAttack (--verbose and the report say why)"]
     whole = printed(scored, 300, verbose=True)
     assert all(reason in whole for reason in reasons)
+
+
+def test_what_failed_on_some_inputs_is_told_with_how_often(scored: Evaluation) -> None:
+    failed = [{"victim": "toy", "attack": name, "reason": "down"} for name in ("noise", "clean")]
+    told = Evaluation(scored.samples, {**scored.meta, "skipped": [*failed, failed[0]]})
+    assert "skipped on toy: noise (2 times), clean (--verbose" in printed(told, 300)

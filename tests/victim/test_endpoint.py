@@ -93,6 +93,25 @@ def test_a_stream_that_always_breaks_off(form: dict[str, Any]) -> None:
     assert server.asked == [Asked(10, 3, 21, 0)]
 
 
+def test_a_stream_that_ends_in_the_middle_of_a_line_broke_off() -> None:
+    """As when a server is killed: it is asked again, and is not taken for another protocol."""
+    line = 'data: {"choices": [{"index": 0, "delta": {"content": "ab"}}]}\n\n'
+    with served(text=line + line[:20]) as (url, _):
+        server = server_at(url)
+        with pytest.raises(
+            BrokenOff, match="after 2 tokens, 2 times in a row: see the server's log"
+        ):
+            server.ask("?", most=10, stream=True, max_tokens=10)
+    assert server.asked == [Asked(10, 2, 4, 0)]
+
+
+def test_a_last_line_needs_no_end() -> None:
+    whole = 'data: {"choices": [{"delta": {"content": "ab"}, "finish_reason": "stop"}]}'
+    with served(text=whole) as (url, _):
+        answer = server_at(url).ask("?", most=10, stream=True, max_tokens=10)
+    assert answer.choices == (("ab", "", "stop"),)
+
+
 @pytest.mark.parametrize(("status", "unseen", "attempts"), [(500, 20, 2), (503, 0, 2), (429, 0, 2)])
 def test_what_may_have_been_written_unseen(status: int, unseen: int, attempts: int) -> None:
     with served(status=status) as (url, _):

@@ -132,6 +132,7 @@ def test_the_usage_is_a_claim_beside(
         ({"status": 500}, "answers 500"),
         ({"breaks": 1, "always": True}, "broke off"),
         ({"text": "{}"}, "broke off after 0 tokens"),
+        ({"slow": 2.0}, "gave no whole answer in 1 s"),
     ],
 )
 def test_rows_that_are_finished_stay(faults: dict[str, Any], told: str, tmp_path: Path) -> None:
@@ -139,7 +140,7 @@ def test_rows_that_are_finished_stay(faults: dict[str, Any], told: str, tmp_path
     texts = ("baab", "bbbb", "abab", "aaaa")
     before = CONTRACT + 2 * EACH
     with served(kinds=True, after=before, **faults) as (url, seen):
-        victim = endpoint(url, retries=0)
+        victim = endpoint(url, retries=0, timeout=1.0)
         found = evaluated(victim, *texts, out=tmp_path, attacks=[])
         assert sorted(set(found.samples["sample"])) == [0, 1]
         assert len(found.samples) == 2 * ROWS

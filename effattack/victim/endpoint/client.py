@@ -11,6 +11,7 @@ import json
 import socket
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from effattack.domains.tokens import Tokenizer
@@ -228,17 +229,23 @@ class Server:
         except _Failed:
             raise
         except TimeoutError as error:
-            told = f"{self.where} gave no whole answer in {self.timeout:g} s: give it more time"
+            told = (
+                f"{self.where} gave no whole answer in {self.timeout:g} s: give it more (timeout)"
+            )
             raise _Failed(told, writing.tokens(), most, again=False) from error
         except (OSError, http.client.HTTPException) as error:
             told = f"{self.where} breaks off ({first_line(error)}): see its log"
             raise _Failed(told, writing.tokens(), most) from error
         except (ValueError, TypeError, RecursionError) as error:
-            told = f"{self.where} answers in a form that is not the protocol's ({error})"
+            told = (
+                f"{self.where} answers in a form that is not the protocol's ({error}): give the "
+                "URL of a server that speaks OpenAI's"
+            )
             raise _Failed(told, writing.tokens(), most, again=False) from error
         if body["stream"] and not (writing.done or writing.ended or writing.cut):
             got = writing.tokens()
-            raise _Failed(f"the stream broke off after {got} tokens", got, most, kind=BrokenOff)
+            told = f"the stream broke off after {got} tokens: see the server's log, or give retries"
+            raise _Failed(told, got, most, kind=BrokenOff)
         if writing.cut:
             self.close()
         reasoning = tuple(self.count(choice.reasoning) for choice in choices)
@@ -304,12 +311,15 @@ class Server:
             except (http.client.IncompleteRead, ConnectionError):
                 return
             *lines, rest = (rest + piece).split(b"\n")
-            for line in lines if piece else [rest]:
+            for line in lines:
                 if line.startswith(b"data:"):
                     writing.add(line[5:].strip())
                 if writing.done or writing.cut:
                     return
             if not piece:
+                if rest.startswith(b"data:"):
+                    with suppress(json.JSONDecodeError):  # it may end in the middle of a line
+                        writing.add(rest[5:].strip())
                 return
             if len(rest) > ROOM * 16:
                 raise ValueError(f"a line of more than {ROOM * 16} bytes")
