@@ -22,6 +22,7 @@ from effattack.attacks.searches.projected import ProjectedGradient
 from effattack.budgets import size_text
 from effattack.domains import Arrays
 from effattack.errors import NotApplicable, UsageError
+from effattack.tasks import Classes
 from effattack.threats import Linf, Threat, parse_threat, usual_threat
 from effattack.threats.arrays import on_arrays
 from effattack.threats.base import moves_in
@@ -316,9 +317,10 @@ def instead(victim: Victim, kind: Kind) -> str:
         return "Slowdown, AutoSlow and QueryAttack apply" if victim.lifts else "QueryAttack applies"
     if victim.domain.kind == "parts" and victim.counted and not victim.constant:
         return "Slowdown, AutoSlow and QueryAttack apply"
-    if not isinstance(victim.domain, Arrays):
+    accuracy = kind == "accuracy" or victim.constant
+    if not isinstance(victim.domain, Arrays) or (accuracy and not isinstance(victim.task, Classes)):
         return "noise applies"
-    if kind == "accuracy" or victim.constant:
+    if accuracy:
         return "torchattacks.PGD and foolbox.LinfPGD apply"
     if victim.sees == "answers":
         return "QueryAttack and LatencyQuery apply" if victim.counted else "LatencyQuery applies"

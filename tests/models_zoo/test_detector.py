@@ -187,11 +187,32 @@ def refused(change, **settings):
         (lambda boxes, scores: (boxes, scores, torch.zeros(64)), "classes only beside scores"),
         (lambda boxes, scores: (boxes,), "returned a tuple of 1"),
         (lambda boxes, scores: {"boxes": boxes}, "returned a dict"),
+        (lambda boxes, scores: (boxes[..., [2, 3, 0, 1]], scores), "a box from .*left, top, right"),
+        (
+            lambda boxes, scores: (boxes, scores[..., 0], torch.zeros(3)),
+            "classes \\(3,\\) beside 64",
+        ),
+        (lambda boxes, scores: (boxes, scores[..., 0], -torch.ones(64)), "whole numbers from 0"),
+        (
+            lambda boxes, scores: (boxes, scores[..., 0], torch.zeros(64), torch.full((64,), 0.5)),
+            "groups \\(64,\\).*return \\(N,\\), whole numbers",
+        ),
     ],
 )
 def test_what_decode_may_not_give_is_refused(change, words):
     with pytest.raises(ContractError, match=words):
         refused(change)
+
+
+def test_boxes_that_only_some_images_have_are_refused():
+    def chosen_already(maps):
+        boxes, scores = decode(maps)
+        there = (scores.amax(2) > 0.5).all(0)
+        return boxes[:, there], scores[:, there]
+
+    victim = Detector(Tiny(), chosen_already, input_shape=(3, 32, 32))
+    with pytest.raises(ContractError, match=r"decode gave \d+ boxes for these.*return all"):
+        audit(victim, noise(1))
 
 
 @pytest.mark.parametrize(
@@ -202,6 +223,9 @@ def test_what_decode_may_not_give_is_refused(change, words):
         ({"max_nms": 10.0}, "whole number"),
         ({"top": 0}, "top = 0"),
         ({"score": 1.5}, "score = 1.5"),
+        ({"score": None}, "score = None"),
+        ({"score": "0.5"}, "score = '0.5'"),
+        ({"input_shape": (3, 0, 32)}, "\\(3, 0, 32\\): give \\(C, H, W\\)"),
         ({"iou": -0.1}, "iou = -0.1"),
         ({"iou": np.nan}, "iou = nan"),
     ],
