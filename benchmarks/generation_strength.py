@@ -6,8 +6,9 @@ One table per victim, of attack success in its currency, sequential passes of th
 under ``swap:1``, ``swap:2`` and ``suffix:3``; in brackets the share of texts that the cap ended.
 Effort is in tokens through the model, read and written, a gradient counting three: *best of random,
 equal* goes through as many as ``Slowdown`` did, *best of 150 random* through as many prompts. All
-prompts of these budgets are run, and *exact* is the worst case. What lies beyond *benign*, which is
-as long, is gain beyond length. Every row that is finished lies in ``--out``, and is not run again.
+prompts of the budgets of ``--exact`` are run, and *exact* is the worst case. What lies beyond
+*benign*, which is as long, is gain beyond length. Every row that is finished lies in ``--out``, and
+is not run again.
 """
 
 from __future__ import annotations
@@ -75,6 +76,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="attack success on generators, by victim")
     parser.add_argument("--victims", default="sums_lm")
     parser.add_argument("--prompts", type=int, default=40)
+    parser.add_argument("--exact", default="swap:1", help="budgets of which all is run")
     parser.add_argument("--out", type=Path, default=Path("generation_strength"))
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -85,7 +87,8 @@ def main() -> None:
         threats = [parse_threat(text).on(victim.domain) for text in THREATS]
         under = [Asked(victim, threat, args.prompts, store) for threat in threats]
         found = [row for asked in under for row in rows(asked)]
-        found += [asked.row(EXACT, partial(exact, asked)) for asked in under]
+        listed = [asked for asked in under if str(asked.threat) in args.exact.split(",")]
+        found += [asked.row(EXACT, partial(exact, asked)) for asked in listed]
         print(f"### `{name}`\n\n{markdown(grid(found, 'capped'))}\n", flush=True)
 
 
