@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
 from effattack.errors import UsageError
@@ -28,6 +30,9 @@ class Matches(Shares):
         if not 0 <= pixels < float("inf"):
             raise UsageError(f"Matches: pixels = {pixels!r}: give a finite number of at least 0")
         self.pixels = float(pixels)
+
+    def describe(self) -> dict[str, Any]:
+        return {**super().describe(), "pixels": self.pixels}
 
     def alike(self, a: Tensor, b: Tensor) -> Tensor:
         change = (a[:, None, :4] - b[None, :, :4]).double()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Generator, Tensor
@@ -96,6 +96,9 @@ class Shares(Task):
             return change.sum(1)
         gap = change.amax(1) / expected.abs().flatten(1).amax(1).clamp_min(1)
         return torch.where((used[0] == used[1]).all(1), gap, torch.inf)
+
+    def describe(self) -> dict[str, Any]:
+        return {**super().describe(), "columns": list(self.columns)}
 
     def example(self, count: int, generator: Generator) -> Tensor:
         size = min(self.cap or 4, 4)

@@ -209,6 +209,11 @@ class Victim(nn.Module):
         return {}
 
     @property
+    def answer_form(self) -> Mapping[str, Any]:
+        """What a report must know to show answers beside their inputs; by default of the task."""
+        return self.task.describe()
+
+    @property
     def queried(self) -> Victim:
         """The victim as those see it who only query it: by default as it is."""
         return self

@@ -27,6 +27,7 @@ from effattack.models_zoo.detection.sizes import every, once
 from effattack.tasks import Boxes
 from effattack.victim import Gate, Trace, Victim
 from effattack.victim.margins import bounded_margin, log_odds
+from effattack.victim.trace import CANDIDATES
 
 UNITS = {"boxes": "box", "pairs": "pair", "boxes_out": "box"}
 
@@ -140,6 +141,7 @@ class Detector(Victim):
             logits=answered(found, [each.kept for each in done], most["boxes_out"]),
             gates=(gate,) if self.sees == "gates" else (),
             macs=every(images, size.macs),
+            aux={CANDIDATES: found.entered(done)},
             also=told(done, images),
             slack=found.nearest(done),
         )

@@ -28,6 +28,7 @@ from effattack.tasks import Boxes
 from effattack.tasks.shares import NONE
 from effattack.victim import Gate, Trace, Victim
 from effattack.victim.margins import bounded_margin, log_odds
+from effattack.victim.trace import CANDIDATES
 
 THRESHOLDS = (0.6, 0.7, 0.7)
 """Probabilities of a face at which each network lets a box through."""
@@ -141,10 +142,22 @@ class MTCNN(Victim):
             Gate("to_onet", hope, through, asked, cost=large),
         )
         first, second = (each.image.bincount(minlength=len(images)) for each in (refined, final))
-        macs = self.pyramid_macs + first.double() * small + second.double() * large
+        stages = {
+            "P-Net": torch.full_like(first, self.pyramid_macs, dtype=torch.float64),
+            "R-Net": first.double() * small,
+            "O-Net": second.double() * large,
+        }
         also, slack = told(run)
         also["crops"] = (first + second).double()
-        return Trace(run.faces, gates, macs, also=also, slack=slack)
+        return Trace(
+            run.faces,
+            gates,
+            macs=torch.stack([*stages.values()]).sum(0),
+            aux={CANDIDATES: self.cells.masked_fill(~candidates[..., None], torch.nan)},
+            also=also,
+            slack=slack,
+            stages=stages,
+        )
 
     def _run(self, images: Tensor) -> Run:
         """Every decision of both paths."""

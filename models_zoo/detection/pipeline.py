@@ -18,8 +18,8 @@ from effattack.tasks import Boxes, Classes
 from effattack.victim import Gate, Trace, Victim
 from effattack.victim.margins import score_lead
 
-DETECTOR, RECOGNISER = "macs of the detector", "macs of the recogniser"
-"""In ``Trace.aux``: (B,) each, where the work went."""
+DETECTOR, RECOGNISER = "detector", "recogniser"
+"""In ``Trace.stages``: where the work went."""
 
 
 class Pipeline(Victim):
@@ -95,7 +95,7 @@ class Pipeline(Victim):
                 *(_by_box(gate, there) for gate in look.gates),
             ),
             macs=first.macs + spent,
-            aux={DETECTOR: first.macs, RECOGNISER: spent},
+            stages={DETECTOR: first.macs, RECOGNISER: spent},
             also={**first.also, "crops": there.sum(1).double()},
             slack=slack if first.slack is None else torch.minimum(first.slack, slack),
         )

@@ -52,6 +52,14 @@ class Batch(NamedTuple):
             self.scores.clamp_min(kind.tiny).log() - (-self.scores.clamp_max(1 - kind.eps)).log1p()
         )
 
+    def entered(self, done: Sequence[Outcome]) -> Tensor:
+        """(B, N, 4): the boxes that go into NMS, NaN in the rows of the others."""
+        found = self.boxes.detach()
+        boxes = torch.full_like(found, torch.nan)
+        for index, each in enumerate(done):
+            boxes[index, each.entered] = found[index, each.entered]
+        return boxes
+
     def nearest(self, done: Sequence[Outcome]) -> Tensor:
         """(B,): the smallest distance of a choice from its tie, of every image."""
         slack = torch.tensor([each.slack for each in done]).to(self.scores)

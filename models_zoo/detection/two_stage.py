@@ -26,6 +26,7 @@ from effattack.models_zoo.detection.sizes import every, once
 from effattack.tasks import Boxes
 from effattack.victim import Gate, Trace, Victim
 from effattack.victim.margins import bounded_margin, log_odds
+from effattack.victim.trace import CANDIDATES
 
 register("torchvision.roi_align", None)  # interpolates and averages, as aten.grid_sampler_2d does
 
@@ -158,11 +159,14 @@ class TwoStage(Victim):
         }
         like = {"dtype": torch.float64, "device": images.device}
         counts = {name: torch.tensor(numbers, **like) for name, numbers in also.items()}
+        heads = size.each * counts["proposals"]
         return Trace(
             logits=self._answered(seen, [each.kept for each in second], images),
             gates=self._gates(found, first, size.each),
-            macs=size.base + size.each * counts["proposals"],
+            macs=size.base + heads,
+            aux={CANDIDATES: found.entered(first)},
             also=counts,
+            stages={"first stage": every(images, size.base), "looks at proposals": heads},
             slack=self._slack(first, second, seen).to(images),
         )
 

@@ -38,6 +38,7 @@ from effattack.victim.margins import bounded, bounded_margin
 
 IMAGES = ("first", "second")
 SHAPE = (3, 192, 256)
+STAGES = "ALIKED on both images", "LightGlue"
 
 
 class LightGlue(Victim):
@@ -146,6 +147,7 @@ class LightGlue(Victim):
             torch.cat([trace.macs for trace in traces]),
             also={"layers": torch.cat([trace.also["layers"] for trace in traces])},
             slack=torch.cat([trace.slack for trace in traces]),
+            stages={name: torch.cat([trace.stages[name] for trace in traces]) for name in STAGES},
         )
 
     def _deployed(self, pair: PartsBatch) -> Tensor:
@@ -171,14 +173,17 @@ class LightGlue(Victim):
         else:
             answer, near = self._matched(stop, last.sides, found)
             slack.append(near)
-        work = [self.read_macs + self.price.macs(sizes), len(run)]
-        macs, count = torch.tensor(work, dtype=torch.float64, device=answer.device).split(1)
+        work = [self.read_macs, self.price.macs(sizes), len(run)]
+        read, matched, count = torch.tensor(work, dtype=torch.float64, device=answer.device).split(
+            1
+        )
         return Trace(
             answer,
             self._gates(layers, stop),
-            macs,
+            read + matched,
             also={"layers": count},
             slack=torch.stack(slack).amin(0, keepdim=True),
+            stages=dict(zip(STAGES, (read, matched), strict=True)),
         )
 
     def _entered(self, points: Points) -> Side:

@@ -33,6 +33,9 @@ class Recordings(Series):
         super().__init__(1, None, -1.0, 1.0 - STEP, step=STEP)
         self.rate, self.longest = rate, longest
 
+    def describe(self) -> dict[str, Any]:
+        return {**super().describe(), "rate": self.rate}
+
     def fits(self, inputs: Any) -> bool:
         return super().fits(inputs) and inputs.shape[2] <= self.longest
 

@@ -66,6 +66,16 @@ def test_work_is_told_as_it_is_stated(variant):
     assert not found.knife_edge.any()
 
 
+@every_variant
+def test_candidates_are_the_boxes_that_nms_is_given(variant):
+    victim, images = detector(**VARIANTS[variant]), noise(3)
+    found = audit(victim, images)
+    assert [len(boxes) for boxes in found.candidates] == found.counts["boxes"].tolist()
+    for boxes, answer in zip(found.candidates, victim.task.members(found.logits), strict=True):
+        for box in answer:
+            assert (boxes - box[:4]).abs().amax(1).amin() < 1e-5, "what comes out went in"
+
+
 @pytest.mark.parametrize(
     ("score", "iou", "max_nms", "max_det"), [(0.9, 0.45, 64, 300), (0.1, 0.7, 20, 7)]
 )

@@ -64,6 +64,16 @@ def test_the_contract_holds(check, victim: MTCNN, images: Tensor) -> None:
     assert check(victim, images) == []
 
 
+def test_candidates_and_stages_are_told(victim: MTCNN, images: Tensor) -> None:
+    trace, found = victim.trace(images), audit(victim, images)
+    small, large = victim.crop_macs
+    for row, (boxes, stages) in enumerate(zip(found.candidates, found.stages, strict=True)):
+        assert torch.equal(boxes, victim.cells[trace.gates[0].active[row]])
+        crops = stages["R-Net"] / small + stages["O-Net"] / large
+        assert crops == found.counts["crops"][row]
+        assert stages["P-Net"] == victim.pyramid_macs
+
+
 def test_every_decision_falls_both_ways(victim: MTCNN, images: Tensor) -> None:
     trace = victim.trace(images)
     for gate in trace.gates:

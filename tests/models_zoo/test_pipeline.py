@@ -29,17 +29,17 @@ def test_its_work_is_the_detector_and_every_look(pipeline: Pipeline) -> None:
     for row, image in enumerate(images.split(1)):
         crops = pipeline.crops(image, pipeline.detector(image)).detach()
         looks = sum(audit(pipeline.recogniser, crop).macs.item() for crop in crops.split(1))
-        assert trace.aux[RECOGNISER][row] == looks
-        assert trace.aux[DETECTOR][row] == audit(pipeline.detector, image).macs.item()
+        assert trace.stages[RECOGNISER][row] == looks
+        assert trace.stages[DETECTOR][row] == audit(pipeline.detector, image).macs.item()
         assert trace.also["crops"][row] == len(crops)
-    assert torch.equal(trace.macs, trace.aux[DETECTOR] + trace.aux[RECOGNISER])
+    assert torch.equal(trace.macs, trace.stages[DETECTOR] + trace.stages[RECOGNISER])
 
 
 def test_nothing_found_is_nothing_to_look_at(pipeline: Pipeline) -> None:
     black = torch.zeros(2, 1, 64, 64)
     trace = pipeline.trace(black)
     assert trace.also["crops"].tolist() == [0, 0]
-    assert torch.equal(trace.macs, trace.aux[DETECTOR])
+    assert torch.equal(trace.macs, trace.stages[DETECTOR])
     assert not any(gate.reached.any() for gate in trace.gates[1:])
     assert len(trace.gates) == len(pipeline.trace(scenes("heldout")[0][:1]).gates)
     assert (pipeline(black)[..., 4] == -1).all()
