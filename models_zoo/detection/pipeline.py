@@ -95,7 +95,7 @@ class Pipeline(Victim):
                 *(_by_box(gate, there) for gate in look.gates),
             ),
             macs=first.macs + spent,
-            aux={DETECTOR: first.macs, RECOGNISER: spent},
+            aux={**first.aux, DETECTOR: first.macs, RECOGNISER: spent},
             also={**first.also, "crops": there.sum(1).double()},
             slack=slack if first.slack is None else torch.minimum(first.slack, slack),
         )

@@ -155,6 +155,7 @@ class TwoStage(Victim):
             logits=self._answered(seen, [each.kept for each in second], images),
             gates=self._gates(found, first, size.each),
             macs=size.base + size.each * counts["proposals"],
+            aux=found.shown(self.proposals.score, images, named=False)._asdict(),
             also=counts,
             slack=self._slack(first, second, seen).to(images),
         )
