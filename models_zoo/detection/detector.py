@@ -141,7 +141,10 @@ class Detector(Victim):
             logits=answered(found, [each.kept for each in done], most["boxes_out"]),
             gates=(gate,) if self.sees == "gates" else (),
             macs=every(images, size.macs),
-            aux={CANDIDATES: found.entered(done)},
+            aux={
+                CANDIDATES: found.entered(done),
+                **found.shown(self.score, images)._asdict(),
+            },
             also=told(done, images),
             slack=found.nearest(done),
         )

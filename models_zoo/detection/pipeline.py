@@ -96,6 +96,7 @@ class Pipeline(Victim):
             ),
             macs=first.macs + spent,
             stages={DETECTOR: first.macs, RECOGNISER: spent},
+            aux=first.aux,
             also={**first.also, "crops": there.sum(1).double()},
             slack=slack if first.slack is None else torch.minimum(first.slack, slack),
         )

@@ -13,6 +13,7 @@ from torch.nn.functional import pad
 from effattack.errors import ContractError
 from effattack.models_zoo.detection.rules import Outcome, Proposed
 from effattack.tasks.shares import NONE
+from effattack.victim.proposing import UNNAMED, Proposals
 
 ROUNDING = 1e-5
 """By which a sum of probabilities may exceed 1."""
@@ -43,6 +44,19 @@ class Batch(NamedTuple):
         if self.groups is None:
             return (self.scores.shape[1],)
         return tuple(self.groups.unique(return_counts=True)[1].tolist())
+
+    def shown(self, threshold: float | None, images: Tensor, *, named: bool = True) -> Proposals:
+        """What goes into the trace of images (B, C, H, W); without ``named``, classes are none."""
+        unnamed = torch.full_like(self.scores, UNNAMED)
+        classes = unnamed if self.classes is None or not named else self.classes.to(unnamed)
+        height, width = images.shape[-2:]
+        return Proposals(
+            self.boxes,
+            self.scores,
+            classes,
+            unnamed.new_full((len(images), 1), threshold or 0.0),
+            unnamed.new_tensor([width, height]).repeat(len(images), 1),
+        )
 
     @property
     def log_odds(self) -> Tensor:

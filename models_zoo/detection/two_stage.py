@@ -164,7 +164,10 @@ class TwoStage(Victim):
             logits=self._answered(seen, [each.kept for each in second], images),
             gates=self._gates(found, first, size.each),
             macs=size.base + heads,
-            aux={CANDIDATES: found.entered(first)},
+            aux={
+                CANDIDATES: found.entered(first),
+                **found.shown(self.proposals.score, images, named=False)._asdict(),
+            },
             also=counts,
             stages={"first stage": every(images, size.base), "looks at proposals": heads},
             slack=self._slack(first, second, seen).to(images),
