@@ -32,8 +32,8 @@ from effattack.models_zoo.detection.two_stage import TwoStage
 from effattack.victim import Victim, load_victim
 
 VICTIMS = ("scenes_detector", "scenes_two_stage")
-EPS, STEPS, SCENES = 8 / 255, 50, 100
-HOUSE = (f"Slowdown(steps={STEPS})", "AutoSlow", f"QueryAttack(queries={3 * STEPS})")
+EPS, STEPS, SCENES = 8 / 255, 50, 20
+HOUSE = f"Slowdown(steps={STEPS})"
 PUBLISHED = tuple(
     f"{name}(steps={STEPS})" for name in ("Daedalus", "PhantomSponges", "Overload", "SlowTrack")
 )
@@ -42,7 +42,8 @@ UNIVERSAL = (
     "UniversalPhantomSponges",
     "UniversalSlowdown(threat='patch:16@0,0')",
 )
-ATTACKS = ("clean", "noise", *HOUSE, *PUBLISHED, *UNIVERSAL)
+QUERIES = f"QueryAttack(queries={3 * STEPS})"
+ATTACKS = ("clean", "noise", HOUSE, *PUBLISHED, *UNIVERSAL, QUERIES, "AutoSlow")
 ROWS = Path(__file__).parents[1] / "reports" / "strength" / "detection.jsonl"
 
 
@@ -112,7 +113,7 @@ def run(rows: Path, count: int, victims: list[str]) -> None:
 
 def table(rows: list[dict[str, Any]]) -> pd.DataFrame:
     """One line per attack on one victim."""
-    house = next(row["each"] for row in rows if row["attack"] == HOUSE[0])
+    house = next(row["each"] for row in rows if row["attack"] == HOUSE)
     return pd.DataFrame(
         {
             "attack": f"`{row['attack']}`",
