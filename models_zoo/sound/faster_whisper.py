@@ -131,7 +131,9 @@ class Package:
     def work(self, batch: Tensor) -> dict[str, Tensor]:
         """(B,) each, of recordings (B, 1, n)."""
         rows = [self._told(self.heard(sound)[1]) for sound in batch.split(1)]
-        return {name: torch.tensor([row[name] for row in rows]) for name in rows[0]}
+        return {
+            name: torch.tensor([row[name] for row in rows], dtype=torch.float64) for name in rows[0]
+        }
 
     def _told(self, attempts: list[Attempt]) -> dict[str, float]:
         each = [attempt.passes(self.twin.cap) for attempt in attempts]
