@@ -13,6 +13,11 @@ from effattack.victim.door import answered, coarsest
 CAPPED = "capped"
 """In ``Trace.aux`` of a generator: (B,) bool, which texts the cap ended."""
 
+PROPOSALS = "proposals"
+"""In ``Trace.aux``, where work is done before an answer is chosen: all members that it was chosen
+from, (B, N, numbers) as the task has them, but in place of the score the log-odds by which each is
+let into the answer, negative where it is not; rows that pad are -1."""
+
 
 class Gate(NamedTuple):
     """One kind of input-dependent decision in one forward pass, for a batch of B inputs.
