@@ -139,7 +139,7 @@ class Whisper(Writer):
     def trace(self, batch: Tensor, leaf: Leaf | None = None) -> Trace:
         """That of a writer, differentiable in the samples; ``aux`` holds what was heard."""
         found = super().trace(self.network.hear(batch))
-        heard = self.network.price.encoder(self._asked(batch))
+        heard = self.network.sizes.price.encoder(self._asked(batch))
         return found._replace(stages={"hearing": heard, "writing": found.macs - heard})
 
     def begun(self, batch: Tensor, leaf: Leaf | None) -> tuple[Tensor, Memory]:
