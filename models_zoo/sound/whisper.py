@@ -128,7 +128,7 @@ class Whisper(Writer):
         name: str = "whisper",
         data: str | None = None,
     ) -> None:
-        domain = Recordings(RATE, network.sizes.window)
+        domain = Recordings(RATE, network.sizes.window, words)
         super().__init__(network, domain, cap=cap, end=end, words=words, name=name, data=data)
         self.rule = Suppressed(self.choice, cap, network.vocabulary, never=never, first=first)
 
