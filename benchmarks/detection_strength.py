@@ -39,7 +39,7 @@ PUBLISHED = tuple(
     f"{name}(steps={STEPS})" for name in ("Daedalus", "PhantomSponges", "Overload", "SlowTrack")
 )
 NO_AREA = tuple(f"{name}(small=0.0, steps={STEPS})" for name in ("PhantomSponges", "SlowTrack"))
-"""The weight of the area at its best on ten held-out scenes, of the published one, a tenth, and 0."""
+"""Of three weights of the area, the best on ten held-out scenes of the first detector."""
 SPREAD = "l2:4.04"
 """Budget of Phantom Sponges, 70 on 640 x 640 x 3, at the same mean square on 64 x 64 x 1."""
 PATCH = "patch:16@0,0"
