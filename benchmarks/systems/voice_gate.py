@@ -21,7 +21,6 @@ from typing import Any
 import pandas as pd
 import torch
 from kept_rows import keep, kept
-from systems.whisper import ROOT
 from tables import markdown
 from torch import Tensor
 
@@ -34,6 +33,7 @@ from effattack.models_zoo.sound.voice_gate import VoiceGate, before_whisper
 from effattack.models_zoo.sound.whisper import Whisper
 from effattack.threats import parse_threat
 
+ROOT = Path(__file__).resolve().parents[2]
 EPS = 0.002
 """Of full scale, in any sample."""
 ATTACKS = ("clean", "noise", "Slowdown(steps=25)")
