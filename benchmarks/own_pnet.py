@@ -34,8 +34,10 @@ def own_source(victim: MTCNN) -> MTCNN:
     networks = untrained()
     with torch.no_grad():
         networks.refinement.heads[0].bias.copy_(torch.tensor([1e3, -1e3]))
-    shape = victim.domain.shape
-    return MTCNN(Networks(own_pnet(), *networks[1:]), shape, name="MTCNN, our own P-Net")
+    channels, height, width = victim.input_shape
+    return MTCNN(
+        Networks(own_pnet(), *networks[1:]), (channels, height, width), name="MTCNN, our own P-Net"
+    )
 
 
 @cache

@@ -371,8 +371,9 @@ class StayUnnoticed:
     Where the trace shows the proposals that an answer is chosen from (``PROPOSALS``), all that are
     not as they were are charged for: Σ max(0, κ - lead) over wanted members and unwanted proposals
     (:meth:`effattack.tasks.shares.Shares.leads`), each weighing as ``openings`` units of the
-    dearest gate. Log-odds do not saturate, so the surest of them is pushed as hard as the others.
-    Elsewhere the lead of the clean answer, as :class:`AlsoAnswer` has it.
+    dearest gate. Log-odds do not saturate, so the surest of them is pushed as hard as the others;
+    and a κ of 1 keeps hundreds of them away from the threshold at once, over which a box that moves
+    by a pixel jumps. Elsewhere the lead of the clean answer, as :class:`AlsoAnswer` has it.
 
     Args:
         slow: the objective that raises the work.
@@ -381,8 +382,8 @@ class StayUnnoticed:
     """
 
     slow: Objective
-    openings: float = 20.0
-    kappa: float = 0.1
+    openings: float = 15.0
+    kappa: float = 1.0
 
     def check(self, trace: Trace, victim: Victim) -> None:
         self.slow.check(trace, victim)

@@ -136,10 +136,10 @@ class Retrying(Whisper):
 
         S · token + S² · pair once, of the sound; keys, values and passes anew for each text.
         """
-        price = self.network.price
+        price = self.network.sizes.price
         heard = torch.full_like(passes, self._longest)
         once = heard.double() * price.token + heard.double() ** 2 * price.pair
-        each = price.macs(heard, passes) - once
+        each = self.network.price.macs(heard, passes) - once
         return once[:, 0] + torch.where(passes > 0, each, 0).sum(1)
 
     def forward(self, batch: Tensor) -> Tensor:
@@ -229,7 +229,7 @@ class Retrying(Whisper):
 
     def _ratios(self, texts: Tensor) -> Tensor:
         """(n,): bytes of texts (n, cap) per byte that zlib makes of them."""
-        said = [self.task.text(answer).strip().encode() for answer in self.task.answer(texts)]
+        said = [str(self.task.text(one)).strip().encode() for one in self.task.answer(texts)]
         return torch.tensor([len(text) / len(zlib.compress(text)) for text in said])
 
     def _told(self, prompts: Tensor, passes: Tensor) -> dict[str, Tensor]:

@@ -51,6 +51,7 @@ class VoiceGate(Victim):
     """
 
     domain: Recordings
+    task: Text
 
     def __init__(
         self,
@@ -80,6 +81,7 @@ class VoiceGate(Victim):
         )
         self.detector, self.recogniser = detector, recogniser
         self.chunks, self.threshold = chunks, threshold
+        self.cap = windows * recogniser.cap
         self.counts = {"windows": Count("window", self._whole)} | {
             name: Count(count.unit, partial(self._most, name), count.audited)
             for name, count in recogniser.counts.items()
@@ -148,7 +150,7 @@ class VoiceGate(Victim):
 
     def _in_a_row(self, paid: Tensor, texts: Tensor) -> Tensor:
         """Texts of the windows that were paid for -> (B, cap), one behind the other."""
-        written = torch.full((len(paid), self.task.cap), PAD, device=paid.device)
+        written = torch.full((len(paid), self.cap), PAD, device=paid.device)
         recordings = paid.nonzero()[:, 0]
         for row, line in enumerate(written):
             answers = self.recogniser.task.answer(texts[recordings == row])
