@@ -56,8 +56,8 @@ def mtcnn() -> System:
         house.ratio.mean(),
         f"noise {times(noise.ratio.mean())}",
         median_ratio(house.ours_seconds_attacked, house.ours_seconds_clean),
-        f"{house.faces.mean():.0f} faces in place of {house.clean_faces.mean():.1f}; with the "
-        f"faces kept {times(same.ratio.mean())}",
+        f"{house.faces.mean():.0f} faces in place of {house.clean_faces.mean():.1f}"
+        + (f"; with the faces kept {times(same.ratio.mean())}" if len(same) else ""),
         f"{len(house)} photographs: [detection](docs/detection.md#mtcnn)",
     )
 
