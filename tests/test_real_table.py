@@ -61,6 +61,11 @@ def test_one_request_equals_so_many_clean_ones(readme_table: ModuleType) -> None
             rows(REAL / "whisper.jsonl", attack="clean"),
             ("sentence", "passes"),
         ),
+        "faster_whisper": over(
+            rows(REAL / "faster_whisper.jsonl", attack="Slowdown(steps=10)"),
+            rows(REAL / "faster_whisper.jsonl", attack="clean"),
+            ("sentence", "passes"),
+        ),
         "voice_gate": over(
             rows(REAL / "voice_gate.jsonl", attack="Slowdown(steps=25)"),
             rows(REAL / "voice_gate.jsonl", attack="clean"),
