@@ -19,7 +19,7 @@ from effattack.errors import NotApplicable
 from effattack.tasks.shares import Shares
 from effattack.victim import Gate, Trace, Victim
 from effattack.victim.margins import spread
-from effattack.victim.trace import PROPOSALS
+from effattack.victim.trace import CHOSEN_FROM
 
 
 class Step(NamedTuple):
@@ -368,7 +368,7 @@ class AlsoAnswer:
 class StayUnnoticed:
     """Another objective, and what keeps the clean answer as it is.
 
-    Where the trace shows the proposals that an answer is chosen from (``PROPOSALS``), all that are
+    Where the trace shows the proposals that an answer is chosen from (``CHOSEN_FROM``), all that are
     not as they were are charged for: Σ max(0, κ - lead) over wanted members and unwanted proposals
     (:meth:`effattack.tasks.shares.Shares.leads`), each weighing as ``openings`` units of the
     dearest gate. Log-odds do not saturate, so the surest of them is pushed as hard as the others;
@@ -389,7 +389,7 @@ class StayUnnoticed:
         self.slow.check(trace, victim)
 
     def __call__(self, trace: Trace, goal: Goal) -> Tensor:
-        proposals, task = trace.aux.get(PROPOSALS), goal.victim.task
+        proposals, task = trace.aux.get(CHOSEN_FROM), goal.victim.task
         if proposals is None or not isinstance(task, Shares):
             return AlsoAnswer(self.slow, prediction_leads)(trace, goal)
         leads = task.leads(proposals, goal.answer)

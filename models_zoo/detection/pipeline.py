@@ -17,7 +17,7 @@ from effattack.errors import UsageError
 from effattack.tasks import Boxes, Classes
 from effattack.victim import Gate, Trace, Victim
 from effattack.victim.margins import score_lead
-from effattack.victim.trace import PROPOSALS
+from effattack.victim.trace import CHOSEN_FROM
 
 DETECTOR, RECOGNISER = "detector", "recogniser"
 """In ``Trace.stages``: where the work went."""
@@ -33,7 +33,7 @@ class Pipeline(Victim):
     Gates are the detector's, where an open unit makes a whole look possible, and those of the
     recogniser, ``recogniser.NAME``, with its units box by box, for as many as can come out. Counts
     are the detector's, and ``looks``. MACs judge: those of the detector, and of every look. What
-    the detector proposes (``PROPOSALS``) is not shown on: nobody has named it.
+    the detector proposes (``CHOSEN_FROM``) is not shown on: nobody has named it.
 
     Args:
         detector: a victim whose task is ``Boxes``, and which counts ``boxes_out``.
@@ -95,7 +95,7 @@ class Pipeline(Victim):
         slack = pad(torch.minimum(lead, edges), (0, 1), value=1.0).amin(1).detach()
         spent = looks.sum(1)
         units = pad(there, (0, self.most - there.shape[1]))
-        shown = {name: part for name, part in first.aux.items() if name != PROPOSALS}
+        shown = {name: part for name, part in first.aux.items() if name != CHOSEN_FROM}
         return first._replace(
             logits=boxes,
             gates=(

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from effattack.counting.tallies import Count
+from effattack.counting.tallies import Count, every
 from effattack.domains.tokens import PAD
 from effattack.errors import MissingPackage
 from effattack.models_zoo.sound.listener import NothingBehind
@@ -62,7 +62,7 @@ def faster_whisper(folder: str | Path | None = None, *, seed: int = 0) -> Deploy
         name="faster_whisper",
         counts={
             "passes": twin.counts["passes"],
-            "output_tokens": Count("output token", partial(_every, float(most.sum()))),
+            "output_tokens": Count("output token", partial(every, float(most.sum()))),
             "retries": twin.counts["retries"],
         },
         max_macs=float(twin.spent_on(most)),
@@ -171,7 +171,3 @@ class Overheard:
         found = self.engine.generate(*args, **settings)
         self.attempts += [Attempt(result.sequences_ids) for result in found]
         return found
-
-
-def _every(most: float, batch: Tensor) -> Tensor:
-    return torch.full((len(batch),), most, dtype=torch.float64, device=batch.device)

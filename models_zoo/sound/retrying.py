@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from effattack.counting.tallies import Count, tally
+from effattack.counting.tallies import Count, every, tally
 from effattack.domains.tokens import PAD, lengths
 from effattack.errors import UsageError
 from effattack.models_zoo.generation.sampling import Sampled
@@ -111,7 +111,7 @@ class Retrying(Whisper):
         self.counts = {
             name: count._replace(ceiling=partial(_times, texts, count.ceiling))
             for name, count in self.counts.items()
-        } | {"retries": Count("retry", partial(_every, texts - 1))}
+        } | {"retries": Count("retry", partial(every, texts - 1))}
         self.max_macs = float(self.spent_on(torch.full((1, texts), self.cap)))
 
     def seeded(self, seed: int | str) -> Self:
@@ -271,7 +271,3 @@ PARTS = ("margin", "active", "reached", "cost")
 
 def _times(texts: int, ceiling: Callable[[Any], Tensor], batch: Tensor) -> Tensor:
     return texts * ceiling(batch)
-
-
-def _every(retries: int, batch: Tensor) -> Tensor:
-    return torch.full((len(batch),), float(retries), dtype=torch.float64, device=batch.device)

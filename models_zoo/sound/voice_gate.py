@@ -25,8 +25,8 @@ THRESHOLD = 0.5
 """Probability of a voice above which a chunk is one: silero-vad's own."""
 SPREAD = 4.0
 """Log-odds beyond the threshold at which a margin is tanh(1)."""
-DETECTOR, RECOGNISER = "macs of the detector", "macs of the recogniser"
-"""In ``Trace.aux``: (B,) each, where the work went."""
+DETECTOR, RECOGNISER = "voice detector", "recogniser"
+"""In ``Trace.stages``: where the work went."""
 
 
 class VoiceGate(Victim):
@@ -127,7 +127,7 @@ class VoiceGate(Victim):
             logits=self._in_a_row(paid, look.logits[: int(paid.sum())]),
             gates=(voice, *(by_look(gate, paid) for gate in look.gates)),
             macs=detected + spent,
-            aux={DETECTOR: detected, RECOGNISER: spent},
+            stages={DETECTOR: detected, RECOGNISER: spent},
             also={"windows": paid.sum(1).double()}
             | {name: by_window(count).sum(1) for name, count in look.also.items()},
             slack=by_window(look.slack, math.inf).amin(1),

@@ -24,7 +24,7 @@ from effattack.attacks.objectives import (
 from effattack.errors import NotApplicable
 from effattack.tasks import Boxes
 from effattack.victim import Gate, Opaque, Trace
-from effattack.victim.trace import PROPOSALS
+from effattack.victim.trace import CHOSEN_FROM
 
 
 def a_trace(
@@ -284,7 +284,7 @@ def test_each_proposal_that_is_otherwise_than_wanted_is_charged_for() -> None:
     proposals = torch.tensor([[near, far], [hint, none], [sure, none]]).requires_grad_()
     hinge = MarginHinge()
     dear, cheap = (a_gate(torch.tensor([-0.5, 0.9, 0.2]), cost=cost) for cost in (88.0, 8.0))
-    trace = a_trace((cheap, dear), torch.zeros(3, 1, 6), **{PROPOSALS: proposals})
+    trace = a_trace((cheap, dear), torch.zeros(3, 1, 6), **{CHOSEN_FROM: proposals})
     charged = hinge(trace, goal) - StayUnnoticed(hinge, openings=2.0, kappa=0.1)(trace, goal)
     assert charged.tolist() == pytest.approx([(0.1 - 0.03) + (0.1 + 0.5), 0.1 - 0.02, 0])
     (slope,) = torch.autograd.grad(charged.sum(), proposals)

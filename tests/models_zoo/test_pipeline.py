@@ -14,7 +14,7 @@ from effattack.models_zoo.detection.pipeline import DETECTOR, RECOGNISER, Pipeli
 from effattack.models_zoo.detection.scenes import scenes
 from effattack.victim import audit
 from effattack.victim.checks import held_to
-from effattack.victim.trace import PROPOSALS
+from effattack.victim.trace import CHOSEN_FROM
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def test_every_face_is_looked_at_until_somebody_is_recognised(who_it_is: Pipelin
     exits = trace.gates[2]
     assert exits.active.any()
     assert (exits.reached & ~exits.active).any()
-    assert PROPOSALS not in trace.aux, "their classes are the detector's"
+    assert CHOSEN_FROM not in trace.aux, "their classes are the detector's"
 
 
 def expect_all_work_told(pipeline: Pipeline, images: Tensor) -> None:
