@@ -28,6 +28,11 @@ from effattack.attacks.published.deepsloth import DeepSloth as DeepSloth
 from effattack.attacks.published.deepsloth import UniversalDeepSloth as UniversalDeepSloth
 from effattack.attacks.published.desparsify import DeSparsify as DeSparsify
 from effattack.attacks.published.desparsify import UniversalDeSparsify as UniversalDeSparsify
+from effattack.attacks.published.detectors import Daedalus as Daedalus
+from effattack.attacks.published.detectors import Overload as Overload
+from effattack.attacks.published.detectors import PhantomSponges as PhantomSponges
+from effattack.attacks.published.detectors import SlowTrack as SlowTrack
+from effattack.attacks.published.detectors import UniversalPhantomSponges as UniversalPhantomSponges
 from effattack.attacks.published.engorgio import Engorgio as Engorgio
 from effattack.attacks.published.exits_pgd import PGDAvg as PGDAvg
 from effattack.attacks.published.exits_pgd import PGDMax as PGDMax

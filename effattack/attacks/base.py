@@ -22,6 +22,7 @@ from effattack.attacks.searches.projected import ProjectedGradient
 from effattack.budgets import size_text
 from effattack.domains import Arrays
 from effattack.errors import NotApplicable, UsageError
+from effattack.tasks import Classes
 from effattack.threats import Linf, Threat, parse_threat, usual_threat
 from effattack.threats.arrays import on_arrays
 from effattack.threats.base import moves_in
@@ -224,7 +225,7 @@ class GradientAttack(Attack):
     def prepare(self) -> None:
         self.objective, search = self.composed()
         self.search = climbing(search, self.threat, self.seed)
-        check_objective(self.objective, self.victim)
+        check_objective(self.objective, self.victim, self.threat)
 
     @property
     def gradients(self) -> int:
@@ -272,14 +273,16 @@ def as_threat(threat: Threat | str) -> Threat:
     return threat
 
 
-def check_objective(objective: Objective, victim: Victim) -> None:
+def check_objective(objective: Objective, victim: Victim, threat: Threat | None = None) -> None:
     """Refuse, before any image is attacked, a victim that lacks what an objective needs.
+
+    ``threat`` is what may change, where that is not everything.
 
     Raises:
         NotApplicable: with the reason, and what does apply.
     """
     trace = glance(victim)
-    if reason := without_gradient(victim):
+    if reason := without_gradient(victim, threat):
         raise NotApplicable(f"{reason}; {queries(victim)} applies")
     try:
         objective.check(trace, victim)
@@ -289,12 +292,12 @@ def check_objective(objective: Objective, victim: Victim) -> None:
         raise NotApplicable(f"{error}; {rest}") from error
 
 
-def without_gradient(victim: Victim) -> str | None:
-    """Why no gradient attack can apply: kernels that have none; else None.
+def without_gradient(victim: Victim, threat: Threat | None = None) -> str | None:
+    """Why no gradient attack can apply: kernels that have none, words not lifted; else None.
 
     Only quantized weights and models that cannot be opened are excused: any other victim owes one.
     """
-    if not victim.domain.smooth:
+    if not (victim.domain.smooth if threat is None else threat.smooth):
         return None if victim.lifts else f"{victim.name} lifts no words (Victim.lift)"
     if victim.sees == "gates" and not quantized(victim):
         return None
@@ -314,9 +317,10 @@ def instead(victim: Victim, kind: Kind) -> str:
         return "Slowdown, AutoSlow and QueryAttack apply" if victim.lifts else "QueryAttack applies"
     if victim.domain.kind == "parts" and victim.counted and not victim.constant:
         return "Slowdown, AutoSlow and QueryAttack apply"
-    if not isinstance(victim.domain, Arrays):
+    accuracy = kind == "accuracy" or victim.constant
+    if not isinstance(victim.domain, Arrays) or (accuracy and not isinstance(victim.task, Classes)):
         return "noise applies"
-    if kind == "accuracy" or victim.constant:
+    if accuracy:
         return "torchattacks.PGD and foolbox.LinfPGD apply"
     if victim.sees == "answers":
         return "QueryAttack and LatencyQuery apply" if victim.counted else "LatencyQuery applies"

@@ -13,7 +13,8 @@ from effattack.attacks.base import Attack, check_objective
 from effattack.attacks.objectives import Callback, Goal, Objective, Step, unwatched
 from effattack.attacks.searches.projected import input_gradient
 from effattack.attacks.searches.training import Training
-from effattack.errors import UsageError
+from effattack.errors import NotApplicable, UsageError
+from effattack.tasks import Classes
 from effattack.threats import ArrayThreat
 from effattack.victim.undisturbed import seed_global_state, undisturbed
 
@@ -35,7 +36,7 @@ class UniversalAttack(Attack):
         per_class: one perturbation per class.
 
     Raises:
-        NotApplicable: if the victim lacks what the objective needs.
+        NotApplicable: if the victim lacks what the objective needs, or one class per input.
     """
 
     threat: ArrayThreat
@@ -52,6 +53,11 @@ class UniversalAttack(Attack):
         """What to want and how to learn, by the options."""
 
     def prepare(self) -> None:
+        if self.per_class and not isinstance(self.victim.task, Classes):
+            raise NotApplicable(
+                f"{self.victim.name} does not answer with one class per input, by which a "
+                "perturbation would be chosen: leave per_class out"
+            )
         self.perturbation, self.to_fit, self.fitted_on = None, None, frozenset()
         self.objective, self.training = self.composed()
         check_objective(self.objective, self.victim)
@@ -102,7 +108,9 @@ class UniversalAttack(Attack):
 
     def _which(self, goal: Goal) -> Tensor:
         """(B,) index of the perturbation of each image."""
-        return goal.labels if self.per_class else torch.zeros_like(goal.labels)
+        if self.per_class:
+            return goal.labels
+        return torch.zeros(len(goal.labels), dtype=torch.long, device=goal.labels.device)
 
     def _in_batches(
         self, images: Tensor, labels: Tensor | None, callback: Callback
@@ -118,7 +126,8 @@ class UniversalAttack(Attack):
             clean.append(part)
             logits.append(goal.logits)
             known.append(goal.labels)
-        return torch.cat(clean), Goal(goal.victim, torch.cat(logits), torch.cat(known), callback)
+        join = self.victim.task.join
+        return torch.cat(clean), Goal(goal.victim, join(logits), join(known), callback)
 
     def _learnt(self, clean: Tensor, goal: Goal) -> Tensor:
         training, generator = self.training, Generator().manual_seed(self.seed)

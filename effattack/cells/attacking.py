@@ -21,6 +21,7 @@ from effattack.cells.held import Held
 from effattack.cells.spec import CellSpec
 from effattack.domains import Batch
 from effattack.errors import ContractError, MeasurementError
+from effattack.results import heat
 from effattack.results.decisions import opened, to_text
 from effattack.victim import Audit, Victim, audit
 from effattack.victim.checks.costs import expect_admitted
@@ -72,9 +73,24 @@ def run_attack(held: Held, spec: CellSpec, watch: Watch) -> pd.DataFrame:
                 to_text(one) if sample < SHOWN else None
                 for sample, one in zip(samples, found.decisions, strict=True)
             ],
+            "stage_macs": [json.dumps(one) if one else None for one in found.stages],
+            "heat": [
+                _heat(boxes, single) if sample < SHOWN else None
+                for sample, boxes, single in zip(
+                    samples, found.candidates, domain.singles(adversarial), strict=True
+                )
+            ],
             "image": _stored(held, spec, found, domain.pack(adversarial)),
         }
     )
+
+
+def _heat(boxes: Tensor | None, image: Tensor) -> bytes | None:
+    """Where the candidates of an image lie; None of victims that tell none."""
+    if boxes is None:
+        return None
+    height, width = image.shape[-2:]
+    return heat.to_bytes(heat.covered(boxes.numpy(), (height, width)))
 
 
 def _stored(held: Held, spec: CellSpec, found: Audit, rows: list[bytes]) -> list[bytes | None]:

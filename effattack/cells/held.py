@@ -33,6 +33,8 @@ class About:
     currency: str
     domain: Mapping[str, Any]
     """What a report must know to show its inputs; plain JSON."""
+    answer: Mapping[str, Any]
+    """The same of its answers."""
     counts: Mapping[str, Mapping[str, Any]]
     """Name -> unit, and whether it is audited."""
     remote: bool = False
@@ -51,6 +53,7 @@ class About:
             victim.constant,
             victim.currency,
             victim.domain.describe(),
+            victim.answer_form,
             {
                 name: {"unit": count.unit, "audited": count.audited}
                 for name, count in victim.counts.items()

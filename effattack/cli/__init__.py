@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from effattack import streams
+from effattack import __version__, streams
 from effattack.cli import (
     calibrate,
     caps,
@@ -115,6 +115,7 @@ def parser() -> argparse.ArgumentParser:
         epilog=f"{run.EXAMPLES}\n{EXIT_CODES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    whole.add_argument("--version", action="version", version=f"effattack {__version__}")
     _add_commands(whole)
     return whole
 

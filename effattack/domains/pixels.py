@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import isqrt
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -38,7 +39,8 @@ class Pixels(Arrays):
     )
 
     def __init__(self, shape: tuple[int | None, ...], most: int | None = None) -> None:
-        if not (isinstance(shape, tuple | list) and 0 < len(shape) <= 3):
+        sizes = shape if isinstance(shape, tuple | list) and len(shape) <= 3 else ()
+        if not sizes or not all(n is None or (isinstance(n, Integral) and n > 0) for n in sizes):
             raise UsageError(
                 f"the shape of an image is {shape!r}: give (C, H, W), None where a size is free"
             )

@@ -28,6 +28,7 @@ COLUMNS = [
     *("right", "same", "currency", "knowledge", "as_twin"),
     *("capped", "clean_capped", "tokens_sent"),
     *CERTIFIED,
+    *("stage_macs", "heat"),
 ]
 """Columns of every per-sample frame; README of the fields in ``docs/frames.md``. A frame also has
 those of its counts, and of the distances of its domain."""
@@ -35,6 +36,7 @@ LATER = {
     *("l1", "pixels", "right", "same", "currency", "knowledge", "as_twin"),
     *("capped", "clean_capped", "tokens_sent"),
     *CERTIFIED,
+    *("stage_macs", "heat"),
 }
 """Columns that earlier frames of this schema lack: not measured there, or told by the others."""
 

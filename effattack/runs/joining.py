@@ -145,6 +145,7 @@ def _provenance(
                 "max_macs": victim.max_macs,
                 "dense_macs": victim.dense_macs,
                 "domain": victim.domain,
+                "answer": victim.answer,
                 "currency": victim.currency,
                 "counts": victim.counts,
                 **({"provenance": victim.provenance} if victim.provenance else {}),

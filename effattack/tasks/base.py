@@ -79,6 +79,10 @@ class Task(ABC):
         """That form, in words."""
         return f"{count} rows: {self.outputs}"
 
+    def describe(self) -> dict[str, Any]:
+        """What a report must know to show stored answers without the task; plain JSON."""
+        return {"noun": self.noun}
+
     def join(self, outputs: Sequence[Tensor]) -> Tensor:
         """The outputs of one batch of several."""
         if self.padding is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Generator, Tensor
@@ -21,8 +21,8 @@ class Shares(Task):
     """Sets of members, rows of numbers.
 
     Outputs, answers and labels are (B, N, numbers); one of the numbers is a score in [0, 1], and a
-    row that only pads has score -1. The share is the size of the largest one-to-one assignment of
-    like members, over the size of the larger set; 1 of two empty sets.
+    row that only pads has score -1 and is no member. The share is the size of the largest
+    one-to-one assignment of like members, over the size of the larger set; 1 of two empty sets.
 
     Args:
         share: least share at which two answers agree, in (0, 1].
@@ -44,6 +44,10 @@ class Shares(Task):
     @abstractmethod
     def alike(self, a: Tensor, b: Tensor) -> Tensor:
         """(n, columns), (m, columns) -> (n, m) bool: members that stand for the same thing."""
+
+    def taken(self, rows: Tensor) -> Tensor:
+        """(..., N, numbers) -> (..., N) bool: the rows that are members."""
+        return rows[..., self._score] != NONE
 
     def check(self, labels: Tensor, count: int) -> None:
         width = len(self.columns)
@@ -73,16 +77,34 @@ class Shares(Task):
         ]
         return torch.tensor(found, dtype=torch.float64, device=a.device)
 
+    def leads(self, proposals: Tensor, wanted: Tensor) -> list[Tensor]:
+        """Of each input, how far all that matters is from being otherwise than wanted.
+
+        First each wanted member: the largest log-odds of a proposal that is like it, -1 of none,
+        which has no gradient. Then each proposal that is like no wanted member: minus its log-odds.
+
+        Args:
+            proposals: (B, N, numbers), log-odds of being let in, not scores.
+            wanted: the answers, (B, M, numbers).
+        """
+        members = zip(proposals, self.members(wanted), strict=True)
+        return [self._leads(found, want) for found, want in members]
+
+    def _leads(self, found: Tensor, want: Tensor) -> Tensor:
+        odds, alike = found[:, self._score], self.alike(want, found)
+        nearest = [odds[like].amax() if like.any() else odds.new_tensor(-1.0) for like in alike]
+        return torch.cat([*(each[None] for each in nearest), -odds[~alike.any(0)]])
+
     def members(self, answers: Tensor) -> list[Tensor]:
-        """The rows of each answer that do not pad."""
-        return [rows[rows[:, self._score] != NONE] for rows in answers]
+        """The rows of each answer that are members."""
+        return [rows[self.taken(rows)] for rows in answers]
 
     def right(self, answers: Tensor, labels: Tensor, kept: Tensor | None = None) -> Tensor:
         return self.agree(labels.to(answers), answers)
 
     def valid(self, outputs: Tensor) -> Tensor:
-        few = self.cap is None or outputs.shape[1] <= self.cap
-        return torch.isfinite(outputs).flatten(1).all(1) & few
+        finite = torch.isfinite(outputs).flatten(1).all(1)
+        return finite if self.cap is None else finite & (self.taken(outputs).sum(1) <= self.cap)
 
     def gap(self, found: Tensor, expected: Tensor) -> Tensor:
         """Member by member, in their order; infinite where their numbers differ."""
@@ -90,12 +112,19 @@ class Shares(Task):
         found, expected = (
             pad(rows, (0, 0, 0, width - rows.shape[1]), value=NONE) for rows in (found, expected)
         )
-        used = found[..., self._score] != NONE, expected[..., self._score] != NONE
+        used = self.taken(found), self.taken(expected)
+        found, expected = (
+            torch.where(taken[..., None], rows, NONE)
+            for rows, taken in zip((found, expected), used, strict=True)
+        )
         change = (found - expected).abs().flatten(1)
         if not width:
             return change.sum(1)
         gap = change.amax(1) / expected.abs().flatten(1).amax(1).clamp_min(1)
         return torch.where((used[0] == used[1]).all(1), gap, torch.inf)
+
+    def describe(self) -> dict[str, Any]:
+        return {**super().describe(), "columns": list(self.columns)}
 
     def example(self, count: int, generator: Generator) -> Tensor:
         size = min(self.cap or 4, 4)
@@ -123,6 +152,18 @@ def expect_share(name: str, share: float) -> float:
     if not 0 < share <= 1:
         raise UsageError(f"{name} = {share!r} is out of range: give a number in (0, 1]")
     return float(share)
+
+
+def enough(excess: Tensor, count: int) -> Tensor:
+    """How far ``count`` of these (n,) are from being positive, or, if they are, from ceasing to be.
+
+    Of the ``count`` largest, the mean of those that are not; with enough, the last of them. Those
+    that are missing are -1.
+    """
+    largest = excess.topk(min(count, len(excess))).values
+    largest = pad(largest, (0, count - len(largest)), value=-1.0)
+    lacking = largest[largest <= 0]
+    return lacking.mean() if len(lacking) else largest[-1]
 
 
 def assigned(alike: Sequence[Sequence[bool]]) -> dict[int, int]:

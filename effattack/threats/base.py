@@ -76,6 +76,11 @@ class Threat(ABC):
             raise UsageError(reason)
         return bound
 
+    @property
+    def smooth(self) -> bool:
+        """Whether all that it changes has neighbours, as pixels have and words have not."""
+        return self.domain.smooth
+
     def unfit(self) -> str | None:
         """Why the size is none in the domain, with what may be given; None if it is one."""
         return None

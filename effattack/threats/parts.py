@@ -48,6 +48,10 @@ class OfParts(Threat):
         bound.threats = {name: t.on(bound.domain.parts[name]) for name, t in self.threats.items()}
         return bound
 
+    @property
+    def smooth(self) -> bool:
+        return all(threat.smooth for threat in self.threats.values())
+
     def start(self, clean: PartsBatch, generator: Generator) -> PartsBatch:
         return self._each(lambda threat, part: threat.start(part, generator), clean)
 

@@ -20,7 +20,7 @@ from effattack.errors import AuditError, ContractError
 from effattack.victim.contract import Victim
 from effattack.victim.parting import difference
 from effattack.victim.rounding import margin_slack
-from effattack.victim.trace import CAPPED, Ran, Trace
+from effattack.victim.trace import CANDIDATES, CAPPED, Ran, Trace
 
 _known: WeakKeyDictionary[nn.Module, Known] = WeakKeyDictionary()
 
@@ -50,6 +50,10 @@ class Audit(NamedTuple):
     """Per input, whether the twin of an artefact decides and answers alike; None without a twin."""
     capped: tuple[bool | None, ...] = ()
     """Per input, whether the cap ended the text that was written; None where no trace tells."""
+    stages: tuple[Mapping[str, float], ...] = ()
+    """Per input, name -> MACs of a stage, which add up to ``macs``; empty where no trace tells."""
+    candidates: tuple[Tensor | None, ...] = ()
+    """Per input, (n, 4): boxes before non-maximum suppression; None where no trace tells."""
 
 
 def audit(victim: Victim, batch: Batch) -> Audit:
@@ -94,6 +98,8 @@ def audit(victim: Victim, batch: Batch) -> Audit:
         },
         as_twin=tuple(one.as_twin for one in done),
         capped=tuple(one.capped for one in done),
+        stages=tuple(one.stages for one in done),
+        candidates=tuple(one.candidates for one in done),
     )
 
 
@@ -110,6 +116,8 @@ class _Done(NamedTuple):
     knife_edge: bool = False
     as_twin: bool | None = None
     capped: bool | None = None
+    stages: Mapping[str, float] = {}
+    candidates: Tensor | None = None
 
 
 def _recorded(ran: Ran) -> _Done:
@@ -143,7 +151,30 @@ def _counted(victim: Victim, single: Batch, index: int, known: Known) -> _Done:
         modelled_joules(counter),
         not agrees,
         capped=bool(trace.aux[CAPPED]) if CAPPED in trace.aux else None,
+        stages=_staged(victim, trace),
+        candidates=_candidates(trace),
     )
+
+
+def _staged(victim: Victim, trace: Trace) -> dict[str, float]:
+    """The MACs of each stage of one input.
+
+    Raises:
+        ContractError: where they are not those of the trace, all together.
+    """
+    stages = {name: macs.item() for name, macs in trace.stages.items()}
+    if stages and sum(stages.values()) != trace.macs.item():
+        raise ContractError(
+            f"{victim.name}: trace().stages add up to {sum(stages.values()):,.0f} MACs, macs says "
+            f"{trace.macs.item():,.0f}: give all stages, each once"
+        )
+    return stages
+
+
+def _candidates(trace: Trace) -> Tensor | None:
+    if (boxes := trace.aux.get(CANDIDATES)) is None:
+        return None
+    return boxes[0][~boxes[0].isnan().any(1)].cpu()
 
 
 def _executed(victim: Victim, single: Batch, known: Known) -> tuple[MacsCounter, Tensor]:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from effattack.counting.tallies import Count
 from effattack.domains import Batch, Domain, Pixels
+from effattack.domains.base import shape_of
 from effattack.errors import ContractError, UsageError, unknown_name
 from effattack.tasks import Classes, Task
 from effattack.victim.door import answered, enter, example_of, precision
@@ -119,8 +120,7 @@ class Victim(nn.Module):
             MeasurementError: if this torch lacks a kernel that it needs.
         """
         if not self.domain.fits(batch):
-            given = tuple(batch.shape) if isinstance(batch, Tensor) else type(batch).__name__
-            shape = self.input_shape
+            given, shape = shape_of(batch), self.input_shape
             raise UsageError(
                 f"{self.name} got {self.domain.nouns} of shape {given}: give at least one "
                 f"{self.domain.noun} {f'of shape {shape}' if shape else 'as in victim.example(1)'}"
@@ -150,7 +150,8 @@ class Victim(nn.Module):
     def lift(self, batch: Batch, places: Tensor) -> Leaf:
         """What gradients are taken in where inputs are words: embedding rows of places (B, k).
 
-        Not part of the MACs. Victims of prompts implement it; without, only queries apply to them.
+        ``batch`` are prompts; of inputs of several parts, those of their part of tokens. Not part
+        of the MACs. Victims of prompts implement it; without, only queries apply to them.
         """
         raise ContractError(
             f"{type(self).__name__} lifts no words: implement lift(batch, places), which returns "
@@ -206,6 +207,11 @@ class Victim(nn.Module):
     def provenance(self) -> Mapping[str, str]:
         """What a report tells of where it runs, and who allows it; by default nothing."""
         return {}
+
+    @property
+    def answer_form(self) -> Mapping[str, Any]:
+        """What a report must know to show answers beside their inputs; by default of the task."""
+        return self.task.describe()
 
     @property
     def queried(self) -> Victim:

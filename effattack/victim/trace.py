@@ -12,6 +12,14 @@ from effattack.victim.door import answered, coarsest
 
 CAPPED = "capped"
 """In ``Trace.aux`` of a generator: (B,) bool, which texts the cap ended."""
+CANDIDATES = "candidates"
+"""In ``Trace.aux`` of a detector: (B, N, 4), the boxes before non-maximum suppression: left, top,
+right, bottom in pixels of the image; NaN in rows that are none."""
+
+PROPOSALS = "proposals"
+"""In ``Trace.aux``, where work is done before an answer is chosen: all members that it was chosen
+from, (B, N, numbers) as the task has them, but in place of the score the log-odds by which each is
+let into the answer, negative where it is not; rows that pad are -1."""
 
 
 class Gate(NamedTuple):
@@ -58,6 +66,9 @@ class Trace(NamedTuple):
     slack: Tensor | None = None
     """(B,): the smallest distance of any hard choice to its tie, in units of margins, those without
     a gate included (which token, which box); beside the margins, it tells knife edges."""
+    stages: Mapping[str, Tensor] = {}
+    """(B,) float64 each, by name and in their order: how ``macs`` part into stages, whose sum they
+    are; of victims that tell it."""
     dtype: torch.dtype | None = None
     """The coarsest precision that it was computed in; the victim's door tells it, not you."""
 

@@ -13,12 +13,21 @@ from torch import Tensor
 from effattack.counting.macs import count_macs
 from effattack.counting.outside import outside
 from effattack.counting.tallies import Count, tally
-from effattack.models_zoo.detection.proposed import Batch, answered, as_tensors, checked, parts
+from effattack.models_zoo.detection.nms import expect_fraction
+from effattack.models_zoo.detection.proposed import (
+    Batch,
+    answered,
+    as_tensors,
+    checked,
+    expect_as_many,
+    parts,
+)
 from effattack.models_zoo.detection.rules import Outcome, Rules
 from effattack.models_zoo.detection.sizes import every, once
 from effattack.tasks import Boxes
 from effattack.victim import Gate, Trace, Victim
 from effattack.victim.margins import bounded_margin, log_odds
+from effattack.victim.trace import CANDIDATES
 
 UNITS = {"boxes": "box", "pairs": "pair", "boxes_out": "box"}
 
@@ -63,7 +72,8 @@ class Detector(Victim):
         name, data: see :class:`~effattack.Victim`.
 
     Raises:
-        ContractError: if ``decode`` gives other shapes, no numbers or no probabilities.
+        ContractError: if ``decode`` gives other shapes, no numbers, no probabilities, boxes whose
+            sides change places, or more of them for one image than for another.
         UsageError: for a threshold or a cap out of range.
     """
 
@@ -82,6 +92,7 @@ class Detector(Victim):
         name: str = "Detector",
         data: str | None = None,
     ) -> None:
+        expect_fraction("score", score)
         rules = Rules(score, iou, max_nms, max_det, top)
         rules.expect_sound()
         super().__init__(
@@ -119,6 +130,7 @@ class Detector(Victim):
 
     def trace(self, images: Tensor) -> Trace:
         found, size = self._proposed(images), self._size(images)
+        expect_as_many(self.name, found, size.groups)
         done = [self.rules.stated(found.image(index)) for index in range(len(images))]
         handed_on = found.scores > self.score
         margin = bounded_margin(found.log_odds - log_odds(self.score), 1.0, handed_on)
@@ -129,6 +141,10 @@ class Detector(Victim):
             logits=answered(found, [each.kept for each in done], most["boxes_out"]),
             gates=(gate,) if self.sees == "gates" else (),
             macs=every(images, size.macs),
+            aux={
+                CANDIDATES: found.entered(done),
+                **found.shown(self.score, images)._asdict(),
+            },
             also=told(done, images),
             slack=found.nearest(done),
         )

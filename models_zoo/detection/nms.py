@@ -12,6 +12,7 @@ class by class: the same boxes stay, and only pairs of one class are compared).
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import NamedTuple
 
 import torch
@@ -144,7 +145,7 @@ def expect_fraction(name: str, value: float, least: float = 0.0) -> None:
     """Raises:
     UsageError: if a threshold does not lie in [least, 1].
     """
-    if not least <= value <= 1:
+    if not (isinstance(value, Real) and least <= value <= 1):
         raise UsageError(f"{name} = {value!r} is out of range: give a number in [{least:g}, 1]")
 
 

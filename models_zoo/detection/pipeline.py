@@ -10,16 +10,17 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate
+from torch.nn.functional import interpolate, pad
 
 from effattack.counting.tallies import Count, tally
 from effattack.errors import UsageError
 from effattack.tasks import Boxes, Classes
 from effattack.victim import Gate, Trace, Victim
 from effattack.victim.margins import score_lead
+from effattack.victim.trace import PROPOSALS
 
-DETECTOR, RECOGNISER = "macs of the detector", "macs of the recogniser"
-"""In ``Trace.aux``: (B,) each, where the work went."""
+DETECTOR, RECOGNISER = "detector", "recogniser"
+"""In ``Trace.stages``: where the work went."""
 
 
 class Pipeline(Victim):
@@ -30,8 +31,9 @@ class Pipeline(Victim):
     grey, repeated over its channels. All crops of a batch run at once.
 
     Gates are the detector's, where an open unit makes a whole look possible, and those of the
-    recogniser, ``recogniser.NAME``, with its units box by box. Counts are the detector's, and
-    ``crops``. MACs judge: those of the detector, and of every look.
+    recogniser, ``recogniser.NAME``, with its units box by box, for as many as can come out. Counts
+    are the detector's, and ``looks``. MACs judge: those of the detector, and of every look. What
+    the detector proposes (``PROPOSALS``) is not shown on: nobody has named it.
 
     Args:
         detector: a victim whose task is ``Boxes``, and which counts ``boxes_out``.
@@ -55,24 +57,29 @@ class Pipeline(Victim):
     ) -> None:
         _expect_fit(detector, recogniser)
         most = int(detector.ceiling(detector.example(1), "boxes_out").item())
-        crops = Count("crop", detector.counts["boxes_out"].ceiling)
+        looks = Count("look", detector.counts["boxes_out"].ceiling)
         super().__init__(
             name=name,
             family=detector.family,
             domain=detector.domain,
             task=Boxes(cap=most),
-            counts={**detector.counts, "crops": crops},
+            counts={**detector.counts, "looks": looks},
             max_macs=detector.max_macs + most * recogniser.max_macs,
             data=data,
         )
-        self.detector, self.recogniser, self.prepare = detector, recogniser, prepare
+        self.detector, self.recogniser, self.prepare, self.most = (
+            detector,
+            recogniser,
+            prepare,
+            most,
+        )
         self.eval()
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (B, C, H, W) -> boxes (B, N, 6), the last column by the recogniser."""
         boxes = self.detector(images)
         there = boxes[..., 4] >= 0
-        tally("crops", there.sum())
+        tally("looks", there.sum())
         if not there.any():
             return boxes
         return _renamed(boxes, there, self.recogniser(self.crops(images, boxes)))
@@ -80,23 +87,25 @@ class Pipeline(Victim):
     def trace(self, images: Tensor) -> Trace:
         first = self.detector.trace(images)
         boxes, there = first.logits, first.logits[..., 4] >= 0
-        seen = self.crops(images, boxes) if there.any() else self.recogniser.example(1).to(images)
-        look = self.recogniser.trace(seen)
+        look = self.recogniser.trace(self.crops(images, boxes if there.any() else _whole(images)))
         boxes = _renamed(boxes, there, look.logits)
         looks = torch.zeros_like(there, dtype=torch.float64).masked_scatter(there, look.macs)
         lead = torch.ones_like(boxes[..., 4]).masked_scatter(there, score_lead(look.logits))
         edges = (squares(boxes) % 1 - 0.5).abs().amin(2).masked_fill(~there, 1)
-        slack = torch.minimum(lead, edges).amin(1).detach()
+        slack = pad(torch.minimum(lead, edges), (0, 1), value=1.0).amin(1).detach()
         spent = looks.sum(1)
+        units = pad(there, (0, self.most - there.shape[1]))
+        shown = {name: part for name, part in first.aux.items() if name != PROPOSALS}
         return first._replace(
             logits=boxes,
             gates=(
                 *(gate._replace(cost=self.recogniser.max_macs) for gate in first.gates),
-                *(_by_box(gate, there) for gate in look.gates),
+                *(by_look(gate, units) for gate in look.gates),
             ),
             macs=first.macs + spent,
-            aux={DETECTOR: first.macs, RECOGNISER: spent},
-            also={**first.also, "crops": there.sum(1).double()},
+            stages={DETECTOR: first.macs, RECOGNISER: spent},
+            aux=shown,
+            also={**first.also, "looks": there.sum(1).double()},
             slack=slack if first.slack is None else torch.minimum(first.slack, slack),
         )
 
@@ -122,20 +131,30 @@ def squares(boxes: Tensor) -> Tensor:
     return torch.cat([middle - half, middle + half], -1).detach()
 
 
+def _whole(images: Tensor) -> Tensor:
+    """(B, 1, 6): a box about each image, for gates that nothing reaches."""
+    return images.new_tensor([0, 0, images.shape[3], images.shape[2], 1, 0]).expand(
+        len(images), 1, 6
+    )
+
+
 def _renamed(boxes: Tensor, there: Tensor, logits: Tensor) -> Tensor:
     classes = boxes[..., 5].masked_scatter(there, logits.argmax(1).to(boxes))
     return torch.cat([boxes[..., :5], classes[..., None]], 2)
 
 
-def _by_box(gate: Gate, there: Tensor) -> Gate:
-    """A gate of all crops (crops, units) as one of images (B, N · units); no crop, not reached."""
+def by_look(gate: Gate, there: Tensor) -> Gate:
+    """A gate of all looks (looks, units) as one of inputs (B, N · units), by where there was a look
+    (B, N) bool; no look, not reached."""
     mask = there[..., None].expand(*there.shape, gate.margin.shape[1])
 
-    def spread(values: Tensor) -> Tensor:
-        empty = torch.zeros(mask.shape, dtype=values.dtype, device=values.device)
-        return empty.masked_scatter(mask, values).flatten(1)
+    def spread(values: Tensor, elsewhere: float = 0.0) -> Tensor:
+        rest = torch.full(mask.shape, elsewhere, dtype=values.dtype, device=values.device)
+        return rest.masked_scatter(mask, values).flatten(1)
 
-    cost = spread(gate.cost) if isinstance(gate.cost, Tensor) else gate.cost
+    cost = gate.cost
+    if isinstance(cost, Tensor):
+        cost = spread(cost, float(cost.amax()))
     return gate._replace(
         name=f"recogniser.{gate.name}",
         margin=spread(gate.margin),
@@ -149,7 +168,7 @@ def _by_box(gate: Gate, there: Tensor) -> Gate:
 def _expect_fit(detector: Victim, recogniser: Victim) -> None:
     if not isinstance(detector.task, Boxes) or "boxes_out" not in detector.counts:
         raise UsageError(
-            f"{detector.name} is no detector that counts its boxes out: give a Detector"
+            f"{detector.name} is no detector that counts its boxes out: give a Detector or an MTCNN"
         )
     if not isinstance(recogniser.task, Classes) or recogniser.domain.kind != "pixels":
         raise UsageError(f"{recogniser.name} classifies no images: give it crops to classify")

@@ -13,6 +13,7 @@ from torch.nn.functional import pad
 from effattack.errors import ContractError
 from effattack.models_zoo.detection.rules import Outcome, Proposed
 from effattack.tasks.shares import NONE
+from effattack.victim.proposing import UNNAMED, Proposals
 
 ROUNDING = 1e-5
 """By which a sum of probabilities may exceed 1."""
@@ -44,6 +45,19 @@ class Batch(NamedTuple):
             return (self.scores.shape[1],)
         return tuple(self.groups.unique(return_counts=True)[1].tolist())
 
+    def shown(self, threshold: float | None, images: Tensor, *, named: bool = True) -> Proposals:
+        """What goes into the trace of images (B, C, H, W); without ``named``, classes are none."""
+        unnamed = torch.full_like(self.scores, UNNAMED)
+        classes = unnamed if self.classes is None or not named else self.classes.to(unnamed)
+        height, width = images.shape[-2:]
+        return Proposals(
+            self.boxes,
+            self.scores,
+            classes,
+            unnamed.new_full((len(images), 1), threshold or 0.0),
+            unnamed.new_tensor([width, height]).repeat(len(images), 1),
+        )
+
     @property
     def log_odds(self) -> Tensor:
         """(B, N): log(s / (1 - s)) of the scores, finite."""
@@ -51,6 +65,14 @@ class Batch(NamedTuple):
         return (
             self.scores.clamp_min(kind.tiny).log() - (-self.scores.clamp_max(1 - kind.eps)).log1p()
         )
+
+    def entered(self, done: Sequence[Outcome]) -> Tensor:
+        """(B, N, 4): the boxes that go into NMS, NaN in the rows of the others."""
+        found = self.boxes.detach()
+        boxes = torch.full_like(found, torch.nan)
+        for index, each in enumerate(done):
+            boxes[index, each.entered] = found[index, each.entered]
+        return boxes
 
     def nearest(self, done: Sequence[Outcome]) -> Tensor:
         """(B,): the smallest distance of a choice from its tie, of every image."""
@@ -88,7 +110,8 @@ def checked(name: str, given: Any, images: Tensor, method: str = "decode", least
         least: boxes of an image.
 
     Raises:
-        ContractError: for other shapes, NaN or infinity, or scores that are no probabilities.
+        ContractError: for other shapes, NaN or infinity, scores that are no probabilities, sides
+            that change places, or classes and groups that are none.
     """
     boxes, scores, classes, groups = parts(name, given, method)
     count = boxes.shape[1] if isinstance(boxes, Tensor) and boxes.dim() == 3 else -1
@@ -98,10 +121,12 @@ def checked(name: str, given: Any, images: Tensor, method: str = "decode", least
     if found != expected or count < least or (many and classes is not None):
         raise ContractError(
             f"{name}: {method} gave boxes {_shape(boxes)} and scores {_shape(scores)} for "
-            f"{len(images)} images: return boxes (B, N, 4), N at least 1, and scores (B, N) or "
-            "(B, N, classes), and classes only beside scores (B, N)"
+            f"{len(images)} images: return boxes (B, N, 4), N at least 1 and the same for all "
+            "images, and scores (B, N) or (B, N, classes), and classes only beside scores (B, N)"
         )
     _expect_numbers(f"{name}: {method}", boxes, scores)
+    _expect_sides_in_place(f"{name}: {method}", boxes)
+    _expect_names(f"{name}: {method}", count, len(images), classes, groups)
     leads = _leads(scores) if many else None
     if many:
         scores, classes = scores.max(2)
@@ -110,6 +135,18 @@ def checked(name: str, given: Any, images: Tensor, method: str = "decode", least
     height, width = images.shape[-2:]
     most = boxes.new_tensor([width, height, width, height])
     return Batch(boxes.clamp_min(0).minimum(most), scores, classes, groups, leads)
+
+
+def expect_as_many(name: str, found: Batch, sizes: tuple[int, ...], method: str = "decode") -> None:
+    """Raises:
+    ContractError: where an image moves how many boxes are proposed, which no ceiling can know.
+    """
+    if found.sizes != sizes:
+        raise ContractError(
+            f"{name}: {method} gave {sum(found.sizes)} boxes for these images, {sum(sizes)} for a "
+            "grey one of their size: return all that the network proposes; thresholds, caps and "
+            "NMS choose among them here"
+        )
 
 
 def answered(found: Batch, kept: Sequence[Tensor], most: int) -> Tensor:
@@ -145,6 +182,30 @@ def _expect_numbers(gave: str, boxes: Tensor, scores: Tensor) -> None:
             f"{gave} gave a score of {beyond[0]:.3g}, not in [0, 1]: return probabilities, logits "
             "through a sigmoid or softmax"
         )
+
+
+def _expect_sides_in_place(gave: str, boxes: Tensor) -> None:
+    wrong = (boxes[..., 2:] < boxes[..., :2]).any(-1)
+    if wrong.any():
+        left, top, right, bottom = boxes[wrong][0].tolist()
+        raise ContractError(
+            f"{gave} gave a box from ({left:.4g}, {top:.4g}) to ({right:.4g}, {bottom:.4g}): "
+            "return left, top, right, bottom, not centres and sizes, and keep sizes from falling "
+            "below 0"
+        )
+
+
+def _expect_names(gave: str, count: int, batch: int, classes: Any, groups: Any) -> None:
+    shapes = {"classes": ((count,), (batch, count)), "groups": ((count,),)}
+    for (what, allowed), part in zip(shapes.items(), (classes, groups), strict=True):
+        if part is None:
+            continue
+        if _shape(part) not in allowed or (part < 0).any() or (part != part.round()).any():
+            expected = " or ".join(("(N,)", "(B, N)")[: len(allowed)])
+            raise ContractError(
+                f"{gave} gave {what} {_shape(part)} beside {count} boxes in each of {batch} "
+                f"images: return {expected}, whole numbers from 0"
+            )
 
 
 def _shape(part: Any) -> tuple[int, ...]:

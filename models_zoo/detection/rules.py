@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from effattack.counting.tallies import tally
+from effattack.errors import UsageError
 from effattack.models_zoo.detection.nms import (
     expect_cap,
     expect_fraction,
@@ -72,6 +73,8 @@ class Rules(NamedTuple):
         expect_fraction("iou", self.iou)
         for name in ("max_nms", "max_det", "top"):
             expect_cap(name, getattr(self, name))
+        if not self.least >= 0:
+            raise UsageError(f"least = {self.least!r}: give the shortest side in pixels, 0 or more")
 
     def deployed(self, found: Proposed) -> Tensor:
         """(k,) which boxes stay; tallies ``boxes`` that go into NMS, and ``pairs``."""

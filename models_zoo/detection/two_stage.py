@@ -20,15 +20,17 @@ from effattack.counting.macs import count_macs, register
 from effattack.counting.tallies import Count, tally
 from effattack.errors import ContractError
 from effattack.models_zoo.detection.nms import intersection_over_union
-from effattack.models_zoo.detection.proposed import Batch, answered, checked
+from effattack.models_zoo.detection.proposed import Batch, answered, checked, expect_as_many
 from effattack.models_zoo.detection.rules import Outcome, Proposed, Rules
 from effattack.models_zoo.detection.sizes import every, once
 from effattack.tasks import Boxes
 from effattack.victim import Gate, Trace, Victim
 from effattack.victim.margins import bounded_margin, log_odds
+from effattack.victim.trace import CANDIDATES
 
 register("torchvision.roi_align", None)  # interpolates and averages, as aten.grid_sampler_2d does
 
+METHODS = ("features", "propose", "look")
 UNITS = {"proposals": "proposal", "boxes": "box", "pairs": "pair", "boxes_out": "box"}
 
 
@@ -112,6 +114,11 @@ class TwoStage(Victim):
             max_macs=max_macs,
             data=data,
         )
+        if missing := [name for name in METHODS if not callable(getattr(network, name, None))]:
+            raise ContractError(
+                f"{name}: {type(network).__name__} has no {', no '.join(missing)}: give a module "
+                f"with the methods {', '.join(METHODS)}, or a one-stage detector to Detector"
+            )
         self.network: Any = network
         self.proposals, self.rules = proposals, rules
         self.eval()
@@ -143,6 +150,7 @@ class TwoStage(Victim):
         seen = self._looked(features, found, looked_at, images)
         second = [self.rules.stated(each.image(0)) for each in seen]
         size = self._size(images)
+        expect_as_many(self.name, found, size.groups, "propose")
         also = {
             "proposals": [len(each.kept) for each in first],
             "boxes": [len(a.entered) + len(b.entered) for a, b in zip(first, second, strict=True)],
@@ -151,11 +159,17 @@ class TwoStage(Victim):
         }
         like = {"dtype": torch.float64, "device": images.device}
         counts = {name: torch.tensor(numbers, **like) for name, numbers in also.items()}
+        heads = size.each * counts["proposals"]
         return Trace(
             logits=self._answered(seen, [each.kept for each in second], images),
             gates=self._gates(found, first, size.each),
-            macs=size.base + size.each * counts["proposals"],
+            macs=size.base + heads,
+            aux={
+                CANDIDATES: found.entered(first),
+                **found.shown(self.proposals.score, images, named=False)._asdict(),
+            },
             also=counts,
+            stages={"first stage": every(images, size.base), "looks at proposals": heads},
             slack=self._slack(first, second, seen).to(images),
         )
 
@@ -168,7 +182,12 @@ class TwoStage(Victim):
     ) -> list[Batch]:
         """What the second stage says, of each image a batch of one."""
         rows = [boxes[kept] for boxes, kept in zip(found.boxes, looked_at, strict=True)]
-        boxes, scores, classes = self.network.look(features, rows)
+        said = self.network.look(features, rows)
+        if not isinstance(said, Sequence) or len(said) != 3:
+            raise ContractError(
+                f"{self.name}: look gives no three: return (boxes, scores, classes)"
+            )
+        boxes, scores, classes = said
         count, many = sum(map(len, rows)), len(classes)
         if boxes.shape != (count, many, 4) or scores.shape != (count, many):
             raise ContractError(

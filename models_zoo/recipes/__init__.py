@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from effattack.models_zoo.recipes import (
+    adaptation,
     adversarial,
     cascade,
     cifar10,
@@ -40,4 +41,5 @@ RECIPES: dict[str, Callable[[], None]] = {
     **text.RECIPES,
     **minilm.RECIPES,
     **detection.RECIPES,
+    **adaptation.RECIPES,
 }

@@ -13,11 +13,11 @@ from torchvision.ops import generalized_box_iou_loss, sigmoid_focal_loss
 from effattack.models_zoo.detection import embedded
 from effattack.models_zoo.detection.average_precision import average_precision
 from effattack.models_zoo.detection.networks import STRIDE, Cells, cell_middles, faster_rcnn
-from effattack.models_zoo.detection.scenes import SIDE, scenes
+from effattack.models_zoo.detection.scenes import SHIFTS, SIDE, scenes
 from effattack.models_zoo.digits import CLASSES
 from effattack.models_zoo.files import WEIGHTS, save_weights, write_card
 from effattack.models_zoo.recipes import fitting
-from effattack.victim import Victim
+from effattack.victim import Trace, Victim
 
 DATA = "scenes of scikit-learn's digits: 4000 training, 200 held-out, 200 test scenes"
 AT_ONCE = 50
@@ -30,7 +30,7 @@ def train_detector() -> None:
     torch.manual_seed(0)
     network = Cells(CLASSES)
     data = scenes("train")
-    fitting.fit(network, cells_loss(network), data, _as_they_are, epochs=10, rate=4e-3, batch=32)
+    fitting.fit(network, cells_loss(network), data, as_they_are, epochs=10, rate=4e-3, batch=32)
     save_weights(network, WEIGHTS / "scenes_detector.safetensors")
     describe(embedded.scenes_detector())
 
@@ -40,7 +40,7 @@ def train_two_stage() -> None:
     torch.manual_seed(0)
     network = faster_rcnn(CLASSES, SIDE)
     data = scenes("train")
-    fitting.fit(network, regions_loss(network), data, _as_they_are, epochs=4, rate=3e-3, batch=16)
+    fitting.fit(network, regions_loss(network), data, as_they_are, epochs=4, rate=3e-3, batch=16)
     save_weights(network, WEIGHTS / "scenes_two_stage.safetensors")
     describe(embedded.scenes_two_stage())
 
@@ -78,28 +78,34 @@ def regions_loss(network: FasterRCNN) -> fitting.Loss:
     """Objectness and boxes of proposals, classes and boxes of what is looked at."""
 
     def loss(images: Tensor, truth: Tensor) -> Tensor:
-        there = [rows[rows[:, 4] >= 0] for rows in truth]
-        targets = [{"boxes": rows[:, :4], "labels": rows[:, 5].long() + 1} for rows in there]
-        return torch.stack([*network(list(images), targets).values()]).sum()
+        return torch.stack([*network(list(images), targets(truth)).values()]).sum()
 
     return loss
 
 
-def describe(victim: Victim) -> None:
+def targets(truth: Tensor) -> list[dict[str, Tensor]]:
+    """(B, M, 6) as task ``Boxes`` has them -> what torchvision's detectors are trained with."""
+    there = [rows[rows[:, 4] >= 0] for rows in truth]
+    return [{"boxes": rows[:, :4], "labels": rows[:, 5].long() + 1} for rows in there]
+
+
+def describe(victim: Victim, data: str = DATA) -> None:
     """Write the card of a detector from its test scenes, and print its line."""
-    images, truth = scenes("test")
-    with torch.no_grad():
-        traces = [victim.trace(some) for some in images.split(AT_ONCE)]
-    found = victim.task.join([trace.logits for trace in traces])
+    traces, found, truth = seen(victim, "none")
     clean = {
         name: torch.cat([t.also[name] for t in traces]).mean().item() for name in victim.counts
     }
     card = {
         "name": victim.name,
         "family": victim.family,
-        "data": f"{DATA} (effattack.models_zoo.detection.scenes)",
+        "data": f"{data} (effattack.models_zoo.detection.scenes)",
         "recipe": f"python -m effattack.models_zoo.train {victim.name}",
         "average_precision": round(average_precision(found, truth), 4),
+        "average_precision_shifted": {
+            shift: round(average_precision(*seen(victim, shift)[1:]), 4)
+            for shift in SHIFTS
+            if shift != "none"
+        },
         "accuracy": round(victim.task.right(found, truth).double().mean().item(), 4),
         **{f"clean_{name}": number for name, number in clean.items()},
         "clean_macs": round(torch.cat([trace.macs for trace in traces]).mean().item()),
@@ -111,6 +117,14 @@ def describe(victim: Victim) -> None:
     print(f"{victim.name}: average precision {card['average_precision']:.2%}, clean {clean}")
 
 
+def seen(victim: Victim, shift: str) -> tuple[list[Trace], Tensor, Tensor]:
+    """Traces of the test scenes under a shift, the answers of all, and what is there."""
+    images, truth = scenes("test", shift)
+    with torch.no_grad():
+        traces = [victim.trace(some) for some in images.split(AT_ONCE)]
+    return traces, victim.task.join([trace.logits for trace in traces]), truth
+
+
 RECIPES: dict[str, Callable[[], None]] = {
     "scenes_detector": train_detector,
     "scenes_two_stage": train_two_stage,
@@ -118,5 +132,6 @@ RECIPES: dict[str, Callable[[], None]] = {
 }
 
 
-def _as_they_are(images: Tensor, generator: Generator) -> Tensor:
+def as_they_are(images: Tensor, generator: Generator) -> Tensor:
+    """Scenes are varied enough."""
     return images

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from detectors import detector
 from torch import Tensor, nn
 from toys import LinearSaver, grey_images
 
@@ -17,7 +18,7 @@ from effattack.attacks.base import Attack
 from effattack.attacks.foreign import libraries
 from effattack.budgets import LEVELS
 from effattack.domains.pixels import to_grid
-from effattack.errors import UsageError
+from effattack.errors import NotApplicable, UsageError
 from effattack.victim import Victim
 
 foolbox = pytest.importorskip("foolbox")
@@ -68,6 +69,12 @@ def test_int8_victims_have_a_gradient(
             return nn.functional.cross_entropy(int8(images), labels)
 
     assert loss(found) > loss(noise)
+
+
+@both
+def test_detectors_have_no_class_to_lose(pgd: Made) -> None:
+    with pytest.raises(NotApplicable, match=r"Tiny one answers with boxes; noise applies"):
+        pgd(detector(name="Tiny one"), eps=8 / 255)
 
 
 @both

@@ -15,13 +15,16 @@ from effattack.attacks.objectives import (
     MarginHinge,
     Objective,
     ReweightedHinge,
+    StayUnnoticed,
     Towards,
     UniformExits,
     UniformSignificance,
     require_gates,
 )
 from effattack.errors import NotApplicable
+from effattack.tasks import Boxes
 from effattack.victim import Gate, Opaque, Trace
+from effattack.victim.trace import PROPOSALS
 
 
 def a_trace(
@@ -265,3 +268,35 @@ def test_goal_of_some_images(goal: Goal) -> None:
     assert some.labels.tolist() == [3, 1]
     assert some.callback is print
     assert some.victim is goal.victim
+
+
+# - openings · dearest cost / max MACs · Σ max(0, κ - lead) over all proposals
+
+
+def test_each_proposal_that_is_otherwise_than_wanted_is_charged_for() -> None:
+    """A face in the first image alone. Log-odds .03, .5; -.02, one that pads; all as it was."""
+    victim = LinearSaver()
+    victim.task = Boxes()
+    face, none = [0.0, 0, 10, 10, 0.9, 0], [-1.0] * 6
+    goal = Goal(victim, torch.tensor([[face], [none], [none]]), torch.zeros(3))
+    near = [0.0, 0, 10, 9, 0.03, 0]
+    far, hint, sure = ([50.0, 0, 60, 9, odds, 0] for odds in (0.5, -0.02, -3))
+    proposals = torch.tensor([[near, far], [hint, none], [sure, none]]).requires_grad_()
+    hinge = MarginHinge()
+    dear, cheap = (a_gate(torch.tensor([-0.5, 0.9, 0.2]), cost=cost) for cost in (88.0, 8.0))
+    trace = a_trace((cheap, dear), torch.zeros(3, 1, 6), **{PROPOSALS: proposals})
+    charged = hinge(trace, goal) - StayUnnoticed(hinge, openings=2.0, kappa=0.1)(trace, goal)
+    assert charged.tolist() == pytest.approx([(0.1 - 0.03) + (0.1 + 0.5), 0.1 - 0.02, 0])
+    (slope,) = torch.autograd.grad(charged.sum(), proposals)
+    assert slope[1, :, 4].tolist() == pytest.approx([1, 0])
+    assert not slope[2].any(), "what is as it was is not charged for"
+
+
+def test_where_nothing_is_proposed_the_answer_leads(goal: Goal) -> None:
+    """By the lead of the clean class, up to .05."""
+    trace = a_trace((a_gate(torch.tensor([0.0, 0.0])),), torch.tensor([[0.0, 2.0], [1.0, 0.0]]))
+    hinge = MarginHinge()
+    lead = goal.victim.task.lead(trace.logits, goal.answer)
+    assert (lead > 0.05).tolist() == [True, False]
+    gained = StayUnnoticed(hinge)(trace, goal) - hinge(trace, goal)
+    torch.testing.assert_close(gained, lead.clamp(max=0.05))

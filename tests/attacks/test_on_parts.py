@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import pytest
 import torch
-from torch import Tensor
+from torch import Generator, Tensor, nn
 from toys import LinearSaver, grey_images
 
 from effattack import evaluate
 from effattack.attacks import build
 from effattack.attacks.searches.parts import OnePart
 from effattack.domains import Parts, PartsBatch, Pixels, Tokens
-from effattack.errors import NotApplicable
+from effattack.domains.tokens import PAD
+from effattack.errors import GradientError, NotApplicable
 from effattack.tasks import Classes
 from effattack.threats import parse_threat, usual_threat
 from effattack.victim import Trace, Victim
+from effattack.victim.checks.gradients import check_gradients
+from effattack.victim.leaf import Leaf
 
-LEVELS_OF_CHANGE = 8
+LEVELS_OF_CHANGE, WORDS = 8, 9
 THREAT = f"first:linf:{LEVELS_OF_CHANGE}/255"
 
 
@@ -106,20 +111,120 @@ def test_a_part_alone_is_the_whole_with_the_rest_as_it_was() -> None:
     assert torch.equal(alone.trace(other).macs, victim.trace(pairs.replaced(second=other)).macs)
 
 
-@pytest.mark.parametrize(
-    ("threat", "message"),
-    [
-        ("first:linf:.1+second:linf:.1", "changes 2 parts: searches change one"),
-        ("none", "changes 0 parts: searches change one"),
-    ],
-)
-def test_other_budgets_are_refused_with_a_remedy(threat: str, message: str) -> None:
-    with pytest.raises(NotApplicable, match=message):
-        build("Slowdown", Pair(), parse_threat(threat))
+class Captioned(Victim):
+    """The toy beside words, each of which moves its g(x) by what it says, wherever it stands."""
+
+    def __init__(self) -> None:
+        toy = LinearSaver()
+        super().__init__(
+            name="captioned",
+            family="cascade",
+            domain=Parts(image=Pixels(toy.input_shape), words=Tokens(WORDS, 3)),
+            task=Classes(2),
+            max_macs=toy.max_macs,
+            dense_macs=toy.dense_macs,
+        )
+        self.toy, self.says = toy, nn.Embedding(WORDS, 1)
+        with torch.no_grad():
+            self.says.weight.copy_(torch.linspace(-3, 3, WORDS)[:, None])
+
+    def lift(self, batch: Tensor, places: Tensor) -> Leaf:
+        return Leaf(self.says(batch.gather(1, places).clamp_min(0)), places)
+
+    def forward(self, batch: PartsBatch) -> Tensor:
+        return self.toy(self.moved(batch, None))
+
+    def trace(self, batch: PartsBatch, leaf: Leaf | None = None) -> Trace:
+        return self.toy.trace(self.moved(batch, leaf))
+
+    def moved(self, batch: PartsBatch, leaf: Leaf | None) -> Tensor:
+        """Images that g sees as those of the batch, and what their words say."""
+        ids = batch["words"]
+        rows = self.says(ids.clamp_min(0))
+        if leaf is not None:
+            rows = rows.scatter(1, leaf.places[:, :, None], leaf.rows)
+        said = (rows * (ids != PAD)[:, :, None]).sum(1)
+        weight = self.toy.saver.weight[0] - self.toy.saver.weight[1]
+        step = weight.sign() / weight.abs().sum()
+        return batch["image"] + (said * step).view(-1, *self.toy.input_shape)
+
+    def away(self, batch: PartsBatch, word: int | None, place: int) -> Tensor:
+        """(B,): how far from its gate an input lies with one word replaced; None: as it is."""
+        words = batch["words"].clone()
+        if word is not None:
+            words[:, place] = word
+        return self.toy.missing(self.moved(batch.replaced(words=words), None))
 
 
-def test_a_part_of_words_is_refused() -> None:
-    victim = Pair()
-    victim.domain = Parts(first=victim.domain.parts["first"], second=Tokens(9, 5))
-    with pytest.raises(NotApplicable, match="changes prompts: searches change a part of arrays"):
-        build("QueryAttack", victim, parse_threat("second:suffix:2"))
+def asked(count: int = 48) -> tuple[Captioned, PartsBatch]:
+    """Images of two words each, whose gate is shut."""
+    victim = Captioned()
+    words = torch.randint(0, WORDS, (count, 2), generator=Generator().manual_seed(3))
+    batch = PartsBatch(
+        {"image": victim.domain.parts["image"].snap(grey_images(count)), "words": words}
+    )
+    return victim, batch[victim.away(batch, None, 0) > 0]
+
+
+def nearest(victim: Captioned, batch: PartsBatch) -> Tensor:
+    """(B,): how far from its gate the nearest input with at most one other word lies."""
+    everything = [
+        victim.away(batch, word, place) for word, place in product(range(WORDS), range(2))
+    ]
+    return torch.stack([victim.away(batch, None, 0), *everything]).amin(0)
+
+
+@pytest.mark.parametrize("name", ["AutoSlow()", "QueryAttack(queries=200)", "Slowdown(steps=20)"])
+def test_a_part_of_words_is_searched_as_words_are(name: str) -> None:
+    victim, batch = asked()
+    found = build(name, victim, parse_threat("words:swap:1"))(batch)
+    expected = nearest(victim, batch) < 0
+    assert 0 < expected.sum() < len(batch), "else this tells nothing"
+    assert torch.equal(victim.trace(found).gates[0].active[:, 0], expected)
+    assert torch.equal(found["image"], batch["image"])
+
+
+@pytest.mark.parametrize("name", ["AutoSlow()", "Slowdown(steps=40)"])
+def test_a_joint_budget_reaches_what_both_parts_reach_together(name: str) -> None:
+    victim, batch = asked()
+    reach = victim.toy.reach(4)
+    joint = build(name, victim, parse_threat("image:linf:4/255+words:swap:1"))(batch)
+    opened = victim.trace(joint).gates[0].active[:, 0]
+    alone = (nearest(victim, batch) < 0) | (victim.away(batch, None, 0) < reach)
+    assert torch.equal(opened, nearest(victim, batch) < reach)
+    assert (opened & ~alone).any(), "else one part would do"
+    assert ((joint["words"] != batch["words"]).sum(1) <= 1).all()
+
+
+def test_queries_spend_a_joint_budget_in_turn() -> None:
+    victim, batch = asked()
+    attack = build("QueryAttack(queries=80)", victim, parse_threat("image:linf:4/255+words:swap:1"))
+    assert [search.queries for search in attack.search.searches.values()] == [20, 20]
+    assert victim.trace(attack(batch)).macs.sum() > victim.trace(batch).macs.sum()
+
+
+def test_a_budget_in_no_part_is_refused_with_a_remedy() -> None:
+    with pytest.raises(NotApplicable, match="none changes no part: name one, such as image:linf"):
+        build("Slowdown", Pair(), parse_threat("none"))
+
+
+def test_words_that_are_not_lifted_are_refused_and_queried() -> None:
+    victim, _ = asked()
+    victim.__class__ = type("Mute", (Captioned,), {"lift": Victim.lift})
+    with pytest.raises(NotApplicable, match=r"captioned lifts no words \(Victim.lift\); Query"):
+        build("Slowdown", victim, parse_threat("words:suffix:1"))
+    assert build("Slowdown", victim, parse_threat("image:linf:4/255"))
+    assert build("QueryAttack", victim, parse_threat("words:suffix:1"))
+
+
+def test_the_contract_asks_for_gradients_of_words_too() -> None:
+    victim, batch = asked(8)
+    assert check_gradients(victim, batch) == []
+    honest = Captioned.lift
+
+    def detached(self: Captioned, ids: Tensor, places: Tensor) -> Leaf:
+        return honest(self, ids, places)._replace(rows=torch.zeros(*places.shape, 1))
+
+    victim.__class__ = type("Wrong", (Captioned,), {"lift": detached})
+    with pytest.raises(GradientError, match="with lift\\(\\) and without, trace\\(\\) states diff"):
+        check_gradients(victim, asked(48)[1])

@@ -17,7 +17,7 @@ import pytest
 from own_module import written
 
 import effattack.cli as commands
-from effattack import streams
+from effattack import __version__, streams
 from effattack.budgets import parse_eps
 from effattack.cli import main
 from effattack.cli.sweep_options import DEFAULT_VICTIMS
@@ -186,6 +186,12 @@ def test_an_empty_option_is_no_option(option: str, capsys: pytest.CaptureFixture
         with pytest.raises(SystemExit, match="2"):
             run(f"--{option}", value)
         assert f"argument --{option}: it is empty" in capsys.readouterr().err
+
+
+def test_the_version_is_said(capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["--version"])
+    assert capsys.readouterr().out == f"effattack {__version__}\n"
 
 
 def test_an_empty_argument_is_none(capsys: pytest.CaptureFixture) -> None:

@@ -8,10 +8,13 @@ import torch
 from detectors import Tiny, decode, detector, noise
 from torchvision.ops import batched_nms
 
+import effattack
 from effattack.attacks import Slowdown
 from effattack.counting.macs import count_macs
 from effattack.errors import ContractError, NotApplicable, UsageError
 from effattack.models_zoo.detection.detector import Detector
+from effattack.reporting.stored import members
+from effattack.results import heat
 from effattack.victim import audit
 from effattack.victim.checks import INVARIANTS
 
@@ -64,6 +67,29 @@ def test_work_is_told_as_it_is_stated(variant):
         assert torch.equal(count, trace.also[name]), name
         assert (count <= victim.ceiling(images, name)).all(), name
     assert not found.knife_edge.any()
+
+
+@every_variant
+def test_candidates_are_the_boxes_that_nms_is_given(variant):
+    victim, images = detector(**VARIANTS[variant]), noise(3)
+    found = audit(victim, images)
+    assert [len(boxes) for boxes in found.candidates] == found.counts["boxes"].tolist()
+    for boxes, answer in zip(found.candidates, victim.task.members(found.logits), strict=True):
+        for box in answer:
+            assert (boxes - box[:4]).abs().amax(1).amin() < 1e-5, "what comes out went in"
+
+
+def test_frames_hold_where_candidates_lie():
+    victim, images = detector(), noise(9)
+    found = effattack.evaluate(victim, images, victim(images), [], timed=0)
+    rows = found.samples[found.samples.attack == "clean"]
+    assert rows.heat.notna().tolist() == [True] * 8 + [False]
+    for row in rows[:8].itertuples():
+        stored = heat.from_bytes(row.heat)
+        assert stored.boxes == row.boxes
+        assert stored.counts.shape == (32, 32)
+        assert len(members(row.prediction, victim.answer_form)) == row.boxes_out
+    assert found.meta["victims"][victim.name]["answer"] == victim.task.describe()
 
 
 @pytest.mark.parametrize(
@@ -187,11 +213,32 @@ def refused(change, **settings):
         (lambda boxes, scores: (boxes, scores, torch.zeros(64)), "classes only beside scores"),
         (lambda boxes, scores: (boxes,), "returned a tuple of 1"),
         (lambda boxes, scores: {"boxes": boxes}, "returned a dict"),
+        (lambda boxes, scores: (boxes[..., [2, 3, 0, 1]], scores), "a box from .*left, top, right"),
+        (
+            lambda boxes, scores: (boxes, scores[..., 0], torch.zeros(3)),
+            "classes \\(3,\\) beside 64",
+        ),
+        (lambda boxes, scores: (boxes, scores[..., 0], -torch.ones(64)), "whole numbers from 0"),
+        (
+            lambda boxes, scores: (boxes, scores[..., 0], torch.zeros(64), torch.full((64,), 0.5)),
+            "groups \\(64,\\).*return \\(N,\\), whole numbers",
+        ),
     ],
 )
 def test_what_decode_may_not_give_is_refused(change, words):
     with pytest.raises(ContractError, match=words):
         refused(change)
+
+
+def test_boxes_that_only_some_images_have_are_refused():
+    def chosen_already(maps):
+        boxes, scores = decode(maps)
+        there = (scores.amax(2) > 0.5).all(0)
+        return boxes[:, there], scores[:, there]
+
+    victim = Detector(Tiny(), chosen_already, input_shape=(3, 32, 32))
+    with pytest.raises(ContractError, match=r"decode gave \d+ boxes for these.*return all"):
+        audit(victim, noise(1))
 
 
 @pytest.mark.parametrize(
@@ -202,6 +249,9 @@ def test_what_decode_may_not_give_is_refused(change, words):
         ({"max_nms": 10.0}, "whole number"),
         ({"top": 0}, "top = 0"),
         ({"score": 1.5}, "score = 1.5"),
+        ({"score": None}, "score = None"),
+        ({"score": "0.5"}, "score = '0.5'"),
+        ({"input_shape": (3, 0, 32)}, "\\(3, 0, 32\\): give \\(C, H, W\\)"),
         ({"iou": -0.1}, "iou = -0.1"),
         ({"iou": np.nan}, "iou = nan"),
     ],

@@ -64,8 +64,10 @@ def test_a_shift_keeps_the_digits_where_they_are(shift: str) -> None:
     assert torch.equal(clean, images) == (shift == "none")
 
 
-def test_scenes_are_inputs_and_labels_of_their_domain() -> None:
-    images, labels = scenes("test")
+@every_shift
+def test_scenes_are_inputs_and_labels_of_their_domain(shift: str) -> None:
+    images, labels = scenes("test", shift)
+    assert ((images >= 0) & (images <= 1)).all()
     DOMAIN.check(images)
     check_domain(DOMAIN)
     Boxes().check(labels, len(images))

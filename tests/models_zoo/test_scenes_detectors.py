@@ -14,13 +14,13 @@ from effattack.models_zoo.detection.networks import (
     decoded,
     faster_rcnn,
 )
-from effattack.models_zoo.detection.scenes import scored_scenes
+from effattack.models_zoo.detection.scenes import SHIFTS, scored_scenes
 from effattack.models_zoo.files import WEIGHTS, read_card
 from effattack.models_zoo.recipes import RECIPES, detection
 from effattack.victim import audit
 
-NAMES = ["scenes_detector", "scenes_pipeline", "scenes_two_stage"]
-TRAINED = ["scenes_detector", "scenes_two_stage"]
+NAMES = ["scenes_detector", "scenes_pipeline", "scenes_two_stage", "scenes_two_stage_adapted"]
+TRAINED = [name for name in NAMES if name != "scenes_pipeline"]
 every_detector = pytest.mark.parametrize("name", NAMES)
 
 
@@ -42,6 +42,16 @@ def test_the_card_agrees(name: str) -> None:
     assert trace.macs.mean().item() == pytest.approx(card["clean_macs"], rel=0.01)
     assert round(victim.max_macs) == card["max_macs"]
     assert sum(p.numel() for p in victim.parameters()) == card["parameters"]
+
+
+@pytest.mark.slow
+@every_detector
+def test_the_card_agrees_under_shift(name: str) -> None:
+    victim, precisions = embedded(name), read_card(name)["average_precision_shifted"]
+    assert precisions.keys() == SHIFTS.keys() - {"none"}
+    for shift, stated in precisions.items():
+        _, found, truth = detection.seen(victim, shift)
+        assert average_precision(found, truth) == pytest.approx(stated, abs=5e-3), shift
 
 
 @every_detector

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from detectors import noise
+from torch import nn
 from torchvision.ops import batched_nms, box_iou, nms
 from two_stages import TinyStages, two_stage
 
@@ -122,10 +123,40 @@ class OneBox(TinyStages):
         return placed[:, :1], scores, classes
 
 
-def test_what_a_network_may_not_do_is_refused():
+class NoClasses(TinyStages):
+    """Boxes and scores alone."""
+
+    def look(self, features, boxes):
+        return super().look(features, boxes)[:2]
+
+
+class SomeProposals(TinyStages):
+    """Their number is the image's."""
+
+    def propose(self, features):
+        boxes, scores = super().propose(features)
+        there = (scores > 0.1).all(0)
+        return boxes[:, there], scores[:, there]
+
+
+@pytest.mark.parametrize(
+    ("network", "words"),
+    [
+        (Uneven, "let every proposal cost the same"),
+        (OneBox, "look gave"),
+        (NoClasses, r"return \(boxes, scores, classes\)"),
+        (SomeProposals, "propose gave .* return all"),
+        (lambda: nn.Conv2d(3, 3, 1), "Conv2d has no features, no propose, no look"),
+    ],
+)
+def test_what_a_network_may_not_do_is_refused(network, words):
     rules = Rules(0.4, 0.5)
-    for network, words in ((Uneven, "let every proposal cost the same"), (OneBox, "look gave")):
-        with pytest.raises(ContractError, match=words):
-            TwoStage(network(), rules, rules, input_shape=(3, 32, 32))
+    with pytest.raises(ContractError, match=words):
+        audit(TwoStage(network(), rules, rules, input_shape=(3, 32, 32)), noise(1))
+
+
+def test_caps_and_sizes_out_of_range_are_refused():
     with pytest.raises(UsageError, match="max_det = 0"):
         two_stage(most=0)
+    with pytest.raises(UsageError, match="least = -1"):
+        TwoStage(TinyStages(), Rules(0.4, 0.5, least=-1), Rules(0.4, 0.5))

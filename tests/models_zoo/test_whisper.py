@@ -15,7 +15,7 @@ from effattack.counting.macs import count_macs
 from effattack.domains import check_domain
 from effattack.domains.tokens import PAD, lengths
 from effattack.errors import NotApplicable, UsageError
-from effattack.models_zoo.sound.listener import Listener, Sizes
+from effattack.models_zoo.sound.listener import Listener, NothingBehind, Sizes
 from effattack.models_zoo.sound.log_mel import RATE, LogMel
 from effattack.models_zoo.sound.recordings import STEP, Recordings
 from effattack.models_zoo.sound.whisper import Whisper
@@ -131,6 +131,9 @@ def test_declared_work_is_executed_work() -> None:
     assert len(found.counts["passes"].unique()) > 2
     for name in ("passes", "output_tokens", "cache_bytes"):
         assert torch.equal(found.counts[name], trace.also[name])
+    hearing = count_macs(mine.network.hear, heard[:1])
+    assert trace.stages["hearing"].tolist() == [hearing] * 12
+    assert torch.equal(trace.stages["writing"], trace.macs - hearing)
     assert torch.equal(mine.ceiling(heard), torch.full((12,), mine.max_macs).double())
     assert (found.macs <= mine.max_macs).all()
 
@@ -195,6 +198,15 @@ def test_silence_behind_a_recording_changes_nothing() -> None:
     assert long.shape[2] == WINDOW
     assert torch.equal(mine(long), mine(heard))
     assert count_macs(mine, long) == count_macs(mine, heard)
+
+
+def test_there_may_be_nothing_behind_a_recording() -> None:
+    """As ``faster-whisper`` has it: zeros in place of frames of silence, the others the same."""
+    usual, other, heard = victim().network, NothingBehind(SIZES, START), recordings(3)
+    whole, frames = usual.framed(heard), other.framed(heard)
+    assert torch.equal(frames[..., : SAID // 160], whole[..., : SAID // 160])
+    assert not frames[..., SAID // 160 :].any()
+    assert whole[..., SAID // 160 :].any()
 
 
 def test_silence_is_answered() -> None:

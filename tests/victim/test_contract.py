@@ -452,6 +452,32 @@ def test_audit_says_by_how_much_and_where(wrong: int, says: str) -> None:
         audit(victim, images[victim.trace(images).gates[0].active[:, 0]])
 
 
+class Staged(LinearSaver):
+    """Tells its stages, and leaves some MACs out of them."""
+
+    left_out = 0.0
+
+    def trace(self, images: Tensor) -> Trace:
+        found = super().trace(images)
+        first = torch.full_like(found.macs, 5)
+        return found._replace(stages={"a": first, "b": found.macs - first - self.left_out})
+
+
+def test_audit_tells_the_stages_of_each_input() -> None:
+    victim, images = Staged(), grey_images(3)
+    found = audit(victim, images)
+    assert [sum(stages.values()) for stages in found.stages] == found.macs.tolist()
+    assert [stages["a"] for stages in found.stages] == [5, 5, 5]
+    assert audit(LinearSaver(), images).stages == ({}, {}, {})
+
+
+def test_stages_that_do_not_add_up_are_refused() -> None:
+    victim = Staged()
+    victim.left_out = 2.0
+    with pytest.raises(ContractError, match="stages add up to 30 MACs, macs says 32"):
+        audit(victim, torch.zeros(1, 1, 4, 4))
+
+
 def test_specific_errors_are_contract_errors() -> None:
     images = grey_images(8)
     with pytest.raises(AuditError):

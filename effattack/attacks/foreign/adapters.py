@@ -20,6 +20,7 @@ from effattack.attacks.base import Attack, Kind, queries, without_gradient
 from effattack.attacks.objectives import Goal
 from effattack.domains import Arrays
 from effattack.errors import NotApplicable, UsageError, unknown_name
+from effattack.tasks import Classes
 from effattack.threats import ArrayThreat, Threat
 from effattack.threats.balls import Ball
 from effattack.victim import Victim
@@ -109,6 +110,15 @@ class LibraryAttack(Attack):
             raise NotApplicable(
                 f"{reason}: {self.label} cannot attack it; {queries(victim)} applies"
             )
+
+    @classmethod
+    def why_not(cls, victim: Victim) -> str | None:
+        if isinstance(victim.task, Classes):
+            return None
+        return (
+            f"{cls.__name__} raises losses on a class per input; {victim.name} answers with "
+            f"{victim.task.noun}"
+        )
 
     @property
     def size(self) -> float:

@@ -1,24 +1,32 @@
-"""How attacks on inputs of several parts look: in the one part that may change, as in its domain.
+"""How attacks on inputs of several parts look: in one part after another, each as in its domain.
 
-The search sees a victim of that part alone, whose other parts stay as they are in the clean inputs.
+A search of one part sees a victim of that part alone, whose other parts stay as they are best so
+far. Budgets in several parts are spent in turn (block coordinate ascent): what one part gained is
+where the next begins.
 """
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from torch import Tensor
+from torch import Generator, Tensor
 
 from effattack.attacks.objectives import Goal, Objective
 from effattack.attacks.searches.best import Best
 from effattack.attacks.searches.climbing import Climb
 from effattack.attacks.searches.squares import RandomSearch
-from effattack.domains import Arrays, Parts, PartsBatch
+from effattack.domains import Parts, PartsBatch
 from effattack.errors import NotApplicable
 from effattack.threats import Threat
 from effattack.threats.parts import OfParts
 from effattack.victim import Trace, Victim
+from effattack.victim.leaf import Leaf
+
+TURNS = 2
+"""How often each of several parts is searched."""
 
 
 class OnePart(Victim):
@@ -44,38 +52,60 @@ class OnePart(Victim):
         self.whole, self.part, self.rest = victim, part, rest
 
     def forward(self, batch: Tensor) -> Tensor:
-        return self.whole(self.rest.replaced(**{self.part: batch}))
+        return self.whole(self._with(batch))
 
-    def trace(self, batch: Tensor) -> Trace:
-        return self.whole.trace(self.rest.replaced(**{self.part: batch}))
+    def trace(self, batch: Tensor, leaf: Leaf | None = None) -> Trace:
+        lifted: Any = self.whole.trace
+        return lifted(self._with(batch), **({} if leaf is None else {"leaf": leaf}))
+
+    def lift(self, batch: Tensor, places: Tensor) -> Leaf:
+        return self.whole.lift(batch, places)
+
+    def rows(self, index: Tensor) -> OnePart:
+        """The same beside some of the inputs."""
+        other = copy.copy(self)
+        other.rest = self.rest[index]
+        return other
+
+    def _with(self, batch: Tensor) -> PartsBatch:
+        return self.rest.replaced(**{self.part: batch})
 
 
 @dataclass(frozen=True)
-class PartGradient(Climb):
-    """A search on arrays, in one part.
+class Alone(Goal):
+    """A goal of inputs of several parts, for a search of one of them."""
 
-    Inputs at their ceiling are searched on, as the others of their batch are.
+    victim: OnePart
+
+    def rows(self, index: Tensor) -> Alone:
+        found = vars(super().rows(index))
+        return Alone(**{**found, "victim": self.victim.rows(index)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartsInTurn(Climb):
+    """Searches by gradients, one per part that may change.
 
     Args:
         steps, random_start, restarts, accept, ask: see :class:`Climb`.
-        search: the one on arrays.
-        part: where.
+        searches: name of a part -> how it is looked for, ``turns`` times.
+        turns: how often each has its turn.
     """
 
-    search: Climb
-    part: str
+    searches: Mapping[str, Climb]
+    turns: int
 
     @classmethod
-    def like(cls, search: Climb, threat: Threat) -> Self:
-        """The search, in the part that a threat changes."""
+    def like(cls, search: Climb, searches: Mapping[str, Climb]) -> Self:
+        """What a search on arrays is on parts, its steps shared among them."""
         return cls(
             search.steps,
-            search=search,
-            part=changed_part(threat),
             random_start=search.random_start,
             restarts=search.restarts,
             accept=search.accept,
             ask=search.ask,
+            searches=searches,
+            turns=turns(len(searches)),
         )
 
     def climb(
@@ -88,28 +118,27 @@ class PartGradient(Climb):
         goal: Goal,
         restart: int = 0,
     ) -> None:
-        name = self.part
-        inside = Best(best.inputs[name], best.rank)
-        place, alone = threat.threats[name], seen(goal, name, clean)
-        self.search.climb(inside, start[name], clean[name], place, objective, alone, restart)
-        best.inputs, best.rank = best.inputs.replaced(**{name: inside.inputs}), inside.rank
+        for turn in range(self.turns):
+            for part, search in self.searches.items():
+                inside, alone = Best(best.inputs[part], best.rank), seen(goal, part, best)
+                first = start[part] if turn == 0 else inside.inputs.clone()
+                place = threat.threats[part]
+                search.climb(inside, first, clean[part], place, objective, alone, restart)
+                take(best, part, inside)
 
 
-@dataclass(frozen=True)
-class PartQueries(RandomSearch):
-    """A random search on arrays, in one part.
+@dataclass(frozen=True, kw_only=True)
+class PartsAsked(RandomSearch):
+    """Searches by queries, one per part that may change.
 
     Args:
         queries, squares, accept: see :class:`RandomSearch`.
-        part: where.
+        searches: name of a part -> how it is looked for, ``turns`` times.
+        turns: how often each has its turn.
     """
 
-    part: str = ""
-
-    @classmethod
-    def like(cls, search: RandomSearch, threat: Threat) -> Self:
-        """The search, in the part that a threat changes."""
-        return cls(search.queries, search.squares, search.accept, changed_part(threat))
+    searches: Mapping[str, RandomSearch]
+    turns: int
 
     def climb(
         self,
@@ -117,34 +146,39 @@ class PartQueries(RandomSearch):
         clean: PartsBatch,
         threat: Any,
         goal: Goal,
-        generator: Any,
+        generator: Generator,
         restart: int = 0,
     ) -> None:
-        name = self.part
-        inside = Best(best.inputs[name], best.rank)
-        place, alone = threat.threats[name], seen(goal, name, clean)
-        super().climb(inside, clean[name], place, alone, generator, restart)
-        best.inputs, best.rank = best.inputs.replaced(**{name: inside.inputs}), inside.rank
+        for _ in range(self.turns):
+            for part, search in self.searches.items():
+                inside, alone = Best(best.inputs[part], best.rank), seen(goal, part, best)
+                place = threat.threats[part]
+                search.climb(inside, clean[part], place, alone, generator, restart)
+                take(best, part, inside)
 
 
-def seen(goal: Goal, part: str, clean: PartsBatch) -> Goal:
-    """A goal of inputs of several parts, for a search of one of them."""
-    victim = OnePart(goal.victim, part, clean)
-    return Goal(victim, goal.logits, goal.labels, goal.callback)
+def seen(goal: Goal, part: str, best: Best) -> Alone:
+    """What the search of a part refers to: the others are as they are best so far."""
+    victim = OnePart(goal.victim, part, best.inputs)
+    return Alone(victim, goal.logits, goal.labels, goal.callback, goal.ceiling)
 
 
-def changed_part(threat: Threat) -> str:
-    """The name of the one part of arrays that a threat changes.
+def take(best: Best, part: str, inside: Best) -> None:
+    """What the search of a part found becomes the best of the whole."""
+    best.inputs, best.rank = best.inputs.replaced(**{part: inside.inputs}), inside.rank
+
+
+def turns(parts: int) -> int:
+    """How often each of so many parts is searched: a single one once, with all that there is."""
+    return TURNS if parts > 1 else 1
+
+
+def changed_parts(threat: Threat) -> dict[str, Threat]:
+    """The parts that a threat changes, and what of each.
 
     Raises:
-        NotApplicable: if it changes several, or one of another kind.
+        NotApplicable: if it changes none.
     """
-    threats = threat.threats if isinstance(threat, OfParts) else {}
-    if len(threats) != 1:
-        raise NotApplicable(f"{threat} changes {len(threats)} parts: searches change one; name it")
-    ((name, inner),) = threats.items()
-    if not isinstance(inner.domain, Arrays):
-        raise NotApplicable(
-            f"{threat} changes {inner.domain.nouns}: searches change a part of arrays; name one"
-        )
-    return name
+    if not isinstance(threat, OfParts):
+        raise NotApplicable(f"{threat} changes no part: name one, such as image:linf:8/255")
+    return threat.threats

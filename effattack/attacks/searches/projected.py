@@ -94,14 +94,16 @@ class ProjectedGradient(Climb):
                 return
             memory = memory.after(input_gradient(value, inputs, trace))
             size = self.schedule(step / self.steps)
-            iterate = threat.project(self.moved(iterate, memory, size, threat), clean)
+            iterate = threat.project(self.moved(iterate, memory, size, threat, trace), clean)
 
     def memory(self, start: Tensor) -> Memory:
         """Of gradients, before the first of them."""
         return Heading(torch.zeros_like(start), self.momentum)
 
-    def moved(self, iterate: Tensor, memory: Memory, size: float, threat: ArrayThreat) -> Tensor:
-        """One step on: the threat's own steepest one."""
+    def moved(
+        self, iterate: Tensor, memory: Memory, size: float, threat: ArrayThreat, trace: Trace
+    ) -> Tensor:
+        """One step on from where ``trace`` was taken: the threat's own steepest one."""
         return threat.ascend(iterate, memory.direction(), size)
 
 
@@ -112,7 +114,9 @@ class ProjectedAdam(ProjectedGradient):
     def memory(self, start: Tensor) -> Memory:
         return Moments.none(start)
 
-    def moved(self, iterate: Tensor, memory: Memory, size: float, threat: ArrayThreat) -> Tensor:
+    def moved(
+        self, iterate: Tensor, memory: Memory, size: float, threat: ArrayThreat, trace: Trace
+    ) -> Tensor:
         return iterate + size * threat.span * memory.direction()
 
 

@@ -185,7 +185,7 @@ class CoordinateGradient(Climb):
         index = own.repeat(len(found))
         flat, goals = found.flatten(0, 1), goal.rows(index)
         with torch.no_grad():
-            trace = goal.victim.trace(flat)
+            trace = goals.victim.trace(flat)
             rank = ranked(
                 trace,
                 _seen(goals, flat, clean[index], self),

@@ -9,7 +9,7 @@ import torch
 from torch import Generator, Tensor
 
 from effattack.budgets import LEVELS
-from effattack.domains import Arrays, Batch
+from effattack.domains import Arrays, Batch, Domain, Parts
 from effattack.domains.base import tensors
 from effattack.errors import GradientError
 from effattack.victim import Trace, Victim
@@ -131,17 +131,26 @@ class _Source(NamedTuple):
 
 def _with_leaves(victim: Victim, batch: Batch) -> tuple[list[Tensor], Trace]:
     """What gradients are taken in, and the trace that leads to it."""
-    if not victim.domain.smooth:
-        places = torch.arange(batch.shape[1], device=batch.device).expand(len(batch), -1)
-        leaf = victim.lift(batch, places)
-        rows = leaf.rows.detach().requires_grad_()
-        lifted: Callable[..., Trace] = victim.trace
-        trace = lifted(batch, leaf=leaf._replace(rows=rows))
-        _expect_equal(victim, trace, victim.trace(batch))
-        return [rows], trace
     given = batch.detach().clone()
     leaves = [part.requires_grad_() for part in tensors(given) if part.is_floating_point()]
-    return leaves, victim.trace(given)
+    words = _words(victim.domain, given) if victim.lifts else None
+    if words is None:
+        return leaves, victim.trace(given)
+    places = torch.arange(words.shape[1], device=words.device).expand(len(words), -1)
+    leaf = victim.lift(words, places)
+    rows = leaf.rows.detach().requires_grad_()
+    lifted: Callable[..., Trace] = victim.trace
+    trace = lifted(given, leaf=leaf._replace(rows=rows))
+    _expect_equal(victim, trace, victim.trace(batch))
+    return [*leaves, rows], trace
+
+
+def _words(domain: Domain, batch: Batch) -> Tensor | None:
+    """The ids that a victim lifts: of the first part of tokens, where there are several parts."""
+    if isinstance(domain, Parts):
+        parts = (_words(part, batch[name]) for name, part in domain.parts.items())
+        return next((words for words in parts if words is not None), None)
+    return batch if domain.kind == "tokens" else None
 
 
 def _expect_equal(victim: Victim, lifted: Trace, plain: Trace) -> None:

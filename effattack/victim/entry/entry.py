@@ -7,7 +7,8 @@ that of differentiable stand-ins (:mod:`.steps`). So the contract holds as it st
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -90,6 +91,11 @@ class Entry(Victim):
     def trace(self, batch: Tensor) -> Trace:
         found = self.victim.trace(self.opened(batch))
         return found._replace(also={**found.also, "declared_pixels": _declared(batch)})
+
+    @property
+    def answer_form(self) -> Mapping[str, Any]:
+        """Without columns: places in answers are those of what the steps made of a file."""
+        return {key: told for key, told in self.victim.answer_form.items() if key != "columns"}
 
     def opened(self, files: Tensor) -> Tensor:
         """What the victim inside is given for files (B, C, H, W); differentiable.
