@@ -368,8 +368,8 @@ class AlsoAnswer:
 class StayUnnoticed:
     """Another objective, and what keeps the clean answer as it is.
 
-    Where the trace shows the proposals that an answer is chosen from (``CHOSEN_FROM``), all that are
-    not as they were are charged for: Σ max(0, κ - lead) over wanted members and unwanted proposals
+    Where the trace shows what an answer is chosen from (``CHOSEN_FROM``), all that are not as they
+    were are charged for: Σ max(0, κ - lead) over wanted members and unwanted proposals
     (:meth:`effattack.tasks.shares.Shares.leads`), each weighing as ``openings`` units of the
     dearest gate. Log-odds do not saturate, so the surest of them is pushed as hard as the others;
     and a κ of 1 keeps hundreds of them away from the threshold at once, over which a box that moves
