@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
-from kept_rows import keep, kept
+from kept_rows import keep, kept, parser_of
 from tables import markdown
 from torch import Tensor
 
@@ -71,10 +70,8 @@ def command(
         row: what victim, cell and folder of recordings come to.
         table: what is printed of rows.
     """
-    parser = argparse.ArgumentParser(description=about)
-    parser.add_argument("--rows", type=Path, default=path, help="where rows are kept")
+    parser = parser_of(about, path)
     parser.add_argument("--recordings", type=Path, help="folder where recordings are kept")
-    parser.add_argument("--table", action="store_true", help="print the rows that are there")
     args = parser.parse_args()
     torch.set_num_threads(1)
     known = stored(args.rows)
