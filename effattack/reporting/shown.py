@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from effattack.reporting import boxes, lines, matches, pictures, sound, stored, tokens
 from effattack.reporting.stored import Description
-from effattack.reporting.strips import Pair, Strips
+from effattack.reporting.strips import Pair, Shown, Strips
 
 
 class Kind(NamedTuple):
@@ -60,6 +60,8 @@ def _together(parts: dict[str, Description]) -> Kind | None:
     kinds = {name: kind for name, part in parts.items() if (kind := kind_of(part))}
     if not kinds:
         return None
+    widths = {kind.css for kind in kinds.values()}
+    css = widths.pop() if len(widths) == 1 else "overlaid"
 
     def read(raw: bytes, domain: Description) -> dict[str, Any] | None:
         if (rows := stored.parts(raw, len(parts))) is None:
@@ -78,7 +80,7 @@ def _together(parts: dict[str, Description]) -> Kind | None:
         }
         examples = [
             [
-                one._replace(caption=f"{name}: {one.caption}")
+                one._replace(caption=f"{name}: {one.caption}", css=_room(one, kinds[name], css))
                 for name, strip in strips.items()
                 for one in strip.examples[at]
             ]
@@ -93,5 +95,10 @@ def _together(parts: dict[str, Description]) -> Kind | None:
         size=lambda domain: sum(kind.size(parts[name]) for name, kind in kinds.items()),
         show=show,
         how=" ".join(dict.fromkeys(kind.how for kind in kinds.values())),
-        css=next(filter(None, (kind.css for kind in kinds.values())), ""),
+        css=css,
     )
+
+
+def _room(one: Shown, kind: Kind, css: str) -> str:
+    """How much of a row a part takes where the others are not as wide."""
+    return one.css or ("whole" if kind.css == "wide" != css else "")
