@@ -16,6 +16,7 @@ from effattack.models_zoo.recipes import (
     generation,
     hardened,
     layer_skipping,
+    machines,
     minilm,
     plain,
     series,
@@ -42,4 +43,5 @@ RECIPES: dict[str, Callable[[], None]] = {
     **minilm.RECIPES,
     **detection.RECIPES,
     **adaptation.RECIPES,
+    **machines.RECIPES,
 }
