@@ -3,8 +3,8 @@
     python benchmarks/machine_watch.py
     python benchmarks/machine_watch.py --table
 
-Test machines, of every class as many. House attacks take 50 gradients, as many on both parts as on
-one, and noise of the same budgets stands beside them; the joint budget is both at once. A modality
+Test machines, of every class as many. ``Slowdown`` takes 50 gradients, as many on both parts as on
+one, and noise of the same budgets stands beside it; the joint budget is both at once. A modality
 that is missing is no attack within a budget: what answers without it is run on the same machines. A
 row that is there is not run again.
 """
@@ -21,28 +21,27 @@ import pandas as pd
 import torch
 from kept_rows import keep, kept, parser_of
 from tables import markdown
+from torch import Tensor
 
 from effattack import evaluate
+from effattack.domains import PartsBatch
 from effattack.models_zoo.multimodal.machine_watch import machine_watch
 from effattack.models_zoo.multimodal.machines import CAMERA, scored_machines, without
+from effattack.victim import Victim
 
 BUDGETS = ((".05sd", "2/255"), (".1sd", "4/255"), (".2sd", "8/255"))
 """Of the sensor and of the camera, from small to large."""
-MIDDLE = BUDGETS[1]
-HOUSE = ("Slowdown(steps=50)", "Slowdown(steps=50, keep_prediction=True)")
+HOUSE = ("Slowdown", "Slowdown(keep_prediction=True)")
 MACHINES = 120
 ROWS = Path(__file__).parents[1] / "reports" / "strength" / "machine_watch.jsonl"
 
 
 def threats() -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Each threat with the attacks in it; the ensemble at the middle budgets."""
-    for budget in BUDGETS:
-        sensor, camera = (
-            f"{part}:linf:{size}"
-            for part, size in zip(("vibration", "camera"), budget, strict=True)
-        )
-        attacks = (*HOUSE, "AutoSlow") if budget == MIDDLE else HOUSE
-        yield from ((threat, attacks) for threat in (sensor, camera, f"{sensor}+{camera}"))
+    """Each threat with the attacks in it; last, the ensemble at the middle budgets."""
+    for budgets, attacks in ((BUDGETS, HOUSE), (BUDGETS[1:2], ("AutoSlow",))):
+        for on_sensor, on_camera in budgets:
+            sensor, camera = f"vibration:linf:{on_sensor}", f"camera:linf:{on_camera}"
+            yield from ((threat, attacks) for threat in (sensor, camera, f"{sensor}+{camera}"))
 
 
 def told(samples: pd.DataFrame) -> dict[str, Any]:
@@ -61,38 +60,35 @@ def told(samples: pd.DataFrame) -> dict[str, Any]:
 
 def run(rows: Path, count: int) -> None:
     """Measure what ``rows`` lack."""
-    done = {row["threat"] for row in kept(rows)}
+    done = {(row["threat"], row["attack"]) for row in kept(rows)}
     command = ["git", "rev-parse", "--short", "HEAD"]
     commit = subprocess.run(command, capture_output=True, encoding="utf-8", check=True).stdout
     origin = {"machines": count, "commit": commit.strip()}
-    victim, (batch, labels) = machine_watch(), scored_machines()
-    some = torch.cat(
-        [
-            (labels == kind).nonzero()[: count // victim.num_classes, 0]
-            for kind in range(victim.num_classes)
-        ]
-    )
-    batch, labels = batch[some], labels[some]
+    victim, (batch, labels) = machine_watch(), evenly(*scored_machines(), count)
+    full = told(samples_of(victim, batch, labels))
+    for part in victim.modalities:
+        if (f"no {part}", "") not in done:
+            others = samples_of(victim.without(part), *without((batch, labels), part))
+            found = {**told(others), "clean_work": full["work"]}
+            keep(rows, {"threat": f"no {part}", "attack": "", **found, **origin})
     for threat, attacks in threats():
-        if threat in done:
+        if done.issuperset((threat, attack) for attack in attacks):
             continue
         samples = evaluate(victim, batch, labels, list(attacks), eps=threat, timed=0).samples
         for attack, own in samples[samples.attack != "clean"].groupby("attack", sort=False):
-            keep(rows, {"threat": threat, "attack": attack, **told(own), **origin})
-        print(threat, flush=True)
-    full = told(samples_of(victim, batch, labels))
-    for part in victim.modalities:
-        threat = f"no {part}"
-        if threat not in done:
-            others, left = victim.without(part), without((batch, labels), part)
-            found = told(samples_of(others, *left))
-            keep(
-                rows,
-                {"threat": threat, "attack": "", **found, "clean_work": full["work"], **origin},
-            )
+            if (threat, attack) not in done:
+                keep(rows, {"threat": threat, "attack": attack, **told(own), **origin})
+        print(threat, *attacks, flush=True)
 
 
-def samples_of(victim: Any, batch: Any, labels: torch.Tensor) -> pd.DataFrame:
+def evenly(batch: PartsBatch, labels: Tensor, count: int) -> tuple[PartsBatch, Tensor]:
+    """The first machines of every class, ``count`` in all."""
+    kinds = labels.unique()
+    first = [(labels == kind).nonzero()[: count // len(kinds), 0] for kind in kinds]
+    return batch[torch.cat(first)], labels[torch.cat(first)]
+
+
+def samples_of(victim: Victim, batch: PartsBatch, labels: Tensor) -> pd.DataFrame:
     """Of clean machines."""
     samples = evaluate(victim, batch, labels, [], timed=0).samples
     return samples[samples.attack == "clean"]
