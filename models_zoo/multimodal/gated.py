@@ -100,8 +100,8 @@ class ModalityCascade(Victim):
         settings: ``name``, ``data``.
 
     Raises:
-        UsageError: without modalities, if they disagree on the classes, or the criterion does not
-            fit them.
+        UsageError: without modalities, if they disagree on the classes or have one classifier in
+            all, or the criterion does not fit them.
     """
 
     def __init__(
@@ -124,6 +124,11 @@ class ModalityCascade(Victim):
         )
         self.modalities = nn.ModuleDict(modalities)
         self.leaving_macs = list(accumulate(macs for m in self._each() for macs in m.step_macs))
+        if len(self.leaving_macs) == 1:
+            raise UsageError(
+                f"{name} has one classifier in all and decides nothing: give it another stage, or "
+                "score it as any classifier (effattack.Opaque)"
+            )
         self.criterion = as_criterion(criterion, len(self.leaving_macs) - 1)
         self.max_macs = self.leaving_macs[-1]
         self.dense_macs = float(sum(modality.dense_macs for modality in self._each()))
@@ -184,7 +189,7 @@ class ModalityCascade(Victim):
             settings: ``name`` and ``data``; the name tells what is missing, unless you give one.
 
         Raises:
-            UsageError: for an unknown part, or if no other is left.
+            UsageError: for an unknown part, or if what is left decides nothing.
         """
         if part not in self.modalities:
             raise unknown_name("modality", part, self.modalities)

@@ -156,6 +156,9 @@ def test_what_cannot_be_left_out_is_refused() -> None:
         made().without("nose")
     with pytest.raises(UsageError, match="no modality but wire: a request must bring it"):
         made().without("eye").without("wire")
+    parts = {"wire": modality(Series(1, 5, -1, 1), 5, 4), "eye": modality(Pixels((1, 3, 3)), 9, 6)}
+    with pytest.raises(UsageError, match="two_without_eye has one classifier in all"):
+        ModalityCascade(parts, 0.5, name="two").without("eye")
 
 
 def test_modalities_that_do_not_fit_are_refused() -> None:
