@@ -16,6 +16,7 @@ from effattack.models_zoo.recipes import (
     hardened,
     layer_skipping,
     minilm,
+    multimodal,
     plain,
     series,
     text,
@@ -40,4 +41,5 @@ RECIPES: dict[str, Callable[[], None]] = {
     **text.RECIPES,
     **minilm.RECIPES,
     **detection.RECIPES,
+    **multimodal.RECIPES,
 }

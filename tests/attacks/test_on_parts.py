@@ -22,6 +22,7 @@ from effattack.victim.checks.gradients import check_gradients
 from effattack.victim.leaf import Leaf
 
 LEVELS_OF_CHANGE, WORDS = 8, 9
+GREY = torch.full((1, 1, 4, 4), 0.5)
 THREAT = f"first:linf:{LEVELS_OF_CHANGE}/255"
 
 
@@ -228,3 +229,19 @@ def test_the_contract_asks_for_gradients_of_words_too() -> None:
     victim.__class__ = type("Wrong", (Captioned,), {"lift": detached})
     with pytest.raises(GradientError, match="with lift\\(\\) and without, trace\\(\\) states diff"):
         check_gradients(victim, asked(48)[1])
+
+
+def test_gates_of_other_parts_have_no_gradient_and_are_no_fault() -> None:
+    victim, batch = asked(8)
+    both = victim.trace(batch).gates[0]
+
+    class TwoGates(Captioned):
+        def trace(self, batch: PartsBatch, leaf: Leaf | None = None) -> Trace:
+            trace = super().trace(batch, leaf)
+            grey = batch.replaced(image=GREY.expand(len(batch), -1, -1, -1))
+            said = self.toy.trace(self.moved(grey, leaf))
+            return trace._replace(gates=(*trace.gates, said.gates[0]._replace(name="words")))
+
+    victim.__class__ = TwoGates
+    found = build("Slowdown(steps=5)", victim, parse_threat("image:linf:8/255"))(batch)
+    assert victim.trace(found).gates[0].margin.sum() > both.margin.sum()

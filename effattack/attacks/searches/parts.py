@@ -56,7 +56,8 @@ class OnePart(Victim):
 
     def trace(self, batch: Tensor, leaf: Leaf | None = None) -> Trace:
         lifted: Any = self.whole.trace
-        return lifted(self._with(batch), **({} if leaf is None else {"leaf": leaf}))
+        trace = lifted(self._with(batch), **({} if leaf is None else {"leaf": leaf}))
+        return hearing(trace, batch if leaf is None else leaf.rows)
 
     def lift(self, batch: Tensor, places: Tensor) -> Leaf:
         return self.whole.lift(batch, places)
@@ -161,6 +162,21 @@ def seen(goal: Goal, part: str, best: Best) -> Alone:
     """What the search of a part refers to: the others are as they are best so far."""
     victim = OnePart(goal.victim, part, best.inputs)
     return Alone(victim, goal.logits, goal.labels, goal.callback, goal.ceiling)
+
+
+def hearing(trace: Trace, part: Tensor) -> Trace:
+    """Gates that hang on other parts alone have a gradient in this one, too: zero, not none.
+
+    As it is where no gate hangs on this part at all.
+    """
+    if not (part.requires_grad and any(gate.margin.requires_grad for gate in trace.gates)):
+        return trace
+    nothing = 0 * part.flatten(1).sum(1, keepdim=True)
+    gates = (
+        gate if gate.margin.requires_grad else gate._replace(margin=gate.margin + nothing)
+        for gate in trace.gates
+    )
+    return trace._replace(gates=tuple(gates))
 
 
 def take(best: Best, part: str, inside: Best) -> None:
