@@ -268,8 +268,11 @@ def table(rows: Rows) -> pd.DataFrame:
     """A line per budget and attack, over the questions that are there."""
     frame = pd.DataFrame(rows.values())
     clean = frame[(frame.attack == "clean") & (frame.cap == CAP)].set_index("prompt")
+    short = frame[frame.cap == CAP]
+    budgets = [*short.threat.unique()]
+    short = short.sort_values("threat", key=lambda names: names.map(budgets.index), kind="stable")
     lines = []
-    for (threat, attack), some in frame[frame.cap == CAP].groupby(["threat", "attack"], sort=False):
+    for (threat, attack), some in short.groupby(["threat", "attack"], sort=False):
         mine = (frame.threat == threat) & (frame.attack == attack) & (frame.cap == LONGER)
         long, before = frame[mine], clean.loc[some.prompt]
         hits = f"{long.capped.sum()} of {len(long)}" if len(long) else ""

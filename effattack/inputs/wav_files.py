@@ -1,4 +1,4 @@
-"""Sound from WAV files, of one channel and 16 bits, as a recogniser takes it."""
+"""Sound in WAV files, of one channel and 16 bits, as a recogniser takes it."""
 
 from __future__ import annotations
 
@@ -51,3 +51,11 @@ def read_wav(path: str | Path, rate: int = 16_000, longest: float = 30.0) -> Ten
         )
     samples = np.frombuffer(held, "<i2").astype(np.float32) / 2**15
     return torch.from_numpy(samples)[None, None]
+
+
+def write_wav(path: str | Path, sound: Tensor, rate: int = 16_000) -> None:
+    """A recording (1, 1, n) in [-1, 1), rounded to 16 bits."""
+    levels = (sound.detach().cpu()[0, 0].double() * 2**15).round().clamp(-(2**15), 2**15 - 1)
+    with wave.open(str(path), "wb") as file:
+        file.setparams((1, 2, rate, 0, "NONE", ""))
+        file.writeframes(levels.numpy().astype("<i2").tobytes())

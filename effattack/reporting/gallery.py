@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from effattack.reporting import words, work
+from effattack.reporting import stored, words, work
 from effattack.reporting.meta import Meta
 from effattack.reporting.nouns import domain_of
 from effattack.reporting.shown import Kind, kind_of
@@ -17,6 +17,7 @@ from effattack.reporting.verdict import Row, Verdict, rows_of, samples_of, tag
 from effattack.reporting.words import missing
 from effattack.reporting.written import written
 from effattack.results.currency import MACS, currency_of
+from effattack.results.frame import ANSWERS
 
 BUDGET = 3_000_000
 """Bytes in all galleries of one report together."""
@@ -36,6 +37,7 @@ class Example(NamedTuple):
 
     sample: int
     label: str
+    """As are the two behind it: of a set, how many members it has."""
     before: str
     after: str
     """Empty where the answers are texts, which stand among what is shown."""
@@ -73,7 +75,7 @@ def gallery(samples: pd.DataFrame, scores: pd.DataFrame, verdict: Verdict, meta:
         return _none(verdict, f"No {verdict.noun.many} were stored for this victim.")
     room = int(BUDGET / kind.size(domain) / max(1, samples["victim"].nunique()))
     pairs = pairs[: max(1, min(EXAMPLES, room))]
-    strips = kind.show(pairs)
+    strips = kind.show(pairs, domain)
     return Gallery(
         verdict=verdict,
         attack=str(row["attack"]),
@@ -83,7 +85,7 @@ def gallery(samples: pd.DataFrame, scores: pd.DataFrame, verdict: Verdict, meta:
         css=kind.css,
         how=kind.how,
         examples=[
-            _example(pair.row, shown, written(pair))
+            _example(pair.row, shown, written(pair), domain["answer"])
             for pair, shown in zip(pairs, strips.examples, strict=True)
         ],
         note="",
@@ -127,15 +129,20 @@ def _stored(raw: Any, kind: Kind, domain: Description) -> Any:
     return kind.read(bytes(raw), domain) if isinstance(raw, bytes | bytearray) else None
 
 
-def _example(row: Row, shown: list[Shown], texts: list[Shown]) -> Example:
-    said = {key: "" if texts else str(row[key]) for key in ("clean_prediction", "prediction")}
+def _example(row: Row, shown: list[Shown], texts: list[Shown], answer: Description) -> Example:
+    members = {key: stored.members(row[key], answer) for key in ANSWERS}
+    said = {
+        key: str(row[key]) if found is None else f"{len(found):,}" for key, found in members.items()
+    }
+    before, after = ("", "") if texts else (said["clean_prediction"], said["prediction"])
+    what = "" if members["label"] is None else f" ({answer['noun']})"
     same = row.get("same")
     kept = row["prediction"] == row["clean_prediction"] if missing(same) else same
     return Example(
         sample=int(row["sample"]),
-        label=str(row["label"]),
-        before=said["clean_prediction"],
-        after=said["prediction"],
+        label=said["label"] + what,
+        before=before,
+        after=after,
         kept=bool(kept),
         costs=[_cost(row, count) for count in dict.fromkeys((currency_of(row), MACS))],
         shown=shown + texts,

@@ -37,7 +37,7 @@ def size(domain: Description) -> float:
     return 2 * 11.0 * min(channels, CHANNELS) * min(length or 2 * COLUMNS, 2 * COLUMNS)
 
 
-def show(pairs: Sequence[Pair]) -> Strips:
+def show(pairs: Sequence[Pair], domain: Description) -> Strips:
     """One figure per series."""
     channels = len(pairs[0].clean)
     left_out = f"{CHANNELS} of {channels} channels shown" if channels > CHANNELS else ""

@@ -29,13 +29,17 @@ IMAGE, INPUT = Noun("image", "images"), Noun("input", "inputs")
 
 
 def domain_of(meta: Meta, victim: str) -> dict[str, Any]:
-    """How the frames describe a victim's domain; earlier versions knew images alone."""
+    """How the frames describe a victim's domain, and, as ``"answer"``, its answers.
+
+    Earlier versions knew images alone, and told nothing of answers.
+    """
     about = section(meta, "victims").get(victim)
     about = about if isinstance(about, Mapping) else {}
     shape = about.get("input_shape") or ()
     found = about.get("domain")
     found = found if isinstance(found, Mapping) else {}
-    return {"kind": "pixels", "noun": IMAGE.one, "nouns": IMAGE.many, "shape": shape, **found}
+    usual = {"kind": "pixels", "noun": IMAGE.one, "nouns": IMAGE.many, "shape": shape}
+    return {**usual, "answer": about.get("answer") or {}, **found}
 
 
 def with_domains(scores: pd.DataFrame, meta: Meta) -> pd.DataFrame:

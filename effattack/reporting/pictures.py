@@ -38,7 +38,7 @@ def _stride(shape: Sequence[int]) -> int:
     return max(1, -(-max(shape[1:]) // LARGEST_SIDE))
 
 
-def show(pairs: Sequence[Pair]) -> Strips:
+def show(pairs: Sequence[Pair], domain: Description) -> Strips:
     """The pictures of each image; the difference of all amplified alike."""
     stride = max(_stride(pair.clean.shape) for pair in pairs)
     largest = max(int(np.abs(pair.attacked.astype(int) - pair.clean).max()) for pair in pairs)
@@ -66,6 +66,12 @@ def _strip(pair: Pair, factor: int, stride: int) -> list[Shown]:
     return found
 
 
+def fitting(pixels: NDArray[np.uint8], longest: int) -> NDArray[np.uint8]:
+    """One pixel of every so many, so that no side is longer."""
+    stride = max(1, -(-max(pixels.shape[1:]) // longest))
+    return pixels[:, ::stride, ::stride]
+
+
 def _picture(caption: str, pixels: NDArray[np.uint8], stride: int, alt: str) -> Shown:
     uri = png(pixels[:, ::stride, ::stride])
     css = Markup(' class="crisp"') if stride == 1 else ""
@@ -73,7 +79,7 @@ def _picture(caption: str, pixels: NDArray[np.uint8], stride: int, alt: str) -> 
 
 
 def png(pixels: NDArray[np.uint8]) -> str:
-    """(1 or 3, H, W) uint8 as a data URI."""
+    """(1, 3 or, with opacity, 4; H, W) uint8 as a data URI."""
     image = Image.fromarray(pixels[0] if len(pixels) == 1 else np.moveaxis(pixels, 0, -1).copy())
     buffer = io.BytesIO()
     image.save(buffer, format="PNG", optimize=True)

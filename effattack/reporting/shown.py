@@ -1,7 +1,8 @@
 """How examples are shown, by the kind of their domain: pictures, lines, tokens, and parts of them.
 
-Everything is made from the bytes that the frame stores and what ``meta`` says of the domain. A new
-kind of domain is one line in ``KINDS``.
+Where answers have a place in their input, such as boxes, or an input is heard, more is drawn.
+Everything is made from what the frame stores and what ``meta`` says of the domain and of answers. A
+new kind of domain is one line in ``KINDS``, one of answers in ``RICHER``.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from effattack.reporting import lines, pictures, stored, tokens
+from effattack.reporting import boxes, lines, matches, pictures, sound, stored, tokens
 from effattack.reporting.stored import Description
 from effattack.reporting.strips import Pair, Strips
 
@@ -23,12 +24,19 @@ class Kind(NamedTuple):
     """One stored input; None where the bytes are none of the domain."""
     size: Callable[[Description], float]
     """Bytes of the page that one example takes, about."""
-    show: Callable[[Sequence[Pair]], Strips]
+    show: Callable[[Sequence[Pair], Description], Strips]
     how: str
     """How to read what is shown."""
     css: str = ""
 
 
+RICHER = (
+    Kind(boxes.can, stored.pixels, boxes.size, boxes.show, boxes.HOW, "overlaid"),
+    Kind(matches.can, matches.read, matches.size, matches.show, matches.HOW, "overlaid"),
+    Kind(sound.can, stored.series, sound.size, sound.show, sound.HOW, "wide"),
+)
+"""What shows more than a kind of domain by itself: answers in their places, and sound. The first
+that can is taken."""
 KINDS = {
     "pixels": Kind(pictures.can, stored.pixels, pictures.size, pictures.show, pictures.HOW),
     "series": Kind(lines.can, stored.series, lines.size, lines.show, lines.HOW, "wide"),
@@ -38,10 +46,13 @@ KINDS = {
 
 def kind_of(domain: Description) -> Kind | None:
     """How inputs of a domain are shown; None where they cannot be."""
+    for kind in RICHER:
+        if kind.can(domain):
+            return kind
     if domain["kind"] == "parts":
         return _together({name: dict(part) for name, part in domain["parts"].items()})
-    kind = KINDS.get(domain["kind"])
-    return kind if kind and kind.can(domain) else None
+    usual = KINDS.get(domain["kind"])
+    return usual if usual and usual.can(domain) else None
 
 
 def _together(parts: dict[str, Description]) -> Kind | None:
@@ -57,10 +68,11 @@ def _together(parts: dict[str, Description]) -> Kind | None:
         found = {name: kind.read(pieces[name], parts[name]) for name, kind in kinds.items()}
         return None if any(value is None for value in found.values()) else found
 
-    def show(pairs: Sequence[Pair]) -> Strips:
+    def show(pairs: Sequence[Pair], domain: Description) -> Strips:
         strips = {
             name: kind.show(
-                [p._replace(clean=p.clean[name], attacked=p.attacked[name]) for p in pairs]
+                [p._replace(clean=p.clean[name], attacked=p.attacked[name]) for p in pairs],
+                parts[name],
             )
             for name, kind in kinds.items()
         }

@@ -40,6 +40,17 @@ def tokens(raw: bytes, domain: Description) -> NDArray[Any] | None:
     return np.array(pieces, dtype=object)[ids] if inside else None
 
 
+def members(text: object, answer: Description) -> NDArray[np.float64] | None:
+    """(n, columns) of an answer that is a set, as its task writes it; None of other answers."""
+    if not (columns := answer.get("columns")) or not isinstance(text, str):
+        return None
+    rows = [row.split() for row in text.split(";") if row.strip()]
+    try:
+        return np.array(rows, dtype=float).reshape(len(rows), len(columns))
+    except ValueError:
+        return None
+
+
 def parts(raw: bytes, count: int) -> list[bytes] | None:
     """The bytes of each part; None where they do not add up."""
     head = 8 * count

@@ -18,6 +18,8 @@ class Shown(NamedTuple):
 
     caption: str
     body: Html
+    css: str = ""
+    """How much of a row it takes: ``half``, ``whole``, or what the strip gives to each."""
 
 
 class Pair(NamedTuple):

@@ -53,6 +53,20 @@ def rect(css: str, x: float, y: float, width: float, height: float) -> Markup:
     return element("rect", class_=css, x=x, y=y, width=max(width, 0.0), height=height)
 
 
+def image(uri: str, x: float, y: float, width: float, height: float, css: str = "") -> Markup:
+    """Pixels, stretched to that size."""
+    return element(
+        "image",
+        class_=css or None,
+        href=uri,
+        x=x,
+        y=y,
+        width=width,
+        height=height,
+        preserveAspectRatio="none",
+    )
+
+
 def vertical(css: str, x: float, top: float, bottom: float) -> Markup:
     """A vertical line."""
     return element("line", class_=css, x1=x, x2=x, y1=top, y2=bottom)

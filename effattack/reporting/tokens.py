@@ -32,7 +32,7 @@ def size(domain: Description) -> float:
     return 2 * 20.0 * MOST
 
 
-def show(pairs: Sequence[Pair]) -> Strips:
+def show(pairs: Sequence[Pair], domain: Description) -> Strips:
     """Both sequences of each input."""
     strips = [_strip(pair) for pair in pairs]
     leave = any(passed(pair.row) for pair in pairs)

@@ -21,8 +21,8 @@ class Shares(Task):
     """Sets of members, rows of numbers.
 
     Outputs, answers and labels are (B, N, numbers); one of the numbers is a score in [0, 1], and a
-    row that only pads has score -1. The share is the size of the largest one-to-one assignment of
-    like members, over the size of the larger set; 1 of two empty sets.
+    row that only pads has score -1 and is no member. The share is the size of the largest
+    one-to-one assignment of like members, over the size of the larger set; 1 of two empty sets.
 
     Args:
         share: least share at which two answers agree, in (0, 1].
@@ -44,6 +44,10 @@ class Shares(Task):
     @abstractmethod
     def alike(self, a: Tensor, b: Tensor) -> Tensor:
         """(n, columns), (m, columns) -> (n, m) bool: members that stand for the same thing."""
+
+    def taken(self, rows: Tensor) -> Tensor:
+        """(..., N, numbers) -> (..., N) bool: the rows that are members."""
+        return rows[..., self._score] != NONE
 
     def check(self, labels: Tensor, count: int) -> None:
         width = len(self.columns)
@@ -74,15 +78,15 @@ class Shares(Task):
         return torch.tensor(found, dtype=torch.float64, device=a.device)
 
     def members(self, answers: Tensor) -> list[Tensor]:
-        """The rows of each answer that do not pad."""
-        return [rows[rows[:, self._score] != NONE] for rows in answers]
+        """The rows of each answer that are members."""
+        return [rows[self.taken(rows)] for rows in answers]
 
     def right(self, answers: Tensor, labels: Tensor, kept: Tensor | None = None) -> Tensor:
         return self.agree(labels.to(answers), answers)
 
     def valid(self, outputs: Tensor) -> Tensor:
-        few = self.cap is None or outputs.shape[1] <= self.cap
-        return torch.isfinite(outputs).flatten(1).all(1) & few
+        finite = torch.isfinite(outputs).flatten(1).all(1)
+        return finite if self.cap is None else finite & (self.taken(outputs).sum(1) <= self.cap)
 
     def gap(self, found: Tensor, expected: Tensor) -> Tensor:
         """Member by member, in their order; infinite where their numbers differ."""
@@ -90,7 +94,11 @@ class Shares(Task):
         found, expected = (
             pad(rows, (0, 0, 0, width - rows.shape[1]), value=NONE) for rows in (found, expected)
         )
-        used = found[..., self._score] != NONE, expected[..., self._score] != NONE
+        used = self.taken(found), self.taken(expected)
+        found, expected = (
+            torch.where(taken[..., None], rows, NONE)
+            for rows, taken in zip((found, expected), used, strict=True)
+        )
         change = (found - expected).abs().flatten(1)
         if not width:
             return change.sum(1)
@@ -126,6 +134,17 @@ def expect_share(name: str, share: float) -> float:
     if not 0 < share <= 1:
         raise UsageError(f"{name} = {share!r} is out of range: give a number in (0, 1]")
     return float(share)
+
+
+def enough(excess: Tensor, count: int) -> Tensor:
+    """How far ``count`` of these (n,) are from being positive, or, if they are, from ceasing to be.
+
+    With too few, the mean over the ``count`` largest of what each lacks, so that all of those have
+    a slope; with enough, the last of them. Those that are missing lack 1.
+    """
+    largest = excess.topk(min(count, len(excess))).values
+    largest = pad(largest, (0, count - len(largest)), value=-1.0)
+    return torch.minimum(largest, largest[-1].clamp_min(0)).mean()
 
 
 def assigned(alike: Sequence[Sequence[bool]]) -> dict[int, int]:

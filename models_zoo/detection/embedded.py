@@ -34,7 +34,18 @@ def scenes_detector(trained: bool = True) -> Detector:
 
 def scenes_two_stage(trained: bool = True) -> TwoStage:
     """A small Faster R-CNN on scenes of digits: of 512 boxes, at most 128 are looked at."""
-    name = "scenes_two_stage"
+    return _two_stage("scenes_two_stage", trained)
+
+
+def scenes_two_stage_adapted(trained: bool = True) -> TwoStage:
+    """The same, trained to see scenes under four domain shifts, of which it had no labels, alike.
+
+    Chen et al. 2018, arXiv 1803.03243 (:mod:`effattack.models_zoo.detection.adaptation`).
+    """
+    return _two_stage("scenes_two_stage_adapted", trained)
+
+
+def _two_stage(name: str, trained: bool) -> TwoStage:
     network = with_weights(faster_rcnn(CLASSES, scenes.SIDE), name, trained)
     return TwoStage(
         DigitStages(network),

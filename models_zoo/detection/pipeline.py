@@ -92,7 +92,7 @@ class Pipeline(Victim):
             logits=boxes,
             gates=(
                 *(gate._replace(cost=self.recogniser.max_macs) for gate in first.gates),
-                *(_by_box(gate, there) for gate in look.gates),
+                *(by_look(gate, there) for gate in look.gates),
             ),
             macs=first.macs + spent,
             stages={DETECTOR: first.macs, RECOGNISER: spent},
@@ -128,15 +128,18 @@ def _renamed(boxes: Tensor, there: Tensor, logits: Tensor) -> Tensor:
     return torch.cat([boxes[..., :5], classes[..., None]], 2)
 
 
-def _by_box(gate: Gate, there: Tensor) -> Gate:
-    """A gate of all crops (crops, units) as one of images (B, N · units); no crop, not reached."""
+def by_look(gate: Gate, there: Tensor) -> Gate:
+    """A gate of all looks (looks, units) as one of inputs (B, N · units), by where there was a look
+    (B, N) bool; no look, not reached."""
     mask = there[..., None].expand(*there.shape, gate.margin.shape[1])
 
-    def spread(values: Tensor) -> Tensor:
-        empty = torch.zeros(mask.shape, dtype=values.dtype, device=values.device)
-        return empty.masked_scatter(mask, values).flatten(1)
+    def spread(values: Tensor, elsewhere: float = 0.0) -> Tensor:
+        rest = torch.full(mask.shape, elsewhere, dtype=values.dtype, device=values.device)
+        return rest.masked_scatter(mask, values).flatten(1)
 
-    cost = spread(gate.cost) if isinstance(gate.cost, Tensor) else gate.cost
+    cost = gate.cost
+    if isinstance(cost, Tensor):
+        cost = spread(cost, float(cost.amax()))
     return gate._replace(
         name=f"recogniser.{gate.name}",
         margin=spread(gate.margin),

@@ -109,7 +109,12 @@ class SourcePrice(NamedTuple):
         last = first + n - 1
         made, looks = (1, last) if cached else (n, _sum(last) - first * (first - 1) / 2)
         own = self.decoder.macs(torch.full_like(n, first), n, cached)
-        return s * self.token + s**2 * self.pair + s * (made * self.kept + looks * self.look) + own
+        return self.encoder(s) + s * (made * self.kept + looks * self.look) + own
+
+    def encoder(self, prompt: Tensor) -> Tensor:
+        """Of these, what the encoder costs, whatever is written: S · token + S² · pair."""
+        s = prompt.double()
+        return s * self.token + s**2 * self.pair
 
     def held(self, prompt: Tensor, passes: Tensor) -> Tensor:
         """Numbers in the cache at the end, those of the prompt included."""

@@ -213,21 +213,11 @@ class Writer(Victim):
             margin, _ = self.rule.weighed(logits, draws, written[:, :count])
             margin = pad(margin, (0, self.cap - count))
             aux |= {STEPS: logits, STATES: states}
-        passes, decided = lengths(written), self.rule.decided(written)
-        prompts, sizes = self._asked(batch), self._bytes_each
-        price, before = self.network.price, torch.arange(1, self.cap, device=batch.device)
-        most = price.macs(prompts[:, None], decided.last[:, :-1], self.cached)
-        spent = price.macs(prompts[:, None], before, self.cached)
-        gate = Gate(
-            "steps",
-            _as_decided(margin, decided.onward)[:, :-1],
-            decided.onward[:, :-1],
-            decided.free[:, :-1],
-            cost=most - spent,
-        )
+        passes, prompts, sizes = lengths(written), self._asked(batch), self._bytes_each
+        price = self.network.price
         return Trace(
             logits=written,
-            gates=(gate,) if self.cap > 1 else (),
+            gates=(self.stepped(prompts, written, margin),) if self.cap > 1 else (),
             macs=price.macs(prompts, passes, self.cached),
             also={
                 "passes": passes.double(),
@@ -237,6 +227,19 @@ class Writer(Victim):
             },
             aux={"capped": ~self.choice.is_end(written).any(1), **aux},
             slack=slack.amin(1),
+        )
+
+    def stepped(self, prompts: Tensor, written: Tensor, margin: Tensor) -> Gate:
+        """The gate of texts and margins (B, cap), behind prompts of so many tokens (B,)."""
+        price, decided = self.network.price, self.rule.decided(written)
+        before = torch.arange(1, self.cap, device=written.device)
+        most = price.macs(prompts[:, None], decided.last[:, :-1], self.cached)
+        return Gate(
+            "steps",
+            as_decided(margin, decided.onward)[:, :-1],
+            decided.onward[:, :-1],
+            decided.free[:, :-1],
+            cost=most - price.macs(prompts[:, None], before, self.cached),
         )
 
     def continued(
@@ -329,7 +332,7 @@ def _every(cap: int, batch: Tensor) -> Tensor:
     return torch.full((len(batch),), float(cap), dtype=torch.float64, device=batch.device)
 
 
-def _as_decided(margin: Tensor, onward: Tensor) -> Tensor:
+def as_decided(margin: Tensor, onward: Tensor) -> Tensor:
     """Margins on the side of what was written; rounding may set those at a tie on the other."""
     least = torch.finfo(margin.dtype).tiny
     return torch.where(onward, margin.clamp_min(least), margin.clamp_max(0))

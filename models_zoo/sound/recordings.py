@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, zeros
 from torch.nn.functional import pad
 
 from effattack.domains import Series
@@ -47,6 +47,10 @@ class Recordings(Series):
                 "into windows"
             )
         super().check(inputs)
+
+    def example(self, count: int) -> Tensor:
+        """Silence of a tenth of a second, or a window."""
+        return zeros(count, 1, min(self.rate // 10, self.longest))
 
     def stretched(self, inputs: Tensor) -> Tensor:
         """With silence behind them, up to the window."""

@@ -16,7 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from effattack.domains.tokens import PAD
 from effattack.errors import MissingPackage
-from effattack.inputs.wav_files import read_wav
+from effattack.inputs.wav_files import read_wav, write_wav
 from effattack.models_zoo.sound.log_mel import RATE
 from effattack.models_zoo.sound.whisper_models import Words, packaged
 
@@ -60,7 +60,5 @@ def spoken(text: str) -> Tensor:
             samples = np.frombuffer(source.readframes(source.getnframes()), "<i2")
         divisor = math.gcd(RATE, rate)
         found = resample_poly(samples.astype(float), RATE // divisor, rate // divisor)
-        with wave.open(str(file), "wb") as target:
-            target.setparams((1, 2, RATE, 0, "NONE", ""))
-            target.writeframes(found.round().clip(-(2**15), 2**15 - 1).astype("<i2").tobytes())
+        write_wav(file, torch.from_numpy(found / 2**15)[None, None], RATE)
         return read_wav(file)

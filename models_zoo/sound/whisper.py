@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
+from typing import Self
 
 import torch
 from torch import Tensor
 
-from effattack.domains.tokens import Tokenizer
+from effattack.domains.tokens import PAD, Tokenizer
 from effattack.errors import UsageError
 from effattack.models_zoo.generation.choice import Greedy
 from effattack.models_zoo.generation.decoder import Memory
@@ -53,19 +55,33 @@ class Suppressed(Rule):
             for some in ([*never], [*choice.ends, *never, *first])
         )
 
+    def by(self, choice: Greedy) -> Self:
+        """The same by another choice from logits."""
+        found = copy.copy(self)
+        found.choice = choice
+        return found
+
     def choose(self, logits: Tensor, draws: Tensor, before: Tensor) -> Tensor:
-        return super().choose(self._drawn(logits[:, None], before.shape[1])[:, 0], draws, before)
+        return super().choose(self.drawn(logits[:, None], before.shape[1])[:, 0], draws, before)
 
     def weighed(self, logits: Tensor, draws: Tensor, texts: Tensor) -> tuple[Tensor, Tensor]:
         begin = texts.shape[1] - logits.shape[1]
-        return super().weighed(self._drawn(logits, begin), draws, texts)
+        return super().weighed(self.drawn(logits, begin), draws, texts)
 
     def decided(self, written: Tensor) -> Decided:
         onward, free, last = super().decided(written)
         later = torch.arange(written.shape[1], device=written.device) > 0
         return Decided(onward & later, free & later, last)
 
-    def _drawn(self, logits: Tensor, begin: int) -> Tensor:
+    def likely(self, logits: Tensor, texts: Tensor) -> Tensor:
+        """Log-probabilities (n, m) of the last m steps of texts (n, steps), by their logits (n, m,
+        vocabulary); 0 behind a text."""
+        begin = texts.shape[1] - logits.shape[1]
+        words = texts[:, begin:]
+        found = self.drawn(logits, begin).log_softmax(-1).gather(-1, words.clamp_min(0)[..., None])
+        return torch.where(words == PAD, 0, found[..., 0])
+
+    def drawn(self, logits: Tensor, begin: int) -> Tensor:
         """Logits (n, m, vocabulary) of steps from ``begin`` on, without what is not drawn there."""
         left_out = self.never.to(logits.device).expand(logits.shape[1], -1)
         if begin == 0:
@@ -122,7 +138,9 @@ class Whisper(Writer):
 
     def trace(self, batch: Tensor, leaf: Leaf | None = None) -> Trace:
         """That of a writer, differentiable in the samples; ``aux`` holds what was heard."""
-        return super().trace(self.network.hear(batch))
+        found = super().trace(self.network.hear(batch))
+        heard = self.network.price.encoder(self._asked(batch))
+        return found._replace(stages={"hearing": heard, "writing": found.macs - heard})
 
     def begun(self, batch: Tensor, leaf: Leaf | None) -> tuple[Tensor, Memory]:
         start = torch.tensor(self.network.start, device=batch.device)

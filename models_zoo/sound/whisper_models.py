@@ -41,6 +41,19 @@ def from_ctranslate2(folder: str | Path | None = None, *, cap: int = CAP) -> Whi
         UsageError: for a folder without these files, or another model in it.
         MissingPackage: without tokenizers, or where no folder is named and the package is absent.
     """
+    network, settings = held_in(folder)
+    return Whisper(network, cap=cap, name=f"whisper_{network.sizes.width}", **settings)
+
+
+def held_in(
+    folder: str | Path | None = None, kind: type[Listener] = Listener
+) -> tuple[Listener, dict[str, Any]]:
+    """The network of such a folder, and what else a :class:`Whisper` of it is made of.
+
+    Args:
+        folder: see :func:`from_ctranslate2`, errors too.
+        kind: how the network hears.
+    """
     folder = packaged() if folder is None else Path(folder)
     for name in ("model.bin", "config.json", "tokenizer.json"):
         if not (folder / name).is_file():
@@ -58,17 +71,14 @@ def from_ctranslate2(folder: str | Path | None = None, *, cap: int = CAP) -> Whi
             f"the model.bin of {folder} has no {error.args[0]}: give a Whisper as "
             "ct2-transformers-converter writes it"
         ) from error
-    network = Listener(sizes, [words.id(word) for word in START])
+    network = kind(sizes, [words.id(word) for word in START])
     network.load_state_dict(state)
-    return Whisper(
-        network.requires_grad_(requires_grad=False),
-        end=words.id(END),
-        never=config["suppress_ids"],
-        first=config["suppress_ids_begin"],
-        cap=cap,
-        words=words,
-        name=f"whisper_{sizes.width}",
-    )
+    return network.requires_grad_(requires_grad=False), {
+        "end": words.id(END),
+        "never": config["suppress_ids"],
+        "first": config["suppress_ids_begin"],
+        "words": words,
+    }
 
 
 def whisper_tiny() -> Whisper:

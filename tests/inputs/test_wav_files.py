@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from effattack.errors import UsageError
-from effattack.inputs.wav_files import read_wav
+from effattack.inputs.wav_files import read_wav, write_wav
 
 
 def written(
@@ -32,6 +32,8 @@ def test_samples_are_those_of_the_file(samples: list[int], tmp_path: Path) -> No
     found = read_wav(written(tmp_path / "a.wav", frames))
     assert found.shape == (1, 1, len(samples))
     assert (found * 2**15).flatten().tolist() == samples
+    write_wav(tmp_path / "b.wav", found)
+    assert (tmp_path / "b.wav").read_bytes() == (tmp_path / "a.wav").read_bytes()
 
 
 def test_a_silent_file_is_read(tmp_path: Path) -> None:

@@ -8,10 +8,13 @@ import torch
 from detectors import Tiny, decode, detector, noise
 from torchvision.ops import batched_nms
 
+import effattack
 from effattack.attacks import Slowdown
 from effattack.counting.macs import count_macs
 from effattack.errors import ContractError, NotApplicable, UsageError
 from effattack.models_zoo.detection.detector import Detector
+from effattack.reporting.stored import members
+from effattack.results import heat
 from effattack.victim import audit
 from effattack.victim.checks import INVARIANTS
 
@@ -74,6 +77,19 @@ def test_candidates_are_the_boxes_that_nms_is_given(variant):
     for boxes, answer in zip(found.candidates, victim.task.members(found.logits), strict=True):
         for box in answer:
             assert (boxes - box[:4]).abs().amax(1).amin() < 1e-5, "what comes out went in"
+
+
+def test_frames_hold_where_candidates_lie():
+    victim, images = detector(), noise(9)
+    found = effattack.evaluate(victim, images, victim(images), [], timed=0)
+    rows = found.samples[found.samples.attack == "clean"]
+    assert rows.heat.notna().tolist() == [True] * 8 + [False]
+    for row in rows[:8].itertuples():
+        stored = heat.from_bytes(row.heat)
+        assert stored.boxes == row.boxes
+        assert stored.counts.shape == (32, 32)
+        assert len(members(row.prediction, victim.answer_form)) == row.boxes_out
+    assert found.meta["victims"][victim.name]["answer"] == victim.task.describe()
 
 
 @pytest.mark.parametrize(

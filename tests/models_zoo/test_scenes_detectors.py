@@ -19,7 +19,7 @@ from effattack.models_zoo.files import WEIGHTS, read_card
 from effattack.models_zoo.recipes import RECIPES, detection
 from effattack.victim import audit
 
-NAMES = ["scenes_detector", "scenes_pipeline", "scenes_two_stage"]
+NAMES = ["scenes_detector", "scenes_pipeline", "scenes_two_stage", "scenes_two_stage_adapted"]
 TRAINED = [name for name in NAMES if name != "scenes_pipeline"]
 every_detector = pytest.mark.parametrize("name", NAMES)
 

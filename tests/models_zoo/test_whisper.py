@@ -131,6 +131,9 @@ def test_declared_work_is_executed_work() -> None:
     assert len(found.counts["passes"].unique()) > 2
     for name in ("passes", "output_tokens", "cache_bytes"):
         assert torch.equal(found.counts[name], trace.also[name])
+    hearing = count_macs(mine.network.hear, heard[:1])
+    assert trace.stages["hearing"].tolist() == [hearing] * 12
+    assert torch.equal(trace.stages["writing"], trace.macs - hearing)
     assert torch.equal(mine.ceiling(heard), torch.full((12,), mine.max_macs).double())
     assert (found.macs <= mine.max_macs).all()
 

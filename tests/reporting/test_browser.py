@@ -11,6 +11,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import answered_inputs as answered
 import frames
 import pytest
 
@@ -111,6 +112,14 @@ def test_long_names_and_dark(browse: Browse) -> None:
     assert console == []
     assert int(facts["scroll"]) <= 390
     assert facts["page"] == "rgb(18, 22, 26)"
+
+
+@pytest.mark.parametrize("name", sorted(answered.DRAWN))
+def test_pictures_of_answers_are_allowed_and_fit(browse: Browse, name: str) -> None:
+    source = render(*answered.DRAWN[name]())
+    document, console = browse(framed(source, 390), DARK)
+    assert console == []
+    assert int(measured(document)["scroll"]) <= 390
 
 
 def test_script_in_a_name_is_shown_not_run(browse: Browse) -> None:

@@ -128,7 +128,7 @@ def test_a_long_series_keeps_its_spikes() -> None:
     line = np.zeros(50_000)
     line[31_337], line[12_345] = 9.0, -9.0
     pair = Pair(line[None], line[None], {}, {"sample": 0})
-    ((shown,),) = lines.show([pair]).examples
+    ((shown,),) = lines.show([pair], others.SERIES).examples
     assert len(str(shown.body.__html__())) < 40_000
     ys = [float(y) for y in re.findall(r",([\d.]+)L", shown.body.__html__())]
     assert min(ys) == lines.TOP

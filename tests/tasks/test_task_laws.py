@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -15,7 +16,9 @@ from effattack.domains import Tokens
 from effattack.errors import ContractError, UsageError
 from effattack.tasks import Boxes, Classes, Matches, Tags, Task, Text, check_task
 from effattack.tasks.boxes import overlaps
+from effattack.tasks.matches import LEAST_LEAD
 from effattack.tasks.properties import LAWS
+from effattack.tasks.shares import enough
 
 TASKS: dict[str, Task] = {
     "classes": Classes(5),
@@ -25,7 +28,11 @@ TASKS: dict[str, Task] = {
     "boxes": Boxes(),
     "boxes, half of them": Boxes(overlap=0.3, share=0.5),
     "matches": Matches(pixels=2.0),
+    "matches, and what was not taken": Matches(pixels=2.0, share=0.7, least=0.4),
 }
+
+LED = {"boxes", "boxes, half of them", "matches, and what was not taken"}
+"""Sets with a lead."""
 
 
 @reproducible
@@ -205,8 +212,8 @@ def test_boxes_that_were_not_wanted_are_told_to_go(
 
 
 @reproducible
-@given(st.sampled_from(["boxes", "boxes, half of them"]), generators())
-def test_boxes_lead_where_they_agree(name: str, generator: Generator) -> None:
+@given(st.sampled_from([name for name in sorted(TASKS) if name in LED]), generators())
+def test_sets_lead_where_they_agree(name: str, generator: Generator) -> None:
     task: Any = TASKS[name]
     wanted, found = (task.example(6, generator) for _ in range(2))
     found = torch.where(torch.rand(6, 1, 1, generator=generator) < 0.5, wanted, found)
@@ -301,8 +308,81 @@ def test_labels_of_another_task_are_refused(task: Task, labels: Tensor, message:
         (lambda: Boxes(overlap=1.5), "Boxes: overlap = 1.5"),
         (lambda: Boxes(cap=0), "Boxes: cap = 0"),
         (lambda: Matches(pixels=float("nan")), "pixels = nan: give a finite number"),
+        (lambda: Matches(least=0), r"least = 0: give a score in \(0, 1\), or None"),
+        (lambda: Matches(least=float("nan")), "least = nan: give a score"),
     ],
 )
 def test_thresholds_that_are_none_are_refused(make: Any, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         make()
+
+
+def points(*rows: tuple[float, float]) -> Tensor:
+    """One pair of images: where a match lies, the same in both, and its score."""
+    return torch.tensor([[at, 0, at, 0, score] for at, score in rows])[None]
+
+
+THREE = points((0, 0.9), (100, 0.9), (200, 0.9))
+
+
+def bounded_log(ratio: float) -> float:
+    return math.log(ratio) / (1 + abs(math.log(ratio)))
+
+
+@pytest.mark.parametrize(
+    ("found", "lead", "pushed"),
+    [
+        (points((0, 0.8), (100, 0.4), (200, 0.1)), bounded_log(2), [1]),
+        (points((0, 0.8), (100, 0.1), (200, 0.05)), bounded_log(1 / 2) / 2, [1]),
+        (points((0, 0.1), (2, 0.05), (100, 0.1)), bounded_log(1 / 2), [0, 2]),
+        (points((0, 0.8)), -1 / 2, []),
+        (points(), -1, []),
+        (torch.cat([THREE, points(*((at, 0.9) for at in (3e2, 4e2, 5e2, 6e2)))], 1), -1 / 4, []),
+    ],
+)
+def test_matches_that_were_not_taken_are_told_to_come_back(
+    found: Tensor, lead: float, pushed: list[int]
+) -> None:
+    """Two of three are needed, with scores above 0.2; four where seven were found."""
+    task = Matches(pixels=3.0, share=0.5, least=0.2)
+    found = found.view(1, -1, 5).clone().requires_grad_()
+    leads = task.lead(found, THREE)
+    assert leads is not None
+    assert leads.item() == pytest.approx(lead)
+    if pushed:
+        (slope,) = torch.autograd.grad(leads.sum(), found)
+        assert slope[0, :, 4].nonzero()[:, 0].tolist() == pushed
+        assert (slope >= 0).all()
+
+
+def test_two_matches_with_one_counterpart_do_not_lead() -> None:
+    """The scores say that both are found."""
+    task = Matches(pixels=3.0, share=0.9, least=0.2)
+    leads = task.lead(points((1, 0.9)), points((0, 0.9), (2, 0.9)))
+    assert leads is not None
+    assert leads.item() == pytest.approx(-LEAST_LEAD)
+
+
+def test_matches_without_a_least_score_have_no_lead() -> None:
+    assert Matches().lead(THREE, THREE) is None
+
+
+def test_what_was_not_taken_is_no_member_and_makes_no_gap() -> None:
+    task = Matches(least=0.2, cap=1)
+    one, other = points((0, 0.9), (50, 0.2)), points((0, 0.9))
+    assert [len(rows) for rows in task.members(one)] == [1]
+    assert task.shares(one, other).item() == 1
+    assert task.gap(one, other).item() == 0
+    assert task.valid(one).all(), "one match, as many as the cap allows"
+    assert not task.valid(points((0, 0.9), (50, 0.3))).any()
+    assert task.text(one[0]) == task.text(other[0])
+
+
+@reproducible
+@given(st.lists(st.floats(-1, 1, width=32), min_size=1, max_size=6), st.integers(1, 7))
+def test_enough_are_positive_where_as_many_as_are_asked_for_are(
+    excess: list[float], count: int
+) -> None:
+    margin = enough(torch.tensor(excess), count).item()
+    assert (margin > 0) == (sum(x > 0 for x in excess) >= count)
+    assert -1 <= margin <= max(excess, default=0) or margin <= 0

@@ -1,0 +1,1 @@
+"""One module per real system, as ``benchmarks/real_systems.py`` runs it."""
