@@ -6,8 +6,9 @@
 Test scenes under l-inf ε = 8/255. Every attack that follows gradients takes 50 of them, AutoSlow
 its own number, and queries are as many forward passes as 50 gradients, a gradient counting three.
 Universal ones learn on scenes of the training split: in ε, in the budget of Phantom Sponges, and as
-a patch of 16 x 16 in the corner. What an attack made is judged at the caps that are deployed, and
-once more without any. A row that is there is not run again.
+a patch of 16 x 16 in the corner, with noise of the same budgets beside. What an attack made is
+judged at the caps that are deployed, and once more without any. A row that is there is not run
+again.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from kept_rows import keep, kept
 from tables import markdown
 from torch import Tensor
 
-from effattack.attacks import build
+from effattack.attacks import attack_class, build
 from effattack.attacks.universal import UniversalAttack
 from effattack.models_zoo.detection.average_precision import average_precision
 from effattack.models_zoo.detection.detector import Detector
@@ -39,12 +40,15 @@ PUBLISHED = tuple(
 )
 SPREAD = "l2:4.04"
 """Budget of Phantom Sponges, 70 on 640 x 640 x 3, at the same mean square on 64 x 64 x 1."""
+PATCH = "patch:16@0,0"
 UNIVERSAL = (
     "UniversalSlowdown",
     "UniversalPhantomSponges",
     f"UniversalSlowdown(threat='{SPREAD}')",
     f"UniversalPhantomSponges(threat='{SPREAD}')",
-    "UniversalSlowdown(threat='patch:16@0,0')",
+    f"noise(threat='{SPREAD}')",
+    f"UniversalSlowdown(threat='{PATCH}')",
+    f"noise(threat='{PATCH}')",
 )
 QUERIES = f"QueryAttack(queries={3 * STEPS})"
 ATTACKS = ("clean", "noise", HOUSE, *PUBLISHED, *UNIVERSAL, QUERIES, "AutoSlow")
@@ -122,15 +126,16 @@ def table(rows: list[dict[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "attack": f"`{row['attack']}`",
+            "knowledge": attack_class(row["attack"]).knowledge,
             "work": f"{row['work']:,.0f}",
-            "ratio": f"×{row['work'] / row['clean_work']:.2f}",
+            "equals clean requests": f"{row['work'] / row['clean_work']:.2f}",
             "attack success": f"{row['success']:.3f}",
             "beyond `Slowdown`": f"{_beyond(row['each'], house)} of {len(house)}",
             "boxes into NMS": f"{row['boxes']:.1f}",
             "boxes out": f"{row['boxes_out']:.1f}",
             "average precision": f"{row['average_precision']:.1%}",
             "agreement": f"{row['agreement']:.0%}",
-            "uncapped": f"×{row['uncapped_work'] / row['clean_work']:.2f}",
+            "uncapped": f"{row['uncapped_work'] / row['clean_work']:.2f}",
         }
         for row in rows
     )

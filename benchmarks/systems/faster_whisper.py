@@ -22,13 +22,13 @@ from typing import Any
 import pandas as pd
 import torch
 from kept_rows import keep
-from systems.whisper import ROOT, Cell, Rows, decibels, heard, stored
 from tables import markdown
 
 from effattack.cells.spec import code_version
 from effattack.models_zoo.sound.faster_whisper import faster_whisper
 from effattack.models_zoo.sound.spoken import SENTENCES, spoken
 from effattack.victim.deployed import Deployed
+from systems.whisper import ROOT, Cell, Rows, decibels, heard, stored
 
 BUDGETS = (0.01, 0.002)
 """Of full scale, in any sample."""

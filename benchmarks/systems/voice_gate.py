@@ -21,7 +21,6 @@ from typing import Any
 import pandas as pd
 import torch
 from kept_rows import keep, kept
-from systems.whisper import ROOT
 from tables import markdown
 from torch import Tensor
 
@@ -33,6 +32,7 @@ from effattack.models_zoo.sound.unspoken import SOUNDS, unspoken
 from effattack.models_zoo.sound.voice_gate import VoiceGate, before_whisper
 from effattack.models_zoo.sound.whisper import Whisper
 from effattack.threats import parse_threat
+from systems.whisper import ROOT
 
 EPS = 0.002
 """Of full scale, in any sample."""

@@ -16,8 +16,10 @@ from torch.nn import functional as F
 
 from effattack.domains import Batch
 from effattack.errors import NotApplicable
+from effattack.tasks.shares import Shares
 from effattack.victim import Gate, Trace, Victim
 from effattack.victim.margins import spread
+from effattack.victim.trace import PROPOSALS
 
 
 class Step(NamedTuple):
@@ -360,6 +362,39 @@ class AlsoAnswer:
     def __call__(self, trace: Trace, goal: Goal) -> Tensor:
         slow, given = self.slow(trace, goal), self.answer(trace.logits, goal)
         return slow if given is None else slow + self.weight * given.clamp(max=self.kappa)
+
+
+@dataclass(frozen=True)
+class StayUnnoticed:
+    """Another objective, and what keeps the clean answer as it is.
+
+    Where the trace shows the proposals that an answer is chosen from (``PROPOSALS``), all that are
+    not as they were are charged for: Σ max(0, κ - lead) over wanted members and unwanted proposals
+    (:meth:`effattack.tasks.shares.Shares.leads`), each weighing as ``openings`` units of the
+    dearest gate. Log-odds do not saturate, so the surest of them is pushed as hard as the others.
+    Elsewhere the lead of the clean answer, as :class:`AlsoAnswer` has it.
+
+    Args:
+        slow: the objective that raises the work.
+        openings: that a member which should not be there, or should, is worth.
+        kappa: κ of proposals, in log-odds.
+    """
+
+    slow: Objective
+    openings: float = 20.0
+    kappa: float = 0.1
+
+    def check(self, trace: Trace, victim: Victim) -> None:
+        self.slow.check(trace, victim)
+
+    def __call__(self, trace: Trace, goal: Goal) -> Tensor:
+        proposals, task = trace.aux.get(PROPOSALS), goal.victim.task
+        if proposals is None or not isinstance(task, Shares):
+            return AlsoAnswer(self.slow, prediction_leads)(trace, goal)
+        leads = task.leads(proposals, goal.answer)
+        lacking = torch.stack([(self.kappa - each).clamp_min(0).sum() for each in leads])
+        dearest = max(float(torch.as_tensor(gate.cost).max()) for gate in trace.gates)
+        return self.slow(trace, goal) - self.openings * dearest / goal.victim.max_macs * lacking
 
 
 def require_gates(trace: Trace, victim: Victim) -> None:

@@ -20,6 +20,8 @@ from effattack.inputs.npz import open_npz
 from effattack.inputs.readers import Arrays, Data, Folder, InMemory, Spread, of_loader
 from effattack.inputs.series_files import SERIES_FILES
 from effattack.inputs.text_files import SUFFIX, read_jsonl
+from effattack.inputs.wav_files import SUFFIX as SOUND
+from effattack.inputs.wav_files import read_recording
 from effattack.registry import call, import_factory
 from effattack.victim import Victim
 
@@ -32,8 +34,9 @@ class Source:
         name: a folder with one sub-folder of images per class (in the order of
             :func:`.folders.listing`), an ``.npz`` file with ``labels`` and ``images``, ``series``
             or ``inputs``, series in a ``.csv`` or ``.ts`` file (:mod:`.series_files`), text in a
-            ``.jsonl`` file (:mod:`.text_files`), or ``module:factory`` of a callable that returns
-            both, a data set, or a loader that does not shuffle.
+            ``.jsonl`` file (:mod:`.text_files`), a recording in a ``.wav`` file
+            (:mod:`.wav_files`), or ``module:factory`` of a callable that returns both, a data set,
+            or a loader that does not shuffle.
         shape: of one input: (C, H, W) of an image.
         nouns: what the victim calls its inputs: folders hold images alone.
         samples: how many, evenly spread over their order; None: all.
@@ -70,10 +73,12 @@ class Source:
             return Arrays(*SERIES_FILES[path.suffix](path))
         if path.suffix == SUFFIX:
             return Arrays(*read_jsonl(path, domain))
+        if path.suffix.lower() == SOUND:
+            return Arrays(*read_recording(path, domain))
         if ":" not in self.name:
             raise UsageError(
-                f"data {self.name!r}: no such folder, .npz, .csv, .ts or .jsonl file; a callable "
-                "is named module:factory"
+                f"data {self.name!r}: no such folder, .npz, .csv, .ts, .jsonl or .wav file; a "
+                "callable is named module:factory"
             )
         found = call(import_factory(self.name), self.name)
         if isinstance(found, tuple | list) and len(found) == 2:

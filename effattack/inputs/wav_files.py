@@ -9,9 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from effattack.domains import Domain
+from effattack.domains.tokens import PAD
 from effattack.errors import UsageError
 from effattack.streams import on_one_line
 
+SUFFIX = ".wav"
 CONVERT = "ffmpeg -i IN -ar {rate} -ac 1 -c:a pcm_s16le OUT.wav"
 
 
@@ -28,6 +31,8 @@ def read_wav(path: str | Path, rate: int = 16_000, longest: float = 30.0) -> Ten
             rate, of several channels or other bits; longer than the window.
     """
     name, convert = on_one_line(Path(path)), CONVERT.format(rate=rate)
+    if Path(path).exists() and not Path(path).is_file():  # opening a pipe would wait for a writer
+        raise UsageError(f"cannot read {name}: it is no file")
     try:
         with wave.open(str(path), "rb") as file:
             channels, width, found, *_ = file.getparams()
@@ -51,6 +56,39 @@ def read_wav(path: str | Path, rate: int = 16_000, longest: float = 30.0) -> Ten
         )
     samples = np.frombuffer(held, "<i2").astype(np.float32) / 2**15
     return torch.from_numpy(samples)[None, None]
+
+
+def read_recording(path: Path, domain: Domain | None) -> tuple[Tensor, Tensor]:
+    """A recording (1, 1, n) for a victim of sound, and its label (1, L): the words of the text file
+    beside it, ``hello.txt`` of ``hello.wav``.
+
+    Args:
+        path: of the sound.
+        domain: of the victim; one of sound has a ``rate``, the ``longest`` of its samples, and
+            ``words``, the tokenizer of what is written down.
+
+    Raises:
+        UsageError: for a victim of something else, one without a tokenizer, or a text file that is
+            missing; and as :func:`read_wav`.
+    """
+    name, said = on_one_line(path), path.with_suffix(".txt")
+    rate, longest, words = (getattr(domain, part, None) for part in ("rate", "longest", "words"))
+    if rate is None or longest is None:
+        takes = "no recordings" if domain is None else domain.nouns
+        raise UsageError(f"{name} holds sound, and the victim takes {takes}: name a recogniser")
+    sound = read_wav(path, rate, longest / rate)
+    if words is None:
+        raise UsageError(
+            f"{name}: the victim has no tokenizer for the words of {said.name}: give words= to it, "
+            "or recordings and ids of what is said, by module:factory"
+        )
+    try:
+        text = said.read_text(encoding="utf-8").split()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(
+            f"what is said in {name} cannot be read from {said.name} ({error}): write it there"
+        ) from error
+    return sound, torch.tensor([words.encode(" " + " ".join(text)) or [PAD]])
 
 
 def write_wav(path: str | Path, sound: Tensor, rate: int = 16_000) -> None:

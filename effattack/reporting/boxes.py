@@ -24,7 +24,7 @@ HOW = (
     "White frames are the boxes that the victim answered. The heat map below them shows how many "
     "candidates cover a place before non-maximum suppression: none where the image is as it was, "
     "then violet, orange and, at the most of both images, light yellow, on a logarithmic scale. "
-    + pictures.HOW
+    + pictures.DIFFERENCE
 )
 
 

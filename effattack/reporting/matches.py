@@ -18,7 +18,7 @@ LARGEST_SIDE = 256
 HOW = (
     "Lines are the matches between both images. Those that have a counterpart in the other answer, "
     "both ends as near as the task asks, are light; the others, lost by the attack or new under "
-    "it, are orange and dashed. " + pictures.HOW
+    "it, are orange and dashed. " + pictures.DIFFERENCE
 )
 
 Images = dict[str, NDArray[np.uint8]]

@@ -16,9 +16,10 @@ from effattack.reporting.stored import Description
 from effattack.reporting.strips import Pair, Shown, Strips
 
 LARGEST_SIDE = 128
+DIFFERENCE = "The difference is attacked − clean, amplified, with grey for no change."
 HOW = (
-    "The difference is attacked − clean, amplified, with grey for no change. Where tokens are "
-    "dropped, the maps below fade each patch to blue, the more the earlier it was dropped."
+    f"{DIFFERENCE} Where tokens are dropped, the maps below fade each patch to blue, the more the "
+    "earlier it was dropped."
 )
 
 

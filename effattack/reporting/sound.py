@@ -14,8 +14,8 @@ from effattack.reporting.stored import Description
 from effattack.reporting.strips import Pair, Shown, Strips
 
 WIDTH, LEFT, RIGHT = 480.0, 40.0, 476.0
-WAVE, GAP, BANDS = 56.0, 10.0, 96.0
-"""Heights: of the waveform, of what is between, of the spectrogram."""
+TOP, WAVE, GAP, BANDS = 10.0, 56.0, 18.0, 96.0
+"""Heights: above the waveform, of it, of what is between, of the spectrogram."""
 COLUMNS = 400
 """Pieces of time that are told apart."""
 WINDOW = 0.025
@@ -85,9 +85,9 @@ def spectrogram(sound: NDArray[Any], rate: float) -> NDArray[np.float64]:
 
 
 def _drawn(label: str, sound: NDArray[Any], decibels: NDArray[Any], rate: float) -> svg.Drawing:
-    top = 4 + WAVE + GAP
+    top = TOP + WAVE + GAP
     bottom = top + BANDS
-    marks = [_wave(sound), *_scale(4, WAVE, ("1", "0", "−1"))]
+    marks = [_wave(sound), *_scale(TOP, WAVE, ("1", "0", "−1"))]
     value = np.clip(1 + decibels / RANGE, 0, 1)[::-1]
     uri = pictures.png(warmth.colours(value))
     marks.append(svg.image(uri, LEFT, top, RIGHT - LEFT, BANDS))
@@ -119,4 +119,4 @@ def _wave(sound: NDArray[Any]) -> Markup:
 
 
 def _y(value: float) -> float:
-    return 4 + WAVE * (1 - float(value)) / 2
+    return TOP + WAVE * (1 - float(value)) / 2

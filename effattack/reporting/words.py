@@ -115,9 +115,9 @@ def macs(value: float, like: float | None = None) -> str:
 
 
 def work(value: float, like: float | None = None) -> str:
-    """A count as :func:`macs` writes it; below a thousand, a mean has its first decimal."""
-    known = value if like is None or missing(like) else like
-    if missing(value) or known >= 1000:
+    """A count as :func:`macs` writes it; below a thousand, whatever its row is like, as it is: a
+    mean with its first decimal."""
+    if missing(value) or value >= 1000:
         return macs(value, like)
     return decimal(value, 0 if float(value).is_integer() else 1)
 

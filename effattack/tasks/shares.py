@@ -77,6 +77,24 @@ class Shares(Task):
         ]
         return torch.tensor(found, dtype=torch.float64, device=a.device)
 
+    def leads(self, proposals: Tensor, wanted: Tensor) -> list[Tensor]:
+        """Of each input, how far all that matters is from being otherwise than wanted.
+
+        First each wanted member: the largest log-odds of a proposal that is like it, -1 of none,
+        which has no gradient. Then each proposal that is like no wanted member: minus its log-odds.
+
+        Args:
+            proposals: (B, N, numbers), log-odds of being let in, not scores.
+            wanted: the answers, (B, M, numbers).
+        """
+        members = zip(proposals, self.members(wanted), strict=True)
+        return [self._leads(found, want) for found, want in members]
+
+    def _leads(self, found: Tensor, want: Tensor) -> Tensor:
+        odds, alike = found[:, self._score], self.alike(want, found)
+        nearest = [odds[like].amax() if like.any() else odds.new_tensor(-1.0) for like in alike]
+        return torch.cat([*(each[None] for each in nearest), -odds[~alike.any(0)]])
+
     def members(self, answers: Tensor) -> list[Tensor]:
         """The rows of each answer that are members."""
         return [rows[self.taken(rows)] for rows in answers]

@@ -16,6 +16,11 @@ CANDIDATES = "candidates"
 """In ``Trace.aux`` of a detector: (B, N, 4), the boxes before non-maximum suppression: left, top,
 right, bottom in pixels of the image; NaN in rows that are none."""
 
+PROPOSALS = "proposals"
+"""In ``Trace.aux``, where work is done before an answer is chosen: all members that it was chosen
+from, (B, N, numbers) as the task has them, but in place of the score the log-odds by which each is
+let into the answer, negative where it is not; rows that pad are -1."""
+
 
 class Gate(NamedTuple):
     """One kind of input-dependent decision in one forward pass, for a batch of B inputs.

@@ -28,7 +28,7 @@ from effattack.tasks import Boxes
 from effattack.tasks.shares import NONE
 from effattack.victim import Gate, Trace, Victim
 from effattack.victim.margins import bounded_margin, log_odds
-from effattack.victim.trace import CANDIDATES
+from effattack.victim.trace import CANDIDATES, PROPOSALS
 
 THRESHOLDS = (0.6, 0.7, 0.7)
 """Probabilities of a face at which each network lets a box through."""
@@ -47,11 +47,13 @@ class MTCNN(Victim):
 
     Answers are boxes left, top, right, bottom (pixels), score, class 0. Two gates, both with a unit
     per cell of P-Net: ``candidates`` (this cell is one) and, reached where the cell has outlived
-    its NMS, ``to_onet`` (R-Net lets its crop through). Three counts: ``candidates``, boxes into all
-    passes of NMS; ``pairs``, boxes compared there; ``crops``, into R-Net and O-Net together.
+    its NMS, ``to_onet`` (R-Net lets its crop through). Four counts: ``candidates``, boxes into all
+    passes of NMS; ``pairs``, boxes compared there; ``crops``, into R-Net and O-Net together;
+    ``boxes_out``, faces.
 
     Gradients reach the image through the scores of all cells, and through the crops where they
-    lie; where a crop lies, and which boxes NMS leaves, are hard choices. No input makes more crops
+    lie; where a crop lies, and which boxes NMS leaves, are hard choices. The trace shows what O-Net
+    says of all its crops (``PROPOSALS``), by which faces can be kept. No input makes more crops
     than cells can outlive the NMS of their level, which is what ``max_macs`` states; what regressed
     boxes do afterwards bounds nothing, so each of these crops may reach O-Net.
 
@@ -83,7 +85,8 @@ class MTCNN(Victim):
         pyramid_macs = sum(networks.proposal.macs(level.height, level.width) for level in levels)
         pairs = sum(cells * (cells - 1) for cells in at) // 2 + 3 * most * (most - 1) // 2
         ceilings = {"candidates": sum(at) + 3 * most, "pairs": pairs, "crops": 2 * most}
-        units = {"candidates": "box", "pairs": "pair", "crops": "crop"}
+        ceilings["boxes_out"] = most
+        units = {"candidates": "box", "pairs": "pair", "crops": "crop", "boxes_out": "box"}
         super().__init__(
             name=name,
             family="detection",
@@ -149,11 +152,15 @@ class MTCNN(Victim):
         }
         also, slack = told(run)
         also["crops"] = (first + second).double()
+        also["boxes_out"] = (run.faces[..., 4] != NONE).sum(1).double()
         return Trace(
             run.faces,
             gates,
             macs=torch.stack([*stages.values()]).sum(0),
-            aux={CANDIDATES: self.cells.masked_fill(~candidates[..., None], torch.nan)},
+            aux={
+                CANDIDATES: self.cells.masked_fill(~candidates[..., None], torch.nan),
+                PROPOSALS: run.proposals,
+            },
             also=also,
             slack=slack,
             stages=stages,
@@ -178,10 +185,11 @@ class MTCNN(Victim):
         final = self._seen(1, table, refined.image[stay], refined.cell[stay], boxes)
         boxes = steps.moved(final.boxes, final.shares, extra=1)
         stay = outlived(final, boxes, passes, SAME_IMAGE, OVER_SMALLER)
-        scored = torch.cat([boxes, final.scores[:, None], torch.zeros_like(boxes[:, :1])], 1)[stay]
-        faces = [scored[final.image[stay] == k] for k in range(len(images))]
-        faces = pad_sequence(faces, batch_first=True, padding_value=NONE)
-        return Run(logits[..., 1] - logits[..., 0], candidates, refined, final, faces, passes)
+        tally("boxes_out", len(stay))
+        count, odds = len(images), logits[..., 1] - logits[..., 0]
+        faces = _rows(final.image[stay], boxes[stay], final.scores[stay], count)
+        proposals = _rows(final.image, boxes, final.excess, count)
+        return Run(odds, candidates, refined, final, faces, proposals, passes)
 
     def _proposed(self, levels: Tensor) -> tuple[Tensor, Tensor]:
         """What P-Net says of all cells: logits (B, cells, 2), shares (B, cells, 4)."""
@@ -219,6 +227,13 @@ class MTCNN(Victim):
         said = [(self.refinement, self.output)[stage](some) for some in crops.split(TOGETHER)]
         logits, shares = (torch.cat(heads) for heads in list(zip(*said, strict=True))[:2])
         return Seen(image, cell, boxes, logits, shares, THRESHOLDS[1 + stage])
+
+
+def _rows(image: Tensor, boxes: Tensor, scores: Tensor, count: int) -> Tensor:
+    """(count, most of one image, 6): faces, image by image."""
+    rows = torch.cat([boxes, scores[:, None], torch.zeros_like(boxes[:, :1])], 1)
+    each = [rows[image == k] for k in range(count)]
+    return pad_sequence(each, batch_first=True, padding_value=NONE)
 
 
 def _normalised(pixels: Tensor) -> Tensor:

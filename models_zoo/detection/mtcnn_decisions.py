@@ -37,10 +37,14 @@ class Seen(NamedTuple):
         return self.scores > self.threshold
 
     @property
+    def excess(self) -> Tensor:
+        """(n,) log-odds of a face beyond the threshold."""
+        return self.logits[:, 1] - self.logits[:, 0] - log_odds(self.threshold)
+
+    @property
     def margin(self) -> Tensor:
         """(n,) that decision as a margin."""
-        odds = self.logits[:, 1] - self.logits[:, 0]
-        return bounded_margin(odds - log_odds(self.threshold), 1.0, self.passes)
+        return bounded_margin(self.excess, 1.0, self.passes)
 
     @property
     def near(self) -> Tensor:
@@ -60,6 +64,8 @@ class Run(NamedTuple):
     final: Seen
     faces: Tensor
     """(B, most of one image, 6)"""
+    proposals: Tensor
+    """(B, most of one image, 6): what O-Net says of its crops, log-odds in place of scores."""
     passes: list[list[Suppression]]
     """Of each image, all passes of NMS in their order."""
 

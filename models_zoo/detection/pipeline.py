@@ -17,6 +17,7 @@ from effattack.errors import UsageError
 from effattack.tasks import Boxes, Classes
 from effattack.victim import Gate, Trace, Victim
 from effattack.victim.margins import score_lead
+from effattack.victim.trace import PROPOSALS
 
 DETECTOR, RECOGNISER = "detector", "recogniser"
 """In ``Trace.stages``: where the work went."""
@@ -31,7 +32,8 @@ class Pipeline(Victim):
 
     Gates are the detector's, where an open unit makes a whole look possible, and those of the
     recogniser, ``recogniser.NAME``, with its units box by box. Counts are the detector's, and
-    ``crops``. MACs judge: those of the detector, and of every look.
+    ``looks``. MACs judge: those of the detector, and of every look. What the detector proposes
+    (``PROPOSALS``) is not shown on: nobody has named it.
 
     Args:
         detector: a victim whose task is ``Boxes``, and which counts ``boxes_out``.
@@ -55,13 +57,13 @@ class Pipeline(Victim):
     ) -> None:
         _expect_fit(detector, recogniser)
         most = int(detector.ceiling(detector.example(1), "boxes_out").item())
-        crops = Count("crop", detector.counts["boxes_out"].ceiling)
+        looks = Count("look", detector.counts["boxes_out"].ceiling)
         super().__init__(
             name=name,
             family=detector.family,
             domain=detector.domain,
             task=Boxes(cap=most),
-            counts={**detector.counts, "crops": crops},
+            counts={**detector.counts, "looks": looks},
             max_macs=detector.max_macs + most * recogniser.max_macs,
             data=data,
         )
@@ -72,7 +74,7 @@ class Pipeline(Victim):
         """Images (B, C, H, W) -> boxes (B, N, 6), the last column by the recogniser."""
         boxes = self.detector(images)
         there = boxes[..., 4] >= 0
-        tally("crops", there.sum())
+        tally("looks", there.sum())
         if not there.any():
             return boxes
         return _renamed(boxes, there, self.recogniser(self.crops(images, boxes)))
@@ -88,6 +90,7 @@ class Pipeline(Victim):
         edges = (squares(boxes) % 1 - 0.5).abs().amin(2).masked_fill(~there, 1)
         slack = torch.minimum(lead, edges).amin(1).detach()
         spent = looks.sum(1)
+        shown = {name: part for name, part in first.aux.items() if name != PROPOSALS}
         return first._replace(
             logits=boxes,
             gates=(
@@ -96,8 +99,8 @@ class Pipeline(Victim):
             ),
             macs=first.macs + spent,
             stages={DETECTOR: first.macs, RECOGNISER: spent},
-            aux=first.aux,
-            also={**first.also, "crops": there.sum(1).double()},
+            aux=shown,
+            also={**first.also, "looks": there.sum(1).double()},
             slack=slack if first.slack is None else torch.minimum(first.slack, slack),
         )
 
@@ -153,7 +156,7 @@ def by_look(gate: Gate, there: Tensor) -> Gate:
 def _expect_fit(detector: Victim, recogniser: Victim) -> None:
     if not isinstance(detector.task, Boxes) or "boxes_out" not in detector.counts:
         raise UsageError(
-            f"{detector.name} is no detector that counts its boxes out: give a Detector"
+            f"{detector.name} is no detector that counts its boxes out: give a Detector or an MTCNN"
         )
     if not isinstance(recogniser.task, Classes) or recogniser.domain.kind != "pixels":
         raise UsageError(f"{recogniser.name} classifies no images: give it crops to classify")

@@ -8,6 +8,7 @@ from torch import Tensor, zeros
 from torch.nn.functional import pad
 
 from effattack.domains import Series
+from effattack.domains.tokens import Tokenizer
 from effattack.errors import UsageError
 
 STEP = 2.0**-15
@@ -23,15 +24,16 @@ class Recordings(Series):
     Args:
         rate: samples per second.
         longest: most samples of one recording.
+        words: the tokenizer of what is written down, by which labels of files are read.
     """
 
     noun, nouns = "recording", "recordings"
     _resize = "give samples of one channel, in the order (batch, 1, samples)"
     _rescale = "divide samples of 16 bits by 32768"
 
-    def __init__(self, rate: int, longest: int) -> None:
+    def __init__(self, rate: int, longest: int, words: Tokenizer | None = None) -> None:
         super().__init__(1, None, -1.0, 1.0 - STEP, step=STEP)
-        self.rate, self.longest = rate, longest
+        self.rate, self.longest, self.words = rate, longest, words
 
     def describe(self) -> dict[str, Any]:
         return {**super().describe(), "rate": self.rate}

@@ -63,7 +63,8 @@ class VoiceGate(Victim):
         name: str = "voice_gate",
         data: str | None = None,
     ) -> None:
-        most = recogniser.domain.longest // CHUNK
+        heard = recogniser.domain
+        most = heard.longest // CHUNK
         if not (1 <= chunks <= most and windows >= 1):
             raise UsageError(
                 f"{name}: {windows} windows of {chunks} chunks: give at least one window, of 1 to "
@@ -72,7 +73,7 @@ class VoiceGate(Victim):
         super().__init__(
             name=name,
             family="cascade",
-            domain=Recordings(recogniser.domain.rate, windows * chunks * CHUNK),
+            domain=Recordings(heard.rate, windows * chunks * CHUNK, heard.words),
             task=Text(windows * recogniser.cap, None, recogniser.task.tokenizer),
             max_macs=windows * (chunks * MACS + recogniser.max_macs),
             data=data,

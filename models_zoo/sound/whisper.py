@@ -128,7 +128,7 @@ class Whisper(Writer):
         name: str = "whisper",
         data: str | None = None,
     ) -> None:
-        domain = Recordings(RATE, network.sizes.window)
+        domain = Recordings(RATE, network.sizes.window, words)
         super().__init__(network, domain, cap=cap, end=end, words=words, name=name, data=data)
         self.rule = Suppressed(self.choice, cap, network.vocabulary, never=never, first=first)
 
@@ -139,7 +139,7 @@ class Whisper(Writer):
     def trace(self, batch: Tensor, leaf: Leaf | None = None) -> Trace:
         """That of a writer, differentiable in the samples; ``aux`` holds what was heard."""
         found = super().trace(self.network.hear(batch))
-        heard = self.network.price.encoder(self._asked(batch))
+        heard = self.network.sizes.price.encoder(self._asked(batch))
         return found._replace(stages={"hearing": heard, "writing": found.macs - heard})
 
     def begun(self, batch: Tensor, leaf: Leaf | None) -> tuple[Tensor, Memory]:

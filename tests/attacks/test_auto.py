@@ -12,10 +12,10 @@ from toys import LinearSaver, embedded, grey_images
 from effattack.attacks import ILFO, AutoSlow, DeepSloth, Slowdown
 from effattack.attacks.house import auto
 from effattack.attacks.objectives import (
-    AlsoAnswer,
     BatchGoal,
     MarginHinge,
     ReweightedHinge,
+    StayUnnoticed,
     Step,
     Towards,
     UniformExits,
@@ -92,7 +92,7 @@ def test_its_stages(keep: bool) -> None:
     assert [type(stage.search) is ProjectedAdam for stage in stages] == [0, 0, 1, *[0] * 6]
     for stage in stages:
         assert stage.search.accept is (kept if keep else None)
-        assert isinstance(stage.objective, AlsoAnswer) is keep
+        assert isinstance(stage.objective, StayUnnoticed) is keep
 
 
 def test_baselines_and_cells_can_tell_the_editions_apart() -> None:

@@ -15,13 +15,16 @@ from effattack.attacks.objectives import (
     MarginHinge,
     Objective,
     ReweightedHinge,
+    StayUnnoticed,
     Towards,
     UniformExits,
     UniformSignificance,
     require_gates,
 )
 from effattack.errors import NotApplicable
+from effattack.tasks import Boxes
 from effattack.victim import Gate, Opaque, Trace
+from effattack.victim.trace import PROPOSALS
 
 
 def a_trace(
@@ -265,3 +268,31 @@ def test_goal_of_some_images(goal: Goal) -> None:
     assert some.labels.tolist() == [3, 1]
     assert some.callback is print
     assert some.victim is goal.victim
+
+
+# - openings · dearest cost / max MACs · Σ max(0, κ - lead) over all proposals
+
+
+def test_each_proposal_that_is_otherwise_than_wanted_is_charged_for() -> None:
+    """A face in the first image, none in the second: log-odds .03, .5 and -.02; one pads."""
+    victim = LinearSaver()
+    victim.task = Boxes()
+    face = [0.0, 0, 10, 10, 0.9, 0]
+    goal = Goal(victim, torch.tensor([[face], [[-1.0] * 6]]), torch.zeros(2))
+    near, far = [0.0, 0, 10, 9, 0.03, 0], [50.0, 0, 60, 9, 0.5, 0]
+    proposals = torch.tensor([[near, far], [[50.0, 0, 60, 9, -0.02, 0], [-1.0] * 6]])
+    gates = a_gate(torch.tensor([-0.5, 0.9]), cost=88.0), a_gate(torch.tensor([0.0, 0.0]), cost=8.0)
+    hinge = MarginHinge()
+    trace = a_trace(gates, **{PROPOSALS: proposals})
+    charged = hinge(trace, goal) - StayUnnoticed(hinge, openings=2.0, kappa=0.1)(trace, goal)
+    assert charged.tolist() == pytest.approx([(0.1 - 0.03) + (0.1 + 0.5), 0.1 - 0.02])
+
+
+def test_where_nothing_is_proposed_the_answer_leads(goal: Goal) -> None:
+    """By the lead of the clean class, up to .05."""
+    trace = a_trace((a_gate(torch.tensor([0.0, 0.0])),), torch.tensor([[0.0, 2.0], [1.0, 0.0]]))
+    hinge = MarginHinge()
+    lead = goal.victim.task.lead(trace.logits, goal.answer)
+    assert (lead > 0.05).tolist() == [True, False]
+    gained = StayUnnoticed(hinge)(trace, goal) - hinge(trace, goal)
+    torch.testing.assert_close(gained, lead.clamp(max=0.05))

@@ -95,12 +95,15 @@ def test_nothing_at_that_path() -> None:
         load_data("nowhere", VICTIM)
 
 
-@pytest.mark.parametrize("name", ["pipe", "pipe.npz", "pipe.ts", "pipe.csv", "name" * 99])
+@pytest.mark.parametrize(
+    "name", ["pipe", "pipe.npz", "pipe.ts", "pipe.csv", "pipe.wav", "name" * 99]
+)
 def test_what_is_no_file_is_never_opened(name: str, tmp_path: Path) -> None:
     if len(name) < 99:
         os.mkfifo(tmp_path / name)
     with pytest.raises(
-        UsageError, match=r"no such folder, \.npz, \.csv, \.ts or \.jsonl file|it is no file"
+        UsageError,
+        match=r"no such folder, \.npz, \.csv, \.ts, \.jsonl or|it is no file|holds sound",
     ):
         load_data(str(tmp_path / name), VICTIM)
 

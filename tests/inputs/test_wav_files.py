@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import wave
 from pathlib import Path
 
@@ -10,8 +11,11 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from effattack.domains import Domain, Series
 from effattack.errors import UsageError
+from effattack.inputs.source import Source
 from effattack.inputs.wav_files import read_wav, write_wav
+from effattack.models_zoo.sound.recordings import Recordings
 
 
 def written(
@@ -73,3 +77,48 @@ def test_what_is_no_wav_is_refused(held: bytes | None, words: str, tmp_path: Pat
         path.write_bytes(held)
     with pytest.raises(UsageError, match=words):
         read_wav(path)
+
+
+class Letters:
+    """A tokenizer of letters."""
+
+    def encode(self, text: str) -> list[int]:
+        return [ord(letter) for letter in text]
+
+    def decode(self, ids: list[int]) -> str:
+        return "".join(map(chr, ids))
+
+
+def test_a_recording_is_data_with_its_words_beside(tmp_path: Path) -> None:
+    written(tmp_path / "a.wav", bytes(range(200)))
+    (tmp_path / "a.txt").write_text("yes\n  no\n", encoding="utf-8")
+    sounds, labels = Source(str(tmp_path / "a.wav"), (1, None)).open(SOUND).whole()
+    assert torch.equal(sounds, read_wav(tmp_path / "a.wav"))
+    assert Letters().decode(labels[0].tolist()) == " yes no"
+
+
+SOUND = Recordings(16_000, 150, Letters())
+
+
+@pytest.mark.parametrize(
+    ("domain", "frames", "words"),
+    [
+        (None, 100, r"a.wav holds sound, and the victim takes no recordings: name a recogniser"),
+        (Series(1, None, -1, 1), 100, "and the victim takes series: name a recogniser"),
+        (Recordings(16_000, 150), 100, "the victim has no tokenizer for the words of a.txt"),
+        (SOUND, 100, r"what is said in .*a.wav cannot be read from a.txt \(.*\): write it there"),
+        (SOUND, 400, r"the window is 0.009375 s: cut it into windows"),
+    ],
+)
+def test_recordings_that_do_not_fit_are_refused(
+    domain: Domain | None, frames: int, words: str, tmp_path: Path
+) -> None:
+    written(tmp_path / "a.wav", bytes(frames))
+    with pytest.raises(UsageError, match=words):
+        Source(str(tmp_path / "a.wav"), (1, None)).open(domain)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.wav")
+    with pytest.raises(UsageError, match="it is no file"):
+        read_wav(tmp_path / "a.wav")

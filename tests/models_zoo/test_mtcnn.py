@@ -20,6 +20,8 @@ from effattack.models_zoo.detection.mtcnn_networks import read_networks, untrain
 from effattack.models_zoo.detection.mtcnn_nms import OVER_SMALLER, OVER_UNION, suppressed
 from effattack.victim import audit
 from effattack.victim.checks import INVARIANTS
+from effattack.victim.margins import log_odds
+from effattack.victim.trace import PROPOSALS
 
 SHAPE = (3, 28, 32)
 
@@ -86,13 +88,28 @@ def test_work_is_told_and_executed(victim: MTCNN, images: Tensor) -> None:
     found, trace = audit(victim, images), victim.trace(images)
     assert torch.equal(found.macs, trace.macs)
     assert len(found.macs.unique()) > 1
-    for name in ("candidates", "pairs", "crops"):
+    for name in ("candidates", "pairs", "crops", "boxes_out"):
         assert torch.equal(found.counts[name], trace.also[name])
         assert (found.counts[name] <= victim.ceiling(images, name)).all()
     refined = trace.gates[1].reached.sum(1)
     final = trace.also["crops"] - refined
     expected = victim.pyramid_macs + refined * 1_530_768 + final * 12_909_952
     assert torch.equal(trace.macs, expected.double())
+
+
+def test_faces_are_chosen_from_what_is_proposed(victim: MTCNN, images: Tensor) -> None:
+    """Those of O-Net's boxes that are let through, and that NMS leaves."""
+    trace = victim.trace(images)
+    assert torch.equal(trace.also["boxes_out"], (trace.logits[..., 4] >= 0).sum(1).double())
+    final = trace.also["crops"] - trace.gates[1].reached.sum(1)
+    for faces, proposals, count in zip(trace.logits, trace.aux[PROPOSALS], final, strict=True):
+        proposals, faces = proposals[: int(count)], faces[faces[:, 4] >= 0]
+        let = proposals[proposals[:, 4] > 0]
+        assert 0 < len(let) < count
+        stay = suppressed(let[:, :4], let[:, 4], 0.7, OVER_SMALLER).stay
+        assert torch.equal(let[stay][:, :4], faces[:, :4])
+        excess = faces[:, 4].double().logit() - log_odds(0.7)
+        assert torch.allclose(let[stay][:, 4].double(), excess, atol=1e-3)
 
 
 def test_the_pyramid_of_a_photograph_costs_what_was_counted() -> None:

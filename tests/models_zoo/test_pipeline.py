@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from test_criteria import chain_of_stages
+from test_mtcnn import made, noise
+from torch import Tensor
 from toys import embedded_or_skip as embedded
 
 from effattack.errors import UsageError
@@ -11,6 +14,7 @@ from effattack.models_zoo.detection.pipeline import DETECTOR, RECOGNISER, Pipeli
 from effattack.models_zoo.detection.scenes import scenes
 from effattack.victim import audit
 from effattack.victim.checks import held_to
+from effattack.victim.trace import PROPOSALS
 
 
 @pytest.fixture(scope="module")
@@ -20,25 +24,49 @@ def pipeline() -> Pipeline:
     return victim
 
 
+@pytest.fixture(scope="module")
+def who_it_is() -> Pipeline:
+    """Faces and a recogniser with exits, both with weights at random."""
+    return Pipeline(made(), chain_of_stages(0.3), name="who it is")
+
+
 @pytest.mark.slow
 def test_its_work_is_the_detector_and_every_look(pipeline: Pipeline) -> None:
+    expect_all_work_told(pipeline, scenes("heldout")[0][:3])
+
+
+def test_every_face_is_looked_at_until_somebody_is_recognised(who_it_is: Pipeline) -> None:
+    images = noise(2)
+    expect_all_work_told(who_it_is, images)
+    trace = who_it_is.trace(images)
+    assert torch.equal(trace.also["looks"], trace.also["boxes_out"])
+    assert (trace.also["looks"] > 0).all()
+    assert trace.also["crops"].tolist() == who_it_is.detector.trace(images).also["crops"].tolist()
+    assert [gate.name for gate in trace.gates[:2]] == ["candidates", "to_onet"]
+    exits = trace.gates[2]
+    assert exits.active.any()
+    assert (exits.reached & ~exits.active).any()
+    assert PROPOSALS not in trace.aux, "their classes are the detector's"
+
+
+def expect_all_work_told(pipeline: Pipeline, images: Tensor) -> None:
     """Each crop alone, by a counter, against the closed form of all at once."""
-    images = scenes("heldout")[0][:3]
+    whole = audit(pipeline, images)
     with torch.no_grad():
         trace = pipeline.trace(images)
     for row, image in enumerate(images.split(1)):
         crops = pipeline.crops(image, pipeline.detector(image)).detach()
         looks = sum(audit(pipeline.recogniser, crop).macs.item() for crop in crops.split(1))
-        assert trace.stages[RECOGNISER][row] == looks
-        assert trace.stages[DETECTOR][row] == audit(pipeline.detector, image).macs.item()
-        assert trace.also["crops"][row] == len(crops)
-    assert torch.equal(trace.macs, trace.stages[DETECTOR] + trace.stages[RECOGNISER])
+        found = audit(pipeline.detector, image).macs.item()
+        assert (trace.stages[DETECTOR][row], trace.stages[RECOGNISER][row]) == (found, looks)
+        assert trace.macs[row] == whole.macs[row] == found + looks
+        assert trace.also["looks"][row] == whole.counts["looks"][row] == len(crops)
 
 
 def test_nothing_found_is_nothing_to_look_at(pipeline: Pipeline) -> None:
     black = torch.zeros(2, 1, 64, 64)
     trace = pipeline.trace(black)
-    assert trace.also["crops"].tolist() == [0, 0]
+    assert trace.also["looks"].tolist() == [0, 0]
     assert torch.equal(trace.macs, trace.stages[DETECTOR])
     assert not any(gate.reached.any() for gate in trace.gates[1:])
     assert len(trace.gates) == len(pipeline.trace(scenes("heldout")[0][:1]).gates)
@@ -79,9 +107,17 @@ def test_a_box_without_area_is_a_pixel(pipeline: Pipeline) -> None:
 
 @pytest.mark.slow
 def test_it_keeps_the_contract(pipeline: Pipeline) -> None:
-    images = scenes("heldout")[0][:4]
+    expect_contract(pipeline, scenes("heldout")[0][:4])
+
+
+@pytest.mark.slow
+def test_the_contract_is_kept_behind_faces(who_it_is: Pipeline) -> None:
+    expect_contract(who_it_is, noise(2))
+
+
+def expect_contract(pipeline: Pipeline, images: Tensor) -> None:
     for check, victim in held_to(pipeline):
-        check(victim, images)
+        assert check(victim, images) == []
 
 
 def test_what_does_not_fit_is_refused(pipeline: Pipeline) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
+from shutil import which
 from typing import Any
 
 import pytest
 import torch
 
 from effattack.models_zoo.sound.silero import CHUNK, PIP, packaged, silero
+from effattack.models_zoo.sound.spoken import SENTENCES, spoken
 from effattack.models_zoo.sound.unspoken import SOUNDS, unspoken
 
 
@@ -34,3 +36,12 @@ def test_probabilities_are_the_package_s(theirs: Any, number: int, loudness: flo
     found = silero()(heard).sigmoid()
     assert found.shape == expected.shape == (1, 48)
     assert (found - expected).abs().max() < 1e-5
+
+
+@pytest.mark.skipif(which("espeak-ng") is None, reason="apt-get install espeak-ng")
+@torch.no_grad()
+def test_a_voice_is_heard_and_nothing_else(theirs: Any) -> None:
+    """A spoken sentence has one; silence, hum and babble have none in any chunk."""
+    network = silero()
+    assert (network(spoken(SENTENCES[0])) > 0).double().mean() > 0.5
+    assert not (network(unspoken()[0]) > 0).any()

@@ -186,7 +186,7 @@ def test_recordings_stand_with_what_was_written() -> None:
     bands = len(loud) - 1
     assert loud.mean(1).argmax() == bands - bands // 4, "an eighth of the rate, from below"
     wave = numbers_of(of_class(both[0][0], "wave")[0])
-    middle, height = 4 + sound.WAVE / 2, sound.WAVE / 4
+    middle, height = sound.TOP + sound.WAVE / 2, sound.WAVE / 4
     assert wave[:, 1].min() == pytest.approx(middle - height, abs=0.1)
     assert wave[:, 1].max() == pytest.approx(middle + height + 0.5, abs=0.1)
 

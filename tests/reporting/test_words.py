@@ -54,6 +54,21 @@ def test_intervals_of_savings(low: float, high: float, said: str) -> None:
     assert words.span(low, high) == said
 
 
+@pytest.mark.parametrize(
+    ("value", "like", "said"),
+    [
+        (22.3, 32_640.0, "22.3"),
+        (18.0, 32_640.0, "18"),
+        (1787.5, 32_640.0, f"1.8{NB}k"),
+        (32_640.0, 32_640.0, f"32.6{NB}k"),
+        (7.25, None, "7.2"),
+        (nan, 5.0, "–"),
+    ],
+)
+def test_a_count_beside_a_much_larger_one(value: float, like: float | None, said: str) -> None:
+    assert words.work(value, like) == said
+
+
 def row(ratio: float, low: float, high: float) -> dict[str, float]:
     return {"latency_ratio": ratio, "latency_low": low, "latency_high": high}
 

@@ -11,6 +11,7 @@ from drawn import generators, reproducible
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Generator, Tensor
+from torch.nn.functional import pad
 
 from effattack.domains import Tokens
 from effattack.errors import ContractError, UsageError
@@ -209,6 +210,31 @@ def test_boxes_that_were_not_wanted_are_told_to_go(
         (slope,) = torch.autograd.grad(leads.sum(), found)
         assert slope[0, :, 4].tolist() == pytest.approx(slopes)
         assert not slope[0, :, :4].any()
+
+
+@pytest.mark.parametrize(
+    ("proposals", "leads", "slopes"),
+    [
+        ((A, B), [0.9, 0.8], [1, 1]),
+        ((A, (*A[:4], 0.2, 1), B), [0.9, 0.8], [1, 0, 1]),
+        (((*A[:4], -0.3, 1), (40, 0, 50, 10, 0.7, 1)), [-0.3, -1.0, -0.7], [1, -1]),
+        ((A, (*B[:4], 0.8, 1)), [0.9, -1.0, -0.8], [1, -1]),
+        ((), [-1.0, -1.0], []),
+    ],
+)
+def test_what_is_proposed_leads_where_it_is_wanted(
+    proposals: tuple[Any, ...], leads: list[float], slopes: list[int]
+) -> None:
+    """Of A and B, the best proposal of each; of all others, how surely they are refused."""
+    wanted = boxes(A, B)
+    found = boxes(*proposals).requires_grad_()
+    (told,) = Boxes(overlap=0.5).leads(found, wanted)
+    assert told.tolist() == pytest.approx(leads)
+    (padded,) = Boxes(overlap=0.5).leads(pad(found, (0, 0, 0, 2), value=-1.0), wanted)
+    assert padded.tolist() == pytest.approx([*leads, 1, 1])
+    if any(slopes):
+        (slope,) = torch.autograd.grad(told.sum(), found)
+        assert slope[0, :, 4].tolist() == slopes
 
 
 @reproducible

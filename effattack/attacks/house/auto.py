@@ -11,15 +11,14 @@ from torch import Generator, Tensor
 from effattack.attacks.base import Attack, check_objective
 from effattack.attacks.house.slowdown import house_search
 from effattack.attacks.objectives import (
-    AlsoAnswer,
     BatchGoal,
     MarginHinge,
     Objective,
     ReweightedHinge,
+    StayUnnoticed,
     Towards,
     UniformExits,
     WeightedSignificance,
-    prediction_leads,
 )
 from effattack.attacks.published.desparsify_losses import DESPARSIFY
 from effattack.attacks.published.generators_losses import GENERATORS
@@ -181,4 +180,4 @@ def applies(objective: Objective, victim: Victim) -> bool:
 def right(stage: Stage) -> Stage:
     """The same run, of images that keep the clean prediction alone."""
     search = replace(stage.search, accept=kept)
-    return Stage(AlsoAnswer(stage.objective, prediction_leads), search, stage.start)
+    return Stage(StayUnnoticed(stage.objective), search, stage.start)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from effattack.attacks.base import GradientAttack
-from effattack.attacks.objectives import AlsoAnswer, MarginHinge, Objective, prediction_leads
+from effattack.attacks.objectives import MarginHinge, Objective, StayUnnoticed
 from effattack.attacks.searches.best import Acceptance, kept
 from effattack.attacks.searches.projected import ProjectedGradient, cosine
 from effattack.attacks.searches.training import Steepest, Training
@@ -13,7 +13,7 @@ from effattack.attacks.universal import UniversalAttack
 def house_objective(kappa: float, keep_prediction: bool) -> Objective:
     """Margin hinge; with one for the prediction, if that is to stay."""
     hinge = MarginHinge(kappa)
-    return AlsoAnswer(hinge, prediction_leads) if keep_prediction else hinge
+    return StayUnnoticed(hinge) if keep_prediction else hinge
 
 
 def house_search(
@@ -35,9 +35,10 @@ class Slowdown(GradientAttack):
 
     Works on every victim with gates; of prompts, words are changed by their coordinate gradient,
     and a step is five gradients' worth: one of them, and twelve candidates; of inputs of several
-    parts, those that the threat names are searched in turn. With
-    ``keep_prediction`` the objective gains the lead of the clean prediction up to 0.05, and only
-    iterates that keep it are accepted: on the returned inputs the agreement is 100 %.
+    parts, those that the threat names are searched in turn. With ``keep_prediction`` the objective
+    gains the lead of the clean prediction up to 0.05, or of all that an answer of boxes is chosen
+    from, and only iterates that keep it are accepted: on the returned inputs the agreement is
+    100 %.
 
     Args:
         victim: any victim with gates.
