@@ -25,7 +25,7 @@ from text_strength import EXACT, THREATS, exact
 from effattack.attacks import build
 from effattack.attacks.by_name import BUILT_IN, USUAL_CONTROLS, attack_class
 from effattack.cells.spec import code_version
-from effattack.errors import NotApplicable
+from effattack.errors import NotApplicable, UsageError
 from effattack.threats import parse_threat
 from effattack.victim import load_victim
 
@@ -38,7 +38,7 @@ def applies(name: str, asked: Asked) -> bool:
     """Whether an attack can be made for a victim under a threat."""
     try:
         build(name, asked.victim, asked.threat)
-    except NotApplicable:
+    except (NotApplicable, UsageError):  # as where no premise is so short
         return False
     return True
 

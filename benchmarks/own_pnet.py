@@ -29,12 +29,11 @@ FACELESS = ("coffee", "chelsea", "rocket", "brick", "grass", "gravel")
 Pictures = list[Tensor]
 
 
-def own_source(victim: MTCNN) -> MTCNN:
-    """An MTCNN of the same images: our P-Net, and an R-Net that refuses whatever it is asked."""
+def own_source(shape: tuple[int, int, int]) -> MTCNN:
+    """An MTCNN of images of one shape: our P-Net, and an R-Net that refuses all it is asked."""
     networks = untrained()
     with torch.no_grad():
         networks.refinement.heads[0].bias.copy_(torch.tensor([1e3, -1e3]))
-    shape = victim.domain.shape
     return MTCNN(Networks(own_pnet(), *networks[1:]), shape, name="MTCNN, our own P-Net")
 
 

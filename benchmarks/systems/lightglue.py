@@ -5,8 +5,8 @@ image is attacked: 15 gradients in the house objective, without and with ``keep_
 of the same budget beside it. What was attacked is also sent through JPEG 90, of which the attack
 knew nothing, beside the clean image sent through it.
 
-Rows were looked at on the first ``LOOKED_AT`` photographs of the folder, and things tried on its
-last ones; those between are measured. Rows are kept one by one, those of ``keep`` last.
+Rows were looked at on the first ``LOOKED_AT`` photographs of the folder, and margins tried on its
+last ``TRIED_ON``; those between are measured, and their rows kept one by one, of ``keep`` last.
 
     EFFATTACK_LIGHTGLUE=... python benchmarks/real_systems.py lightglue PHOTOGRAPHS
     python benchmarks/real_systems.py lightglue --table
@@ -44,7 +44,7 @@ SIZE = (192, 256)
 PART = "first"
 THREAT = f"{PART}:linf:8/255"
 STEPS = 15
-LOOKED_AT = 17
+LOOKED_AT, TRIED_ON = 17, 10
 ROWS = Path(__file__).parents[2] / "reports" / "real" / "lightglue.jsonl"
 NEAR = 3.0
 """Pixels within which a match supports a homography."""
@@ -162,7 +162,7 @@ def run(folder: Path, rows: Path, which: range) -> None:
                 row = {"photograph": name, "seed": seed, "inputs": inputs, **told_of}
                 row |= {"ceiling": victim.max_macs, "cpu_seconds": spent, "code": code_version()}
                 print(json.dumps(row), flush=True)
-                if seed >= LOOKED_AT:
+                if LOOKED_AT <= seed < len(photographs) - TRIED_ON:
                     keep(rows, row)
 
 

@@ -32,8 +32,8 @@ from effattack.models_zoo.sound.unspoken import SOUNDS, unspoken
 from effattack.models_zoo.sound.voice_gate import VoiceGate, before_whisper
 from effattack.models_zoo.sound.whisper import Whisper
 from effattack.threats import parse_threat
-from systems.whisper import ROOT
 
+ROOT = Path(__file__).resolve().parents[2]
 EPS = 0.002
 """Of full scale, in any sample."""
 ATTACKS = ("clean", "noise", "Slowdown(steps=25)")

@@ -13,30 +13,25 @@ bits, and its MACs are counted. Recordings are kept beside, to be heard, and jud
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 from time import process_time
-from typing import Any, NamedTuple
+from typing import Any
 
 import pandas as pd
 import torch
-from kept_rows import keep, kept
+from kept_rows import keep
+from recorded_rows import Cell, Rows, decibels, heard, stored
 from tables import markdown
-from torch import Tensor
 
-from effattack.attacks import build
 from effattack.cells.spec import code_version
 from effattack.counting.macs import MacsCounter
 from effattack.domains.tokens import lengths
-from effattack.inputs.wav_files import read_wav, write_wav
 from effattack.models_zoo.sound.log_mel import RATE
 from effattack.models_zoo.sound.spoken import SENTENCES, spoken
 from effattack.models_zoo.sound.whisper import Whisper
 from effattack.models_zoo.sound.whisper_models import whisper_tiny
-from effattack.threats import parse_threat
-from effattack.victim import Victim
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -46,39 +41,11 @@ ATTACKS = ("noise", "Slowdown(steps=25)", "SlothSpeech(steps=25)")
 ROWS = ROOT / "reports" / "real" / "whisper.jsonl"
 
 
-class Cell(NamedTuple):
-    """One row: an attack on one sentence."""
-
-    attack: str
-    eps: float
-    sentence: int
-
-
-Rows = dict[Cell, dict[str, Any]]
-
-
 def cells() -> Iterator[Cell]:
     """All rows, attack by attack."""
     numbers = range(len(SENTENCES))
     yield from (Cell("clean", 0.0, number) for number in numbers)
     yield from (Cell(*cell) for cell in product(ATTACKS, BUDGETS, numbers))
-
-
-def decibels(clean: Tensor, attacked: Tensor) -> float:
-    """Power of the recording over that of the change."""
-    change = (attacked - clean).double().square().sum().item()
-    return 10 * math.log10(clean.double().square().sum().item() / change) if change else math.inf
-
-
-def heard(victim: Victim, cell: Cell, clean: Tensor, folder: Path) -> Tensor:
-    """The recording of a row, (1, 1, n): made once, then read from its file."""
-    if cell.attack == "clean":
-        return clean
-    attack = cell.attack.partition("(")[0]
-    file = folder / f"{victim.name}_{attack}_{cell.eps}_{cell.sentence}.wav"
-    if not file.exists():
-        write_wav(file, build(cell.attack, victim, parse_threat(f"linf:{cell.eps}"), 0)(clean))
-    return read_wav(file)
 
 
 def row(victim: Whisper, cell: Cell, folder: Path) -> dict[str, Any]:
@@ -105,11 +72,6 @@ def row(victim: Whisper, cell: Cell, folder: Path) -> dict[str, Any]:
         "cpu_seconds": round(seconds, 1),
         "code": code_version(),
     }
-
-
-def stored(path: Path) -> Rows:
-    """The rows that are there."""
-    return {Cell(*(line[field] for field in Cell._fields)): line for line in kept(path)}
 
 
 def run(path: Path, folder: Path) -> None:

@@ -19,7 +19,7 @@ from effattack.errors import NotApplicable
 from effattack.tasks.shares import Shares
 from effattack.victim import Gate, Trace, Victim
 from effattack.victim.margins import spread
-from effattack.victim.trace import PROPOSALS
+from effattack.victim.trace import CHOSEN_FROM
 
 
 class Step(NamedTuple):
@@ -368,11 +368,12 @@ class AlsoAnswer:
 class StayUnnoticed:
     """Another objective, and what keeps the clean answer as it is.
 
-    Where the trace shows the proposals that an answer is chosen from (``PROPOSALS``), all that are
-    not as they were are charged for: Σ max(0, κ - lead) over wanted members and unwanted proposals
+    Where the trace shows what an answer is chosen from (``CHOSEN_FROM``), all that are not as they
+    were are charged for: Σ max(0, κ - lead) over wanted members and unwanted proposals
     (:meth:`effattack.tasks.shares.Shares.leads`), each weighing as ``openings`` units of the
-    dearest gate. Log-odds do not saturate, so the surest of them is pushed as hard as the others.
-    Elsewhere the lead of the clean answer, as :class:`AlsoAnswer` has it.
+    dearest gate. Log-odds do not saturate, so the surest of them is pushed as hard as the others;
+    and a κ of 1 keeps hundreds of them away from the threshold at once, over which a box that moves
+    by a pixel jumps. Elsewhere the lead of the clean answer, as :class:`AlsoAnswer` has it.
 
     Args:
         slow: the objective that raises the work.
@@ -381,14 +382,14 @@ class StayUnnoticed:
     """
 
     slow: Objective
-    openings: float = 20.0
-    kappa: float = 0.1
+    openings: float = 15.0
+    kappa: float = 1.0
 
     def check(self, trace: Trace, victim: Victim) -> None:
         self.slow.check(trace, victim)
 
     def __call__(self, trace: Trace, goal: Goal) -> Tensor:
-        proposals, task = trace.aux.get(PROPOSALS), goal.victim.task
+        proposals, task = trace.aux.get(CHOSEN_FROM), goal.victim.task
         if proposals is None or not isinstance(task, Shares):
             return AlsoAnswer(self.slow, prediction_leads)(trace, goal)
         leads = task.leads(proposals, goal.answer)

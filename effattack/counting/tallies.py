@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
@@ -32,6 +33,11 @@ class Count(NamedTuple):
     audited: bool = True
     """Whether the deployed code tells it by :func:`tally`; else it is the victim's word alone,
     shown as such, and nothing is judged by it."""
+
+
+def every(number: float, inputs: Any) -> Tensor:
+    """(B,) float64: one number for each of some inputs; with ``partial``, a ceiling of all."""
+    return torch.full((len(inputs),), float(number), dtype=torch.float64, device=inputs.device)
 
 
 def tally(name: str, n: float | Tensor = 1) -> None:

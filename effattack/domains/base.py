@@ -129,6 +129,16 @@ def tensors(batch: Batch) -> Iterator[Tensor]:
             yield from tensors(part)
 
 
+def shape_of(batch: object) -> str:
+    """The shape of a batch, or those of its parts, as messages tell it."""
+    if isinstance(batch, Tensor):
+        return str(tuple(batch.shape))
+    parts = getattr(batch, "parts", None)
+    if parts is None:
+        return type(batch).__name__
+    return ", ".join(f"{name} {shape_of(part)}" for name, part in parts.items())
+
+
 def check_tensor(nouns: str, inputs: object) -> None:
     """Refuse what is no dense tensor of at least one input.
 

@@ -31,8 +31,8 @@ def read_wav(path: str | Path, rate: int = 16_000, longest: float = 30.0) -> Ten
             rate, of several channels or other bits; longer than the window.
     """
     name, convert = on_one_line(Path(path)), CONVERT.format(rate=rate)
-    if Path(path).exists() and not Path(path).is_file():  # opening a pipe would wait for a writer
-        raise UsageError(f"cannot read {name}: it is no file")
+    if not Path(path).is_file():  # opening a pipe would wait for a writer
+        raise UsageError(f"cannot read {name}: it is no file, or there is none of that name")
     try:
         with wave.open(str(path), "rb") as file:
             channels, width, found, *_ = file.getparams()
@@ -85,8 +85,10 @@ def read_recording(path: Path, domain: Domain | None) -> tuple[Tensor, Tensor]:
     try:
         text = said.read_text(encoding="utf-8").split()
     except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no text"
         raise UsageError(
-            f"what is said in {name} cannot be read from {said.name} ({error}): write it there"
+            f"what is said in {name} cannot be read from {said.name} beside it ({reason}): write "
+            "it there; an empty file says that it is nothing"
         ) from error
     return sound, torch.tensor([words.encode(" " + " ".join(text)) or [PAD]])
 

@@ -157,12 +157,13 @@ def expect_share(name: str, share: float) -> float:
 def enough(excess: Tensor, count: int) -> Tensor:
     """How far ``count`` of these (n,) are from being positive, or, if they are, from ceasing to be.
 
-    With too few, the mean over the ``count`` largest of what each lacks, so that all of those have
-    a slope; with enough, the last of them. Those that are missing lack 1.
+    Of the ``count`` largest, the mean of those that are not; with enough, the last of them. Those
+    that are missing are -1.
     """
     largest = excess.topk(min(count, len(excess))).values
     largest = pad(largest, (0, count - len(largest)), value=-1.0)
-    return torch.minimum(largest, largest[-1].clamp_min(0)).mean()
+    lacking = largest[largest <= 0]
+    return lacking.mean() if len(lacking) else largest[-1]
 
 
 def assigned(alike: Sequence[Sequence[bool]]) -> dict[int, int]:

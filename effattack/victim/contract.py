@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from effattack.counting.tallies import Count
 from effattack.domains import Batch, Domain, Pixels
+from effattack.domains.base import shape_of
 from effattack.errors import ContractError, UsageError, unknown_name
 from effattack.tasks import Classes, Task
 from effattack.victim.door import answered, enter, example_of, precision
@@ -119,8 +120,7 @@ class Victim(nn.Module):
             MeasurementError: if this torch lacks a kernel that it needs.
         """
         if not self.domain.fits(batch):
-            given = tuple(batch.shape) if isinstance(batch, Tensor) else type(batch).__name__
-            shape = self.input_shape
+            given, shape = shape_of(batch), self.input_shape
             raise UsageError(
                 f"{self.name} got {self.domain.nouns} of shape {given}: give at least one "
                 f"{self.domain.noun} {f'of shape {shape}' if shape else 'as in victim.example(1)'}"

@@ -16,7 +16,7 @@ CANDIDATES = "candidates"
 """In ``Trace.aux`` of a detector: (B, N, 4), the boxes before non-maximum suppression: left, top,
 right, bottom in pixels of the image; NaN in rows that are none."""
 
-PROPOSALS = "proposals"
+CHOSEN_FROM = "chosen_from"
 """In ``Trace.aux``, where work is done before an answer is chosen: all members that it was chosen
 from, (B, N, numbers) as the task has them, but in place of the score the log-odds by which each is
 let into the answer, negative where it is not; rows that pad are -1."""

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from effattack.counting.macs import count_macs
 from effattack.counting.outside import outside
-from effattack.counting.tallies import Count, tally
+from effattack.counting.tallies import Count, every, tally
 from effattack.models_zoo.detection.nms import expect_fraction
 from effattack.models_zoo.detection.proposed import (
     Batch,
@@ -23,7 +23,7 @@ from effattack.models_zoo.detection.proposed import (
     parts,
 )
 from effattack.models_zoo.detection.rules import Outcome, Rules
-from effattack.models_zoo.detection.sizes import every, once
+from effattack.models_zoo.detection.sizes import once
 from effattack.tasks import Boxes
 from effattack.victim import Gate, Trace, Victim
 from effattack.victim.margins import bounded_margin, log_odds
@@ -117,7 +117,7 @@ class Detector(Victim):
     def ceiling(self, batch: Tensor, count: str = "macs") -> Tensor:
         """Of images of this size."""
         if count == "macs":
-            return every(batch, self._size(batch).macs)
+            return every(self._size(batch).macs, batch)
         return super().ceiling(batch, count)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -140,7 +140,7 @@ class Detector(Victim):
         return Trace(
             logits=answered(found, [each.kept for each in done], most["boxes_out"]),
             gates=(gate,) if self.sees == "gates" else (),
-            macs=every(images, size.macs),
+            macs=every(size.macs, images),
             aux={
                 CANDIDATES: found.entered(done),
                 **found.shown(self.score, images)._asdict(),
@@ -166,7 +166,7 @@ class Detector(Victim):
         return once(self, images, counted)
 
     def _most(self, count: str, images: Tensor) -> Tensor:
-        return every(images, self.rules.most(self._size(images).groups)[count])
+        return every(self.rules.most(self._size(images).groups)[count], images)
 
 
 def told(done: Sequence[Outcome], images: Tensor) -> dict[str, Tensor]:

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 from torch.nn.utils.rnn import pad_sequence
 
-from effattack.counting.tallies import Count, tally
+from effattack.counting.tallies import Count, every, tally
 from effattack.domains import Pixels
 from effattack.errors import UsageError
 from effattack.models_zoo.detection import mtcnn_boxes as steps
@@ -28,7 +28,7 @@ from effattack.tasks import Boxes
 from effattack.tasks.shares import NONE
 from effattack.victim import Gate, Trace, Victim
 from effattack.victim.margins import bounded_margin, log_odds
-from effattack.victim.trace import CANDIDATES, PROPOSALS
+from effattack.victim.trace import CANDIDATES, CHOSEN_FROM
 
 THRESHOLDS = (0.6, 0.7, 0.7)
 """Probabilities of a face at which each network lets a box through."""
@@ -53,7 +53,7 @@ class MTCNN(Victim):
 
     Gradients reach the image through the scores of all cells, and through the crops where they
     lie; where a crop lies, and which boxes NMS leaves, are hard choices. The trace shows what O-Net
-    says of all its crops (``PROPOSALS``), by which faces can be kept. No input makes more crops
+    says of all its crops (``CHOSEN_FROM``), by which faces can be kept. No input makes more crops
     than cells can outlive the NMS of their level, which is what ``max_macs`` states; what regressed
     boxes do afterwards bounds nothing, so each of these crops may reach O-Net.
 
@@ -94,8 +94,7 @@ class MTCNN(Victim):
             task=Boxes(overlap=0.5, share=1.0, cap=None),
             max_macs=pyramid_macs + most * sum(crop_macs),
             counts={
-                count: Count(unit, partial(_everyone, ceilings[count]))
-                for count, unit in units.items()
+                count: Count(unit, partial(every, ceilings[count])) for count, unit in units.items()
             },
             **settings,
         )
@@ -159,7 +158,7 @@ class MTCNN(Victim):
             macs=torch.stack([*stages.values()]).sum(0),
             aux={
                 CANDIDATES: self.cells.masked_fill(~candidates[..., None], torch.nan),
-                PROPOSALS: run.proposals,
+                CHOSEN_FROM: run.proposals,
             },
             also=also,
             slack=slack,
@@ -238,10 +237,6 @@ def _rows(image: Tensor, boxes: Tensor, scores: Tensor, count: int) -> Tensor:
 
 def _normalised(pixels: Tensor) -> Tensor:
     return (pixels - 127.5) * 0.0078125
-
-
-def _everyone(most: float, images: Tensor) -> Tensor:
-    return torch.full((len(images),), float(most), dtype=torch.float64, device=images.device)
 
 
 def _expect_images(shape: tuple[int, int, int]) -> tuple[int, int]:

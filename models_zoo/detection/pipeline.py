@@ -10,14 +10,14 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate
+from torch.nn.functional import interpolate, pad
 
 from effattack.counting.tallies import Count, tally
 from effattack.errors import UsageError
 from effattack.tasks import Boxes, Classes
 from effattack.victim import Gate, Trace, Victim
 from effattack.victim.margins import score_lead
-from effattack.victim.trace import PROPOSALS
+from effattack.victim.trace import CHOSEN_FROM
 
 DETECTOR, RECOGNISER = "detector", "recogniser"
 """In ``Trace.stages``: where the work went."""
@@ -31,9 +31,9 @@ class Pipeline(Victim):
     grey, repeated over its channels. All crops of a batch run at once.
 
     Gates are the detector's, where an open unit makes a whole look possible, and those of the
-    recogniser, ``recogniser.NAME``, with its units box by box. Counts are the detector's, and
-    ``looks``. MACs judge: those of the detector, and of every look. What the detector proposes
-    (``PROPOSALS``) is not shown on: nobody has named it.
+    recogniser, ``recogniser.NAME``, with its units box by box, for as many as can come out. Counts
+    are the detector's, and ``looks``. MACs judge: those of the detector, and of every look. What
+    the detector proposes (``CHOSEN_FROM``) is not shown on: nobody has named it.
 
     Args:
         detector: a victim whose task is ``Boxes``, and which counts ``boxes_out``.
@@ -67,7 +67,12 @@ class Pipeline(Victim):
             max_macs=detector.max_macs + most * recogniser.max_macs,
             data=data,
         )
-        self.detector, self.recogniser, self.prepare = detector, recogniser, prepare
+        self.detector, self.recogniser, self.prepare, self.most = (
+            detector,
+            recogniser,
+            prepare,
+            most,
+        )
         self.eval()
 
     def forward(self, images: Tensor) -> Tensor:
@@ -82,20 +87,20 @@ class Pipeline(Victim):
     def trace(self, images: Tensor) -> Trace:
         first = self.detector.trace(images)
         boxes, there = first.logits, first.logits[..., 4] >= 0
-        seen = self.crops(images, boxes) if there.any() else self.recogniser.example(1).to(images)
-        look = self.recogniser.trace(seen)
+        look = self.recogniser.trace(self.crops(images, boxes if there.any() else _whole(images)))
         boxes = _renamed(boxes, there, look.logits)
         looks = torch.zeros_like(there, dtype=torch.float64).masked_scatter(there, look.macs)
         lead = torch.ones_like(boxes[..., 4]).masked_scatter(there, score_lead(look.logits))
         edges = (squares(boxes) % 1 - 0.5).abs().amin(2).masked_fill(~there, 1)
-        slack = torch.minimum(lead, edges).amin(1).detach()
+        slack = pad(torch.minimum(lead, edges), (0, 1), value=1.0).amin(1).detach()
         spent = looks.sum(1)
-        shown = {name: part for name, part in first.aux.items() if name != PROPOSALS}
+        units = pad(there, (0, self.most - there.shape[1]))
+        shown = {name: part for name, part in first.aux.items() if name != CHOSEN_FROM}
         return first._replace(
             logits=boxes,
             gates=(
                 *(gate._replace(cost=self.recogniser.max_macs) for gate in first.gates),
-                *(by_look(gate, there) for gate in look.gates),
+                *(by_look(gate, units) for gate in look.gates),
             ),
             macs=first.macs + spent,
             stages={DETECTOR: first.macs, RECOGNISER: spent},
@@ -124,6 +129,13 @@ def squares(boxes: Tensor) -> Tensor:
     middle = (boxes[..., :2] + boxes[..., 2:4]) / 2
     half = (boxes[..., 2:4] - boxes[..., :2]).amax(-1, keepdim=True) / 2
     return torch.cat([middle - half, middle + half], -1).detach()
+
+
+def _whole(images: Tensor) -> Tensor:
+    """(B, 1, 6): a box about each image, for gates that nothing reaches."""
+    return images.new_tensor([0, 0, images.shape[3], images.shape[2], 1, 0]).expand(
+        len(images), 1, 6
+    )
 
 
 def _renamed(boxes: Tensor, there: Tensor, logits: Tensor) -> Tensor:

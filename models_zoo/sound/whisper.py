@@ -19,6 +19,7 @@ from effattack.models_zoo.generation.writer import HELD, Writer
 from effattack.models_zoo.sound.listener import Listener
 from effattack.models_zoo.sound.log_mel import RATE
 from effattack.models_zoo.sound.recordings import Recordings
+from effattack.tasks import Text
 from effattack.victim import Trace
 from effattack.victim.leaf import Leaf
 
@@ -114,6 +115,7 @@ class Whisper(Writer):
 
     network: Listener
     domain: Recordings
+    task: Text
     rule: Suppressed
 
     def __init__(

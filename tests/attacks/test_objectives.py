@@ -24,7 +24,7 @@ from effattack.attacks.objectives import (
 from effattack.errors import NotApplicable
 from effattack.tasks import Boxes
 from effattack.victim import Gate, Opaque, Trace
-from effattack.victim.trace import PROPOSALS
+from effattack.victim.trace import CHOSEN_FROM
 
 
 def a_trace(
@@ -274,18 +274,22 @@ def test_goal_of_some_images(goal: Goal) -> None:
 
 
 def test_each_proposal_that_is_otherwise_than_wanted_is_charged_for() -> None:
-    """A face in the first image, none in the second: log-odds .03, .5 and -.02; one pads."""
+    """A face in the first image alone. Log-odds .03, .5; -.02, one that pads; all as it was."""
     victim = LinearSaver()
     victim.task = Boxes()
-    face = [0.0, 0, 10, 10, 0.9, 0]
-    goal = Goal(victim, torch.tensor([[face], [[-1.0] * 6]]), torch.zeros(2))
-    near, far = [0.0, 0, 10, 9, 0.03, 0], [50.0, 0, 60, 9, 0.5, 0]
-    proposals = torch.tensor([[near, far], [[50.0, 0, 60, 9, -0.02, 0], [-1.0] * 6]])
-    gates = a_gate(torch.tensor([-0.5, 0.9]), cost=88.0), a_gate(torch.tensor([0.0, 0.0]), cost=8.0)
+    face, none = [0.0, 0, 10, 10, 0.9, 0], [-1.0] * 6
+    goal = Goal(victim, torch.tensor([[face], [none], [none]]), torch.zeros(3))
+    near = [0.0, 0, 10, 9, 0.03, 0]
+    far, hint, sure = ([50.0, 0, 60, 9, odds, 0] for odds in (0.5, -0.02, -3))
+    proposals = torch.tensor([[near, far], [hint, none], [sure, none]]).requires_grad_()
     hinge = MarginHinge()
-    trace = a_trace(gates, **{PROPOSALS: proposals})
+    dear, cheap = (a_gate(torch.tensor([-0.5, 0.9, 0.2]), cost=cost) for cost in (88.0, 8.0))
+    trace = a_trace((cheap, dear), torch.zeros(3, 1, 6), **{CHOSEN_FROM: proposals})
     charged = hinge(trace, goal) - StayUnnoticed(hinge, openings=2.0, kappa=0.1)(trace, goal)
-    assert charged.tolist() == pytest.approx([(0.1 - 0.03) + (0.1 + 0.5), 0.1 - 0.02])
+    assert charged.tolist() == pytest.approx([(0.1 - 0.03) + (0.1 + 0.5), 0.1 - 0.02, 0])
+    (slope,) = torch.autograd.grad(charged.sum(), proposals)
+    assert slope[1, :, 4].tolist() == pytest.approx([1, 0])
+    assert not slope[2].any(), "what is as it was is not charged for"
 
 
 def test_where_nothing_is_proposed_the_answer_leads(goal: Goal) -> None:

@@ -21,7 +21,7 @@ from effattack.models_zoo.detection.mtcnn_nms import OVER_SMALLER, OVER_UNION, s
 from effattack.victim import audit
 from effattack.victim.checks import INVARIANTS
 from effattack.victim.margins import log_odds
-from effattack.victim.trace import PROPOSALS
+from effattack.victim.trace import CHOSEN_FROM
 
 SHAPE = (3, 28, 32)
 
@@ -102,7 +102,7 @@ def test_faces_are_chosen_from_what_is_proposed(victim: MTCNN, images: Tensor) -
     trace = victim.trace(images)
     assert torch.equal(trace.also["boxes_out"], (trace.logits[..., 4] >= 0).sum(1).double())
     final = trace.also["crops"] - trace.gates[1].reached.sum(1)
-    for faces, proposals, count in zip(trace.logits, trace.aux[PROPOSALS], final, strict=True):
+    for faces, proposals, count in zip(trace.logits, trace.aux[CHOSEN_FROM], final, strict=True):
         proposals, faces = proposals[: int(count)], faces[faces[:, 4] >= 0]
         let = proposals[proposals[:, 4] > 0]
         assert 0 < len(let) < count

@@ -14,7 +14,7 @@ from effattack.models_zoo.detection.pipeline import DETECTOR, RECOGNISER, Pipeli
 from effattack.models_zoo.detection.scenes import scenes
 from effattack.victim import audit
 from effattack.victim.checks import held_to
-from effattack.victim.trace import PROPOSALS
+from effattack.victim.trace import CHOSEN_FROM
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def test_every_face_is_looked_at_until_somebody_is_recognised(who_it_is: Pipelin
     exits = trace.gates[2]
     assert exits.active.any()
     assert (exits.reached & ~exits.active).any()
-    assert PROPOSALS not in trace.aux, "their classes are the detector's"
+    assert CHOSEN_FROM not in trace.aux, "their classes are the detector's"
 
 
 def expect_all_work_told(pipeline: Pipeline, images: Tensor) -> None:
@@ -61,6 +61,22 @@ def expect_all_work_told(pipeline: Pipeline, images: Tensor) -> None:
         assert (trace.stages[DETECTOR][row], trace.stages[RECOGNISER][row]) == (found, looks)
         assert trace.macs[row] == whole.macs[row] == found + looks
         assert trace.also["looks"][row] == whole.counts["looks"][row] == len(crops)
+
+
+def test_without_a_face_nobody_is_looked_at(who_it_is: Pipeline) -> None:
+    """An answer of MTCNN has no rows then, where a detector's are padded."""
+    blind, images = made(), noise(2)
+    with torch.no_grad():
+        blind.output.heads[0].bias.copy_(torch.tensor([1e3, -1e3]))
+    victim = Pipeline(blind, who_it_is.recogniser)
+    assert victim(images).shape == (2, 0, 6)
+    found, trace, alone = audit(victim, images), victim.trace(images), blind.trace(images)
+    assert found.counts["looks"].tolist() == trace.also["looks"].tolist() == [0, 0]
+    assert torch.equal(trace.macs, alone.macs)
+    assert torch.equal(trace.slack, alone.slack)
+    units = [gate.margin.shape for gate in trace.gates]
+    assert units == [gate.margin.shape for gate in who_it_is.trace(images).gates]
+    assert all(gate.margin.requires_grad for gate in victim.trace(images.requires_grad_()).gates)
 
 
 def test_nothing_found_is_nothing_to_look_at(pipeline: Pipeline) -> None:

@@ -15,7 +15,7 @@ from effattack.counting.macs import count_macs
 from effattack.domains import check_domain
 from effattack.domains.tokens import PAD, lengths
 from effattack.errors import NotApplicable, UsageError
-from effattack.models_zoo.sound.listener import Listener, Sizes
+from effattack.models_zoo.sound.listener import Listener, NothingBehind, Sizes
 from effattack.models_zoo.sound.log_mel import RATE, LogMel
 from effattack.models_zoo.sound.recordings import STEP, Recordings
 from effattack.models_zoo.sound.whisper import Whisper
@@ -198,6 +198,15 @@ def test_silence_behind_a_recording_changes_nothing() -> None:
     assert long.shape[2] == WINDOW
     assert torch.equal(mine(long), mine(heard))
     assert count_macs(mine, long) == count_macs(mine, heard)
+
+
+def test_there_may_be_nothing_behind_a_recording() -> None:
+    """As ``faster-whisper`` has it: zeros in place of frames of silence, the others the same."""
+    usual, other, heard = victim().network, NothingBehind(SIZES, START), recordings(3)
+    whole, frames = usual.framed(heard), other.framed(heard)
+    assert torch.equal(frames[..., : SAID // 160], whole[..., : SAID // 160])
+    assert not frames[..., SAID // 160 :].any()
+    assert whole[..., SAID // 160 :].any()
 
 
 def test_silence_is_answered() -> None:

@@ -6,12 +6,16 @@ installed. Pairs are crops of the photographs that come with scikit-learn.
 
 from __future__ import annotations
 
+import io
 from types import ModuleType
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from effattack.attacks import build
+from effattack.attacks import Noise, build
+from effattack.attacks.searches.parts import OnePart
 from effattack.domains import PartsBatch
 from effattack.errors import MissingPackage, UsageError
 from effattack.models_zoo.matching import package as brought
@@ -20,6 +24,7 @@ from effattack.models_zoo.matching.samples import crops
 from effattack.suites.test_matching import TestMatching as Suite
 from effattack.victim import audit
 from effattack.victim.checks import INVARIANTS, Check
+from effattack.victim.entry import Entry, jpeg
 
 SMALL = (3, 96, 128)
 POINTS = 64
@@ -89,6 +94,33 @@ def test_an_attack_on_the_first_image_is_beyond_noise(victim: LightGlue, pairs: 
     found = build("Slowdown(steps=5)", victim)(few)
     assert torch.equal(found["second"], few["second"])
     assert victim.trace(found).macs.sum() > noise.sum()
+
+
+@pytest.mark.slow
+def test_matches_that_were_lost_have_a_gradient(victim: LightGlue, pairs: PartsBatch) -> None:
+    """Of pairs whose first images are noisy."""
+    noise = Noise(victim, threat="first:linf:16/255")(pairs[:3])
+    first = noise["first"].requires_grad_()
+    wanted, trace = victim(pairs[:3]), victim.trace(noise.replaced(first=first))
+    leads = victim.task.lead(trace.logits, wanted)
+    assert leads is not None
+    assert torch.equal(leads > 0, victim.task.agree(wanted, trace.logits))
+    assert (leads < 1).all()
+    (slope,) = torch.autograd.grad(leads.sum(), first)
+    assert slope.flatten(1).any(1).all()
+
+
+@pytest.mark.slow
+def test_one_image_goes_through_a_jpeg(victim: LightGlue, pairs: PartsBatch) -> None:
+    pair = pairs[:1]
+    behind = Entry(OnePart(victim, "first", pair), through=[jpeg(50)])
+    file = io.BytesIO()
+    bytes_of = (pair["first"][0].permute(1, 2, 0) * 255).round().byte().numpy()
+    Image.fromarray(bytes_of).save(file, "JPEG", quality=50)
+    opened = torch.from_numpy(np.array(Image.open(file))).permute(2, 0, 1)[None] / 255
+    expected = victim(pair.replaced(first=opened))
+    assert not torch.equal(expected, victim(pair))
+    assert torch.equal(behind(pair["first"]), expected)
 
 
 @pytest.mark.slow

