@@ -141,6 +141,7 @@ class CrossAttended(Asked):
         stages = [layer + width * len(ANSWERS)] * depth
         self.leaving_macs = list(accumulate(stages, initial=self.seeing))[1:]
         self.max_macs = self.leaving_macs[-1]
+        self.dense_macs = self.max_macs - (depth - 1) * width * len(ANSWERS)
         self.eval()
 
     def layers(self) -> Iterator[tuple[nn.Module, nn.Module, nn.Module]]:
@@ -222,6 +223,7 @@ class GatedFusion(Asked):
         gated = 2 * SIZE.width + SIZE.block_macs(LONGEST, LONGEST)
         self.least = self.seeing + SIZE.depth * gated + SIZE.width * len(ANSWERS)
         self.max_macs = self.least + SIZE.depth * self.fusions[0].macs
+        self.dense_macs = self.max_macs - SIZE.depth * 2 * SIZE.width
         self.eval()
 
     def forward(self, batch: PartsBatch) -> Tensor:
@@ -298,6 +300,7 @@ class SelectedTokens(Asked):
         self.layers = nn.ModuleList(Block(SIZE) for _ in range(SIZE.depth))
         self.head = classifier(SIZE.width, len(ANSWERS))
         self.max_macs = float(self.reading_macs(torch.tensor(rule.most)))
+        self.dense_macs = float(self.reading_macs(torch.tensor(SEEN))) - SEEN * SIZE.width
         self.eval()
 
     def reading_macs(self, kept: Tensor) -> Tensor:
