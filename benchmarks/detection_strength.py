@@ -13,14 +13,13 @@ again.
 
 from __future__ import annotations
 
-import argparse
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
-from kept_rows import keep, kept
+from kept_rows import keep, kept, parser_of
 from tables import markdown
 from torch import Tensor
 
@@ -149,11 +148,9 @@ def _beyond(each: list[float], house: list[float]) -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="attacks on detectors of scenes")
+    parser = parser_of("attacks on detectors of scenes", ROWS)
     parser.add_argument("--victims", default=",".join(VICTIMS))
     parser.add_argument("--scenes", type=int, default=SCENES, help="how many are attacked")
-    parser.add_argument("--rows", type=Path, default=ROWS, help="where rows are kept")
-    parser.add_argument("--table", action="store_true", help="print the rows that are there")
     args = parser.parse_args()
     torch.set_num_threads(1)
     victims = args.victims.split(",")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,3 +21,11 @@ def keep(path: Path, row: Mapping[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def parser_of(about: str, path: Path) -> argparse.ArgumentParser:
+    """The command line of a benchmark that keeps rows, at a path unless another is named."""
+    parser = argparse.ArgumentParser(description=about)
+    parser.add_argument("--rows", type=Path, default=path, help="where rows are kept")
+    parser.add_argument("--table", action="store_true", help="print the rows that are there")
+    return parser

@@ -5,7 +5,7 @@ python benchmarks/real_systems.py --table
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -82,12 +82,15 @@ def lightglue() -> System:
     )
 
 
+def sounds(system: str, index: str, *, eps: float, steps: int) -> Iterator[pd.DataFrame]:
+    """Rows of a system that hears: clean, in noise, and under ``Slowdown``, by their sound."""
+    frame = pd.DataFrame(kept(REAL / f"{system}.jsonl"))
+    for attack, size in (("clean", 0.0), ("noise", eps), (f"Slowdown(steps={steps})", eps)):
+        yield frame[(frame.attack == attack) & (frame.eps == size)].set_index(index)
+
+
 def whisper() -> System:
-    frame = pd.DataFrame(kept(REAL / "whisper.jsonl"))
-    clean, noise, attacked = (
-        frame[(frame.attack == attack) & (frame.eps == eps)].set_index("sentence")
-        for attack, eps in (("clean", 0.0), ("noise", 0.002), ("Slowdown(steps=25)", 0.002))
-    )
+    clean, noise, attacked = sounds("whisper", "sentence", eps=0.002, steps=25)
     return System(
         "Whisper tiny.en, spoken sentences",
         f"samples, l-inf .002, {attacked.snr_db.mean():.0f} dB, 25 gradients",
@@ -103,11 +106,7 @@ def whisper() -> System:
 
 
 def faster_whisper() -> System:
-    frame = pd.DataFrame(kept(REAL / "faster_whisper.jsonl"))
-    clean, noise, attacked = (
-        frame[(frame.attack == attack) & (frame.eps == eps)].set_index("sentence")
-        for attack, eps in (("clean", 0.0), ("noise", 0.01), ("Slowdown(steps=10)", 0.01))
-    )
+    clean, noise, attacked = sounds("faster_whisper", "sentence", eps=0.01, steps=10)
     return System(
         "the same in `faster-whisper`, with its retries",
         f"samples, l-inf .01, {attacked.snr_db.mean():.0f} dB, 10 gradients on a twin",
@@ -123,11 +122,7 @@ def faster_whisper() -> System:
 
 
 def voice_gate() -> System:
-    frame = pd.DataFrame(kept(REAL / "voice_gate.jsonl"))
-    clean, noise, attacked = (
-        frame[(frame.attack == attack) & (frame.eps == eps)].set_index("sound")
-        for attack, eps in (("clean", 0.0), ("noise", 0.002), ("Slowdown(steps=25)", 0.002))
-    )
+    clean, noise, attacked = sounds("voice_gate", "sound", eps=0.002, steps=25)
     return System(
         "silero-vad before a Whisper, no speech",
         "samples, l-inf .002, 25 gradients",

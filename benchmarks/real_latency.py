@@ -15,7 +15,6 @@ facenet-pytorch.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Iterator
 from functools import partial
 from math import isnan
@@ -24,7 +23,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
-from kept_rows import keep, kept
+from kept_rows import keep, kept, parser_of
 from tables import markdown
 
 from effattack.cells.spec import code_version
@@ -184,12 +183,10 @@ def written(interval: Interval) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="seconds of real systems, clean and attacked")
+    parser = parser_of("seconds of real systems, clean and attacked", ROWS)
     parser.add_argument("system", nargs="?", choices=sorted(SYSTEMS))
     parser.add_argument("folder", type=Path, nargs="?", help=f"for {' and '.join(OF_FILES)}")
     parser.add_argument("--inputs", type=int, default=FEWEST, help="how many pairs")
-    parser.add_argument("--rows", type=Path, default=ROWS, help="where rows are kept")
-    parser.add_argument("--table", action="store_true", help="print the rows that are there")
     args = parser.parse_args()
     torch.set_num_threads(1)
     if args.table:

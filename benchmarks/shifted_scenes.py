@@ -11,7 +11,6 @@ gradients. All work is executed work. Every row that is finished is one line of
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import Any
 
 import pandas as pd
 import torch
-from kept_rows import keep, kept
+from kept_rows import keep, kept, parser_of
 from tables import markdown
 from torch import Tensor
 
@@ -110,9 +109,7 @@ def _moved(row: Row, name: str, unit: float = 1.0) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="detectors of scenes under domain shift")
-    parser.add_argument("--rows", type=Path, default=ROWS, help="where rows are kept")
-    parser.add_argument("--table", action="store_true", help="print the rows that are there")
+    parser = parser_of("detectors of scenes under domain shift", ROWS)
     args = parser.parse_args()
     torch.set_num_threads(1)
     rows = kept(args.rows)

@@ -15,7 +15,6 @@ ends in ``before 054c130`` are of the search of words that stood then, and are n
 
 from __future__ import annotations
 
-import argparse
 import copy
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -26,7 +25,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
-from kept_rows import keep, kept
+from kept_rows import keep, kept, parser_of
 from smollm2_words import CHOSEN_ON, carried
 from tables import markdown
 from torch import Tensor
@@ -292,9 +291,7 @@ def table(rows: Rows) -> pd.DataFrame:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="cap hits of SmolLM2 under attack")
-    parser.add_argument("--rows", type=Path, default=ROWS, help="where rows are kept")
-    parser.add_argument("--table", action="store_true", help="print the rows that are there")
+    parser = parser_of("cap hits of SmolLM2 under attack", ROWS)
     args = parser.parse_args()
     torch.set_num_threads(1)
     if args.table:

@@ -13,7 +13,6 @@ A row that is there is not run again.
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ import numpy as np
 import pandas as pd
 import torch
 from imagenet_attacked import seen, vit_tiny_ats
-from kept_rows import keep, kept
+from kept_rows import keep, kept, parser_of
 from PIL import Image
 from tables import markdown
 from torch import Tensor
@@ -115,10 +114,8 @@ def table(lines: list[dict[str, Any]]) -> pd.DataFrame:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="a universal patch on ViT-Tiny with ATS")
+    parser = parser_of("a universal patch on ViT-Tiny with ATS", ROWS)
     parser.add_argument("--photographs", type=int, default=MEASURED, help="how many are measured")
-    parser.add_argument("--rows", type=Path, default=ROWS, help="of rows, patches beside")
-    parser.add_argument("--table", action="store_true", help="print the rows that are there")
     args = parser.parse_args()
     torch.set_num_threads(1)
     if args.table:

@@ -12,7 +12,6 @@ decodes again with its own. Every row that is finished is one line of
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
@@ -21,9 +20,7 @@ from typing import Any
 
 import pandas as pd
 import torch
-from kept_rows import keep
-from recorded_rows import Cell, Rows, decibels, heard, stored
-from tables import markdown
+from recorded_rows import Cell, Rows, command, decibels, heard
 
 from effattack.cells.spec import code_version
 from effattack.models_zoo.sound.faster_whisper import faster_whisper
@@ -68,17 +65,6 @@ def row(victim: Deployed, cell: Cell, folder: Path) -> dict[str, Any]:
     }
 
 
-def run(path: Path, folder: Path) -> None:
-    """Rows that are not there yet, each kept as soon as it is."""
-    victim, known = faster_whisper(), stored(path)
-    folder.mkdir(parents=True, exist_ok=True)
-    for cell in cells():
-        if cell not in known:
-            found = row(victim, cell, folder)
-            keep(path, found)
-            print(*cell, found["retries"], found["passes"], repr(found["text"][:80]), flush=True)
-
-
 def table(rows: Rows) -> pd.DataFrame:
     """A line per attack and budget, over the sentences that are there."""
     frame = pd.DataFrame(rows.values())
@@ -105,18 +91,7 @@ def table(rows: Rows) -> pd.DataFrame:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="faster-whisper under attack")
-    parser.add_argument("--rows", type=Path, default=ROWS, help="where rows are kept")
-    parser.add_argument("--recordings", type=Path, help="folder where recordings are kept")
-    parser.add_argument("--table", action="store_true", help="print the rows that are there")
-    args = parser.parse_args()
-    torch.set_num_threads(1)
-    if args.table:
-        print(markdown(table(stored(args.rows))))
-    elif args.recordings is None:
-        parser.error("name the folder that recordings are kept in: --recordings FOLDER")
-    else:
-        run(args.rows, args.recordings)
+    command("faster-whisper under attack", ROWS, faster_whisper, cells(), row, table)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ last ``TRIED_ON``; those between are measured, and their rows kept one by one, o
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
 from collections.abc import Iterator
@@ -25,7 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-from kept_rows import keep, kept
+from kept_rows import keep, kept, parser_of
 from PIL import Image
 from tables import markdown
 from torch import Tensor
@@ -203,12 +202,10 @@ def table(lines: list[dict[str, Any]]) -> pd.DataFrame:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="LightGlue on pairs of photographs")
+    parser = parser_of("LightGlue on pairs of photographs", ROWS)
     parser.add_argument("folder", type=Path, nargs="?", help="of photographs")
     parser.add_argument("--first", type=int, default=LOOKED_AT, help="number of the first one")
     parser.add_argument("--pairs", type=int, default=24, help="how many are run from there on")
-    parser.add_argument("--rows", type=Path, default=ROWS, help="where rows are kept")
-    parser.add_argument("--table", action="store_true", help="print the rows that are there")
     args = parser.parse_args()
     torch.set_num_threads(1)
     if args.table:

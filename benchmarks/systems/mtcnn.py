@@ -16,7 +16,6 @@ share a file of rows.
 
 from __future__ import annotations
 
-import argparse
 import subprocess
 import time
 from collections.abc import Callable
@@ -29,7 +28,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from kept_rows import keep, kept
+from kept_rows import keep, kept, parser_of
 from own_pnet import own_source
 from PIL import Image
 from tables import markdown
@@ -215,12 +214,10 @@ def _commit() -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="MTCNN on photographs")
+    parser = parser_of("MTCNN on photographs", ROWS)
     parser.add_argument("folder", type=Path, nargs="?", help="of photographs")
     parser.add_argument("--photographs", type=int, default=MEASURED, help="how many are measured")
     parser.add_argument("--attack", default="", help=f"one of {', '.join(ATTACKS)}; else all")
-    parser.add_argument("--rows", type=Path, default=ROWS, help="where rows are kept")
-    parser.add_argument("--table", action="store_true", help="print the rows that are there")
     args = parser.parse_args()
     torch.set_num_threads(1)
     if args.table:

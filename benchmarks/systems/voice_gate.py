@@ -12,7 +12,6 @@ run again.
 
 from __future__ import annotations
 
-import argparse
 from itertools import product
 from pathlib import Path
 from time import process_time
@@ -20,7 +19,7 @@ from typing import Any
 
 import pandas as pd
 import torch
-from kept_rows import keep, kept
+from kept_rows import keep, kept, parser_of
 from tables import markdown
 from torch import Tensor
 
@@ -104,9 +103,7 @@ def table(rows: list[dict[str, Any]]) -> pd.DataFrame:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="a voice detector before a recogniser")
-    parser.add_argument("--rows", type=Path, default=ROWS, help="where rows are kept")
-    parser.add_argument("--table", action="store_true", help="print the rows that are there")
+    parser = parser_of("a voice detector before a recogniser", ROWS)
     args = parser.parse_args()
     torch.set_num_threads(1)
     if args.table:

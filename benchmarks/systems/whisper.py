@@ -12,7 +12,6 @@ bits, and its MACs are counted. Recordings are kept beside, to be heard, and jud
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
@@ -21,9 +20,7 @@ from typing import Any
 
 import pandas as pd
 import torch
-from kept_rows import keep
-from recorded_rows import Cell, Rows, decibels, heard, stored
-from tables import markdown
+from recorded_rows import Cell, Rows, command, decibels, heard
 
 from effattack.cells.spec import code_version
 from effattack.counting.macs import MacsCounter
@@ -74,18 +71,6 @@ def row(victim: Whisper, cell: Cell, folder: Path) -> dict[str, Any]:
     }
 
 
-def run(path: Path, folder: Path) -> None:
-    """Rows that are not there yet, each kept as soon as it is."""
-    victim, known = whisper_tiny(), stored(path)
-    folder.mkdir(parents=True, exist_ok=True)
-    for cell in cells():
-        if cell in known:
-            continue
-        found = row(victim, cell, folder)
-        keep(path, found)
-        print(*cell, found["passes"], found["snr_db"], repr(found["text"][:80]), flush=True)
-
-
 def table(rows: Rows) -> pd.DataFrame:
     """A line per attack and budget, over the sentences that are there."""
     frame = pd.DataFrame(rows.values())
@@ -112,18 +97,7 @@ def table(rows: Rows) -> pd.DataFrame:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Whisper tiny.en under attack")
-    parser.add_argument("--rows", type=Path, default=ROWS, help="where rows are kept")
-    parser.add_argument("--recordings", type=Path, help="folder where recordings are kept")
-    parser.add_argument("--table", action="store_true", help="print the rows that are there")
-    args = parser.parse_args()
-    torch.set_num_threads(1)
-    if args.table:
-        print(markdown(table(stored(args.rows))))
-    elif args.recordings is None:
-        parser.error("name the folder that recordings are kept in: --recordings FOLDER")
-    else:
-        run(args.rows, args.recordings)
+    command("Whisper tiny.en under attack", ROWS, whisper_tiny, cells(), row, table)
 
 
 if __name__ == "__main__":

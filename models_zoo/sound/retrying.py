@@ -154,7 +154,7 @@ class Retrying(Whisper):
         turns, made = range(len(self.rules)), tried.odds.isfinite()
         read = [self._read(turn, batch, heard, tried.texts[:, turn]) for turn in turns]
         prompts, standing = self._asked(batch), tried.standing(self.checks)
-        steps = [self.stepped(prompts, tried.texts[:, k], read[k].pushes) for k in turns]
+        written = [self.stepped(prompts, tried.texts[:, k], read[k].pushes) for k in turns]
         failed = self.checks.margin(tried.ratios, torch.stack([turn.odds for turn in read], 1))
         passes = lengths(tried.texts.flatten(0, 1)).view(made.shape)
         left = torch.arange(len(turns) - 1, 0, -1, device=batch.device)
@@ -168,7 +168,7 @@ class Retrying(Whisper):
         near = failed.detach().abs().masked_fill(~made, torch.inf)
         return Trace(
             logits=standing,
-            gates=(_in_turn(steps), retries),
+            gates=(_in_turn(written), retries),
             macs=self.spent_on(passes),
             also=self._told(prompts, passes),
             aux={"capped": ~self.choice.is_end(standing).any(1)},

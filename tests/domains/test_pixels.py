@@ -90,3 +90,9 @@ def test_labels_that_are() -> None:
 def test_labels_that_are_none(labels: Any, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         check_labels(labels, 2, 10)
+
+
+@pytest.mark.parametrize("shape", [(1, -4, 4), (3, 0, 8), (), (1, 1, 4, 4), "chw"])
+def test_shapes_that_no_image_has_are_refused(shape: Any) -> None:
+    with pytest.raises(UsageError, match=r"the shape of an image is .*: give \(C, H, W\)"):
+        Pixels(shape)

@@ -113,6 +113,13 @@ def with_gate(**changes: Callable[[Gate], Any]) -> Victim:
     return with_trace(edit)
 
 
+def shaped(shape: tuple[int, ...]) -> Pixels:
+    """Images whose shape was changed behind their checks."""
+    domain = Pixels((1, 4, 4))
+    domain.shape = shape
+    return domain
+
+
 def with_attribute(name: str, value: object) -> Victim:
     victim = LinearSaver()
     setattr(victim, name, value)
@@ -363,7 +370,7 @@ BROKEN: dict[str, tuple[Check, Callable[[], Victim], str]] = {
     ),
     "negative size": (
         contract.check_declared,
-        lambda: with_attribute("domain", Pixels((1, -4, 4))),
+        lambda: with_attribute("domain", shaped((1, -4, 4))),
         "input_shape = .* must be a tuple",
     ),
     "flag is no bool": (
