@@ -14,6 +14,7 @@ from torch import Tensor
 
 from effattack.domains import Parts, PartsBatch, Tokens
 from effattack.domains.tokens import PAD
+from effattack.errors import UsageError
 from effattack.models_zoo.detection import scenes
 from effattack.models_zoo.text.pieces import Pieces
 
@@ -74,7 +75,12 @@ def question(boxes: Tensor, draw: Generator) -> tuple[str, int]:
 
     Half of what is counted is there; so are half of the pairs that are compared, where two
     different digits are.
+
+    Raises:
+        UsageError: for a scene without a digit.
     """
+    if not len(boxes):
+        raise UsageError("a scene without a digit: it has no largest one; ask of one that has some")
     kinds = boxes[:, 5].long().tolist()
     if (form := draw.integers(3)) == 0:
         wanted = int(draw.choice(kinds)) if draw.random() < 0.5 else int(draw.integers(10))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from numpy.random import PCG64, Generator
 
+from effattack.domains import PartsBatch
 from effattack.errors import UsageError
 from effattack.models_zoo.detection import scenes
 from effattack.models_zoo.multimodal import questions
@@ -66,6 +68,26 @@ def test_the_row_of_a_scene_is_read_from_the_left() -> None:
 def test_unknown_words_are_refused_with_the_word() -> None:
     with pytest.raises(UsageError, match="zebra"):
         Pieces(WORDS).encode("how many zebras")
+
+
+def test_nothing_is_asked_about_a_scene_without_a_digit() -> None:
+    with pytest.raises(UsageError, match="a scene without a digit: it has no largest one"):
+        questions.question(torch.empty(0, 6), Generator(PCG64(0)))
+
+
+@pytest.mark.parametrize("part", sorted(DOMAIN.parts))
+def test_a_missing_part_is_named_with_what_is_taken(part: str) -> None:
+    batch, _ = questions.asked("test")
+    (other,) = DOMAIN.parts.keys() - {part}
+    told = f"inputs have parts {other}, the victim takes image, question: give these"
+    with pytest.raises(UsageError, match=told):
+        DOMAIN.check(PartsBatch({other: batch[other]}))
+
+
+def test_an_empty_question_is_refused() -> None:
+    batch, _ = questions.asked("test")
+    with pytest.raises(UsageError, match="part question"):
+        DOMAIN.check(batch.replaced(question=torch.full_like(batch["question"], -1)))
 
 
 def test_a_question_beyond_the_longest_is_refused() -> None:
