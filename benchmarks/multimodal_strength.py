@@ -77,16 +77,16 @@ def run(rows: Path, count: int, victims: Sequence[str]) -> None:
 
 
 def cheaper(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Which part alone gets the better of the attacks further, and random points beside both."""
-    best = {}
-    for threat in (IMAGE, QUESTION):
+    """Which part alone gets the better of the attacks further, beside random points of both."""
+    best, told = {}, []
+    for part, threat in (("the image", IMAGE), ("the question", QUESTION)):
         here = [row for row in rows if row["threat"] == threat]
         random = [row for row in here if attack_class(row["attack"]).kind == "control"]
         found = [row for row in here if row not in random]
-        best[threat], control = (max(r["success"] for r in some) for some in (found, random))
-        print(f"`{threat}`: {best[threat]:.3f}, random {control:.3f}")
-    image, question = best[IMAGE], best[QUESTION]
-    return "neither" if image == question else "the image" if image > question else "the question"
+        best[part], control = (max(row["success"] for row in some) for some in (found, random))
+        told.append(f"`{threat}` {best[part]:.3f} (random {control:.3f})")
+    alike = len(set(best.values())) == 1
+    return f"{'neither' if alike else max(best, key=best.__getitem__)}: {', '.join(told)}"
 
 
 def main() -> None:
@@ -102,10 +102,9 @@ def main() -> None:
     for name in victims:
         here = [row for row in rows if row["victim"] == name]
         if here:
-            print(
-                f"### `{name}`, in {here[0]['currency']}\n\n{markdown(grid(here, 'agreement'))}\n"
-            )
-            print(f"{cheaper(here)}\n")
+            table = markdown(grid(here, "agreement"))
+            print(f"### `{name}`, in {here[0]['currency']}\n\n{table}\n")
+            print(f"Cheaper for the attacker is {cheaper(here)}\n")
 
 
 if __name__ == "__main__":
