@@ -18,6 +18,7 @@ from effattack.models_zoo.recipes import (
     layer_skipping,
     machines,
     minilm,
+    multimodal,
     plain,
     series,
     text,
@@ -42,6 +43,7 @@ RECIPES: dict[str, Callable[[], None]] = {
     **text.RECIPES,
     **minilm.RECIPES,
     **detection.RECIPES,
+    **multimodal.RECIPES,
     **adaptation.RECIPES,
     **machines.RECIPES,
 }
