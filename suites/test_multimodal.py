@@ -22,7 +22,7 @@ __all__ = ["attacked", "pytest_generate_tests"]
 FEW = 8
 
 
-@pytest.mark.effattack(victims=["questions_cross", "machine_watch"])
+@pytest.mark.effattack(victims=["questions_cross", "questions_gated", "machine_watch"])
 class TestMultimodal(Suite):
     family = "multimodal"
 

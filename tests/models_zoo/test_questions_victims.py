@@ -10,7 +10,7 @@ from effattack.models_zoo.files import WEIGHTS, read_card
 from effattack.models_zoo.recipes import RECIPES
 from effattack.registry import call, import_factory
 
-NAMES = ["questions_cross"]
+NAMES = ["questions_cross", "questions_gated"]
 every_victim = pytest.mark.parametrize("name", NAMES)
 ONE = 1 / 200
 """What one of the test questions counts for: rounding may decide it otherwise elsewhere."""
