@@ -65,9 +65,24 @@ def test_the_row_of_a_scene_is_read_from_the_left() -> None:
     assert not questions.left_of(boxes, 2, 2)
 
 
-def test_unknown_words_are_refused_with_the_word() -> None:
-    with pytest.raises(UsageError, match="zebra"):
-        Pieces(WORDS).encode("how many zebras")
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("how many zebras", "'zebras' is no word of these questions: use how, many, is"),
+        ("how many Sevens", "'Sevens' is no word"),
+        ("", "a question of 0 words: write 1 to 8"),
+        ("how " * 9, "a question of 9 words: write 1 to 8"),
+    ],
+)
+def test_questions_of_strangers_are_refused_with_a_remedy(text: str, told: str) -> None:
+    with pytest.raises(UsageError, match=told):
+        questions.written(text)
+
+
+def test_a_question_is_written_and_read_back() -> None:
+    ids = questions.written("how many sevens")
+    assert Pieces(WORDS).decode(ids[:3].tolist()) == "how many sevens"
+    assert ids[3:].tolist() == [-1] * 5
 
 
 def test_nothing_is_asked_about_a_scene_without_a_digit() -> None:
