@@ -42,6 +42,7 @@ DECIDES: Mapping[str, str] = {
     "EarlyExit": "the confidence of a classifier inside",
     "EarlyReading": "the confidence of a classifier, piece by piece",
     "LLMInt8": "outliers among activations",
+    "ModalityCascade": "the confidence of a classifier inside, or of the cheaper modality",
     "NeighbourMerging": "the likeness of neighbouring keys",
     "Pipeline": "scores of boxes, then the confidence of a classifier",
     "QuantizedGates": "as in the float victim",
