@@ -36,15 +36,19 @@ DECIDES: Mapping[str, str] = {
     "AViT": "each token: its halting scores add up",
     "AdaViT": "linear policies before every block",
     "Cascade": "the confidence of a smaller model",
+    "CrossAttended": "the confidence of a classifier inside",
     "Detector": "scores of boxes, before NMS",
     "DynamicViT": "predictors of what a token is worth",
     "ESN": "the confidence of the saver, then of an exit",
     "EarlyExit": "the confidence of a classifier inside",
     "EarlyReading": "the confidence of a classifier, piece by piece",
+    "GatedFusion": "a gate before each layer that fuses",
     "LLMInt8": "outliers among activations",
+    "ModalityCascade": "the confidence of the cheaper sensor, then of an exit",
     "NeighbourMerging": "the likeness of neighbouring keys",
     "Pipeline": "scores of boxes, then the confidence of a classifier",
     "QuantizedGates": "as in the float victim",
+    "SelectedTokens": "attention: visual tokens that stand out",
     "SentenceExits": "the confidence of a classifier inside",
     "SkipNet": "a gate before each block",
     "StaticInt8Gates": "as in the float victim",
@@ -192,10 +196,10 @@ def spent(series: Series) -> float:
 
 def tuned_and_distilled() -> Iterator[Line]:
     """What is made of registered victims, and scored where it is meant for."""
-    by_form = {(form.of, form.name, form.images): form for form in tuned.FORMS}
-    for row in kept(tuned.ROWS):
-        form = by_form[row["victim"], row["form"], row["images"]]
-        if form.name == tuned.AS_IT_IS:
+    by_form = {(row["victim"], row["form"], row["images"]): row for row in kept(tuned.ROWS)}
+    for form in tuned.FORMS:
+        row = by_form.get((form.of, form.name, form.images))
+        if row is None or form.name == tuned.AS_IT_IS:
             continue
         yield Line(
             f"`{form.of}`",

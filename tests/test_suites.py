@@ -21,6 +21,7 @@ FAMILIES = (
     "test_generation",
     "test_layer_skipping",
     "test_matching",
+    "test_multimodal",
     "test_other_mechanisms",
     "test_quantized",
     "test_series",
@@ -37,6 +38,9 @@ OWN = {name for name in entries(VICTIMS) if name.startswith(("digits_", "cbf_"))
     "scenes_two_stage",
     "scenes_two_stage_adapted",
     "scenes_pipeline",
+    "questions_cross",
+    "questions_gated",
+    "machine_watch",
 }
 """Registered victims that bring their data; CIFAR-10 is the user's to bring."""
 

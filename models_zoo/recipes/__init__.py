@@ -16,7 +16,9 @@ from effattack.models_zoo.recipes import (
     generation,
     hardened,
     layer_skipping,
+    machines,
     minilm,
+    multimodal,
     plain,
     series,
     text,
@@ -41,5 +43,7 @@ RECIPES: dict[str, Callable[[], None]] = {
     **text.RECIPES,
     **minilm.RECIPES,
     **detection.RECIPES,
+    **multimodal.RECIPES,
     **adaptation.RECIPES,
+    **machines.RECIPES,
 }
