@@ -22,7 +22,15 @@ __all__ = ["attacked", "pytest_generate_tests"]
 FEW = 8
 
 
-@pytest.mark.effattack(victims=["questions_cross", "questions_gated", "machine_watch"])
+@pytest.mark.effattack(
+    victims=[
+        "questions_cross",
+        "questions_gated",
+        "questions_selected",
+        "questions_fixed_ratio",
+        "machine_watch",
+    ]
+)
 class TestMultimodal(Suite):
     family = "multimodal"
 
