@@ -20,6 +20,7 @@ import pandas as pd
 import readme_table
 import tuned
 from kept_rows import kept
+from readme_table import share
 from tables import markdown, put
 
 from effattack.models_zoo.files import read_card
@@ -56,7 +57,7 @@ DECIDES: Mapping[str, str] = {
     "TwoStage": "scores and overlap of proposals",
     "Writer": "the end token",
 }
-"""Whether there is more to compute, by class of the victim or of what it inherits from."""
+"""Whether more is computed, by class of the victim or of what it inherits from; others show –."""
 
 
 class Kept(NamedTuple):
@@ -179,7 +180,7 @@ def scored(record: Record) -> tuple[str, str, str]:
         for each in record.series
         if each.kind == "control" and (each.threat, each.eps) == (union.threat, union.eps)
     ]
-    strongest = max(inside, key=spent)
+    strongest = max(inside, key=spent, default=clean)
     work = f"{share(before / ceiling)} → {share(after / ceiling)}"
     if ceiling > before:
         work += f", **{share((after - before) / (ceiling - before))}** of the savings"
@@ -249,11 +250,6 @@ def summary(text: str) -> str:
 def inputs_of(data: str) -> str:
     """What a card says of its data, in short: no sizes, and of a module its name."""
     return re.split("[:;(]| enlarged", data)[0].strip().rpartition(".")[2]
-
-
-def share(value: float) -> str:
-    """12 %"""
-    return f"{100 * value:.0f} %"
 
 
 def table() -> pd.DataFrame:
