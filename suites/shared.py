@@ -194,9 +194,14 @@ def reads_text(victim: Victim) -> bool:
     return victim.domain.kind == "tokens" and isinstance(victim.task, Classes | Tags)
 
 
+def asks_a_graph(victim: Victim) -> bool:
+    """Whether its inputs are queries to a graph, which have a suite of their own."""
+    return victim.domain.kind == "graph"
+
+
 def apart(victim: Victim) -> bool:
     """Whether a suite of its own is for what it takes, whatever its family."""
-    return reads_series(victim) or reads_text(victim)
+    return reads_series(victim) or reads_text(victim) or asks_a_graph(victim)
 
 
 def units(trace: Trace) -> Tensor:

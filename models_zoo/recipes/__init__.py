@@ -14,6 +14,7 @@ from effattack.models_zoo.recipes import (
     early_exit,
     exam,
     generation,
+    graphs,
     hardened,
     layer_skipping,
     minilm,
@@ -42,4 +43,5 @@ RECIPES: dict[str, Callable[[], None]] = {
     **minilm.RECIPES,
     **detection.RECIPES,
     **adaptation.RECIPES,
+    **graphs.RECIPES,
 }
