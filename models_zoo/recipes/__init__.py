@@ -14,6 +14,7 @@ from effattack.models_zoo.recipes import (
     early_exit,
     exam,
     generation,
+    graphs,
     hardened,
     layer_skipping,
     machines,
@@ -46,4 +47,5 @@ RECIPES: dict[str, Callable[[], None]] = {
     **multimodal.RECIPES,
     **adaptation.RECIPES,
     **machines.RECIPES,
+    **graphs.RECIPES,
 }
