@@ -22,6 +22,7 @@ from effattack.models_zoo.generation.reasoner import Reasoner
 from effattack.models_zoo.generation.wrapping import wrap
 from effattack.models_zoo.layer_skipping.skipnet import SkipNet
 from effattack.models_zoo.matching.lightglue import LightGlue
+from effattack.models_zoo.multimodal.gated import ModalityCascade
 from effattack.models_zoo.preprocessing import Preprocess, preprocessed
 from effattack.models_zoo.quantization.gated import QuantizedGates, StaticInt8Gates
 from effattack.models_zoo.quantization.llm_int8 import LLMInt8
@@ -60,6 +61,7 @@ __all__ = [
     "LLMInt8",
     "LightGlue",
     "MSDNet",
+    "ModalityCascade",
     "NeighbourMerging",
     "Pipeline",
     "Preprocess",

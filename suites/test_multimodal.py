@@ -22,9 +22,7 @@ __all__ = ["attacked", "pytest_generate_tests"]
 FEW = 8
 
 
-@pytest.mark.effattack(
-    victims=["questions_cross", "questions_gated", "questions_selected", "questions_written"]
-)
+@pytest.mark.effattack(victims=["questions_cross", "questions_gated"])
 class TestMultimodal(Suite):
     family = "multimodal"
 

@@ -132,7 +132,8 @@ def _stored(raw: Any, kind: Kind, domain: Description) -> Any:
 def _example(row: Row, shown: list[Shown], texts: list[Shown], answer: Description) -> Example:
     members = {key: stored.members(row[key], answer) for key in ANSWERS}
     said = {
-        key: str(row[key]) if found is None else f"{len(found):,}" for key, found in members.items()
+        key: _named(row[key], answer) if found is None else f"{len(found):,}"
+        for key, found in members.items()
     }
     before, after = ("", "") if texts else (said["clean_prediction"], said["prediction"])
     what = "" if members["label"] is None else f" ({answer['noun']})"
@@ -147,6 +148,12 @@ def _example(row: Row, shown: list[Shown], texts: list[Shown], answer: Descripti
         costs=[_cost(row, count) for count in dict.fromkeys((currency_of(row), MACS))],
         shown=shown + texts,
     )
+
+
+def _named(value: Any, answer: Description) -> str:
+    """An answer as its task calls it; classes without names, and of earlier frames, by index."""
+    names, text = answer.get("names", ()), str(value)
+    return str(names[int(text)]) if text.isdigit() and int(text) < len(names) else text
 
 
 def _cost(row: Row, count: str) -> Cost:

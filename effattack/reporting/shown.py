@@ -7,12 +7,14 @@ new kind of domain is one line in ``KINDS``, one of answers in ``RICHER``.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from effattack.reporting import boxes, lines, matches, pictures, sound, stored, tokens
 from effattack.reporting.stored import Description
 from effattack.reporting.strips import Pair, Strips
+from effattack.reporting.verdict import Row
 
 
 class Kind(NamedTuple):
@@ -71,7 +73,7 @@ def _together(parts: dict[str, Description]) -> Kind | None:
     def show(pairs: Sequence[Pair], domain: Description) -> Strips:
         strips = {
             name: kind.show(
-                [p._replace(clean=p.clean[name], attacked=p.attacked[name]) for p in pairs],
+                [_part(pair, name, [*parts]) for pair in pairs],
                 parts[name],
             )
             for name, kind in kinds.items()
@@ -95,3 +97,18 @@ def _together(parts: dict[str, Description]) -> Kind | None:
         how=" ".join(dict.fromkeys(kind.how for kind in kinds.values())),
         css=next(filter(None, (kind.css for kind in kinds.values())), ""),
     )
+
+
+def _part(pair: Pair, name: str, parts: Sequence[str]) -> Pair:
+    """A part of an input, with the decisions about it: a gate's name may begin with a part's."""
+    others = tuple(f"{other}." for other in parts if other != name)
+
+    def about(row: Row) -> Row:
+        told = row.get("decisions")
+        if not isinstance(told, str):
+            return row
+        gates = json.loads(told).items()
+        own = {gate: units for gate, units in gates if not gate.startswith(others)}
+        return {**row, "decisions": json.dumps(own)}
+
+    return Pair(pair.clean[name], pair.attacked[name], about(pair.before), about(pair.row))

@@ -15,7 +15,7 @@ its end blank, so that its length moves no work.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 from typing import Any
 
@@ -36,13 +36,15 @@ from effattack.models_zoo.layer_skipping.skipnet import SigmoidGate
 from effattack.models_zoo.multimodal.questions import ANSWERS, DOMAIN, LONGEST, WORDS
 from effattack.models_zoo.text.encoder import Block, Size, classifier
 from effattack.models_zoo.text.pieces import Pieces
-from effattack.tasks import Conclusion
+from effattack.tasks import Classes, Conclusion
 from effattack.victim import Gate, Trace, Victim
 from effattack.victim.leaf import Leaf
 from effattack.victim.margins import bounded
 
 SIZE = Size(len(WORDS) + 1, LONGEST, width=64, heads=4, hidden=128, depth=4)
 """Of the layers behind both; the last word is the blank."""
+NARROW = SIZE._replace(hidden=SIZE.width)
+"""Of the layers of type A, which has twice as many."""
 SEEN = 64
 """Visual tokens of a scene, 8 x 8."""
 
@@ -102,7 +104,7 @@ class Asked(Victim):
 
     def __init__(self, *, name: str, family: str, **settings: Any) -> None:
         super().__init__(
-            name=name, family=family, domain=DOMAIN, num_classes=len(ANSWERS), **settings
+            name=name, family=family, domain=DOMAIN, task=Classes(len(ANSWERS), ANSWERS), **settings
         )
         self.sight, self.questions = Sight(SIZE.width), Questions(SIZE.width)
         self.seeing = float(count_macs(self.sight, torch.zeros(1, *DOMAIN.parts["image"].shape)))
@@ -133,11 +135,12 @@ class CrossAttended(Asked):
         **settings: Any,
     ) -> None:
         super().__init__(name=name, family="early exit", **settings)
-        depth, width = SIZE.depth, SIZE.width
-        self.own, self.cross = (nn.ModuleList(Block(SIZE) for _ in range(depth)) for _ in range(2))
+        depth, width = NARROW.depth, NARROW.width
+        self.own = nn.ModuleList(Block(NARROW) for _ in range(depth))
+        self.cross = nn.ModuleList(Block(NARROW) for _ in range(depth))
         self.heads = nn.ModuleList(classifier(width, len(ANSWERS)) for _ in range(depth))
         self.criterion = as_criterion(criterion, depth - 1)
-        layer = SIZE.block_macs(LONGEST, LONGEST) + SIZE.block_macs(LONGEST, SEEN)
+        layer = NARROW.block_macs(LONGEST, LONGEST) + NARROW.block_macs(LONGEST, SEEN)
         stages = [layer + width * len(ANSWERS)] * depth
         self.leaving_macs = list(accumulate(stages, initial=self.seeing))[1:]
         self.max_macs = self.leaving_macs[-1]
@@ -167,44 +170,47 @@ class CrossAttended(Asked):
             here, said, x, seen = here[onward], said[onward], x[onward], seen[onward]
         return answers.index_copy(0, here, said[:, -1])
 
-    def stages(self, x: Tensor, seen: Tensor) -> Tensor:
-        """What every classifier says, (B, stages, answers)."""
-        said = []
-        for own, cross, head in self.layers():
+    def means(self, x: Tensor, seen: Tensor) -> Iterator[Tensor]:
+        """The mean word behind every layer, (B, width) each."""
+        for own, cross, _ in self.layers():
             x = cross(own(x, x), seen)
-            said.append(head(x.mean(1)))
-        return torch.stack(said, 1)
+            yield x.mean(1)
+
+    def said(self, means: Iterable[Tensor]) -> Tensor:
+        """What every classifier says of its mean word, (B, stages, answers)."""
+        return torch.stack([h(mean) for h, mean in zip(self.heads, means, strict=True)], 1)
 
     def trace(self, batch: PartsBatch, leaf: Leaf | None = None) -> Trace:
         names = [f"exits.{k}" for k in range(SIZE.depth - 1)]
-        stages = self.stages(*self.read(batch, leaf))
+        stages = self.said(self.means(*self.read(batch, leaf)))
         return criterion_trace(self.criterion, stages, names, self.leaving_macs)
 
 
 class Fusion(nn.Module):
-    """A gated layer of type B: a few learnt rows look at the image, the text looks at them.
+    """The gated layers of type B: a few learnt rows look at the image, the text looks at them.
 
-    Resampled as in Flamingo (Alayrac et al. 2022, arXiv 2204.14198).
+    Resampled as in Flamingo (Alayrac et al. 2022, arXiv 2204.14198). Each layer has rows and a gate
+    of its own; all share the weights of attention.
     """
 
     ROWS = 8
 
     def __init__(self) -> None:
         super().__init__()
-        self.rows = nn.Parameter(0.5 * torch.randn(self.ROWS, SIZE.width))
+        self.rows = nn.Parameter(0.5 * torch.randn(SIZE.depth, self.ROWS, SIZE.width))
+        self.gates = nn.ModuleList(nn.Linear(2 * SIZE.width, 1) for _ in range(SIZE.depth))
         self.resample, self.cross = Block(SIZE), Block(SIZE)
-        self.gate = nn.Linear(2 * SIZE.width, 1)
 
-    def asked(self, x: Tensor, seen: Tensor) -> Tensor:
-        """(B,): log-odds that the text (B, LONGEST, width) needs the image now."""
-        return self.gate(torch.cat([x.mean(1), seen.mean(1)], 1))[:, 0]
+    def asked(self, k: int, x: Tensor, seen: Tensor) -> Tensor:
+        """(B,): log-odds that before layer ``k`` the text (B, LONGEST, width) needs the image."""
+        return self.gates[k](torch.cat([x.mean(1), seen.mean(1)], 1))[:, 0]
 
-    def forward(self, x: Tensor, seen: Tensor) -> Tensor:
-        return self.cross(x, self.resample(self.rows.expand(len(x), -1, -1), seen))
+    def forward(self, k: int, x: Tensor, seen: Tensor) -> Tensor:
+        return self.cross(x, self.resample(self.rows[k].expand(len(x), -1, -1), seen))
 
     @property
     def macs(self) -> float:
-        """Of the layer, its gate not included."""
+        """Of one layer, its gate not included."""
         return SIZE.block_macs(self.ROWS, SEEN) + SIZE.block_macs(LONGEST, self.ROWS)
 
 
@@ -217,39 +223,39 @@ class GatedFusion(Asked):
 
     def __init__(self, *, name: str = "GatedFusion", **settings: Any) -> None:
         super().__init__(name=name, family="layer skipping", **settings)
-        self.fusions = nn.ModuleList(Fusion() for _ in range(SIZE.depth))
+        self.fusion = Fusion()
         self.layers = nn.ModuleList(Block(SIZE) for _ in range(SIZE.depth))
         self.head, self.policy = classifier(SIZE.width, len(ANSWERS)), SigmoidGate()
         gated = 2 * SIZE.width + SIZE.block_macs(LONGEST, LONGEST)
         self.least = self.seeing + SIZE.depth * gated + SIZE.width * len(ANSWERS)
-        self.max_macs = self.least + SIZE.depth * self.fusions[0].macs
+        self.max_macs = self.least + SIZE.depth * self.fusion.macs
         self.dense_macs = self.max_macs - SIZE.depth * 2 * SIZE.width
         self.eval()
 
     def forward(self, batch: PartsBatch) -> Tensor:
         x, seen = self.read(batch)
-        for fusion, layer in zip(self.fusions, self.layers, strict=True):
-            rows = self.policy.computes(fusion.asked(x, seen)).nonzero()[:, 0]
+        for k, layer in enumerate(self.layers):
+            rows = self.policy.computes(self.fusion.asked(k, x, seen)).nonzero()[:, 0]
             if len(rows):
-                x = x.index_copy(0, rows, fusion(x[rows], seen[rows]))
+                x = x.index_copy(0, rows, self.fusion(k, x[rows], seen[rows]))
             x = layer(x, x)
         return self.head(x.mean(1))
 
     def trace(self, batch: PartsBatch, leaf: Leaf | None = None) -> Trace:
         x, seen = self.read(batch, leaf)
         gates = []
-        for k, (fusion, layer) in enumerate(zip(self.fusions, self.layers, strict=True)):
-            margin = self.policy.margin(fusion.asked(x, seen))[:, None]
+        for k, layer in enumerate(self.layers):
+            margin = self.policy.margin(self.fusion.asked(k, x, seen))[:, None]
             computed = margin > 0
             everyone = torch.ones_like(computed)
-            gates.append(Gate(f"fusions.{k}", margin, computed, everyone, cost=fusion.macs))
-            x = torch.where(computed[:, :, None], fusion(x, seen), x)
+            gates.append(Gate(f"fusions.{k}", margin, computed, everyone, cost=self.fusion.macs))
+            x = torch.where(computed[:, :, None], self.fusion(k, x, seen), x)
             x = layer(x, x)
         fused = torch.cat([gate.active for gate in gates], 1).sum(1)
         return Trace(
             logits=self.head(x.mean(1)),
             gates=tuple(gates),
-            macs=self.least + fused.double() * self.fusions[0].macs,
+            macs=self.least + fused.double() * self.fusion.macs,
         )
 
 
@@ -341,7 +347,8 @@ class SelectedTokens(Asked):
         excess = self.rule.excess(attention)
         kept = excess > 0
         every = float(self.max_macs - self.reading_macs(torch.tensor(0))) / self.rule.most
-        gate = Gate("tokens", bounded(SEEN * excess, 1), kept, torch.ones_like(kept), cost=every)
+        margin = bounded(SEEN * excess, 1)
+        gate = Gate("image.tokens", margin, kept, torch.ones_like(kept), cost=every)
         return Trace(
             logits=self.said(text, seen, kept),
             gates=() if self.constant else (gate,),

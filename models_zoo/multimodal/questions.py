@@ -14,6 +14,7 @@ from torch import Tensor
 
 from effattack.domains import Parts, PartsBatch, Tokens
 from effattack.domains.tokens import PAD
+from effattack.errors import UsageError
 from effattack.models_zoo.detection import scenes
 from effattack.models_zoo.text.pieces import Pieces
 
@@ -34,17 +35,28 @@ def drawn(split: str) -> tuple[Tensor, Tensor, Tensor]:
     seed, each = _SPLITS[split]
     draw = Generator(PCG64(seed))
     _, boxes = scenes.scenes(split)
-    words = Pieces(WORDS)
     asked = [question(rows[rows[:, 4] >= 0], draw) for rows in boxes for _ in range(each)]
-    ids = torch.full((len(asked), LONGEST), PAD)
-    for row, (text, _) in zip(ids, asked, strict=True):
-        found = torch.tensor(words.encode(text))
-        row[: len(found)] = found
     return (
         torch.arange(len(boxes)).repeat_interleave(each),
-        ids,
+        torch.stack([written(text) for text, _ in asked]),
         torch.tensor([a for _, a in asked]),
     )
+
+
+def written(text: str) -> Tensor:
+    """A question as ids (LONGEST,), padded behind its end.
+
+    Raises:
+        UsageError: for a word that no question has, or more words than one reads.
+    """
+    words = text.split()
+    if unknown := [word for word in words if word not in WORDS]:
+        raise UsageError(f"{unknown[0]!r} is no word of these questions: use {', '.join(WORDS)}")
+    if not 0 < len(words) <= LONGEST:
+        raise UsageError(f"a question of {len(words)} words: write 1 to {LONGEST}")
+    found = torch.full((LONGEST,), PAD)
+    found[: len(words)] = torch.tensor([WORDS.index(word) for word in words])
+    return found
 
 
 def asked(split: str) -> tuple[PartsBatch, Tensor]:
@@ -74,7 +86,12 @@ def question(boxes: Tensor, draw: Generator) -> tuple[str, int]:
 
     Half of what is counted is there; so are half of the pairs that are compared, where two
     different digits are.
+
+    Raises:
+        UsageError: for a scene without a digit.
     """
+    if not len(boxes):
+        raise UsageError("a scene without a digit: it has no largest one; ask of one that has some")
     kinds = boxes[:, 5].long().tolist()
     if (form := draw.integers(3)) == 0:
         wanted = int(draw.choice(kinds)) if draw.random() < 0.5 else int(draw.integers(10))

@@ -16,6 +16,7 @@ from effattack.models_zoo.recipes import (
     generation,
     hardened,
     layer_skipping,
+    machines,
     minilm,
     multimodal,
     plain,
@@ -44,4 +45,5 @@ RECIPES: dict[str, Callable[[], None]] = {
     **detection.RECIPES,
     **multimodal.RECIPES,
     **adaptation.RECIPES,
+    **machines.RECIPES,
 }

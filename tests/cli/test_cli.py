@@ -385,11 +385,12 @@ def test_a_default_victim_without_its_package_is_left_out(
     assert main(["run", "--dry-run", "--victim", "digits_vit_int8"]) == 2
 
 
-def test_a_warning_is_one_line() -> None:
+def test_a_warning_is_one_line_and_told_once() -> None:
     with streams.safe():
         assert warnings.formatwarning("mine: rounded", UserWarning, "f.py", 3, "x = 1") == (
             "effattack: mine: rounded\n"
         )
+        assert warnings.formatwarning("mine: rounded", UserWarning, "g.py", 7) == ""
     assert "x = 1" in warnings.formatwarning("mine: rounded", UserWarning, "f.py", 3, "x = 1")
 
 

@@ -109,9 +109,9 @@ def test_what_is_left_out_is_not_read() -> None:
 def test_a_skipped_layer_is_the_identity() -> None:
     victim = drawn(WAYS["B"])
     with torch.no_grad():
-        for fusion in victim.fusions:
-            fusion.gate.weight.zero_()
-            fusion.gate.bias.fill_(-1.0)
+        for gate in victim.fusion.gates:
+            gate.weight.zero_()
+            gate.bias.fill_(-1.0)
     dark = some().replaced(image=torch.zeros_like(some()["image"]))
     assert torch.equal(victim(some()), victim(dark)), "nobody looked"
     assert (victim.trace(some()).macs == victim.least).all()
@@ -133,8 +133,20 @@ def test_blanks_are_read_where_a_question_ends() -> None:
     assert torch.equal(rows[behind], blank.expand(len(wide), -1, -1)[behind])
 
 
-@pytest.mark.parametrize("threat", ["image:linf:8/255", "question:swap:1"])
-@pytest.mark.parametrize("way", ["A", "B"])
+@pytest.mark.parametrize("way", sorted(WAYS))
+@pytest.mark.parametrize("grey", [0.0, 0.5, 1.0])
+def test_an_image_with_no_digit_is_answered_within_the_ceiling(way: str, grey: float) -> None:
+    victim = drawn(WAYS[way])
+    nothing = some(6).replaced(image=torch.full_like(some(6)["image"], grey))
+    trace = victim.trace(nothing)
+    assert victim.task.valid(trace.logits).all()
+    assert (victim.spent(trace) <= victim.ceiling(nothing, victim.currency)).all()
+
+
+@pytest.mark.parametrize(
+    ("way", "threat"),
+    [("A", "image:linf:8/255"), ("A", "question:swap:1"), ("B", "question:swap:1")],
+)
 def test_attacks_raise_the_work_of_either_part(way: str, threat: str) -> None:
     victim, batch = drawn(WAYS[way]), some(16)
     found: PartsBatch = build("Slowdown(steps=10)", victim, parse_threat(threat))(batch)

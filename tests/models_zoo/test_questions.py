@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from numpy.random import PCG64, Generator
 
+from effattack.domains import PartsBatch
 from effattack.errors import UsageError
 from effattack.models_zoo.detection import scenes
 from effattack.models_zoo.multimodal import questions
@@ -63,9 +65,44 @@ def test_the_row_of_a_scene_is_read_from_the_left() -> None:
     assert not questions.left_of(boxes, 2, 2)
 
 
-def test_unknown_words_are_refused_with_the_word() -> None:
-    with pytest.raises(UsageError, match="zebra"):
-        Pieces(WORDS).encode("how many zebras")
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("how many zebras", "'zebras' is no word of these questions: use how, many, is"),
+        ("how many Sevens", "'Sevens' is no word"),
+        ("", "a question of 0 words: write 1 to 8"),
+        ("how " * 9, "a question of 9 words: write 1 to 8"),
+    ],
+)
+def test_questions_of_strangers_are_refused_with_a_remedy(text: str, told: str) -> None:
+    with pytest.raises(UsageError, match=told):
+        questions.written(text)
+
+
+def test_a_question_is_written_and_read_back() -> None:
+    ids = questions.written("how many sevens")
+    assert Pieces(WORDS).decode(ids[:3].tolist()) == "how many sevens"
+    assert ids[3:].tolist() == [-1] * 5
+
+
+def test_nothing_is_asked_about_a_scene_without_a_digit() -> None:
+    with pytest.raises(UsageError, match="a scene without a digit: it has no largest one"):
+        questions.question(torch.empty(0, 6), Generator(PCG64(0)))
+
+
+@pytest.mark.parametrize("part", sorted(DOMAIN.parts))
+def test_a_missing_part_is_named_with_what_is_taken(part: str) -> None:
+    batch, _ = questions.asked("test")
+    (other,) = DOMAIN.parts.keys() - {part}
+    told = f"inputs have parts {other}, the victim takes image, question: give these"
+    with pytest.raises(UsageError, match=told):
+        DOMAIN.check(PartsBatch({other: batch[other]}))
+
+
+def test_an_empty_question_is_refused() -> None:
+    batch, _ = questions.asked("test")
+    with pytest.raises(UsageError, match="part question"):
+        DOMAIN.check(batch.replaced(question=torch.full_like(batch["question"], -1)))
 
 
 def test_a_question_beyond_the_longest_is_refused() -> None:

@@ -1,0 +1,44 @@
+"""The victims that answer questions about scenes are what their cards say."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from toys import embedded_or_skip as embedded
+
+from effattack.models_zoo.files import WEIGHTS, read_card
+from effattack.models_zoo.recipes import RECIPES
+from effattack.registry import call, import_factory
+
+NAMES = ["questions_cross", "questions_gated"]
+every_victim = pytest.mark.parametrize("name", NAMES)
+ONE = 1 / 200
+"""What one of the test questions counts for: rounding may decide it otherwise elsewhere."""
+
+
+@pytest.mark.slow
+@every_victim
+def test_the_card_agrees(name: str) -> None:
+    victim, card = embedded(name), read_card(name)
+    batch, answers = call(import_factory(victim.data), victim.data)
+    with torch.no_grad():
+        trace = victim.trace(batch)
+    right = victim.task.right(victim.task.answer(trace.logits), answers).double().mean().item()
+    assert (card["name"], card["family"]) == (victim.name, victim.family)
+    assert right == pytest.approx(card["accuracy"], abs=1.01 * ONE)
+    assert trace.macs.mean().item() == pytest.approx(card["clean_macs"], rel=5e-3)
+    assert round(victim.max_macs) == card["max_macs"]
+    assert sum(p.numel() for p in victim.parameters()) == card["parameters"]
+
+
+@every_victim
+def test_nine_tenths_of_its_dense_model_and_work_that_moves(name: str) -> None:
+    card = read_card(name)
+    assert card["accuracy"] >= 0.9 * card["dense_accuracy"]
+    assert card["clean_macs"] <= 0.95 * card["max_macs"]
+    assert card["recipe"].split()[-1] in RECIPES
+
+
+@every_victim
+def test_weights_are_small(name: str) -> None:
+    assert (WEIGHTS / f"{name}.safetensors").stat().st_size < 600_000
