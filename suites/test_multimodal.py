@@ -22,7 +22,9 @@ __all__ = ["attacked", "pytest_generate_tests"]
 FEW = 8
 
 
-@pytest.mark.effattack(victims=["questions_cross", "questions_gated"])
+@pytest.mark.effattack(
+    victims=["questions_cross", "questions_gated", "questions_selected", "questions_fixed_ratio"]
+)
 class TestMultimodal(Suite):
     family = "multimodal"
 

@@ -40,6 +40,8 @@ OWN = {name for name in entries(VICTIMS) if name.startswith(("digits_", "cbf_"))
     "scenes_pipeline",
     "questions_cross",
     "questions_gated",
+    "questions_selected",
+    "questions_fixed_ratio",
 }
 """Registered victims that bring their data; CIFAR-10 is the user's to bring."""
 

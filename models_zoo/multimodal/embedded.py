@@ -1,4 +1,5 @@
-"""The victims that come trained on scenes with questions: name -> factory, one per way to fuse.
+"""The victims that come trained on scenes with questions: name -> factory, one per way to fuse,
+and the constant control of one.
 
 Each is registered as an entry point of the group ``effattack.victims``. With ``trained=False`` a
 factory builds what its recipe starts from.
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 from effattack.models_zoo.files import stored_threshold, with_weights
 from effattack.models_zoo.multimodal.fusion import (
+    Best,
     CrossAttended,
     GatedFusion,
     OneSequence,
@@ -17,6 +19,8 @@ from effattack.models_zoo.multimodal.fusion import (
 )
 
 DATA = "effattack.models_zoo.multimodal.questions"
+KEPT = 8
+"""Visual tokens that ``questions_selected`` keeps of a held-out scene, the mean."""
 
 
 def questions_cross(trained: bool = True) -> CrossAttended:
@@ -39,6 +43,14 @@ def questions_selected(trained: bool = True) -> SelectedTokens:
     name = "questions_selected"
     victim = SelectedTokens(Outliers(), name=name, data=f"{DATA}:scored_questions")
     return with_weights(victim, name, trained)
+
+
+def questions_fixed_ratio(trained: bool = True) -> SelectedTokens:
+    """The constant control of type C: its weights, and as many tokens of every image."""
+    victim = SelectedTokens(
+        Best(KEPT), name="questions_fixed_ratio", data=f"{DATA}:scored_questions"
+    )
+    return with_weights(victim, "questions_selected", trained)
 
 
 def questions_written(trained: bool = True) -> WritesAnswers:
