@@ -9,6 +9,7 @@ from effattack.models_zoo.recipes import (
     adversarial,
     cascade,
     cifar10,
+    counting,
     defences,
     detection,
     early_exit,
@@ -44,6 +45,7 @@ RECIPES: dict[str, Callable[[], None]] = {
     **minilm.RECIPES,
     **detection.RECIPES,
     **multimodal.RECIPES,
+    **counting.RECIPES,
     **adaptation.RECIPES,
     **machines.RECIPES,
 }
