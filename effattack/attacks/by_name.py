@@ -80,6 +80,7 @@ BUILT_IN = {
     "OverthinkHGA": "published.overthink:OverthinkHGA",
     "NMTSloth": "published.generators:NMTSloth",
     "VerboseSamples": "published.generators:VerboseSamples",
+    "VerboseImages": "published.verbose_images:VerboseImages",
     "LoopLLM": "published.generators:LoopLLM",
     "Engorgio": "published.engorgio:Engorgio",
     "SlothSpeech": "published.slothspeech:SlothSpeech",
