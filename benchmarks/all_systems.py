@@ -20,6 +20,7 @@ import pandas as pd
 import readme_table
 import tuned
 from kept_rows import kept
+from readme_table import share
 from tables import markdown, put
 
 from effattack.models_zoo.files import read_card
@@ -36,16 +37,19 @@ DECIDES: Mapping[str, str] = {
     "AViT": "each token: its halting scores add up",
     "AdaViT": "linear policies before every block",
     "Cascade": "the confidence of a smaller model",
+    "CrossAttended": "the confidence of a classifier inside",
     "Detector": "scores of boxes, before NMS",
     "DynamicViT": "predictors of what a token is worth",
     "ESN": "the confidence of the saver, then of an exit",
     "EarlyExit": "the confidence of a classifier inside",
     "EarlyReading": "the confidence of a classifier, piece by piece",
+    "GatedFusion": "a gate before each layer that fuses",
     "LLMInt8": "outliers among activations",
-    "ModalityCascade": "the confidence of a classifier inside, or of the cheaper modality",
+    "ModalityCascade": "the confidence of the cheaper sensor, then of an exit",
     "NeighbourMerging": "the likeness of neighbouring keys",
     "Pipeline": "scores of boxes, then the confidence of a classifier",
     "QuantizedGates": "as in the float victim",
+    "SelectedTokens": "attention: visual tokens that stand out",
     "SentenceExits": "the confidence of a classifier inside",
     "SkipNet": "a gate before each block",
     "StaticInt8Gates": "as in the float victim",
@@ -53,7 +57,7 @@ DECIDES: Mapping[str, str] = {
     "TwoStage": "scores and overlap of proposals",
     "Writer": "the end token",
 }
-"""Whether there is more to compute, by class of the victim or of what it inherits from."""
+"""Whether more is computed, by class of the victim or of what it inherits from; others show –."""
 
 
 class Kept(NamedTuple):
@@ -176,7 +180,7 @@ def scored(record: Record) -> tuple[str, str, str]:
         for each in record.series
         if each.kind == "control" and (each.threat, each.eps) == (union.threat, union.eps)
     ]
-    strongest = max(inside, key=spent)
+    strongest = max(inside, key=spent, default=clean)
     work = f"{share(before / ceiling)} → {share(after / ceiling)}"
     if ceiling > before:
         work += f", **{share((after - before) / (ceiling - before))}** of the savings"
@@ -193,10 +197,10 @@ def spent(series: Series) -> float:
 
 def tuned_and_distilled() -> Iterator[Line]:
     """What is made of registered victims, and scored where it is meant for."""
-    by_form = {(form.of, form.name, form.images): form for form in tuned.FORMS}
-    for row in kept(tuned.ROWS):
-        form = by_form[row["victim"], row["form"], row["images"]]
-        if form.name == tuned.AS_IT_IS:
+    by_form = {(row["victim"], row["form"], row["images"]): row for row in kept(tuned.ROWS)}
+    for form in tuned.FORMS:
+        row = by_form.get((form.of, form.name, form.images))
+        if row is None or form.name == tuned.AS_IT_IS:
             continue
         yield Line(
             f"`{form.of}`",
@@ -246,11 +250,6 @@ def summary(text: str) -> str:
 def inputs_of(data: str) -> str:
     """What a card says of its data, in short: no sizes, and of a module its name."""
     return re.split("[:;(]| enlarged", data)[0].strip().rpartition(".")[2]
-
-
-def share(value: float) -> str:
-    """12 %"""
-    return f"{100 * value:.0f} %"
 
 
 def table() -> pd.DataFrame:

@@ -1,5 +1,5 @@
 """The victims that come trained on scenes with questions: name -> factory, one per way to fuse,
-and the constant control of one.
+the constant control of one, and one that counts.
 
 Each is registered as an entry point of the group ``effattack.victims``. With ``trained=False`` a
 factory builds what its recipe starts from.
@@ -8,6 +8,7 @@ factory builds what its recipe starts from.
 from __future__ import annotations
 
 from effattack.models_zoo.files import stored_threshold, with_weights
+from effattack.models_zoo.multimodal.counting import CountsProposals
 from effattack.models_zoo.multimodal.fusion import (
     Best,
     CrossAttended,
@@ -58,3 +59,10 @@ def questions_written(trained: bool = True) -> WritesAnswers:
     name = "questions_written"
     network = with_weights(OneSequence(), name, trained)
     return WritesAnswers(network, name=name, data=f"{DATA}:scored_conclusions")
+
+
+def questions_counted(trained: bool = True) -> CountsProposals:
+    """A component of type C: digits are counted among what the detector of scenes proposes."""
+    name = "questions_counted"
+    victim = CountsProposals(name=name, data="effattack.models_zoo.multimodal.crowds:scored_counts")
+    return with_weights(victim, name, trained)

@@ -76,6 +76,7 @@ def test_arrays_come_in_the_same_arrays(tmp_path: Path) -> None:
     assert (called(str(made.out)), called(str(like))) == (f"{made.out} (generated)", str(like))
 
 
+@pytest.mark.slow
 def test_ids_come_padded_with_classes_or_tags(tmp_path: Path) -> None:
     draw = np.random.default_rng(0)
     ids = draw.integers(0, 9, (20, 5))
@@ -90,6 +91,7 @@ def test_ids_come_padded_with_classes_or_tags(tmp_path: Path) -> None:
     assert (labels == np.where(found == PAD, PAD, found % 3)).all()
 
 
+@pytest.mark.slow
 def test_series_come_in_text_files(tmp_path: Path) -> None:
     csv = imitate(of_csv(tmp_path), 15)
     series, labels = read_csv(csv.out)
@@ -104,6 +106,7 @@ def test_series_come_in_text_files(tmp_path: Path) -> None:
     assert "@problemName x" in ts.out.read_text()
 
 
+@pytest.mark.slow
 def test_texts_come_with_their_class_or_their_tags(tmp_path: Path) -> None:
     made = imitate(of_text(tmp_path, lambda row: {"label": int(row[0] == "book")}), 15)
     lines = [json.loads(line) for line in made.out.read_text().splitlines()]
@@ -132,6 +135,7 @@ def test_images_come_by_class(tmp_path: Path) -> None:
     assert sorted(path.name for path in made.out.iterdir() if path.is_dir()) == ["cat", "dog"]
 
 
+@pytest.mark.slow
 def test_every_score_on_them_is_marked(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     like = npz(tmp_path, **some_images())
     assert main(["inputs", "--like", str(like), "--count", "12"]) == 0
@@ -153,6 +157,7 @@ def test_every_score_on_them_is_marked(tmp_path: Path, capsys: pytest.CaptureFix
     assert "| Generated |" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_samples_of_generated_inputs_are_marked_in_a_sweep(tmp_path: Path) -> None:
     out = imitate(npz(tmp_path, **some_images()), 12).out
     sweep = Sweep(("toys:LinearSaver",), ("noise",), data=str(out), samples=4, timed=0)

@@ -86,6 +86,7 @@ def test_samples_of_one_distribution_are_not_told_apart_and_others_are() -> None
     assert told_apart(normal(100, 0).values[:, 0], normal(100, 1, 3.0).values[:, 0]) > 0.95
 
 
+@pytest.mark.slow
 def test_what_is_told_of_copies_and_of_others() -> None:
     one, draw = normal(60, 0), np.random.default_rng(0)
     same = fidelity(one, one.rows(range(30)), draw)
@@ -98,6 +99,7 @@ def test_what_is_told_of_copies_and_of_others() -> None:
     assert not same.differ, "halves of a normal distribution, imitated by its own kind"
 
 
+@pytest.mark.slow
 def test_a_generator_that_repeats_its_inputs_gains_nothing_by_it() -> None:
     class Parrot(Numbers):
         def rows(self, indices):

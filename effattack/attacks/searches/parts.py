@@ -24,13 +24,14 @@ from effattack.threats import Threat
 from effattack.threats.parts import OfParts
 from effattack.victim import Trace, Victim
 from effattack.victim.leaf import Leaf
+from effattack.victim.writing import Writes
 
 TURNS = 2
 """How often each of several parts is searched."""
 
 
 class OnePart(Victim):
-    """A victim of one part, its other parts those of some inputs.
+    """A victim of one part, its other parts those of some inputs; it writes if that of all does.
 
     Args:
         victim: of all parts.
@@ -50,6 +51,9 @@ class OnePart(Victim):
             currency=victim.currency,
         )
         self.whole, self.part, self.rest = victim, part, rest
+        if isinstance(victim, Writes):
+            self.cap, self.vocabulary = victim.cap, victim.vocabulary
+            self.continued, self.read_by = victim.continued, victim.read_by
 
     def forward(self, batch: Tensor) -> Tensor:
         return self.whole(self._with(batch))
