@@ -10,7 +10,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from effattack.reporting import boxes, lines, matches, pictures, sound, stored, tokens
+from effattack.reporting import (
+    boxes,
+    lines,
+    matches,
+    neighbourhoods,
+    pictures,
+    sound,
+    stored,
+    tokens,
+)
 from effattack.reporting.stored import Description
 from effattack.reporting.strips import Pair, Strips
 
@@ -41,6 +50,14 @@ KINDS = {
     "pixels": Kind(pictures.can, stored.pixels, pictures.size, pictures.show, pictures.HOW),
     "series": Kind(lines.can, stored.series, lines.size, lines.show, lines.HOW, "wide"),
     "tokens": Kind(tokens.can, stored.tokens, tokens.size, tokens.show, tokens.HOW, "wide"),
+    "graph": Kind(
+        neighbourhoods.can,
+        stored.tokens,
+        neighbourhoods.size,
+        neighbourhoods.show,
+        neighbourhoods.HOW,
+        "overlaid",
+    ),
 }
 
 
