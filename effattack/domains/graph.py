@@ -135,8 +135,10 @@ class Graph(Tokens):
 
         def read(end: int) -> None:
             for fact in touching(end):
+                if len(found) == self.cap:
+                    return
                 edge = self._seen_from(end, fact)
-                if fact[0] != fact[2] and len(found) < self.cap:
+                if fact[0] != fact[2]:
                     found.setdefault(min(edge, self.facing(edge)), edge)
 
         read(head)

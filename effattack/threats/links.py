@@ -141,5 +141,10 @@ class NewEdges(Prefix):
         return near[:, None] * self.domain.steps * self._entities + rest
 
     @property
+    def _any_word(self) -> int:
+        """No edge may be added to every query."""
+        return 0
+
+    @property
     def _entities(self) -> int:
         return len(self.domain.entities)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -60,8 +60,8 @@ class Knowledge:
         return ids, torch.tensor([question.answer for question in questions])
 
     def _around(self, question: Question) -> list[int]:
-        def known(end: int) -> list[Fact]:
-            return [fact for fact in self.touching[end] if fact != question.fact]
+        def known(end: int) -> Iterator[Fact]:
+            return (fact for fact in self.touching[end] if fact != question.fact)
 
         return self.domain.gathered(question.head, question.step, known)
 
