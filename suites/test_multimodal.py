@@ -23,7 +23,13 @@ FEW = 8
 
 
 @pytest.mark.effattack(
-    victims=["questions_cross", "questions_gated", "questions_selected", "questions_fixed_ratio"]
+    victims=[
+        "questions_cross",
+        "questions_gated",
+        "questions_selected",
+        "questions_fixed_ratio",
+        "questions_written",
+    ]
 )
 class TestMultimodal(Suite):
     family = "multimodal"

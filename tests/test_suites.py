@@ -42,6 +42,7 @@ OWN = {name for name in entries(VICTIMS) if name.startswith(("digits_", "cbf_"))
     "questions_gated",
     "questions_selected",
     "questions_fixed_ratio",
+    "questions_written",
 }
 """Registered victims that bring their data; CIFAR-10 is the user's to bring."""
 
