@@ -28,6 +28,7 @@ FEW = 8
         "questions_gated",
         "questions_selected",
         "questions_fixed_ratio",
+        "questions_written",
         "questions_counted",
         "machine_watch",
     ]

@@ -44,6 +44,7 @@ OWN = {name for name in entries(VICTIMS) if name.startswith(("digits_", "cbf_"))
     "questions_gated",
     "questions_selected",
     "questions_fixed_ratio",
+    "questions_written",
     "questions_counted",
     "machine_watch",
 }
