@@ -77,6 +77,7 @@ def run(rows: Path, count: int) -> None:
         samples = evaluate(victim, batch, labels, list(attacks), eps=threat, timed=0).samples
         for attack, own in samples[samples.attack != "clean"].groupby("attack", sort=False):
             if (threat, attack) not in done:
+                done.add((threat, attack))
                 keep(rows, {"threat": threat, "attack": attack, **told(own), **origin})
         print(threat, *attacks, flush=True)
 
@@ -95,19 +96,31 @@ def samples_of(victim: Victim, batch: PartsBatch, labels: Tensor) -> pd.DataFram
 
 
 def table(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    """One line per attack in a threat."""
+    """One line per threat: attack success and agreement, then what the worst of it does."""
+    found = {(row["threat"], row["attack"]): row for row in rows}
+    order = [*dict.fromkeys(threat for threat, _ in threats()), "no vibration", "no camera"]
     return pd.DataFrame(
-        {
-            "may change": f"`{row['threat']}`" if row["attack"] else row["threat"],
-            "attack": f"`{row['attack']}`" if row["attack"] else "",
-            "attack success": f"{row['success']:.3f}" if row["attack"] else "",
-            "equals clean requests": f"{row['work'] / row['clean_work']:.2f}",
-            "pay for the camera": f"{row['paid']:.0%}",
-            "agreement": f"{row['agreement']:.0%}" if row["attack"] else "",
-            "accuracy": f"{row['accuracy']:.1%}",
-        }
-        for row in rows
+        _line(threat, {attack: row for (at, attack), row in found.items() if at == threat})
+        for threat in order
+        if any(at == threat for at, _ in found)
     )
+
+
+def _line(threat: str, rows: dict[str, dict[str, Any]]) -> dict[str, str]:
+    worst = max(rows.values(), key=lambda row: row["work"])
+    cells = {
+        f"`{attack}`": f"{rows[attack]['success']:.3f} ({rows[attack]['agreement']:.0%})"
+        if attack in rows
+        else ""
+        for attack in ("noise", *HOUSE, "AutoSlow")
+    }
+    return {
+        "may change": threat if "" in rows else f"`{threat}`",
+        **cells,
+        "equals clean requests": f"{worst['work'] / worst['clean_work']:.2f}",
+        "pay for the camera": f"{worst['paid']:.0%}",
+        "accuracy": f"{worst['accuracy']:.1%}",
+    }
 
 
 def main() -> None:

@@ -22,7 +22,17 @@ __all__ = ["attacked", "pytest_generate_tests"]
 FEW = 8
 
 
-@pytest.mark.effattack(victims=["questions_cross", "questions_gated", "machine_watch"])
+@pytest.mark.effattack(
+    victims=[
+        "questions_cross",
+        "questions_gated",
+        "questions_selected",
+        "questions_fixed_ratio",
+        "questions_written",
+        "questions_counted",
+        "machine_watch",
+    ]
+)
 class TestMultimodal(Suite):
     family = "multimodal"
 

@@ -80,6 +80,7 @@ BUILT_IN = {
     "OverthinkHGA": "published.overthink:OverthinkHGA",
     "NMTSloth": "published.generators:NMTSloth",
     "VerboseSamples": "published.generators:VerboseSamples",
+    "VerboseImages": "published.verbose_images:VerboseImages",
     "LoopLLM": "published.generators:LoopLLM",
     "Engorgio": "published.engorgio:Engorgio",
     "SlothSpeech": "published.slothspeech:SlothSpeech",
@@ -137,6 +138,8 @@ def defaults(victim: Victim) -> list[str]:
     if victim.domain.kind == "tokens":
         found = ["Slowdown", "SAME", "WAFFLE"] if victim.lifts else []
         return found or (["QueryAttack"] if victim.counted else [])
+    if victim.domain.kind == "graph":
+        return ["Slowdown"] if victim.lifts else (["QueryAttack"] if victim.counted else [])
     if not victim.domain.smooth:
         return []
     found = ["Slowdown", "DeepSloth", "DeSparsify"]

@@ -97,7 +97,21 @@ def _attack(options: argparse.Namespace, console: Console) -> int:
     write(evaluation, options.out, console, options.verbose)
     if failures:
         raise runs.failed(failures)
-    return judge.judge(evaluation, options, console, options.out / "report.html")
+    page = options.out / "report.html"
+    code = judge.judge(evaluation, options, console, page)
+    console.print(f"next: open {page}; {next_step(options, judge, code)}", **PLAIN)
+    return code
+
+
+def next_step(options: argparse.Namespace, judge: judging.Judge, code: int) -> str:
+    """What somebody would do now: the last line of a run that was scored."""
+    if code:
+        return "docs/red.md leads from red to green"
+    if options.save:
+        return f"later, --compare {options.save}"
+    if judge.limits or judge.baseline:
+        return "--save NAME keeps these scores"
+    return "in CI --fail-below savings_retained=0.6"
 
 
 def _expect_audited(plans: Sequence[Plan], by: str | None) -> None:

@@ -11,7 +11,16 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from effattack.reporting import boxes, lines, matches, pictures, sound, stored, tokens
+from effattack.reporting import (
+    boxes,
+    lines,
+    matches,
+    neighbourhoods,
+    pictures,
+    sound,
+    stored,
+    tokens,
+)
 from effattack.reporting.stored import Description
 from effattack.reporting.strips import Pair, Shown, Strips
 from effattack.reporting.verdict import Row
@@ -43,6 +52,14 @@ KINDS = {
     "pixels": Kind(pictures.can, stored.pixels, pictures.size, pictures.show, pictures.HOW),
     "series": Kind(lines.can, stored.series, lines.size, lines.show, lines.HOW, "wide"),
     "tokens": Kind(tokens.can, stored.tokens, tokens.size, tokens.show, tokens.HOW, "wide"),
+    "graph": Kind(
+        neighbourhoods.can,
+        stored.tokens,
+        neighbourhoods.size,
+        neighbourhoods.show,
+        neighbourhoods.HOW,
+        "overlaid",
+    ),
 }
 
 

@@ -19,6 +19,7 @@ from effattack.errors import UsageError, unknown_name
 from effattack.models_zoo.criteria import Criterion, as_criterion
 from effattack.models_zoo.early_exit.early_exit import measure_stages
 from effattack.models_zoo.exits import criterion_trace
+from effattack.tasks import Classes
 from effattack.victim import Trace, Victim
 
 
@@ -97,6 +98,7 @@ class ModalityCascade(Victim):
     Args:
         modalities: name of a part -> what reads it.
         criterion: when to answer; a number is a confidence threshold.
+        names: of the classes, as reports call them.
         settings: ``name``, ``data``.
 
     Raises:
@@ -109,6 +111,7 @@ class ModalityCascade(Victim):
         modalities: Mapping[str, Modality],
         criterion: float | Sequence[float] | Criterion,
         *,
+        names: Sequence[str] = (),
         name: str = "ModalityCascade",
         **settings: Any,
     ) -> None:
@@ -119,7 +122,7 @@ class ModalityCascade(Victim):
             name=name,
             family="cascade",
             domain=Parts(**{part: modality.domain for part, modality in modalities.items()}),
-            num_classes=next(iter(classes.values())),
+            task=Classes(next(iter(classes.values())), names),
             **settings,
         )
         self.modalities = nn.ModuleDict(modalities)
@@ -196,7 +199,8 @@ class ModalityCascade(Victim):
         others = {name: m for name, m in self.modalities.items() if name != part}
         if not others:
             raise UsageError(f"{self.name} has no modality but {part}: a request must bring it")
-        named = {"name": f"{self.name}_without_{part}", **settings}
+        task: Any = self.task
+        named = {"name": f"{self.name}_without_{part}", "names": task.names, **settings}
         return ModalityCascade(others, self.criterion, **named)
 
     def _expect_all(self, batch: PartsBatch) -> None:

@@ -173,6 +173,7 @@ def train_selected() -> None:
     fit(victim, loss, seen)
     save(victim)
     describe(embedded.questions_selected(), reference)
+    describe(embedded.questions_fixed_ratio(), reference, recipe=victim.name)
 
 
 def train_written() -> None:
@@ -215,12 +216,11 @@ def save(victim: Asked) -> None:
     save_weights(victim, WEIGHTS / f"{victim.name}.safetensors")
 
 
-def describe(victim: Asked, dense: float, **facts: Any) -> None:
-    """Its card, from the test questions."""
+def describe(victim: Asked, dense: float, *, recipe: str | None = None, **facts: Any) -> None:
+    """Its card, from the test questions; ``recipe`` is that of its weights, if not its own."""
     batch, answers = questions.asked("test")
-    cards.describe(
-        victim, batch, answers, data=DATA, recipe=victim.name, dense_accuracy=dense, **facts
-    )
+    recipe = recipe or victim.name
+    cards.describe(victim, batch, answers, data=DATA, recipe=recipe, dense_accuracy=dense, **facts)
 
 
 def _as_they_are(numbers: Tensor, generator: Generator) -> Tensor:

@@ -108,6 +108,16 @@ def test_eighty_columns_hold_every_number(scored: Evaluation) -> None:
     assert told.count("×1.01 (1.01 to 1.01)") == rows.attack.nunique()
 
 
+def test_eighty_columns_hold_a_budget_in_words(scored: Evaluation) -> None:
+    rows = scored.samples.assign(seconds=1.01, clean_seconds=1.0, clock="wall", batch_size=1)
+    ours = rows.threat == "linf"
+    rows = rows.assign(threat=rows.threat.where(~ours, "suffix"), eps=rows.eps.where(~ours, 10.0))
+    about = {"toy": {**scored.meta["victims"]["toy"], "domain": {"kind": "tokens"}}}
+    told = printed(Evaluation(rows, {**scored.meta, "victims": about}), 80)
+    assert "suffix 10" in told
+    assert told.count("×1.01 (1.01 to 1.01)") == rows.attack.nunique()
+
+
 def test_what_was_skipped_is_a_line_per_victim(scored: Evaluation) -> None:
     reasons = [skip["reason"] for skip in scored.meta["skipped"]]
     assert len(reasons) == 2

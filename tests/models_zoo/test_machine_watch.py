@@ -244,6 +244,7 @@ def test_the_card_tells_what_a_missing_modality_costs(
     watch: ModalityCascade, factory: Any, data: Any, key: str
 ) -> None:
     victim, card = factory(), read_card("machine_watch")
+    assert victim.task.names == watch.task.names == machines.CLASSES
     judged(victim, *data(), card[key])
     assert victim.data.endswith(data.__name__)
     assert card[key]["accuracy"] < card["accuracy"] - 0.1, "the gate is needed"

@@ -77,6 +77,14 @@ def test_attacks_of_another_edition_grew(two: dict[str, Evaluation]) -> None:
     ]
 
 
+def test_nothing_found_and_one_input_are_told_as_such(two: dict[str, Evaluation]) -> None:
+    after = two["after"]
+    text = Page(render(*after.report())).text
+    assert "Nothing cost more than clean, at ε = 8/255: its mean cost stayed at 0.73 M MACs" in text
+    lone = Evaluation(after.samples[after.samples["sample"] == 0], after.meta)
+    assert "1 image per victim" in Page(render(*lone.report())).text
+
+
 def test_difference_joins_the_intervals() -> None:
     one, other = verdict(0.8, 0.77, 0.84), verdict(0.5, 0.46, 0.53)
     assert difference(one, other) == pytest.approx(

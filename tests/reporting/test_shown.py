@@ -190,6 +190,14 @@ def test_lines_of_a_part_take_a_row_above_its_pictures() -> None:
     assert kind_of({**others.PARTS, "parts": {"sensor": others.SERIES}}).css == "wide"
 
 
+def test_pictures_stay_small_beside_words_over_the_whole_row() -> None:
+    source = render(*others.evaluated(others.PARTS))
+    assert '<div class="strip overlaid">' in source
+    words = '<figure class="whole"><p class="ids">'
+    assert source.count(words) == source.count('<p class="ids">') > 0
+    assert '<figure class="whole"><img' not in source
+
+
 def test_kept_tokens_of_an_image_stand_below_it_and_mark_no_words() -> None:
     rows, scores, meta = others.evaluated(others.PARTS)
     for at in rows.index[rows["decisions"].notna()]:
