@@ -160,7 +160,7 @@ def _cells(domain: str, name: str, rows: Sequence[Row]) -> Iterator[tuple[str, s
     clean = here[CLEAN]
     yield "victim", f"`{name}`"
     yield "clean work", f"{clean['work'] / clean['ceiling']:.1%} ({clean['right']:.0%})"
-    yield from ((kind, _cell(row)) for kind, row in here.items() if kind != CLEAN)
+    yield from ((_short(kind), _cell(row)) for kind, row in here.items() if kind != CLEAN)
     mixed = {
         key: weights @ [row[key] for row in here.values()]
         for key in ("work", "clean_work", "ceiling")
@@ -185,7 +185,7 @@ def _cell(row: Row) -> str:
 
 
 def _short(kind: str) -> str:
-    """``blur`` of ``corruption(kind='blur')``."""
+    """``blur`` of ``corruption(kind='blur')``, which without an option is noise."""
     return kind.partition("'")[2].rstrip("')") or kind.replace("corruption", "noise")
 
 
