@@ -127,10 +127,18 @@ class NewEdges(Prefix):
         return self.may_write(words) & around & (far != head) & ~exists
 
     def _free(self, near: Tensor, clean: Tensor) -> Tensor:
-        """(B, steps · entities) bool: edges from ``near`` (B,) on that may be added."""
-        count = self.domain.steps * self._entities
-        words = self._word(near, torch.arange(count, device=clean.device))
-        return self._may_join(words, clean)
+        """(B, steps · entities) bool: which of the edges from ``near`` (B,), the entity asked about
+        or a neighbour, may be added."""
+        size = self.domain.steps * self._entities
+        far = torch.arange(size, device=clean.device) % self._entities
+        typed = self.domain.allowed().to(clean.device).view(-1, size)[near]
+        there = clean.where(self.domain.reach(clean).hops > 0, PAD)
+        there = torch.cat([there, self.domain.facing(there).where(there != PAD, PAD)], 1)
+        there = there - near[:, None] * size
+        there = there.where((there >= 0) & (there < size), size)
+        new = torch.ones(len(clean), size + 1, dtype=torch.bool, device=clean.device)
+        new = new.scatter(1, there, False)[:, :size]
+        return typed & new & (far != self.domain.asked(clean)[0][:, None])
 
     def _choices(self, clean: Tensor) -> list[int]:
         """All edges that may be added to one query (1, L)."""

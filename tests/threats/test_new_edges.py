@@ -155,3 +155,13 @@ def test_counts_and_domains_that_are_none() -> None:
         NewEdges(2).on(Tokens(9, 7))
     with pytest.raises(NotApplicable, match="suffix:2 changes tokens, which queries are not"):
         parse_threat("suffix:2").on(GRAPH)
+
+
+@settings(reproducible, max_examples=20)
+@given(generators())
+def test_what_is_free_next_to_an_entity_is_what_the_budget_holds(generator: Generator) -> None:
+    """The short way to all edges from one end, against one after another."""
+    threat, clean = NewEdges(1).on(GRAPH), queries(generator)
+    near = GRAPH.asked(clean)[0]
+    words = near[:, None] * 32 + torch.arange(32)
+    assert torch.equal(threat._free(near, clean), threat._may_join(words, clean))
