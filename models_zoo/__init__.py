@@ -20,8 +20,10 @@ from effattack.models_zoo.generation.encoder_decoder import EncoderDecoder
 from effattack.models_zoo.generation.generator import Generator
 from effattack.models_zoo.generation.reasoner import Reasoner
 from effattack.models_zoo.generation.wrapping import wrap
+from effattack.models_zoo.graphs.links import LinkPredictor
 from effattack.models_zoo.layer_skipping.skipnet import SkipNet
 from effattack.models_zoo.matching.lightglue import LightGlue
+from effattack.models_zoo.multimodal.gated import ModalityCascade
 from effattack.models_zoo.preprocessing import Preprocess, preprocessed
 from effattack.models_zoo.quantization.gated import QuantizedGates, StaticInt8Gates
 from effattack.models_zoo.quantization.llm_int8 import LLMInt8
@@ -59,7 +61,9 @@ __all__ = [
     "Generator",
     "LLMInt8",
     "LightGlue",
+    "LinkPredictor",
     "MSDNet",
+    "ModalityCascade",
     "NeighbourMerging",
     "Pipeline",
     "Preprocess",

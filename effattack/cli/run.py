@@ -53,6 +53,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
 
 def _attack(options: argparse.Namespace, console: Console) -> int:
     from effattack.cells.store import Store
+    from effattack.inputs.generated import called
     from effattack.runs import run as runs
     from effattack.runs.certifying import certified
     from effattack.runs.keeping import keep_worst
@@ -90,7 +91,8 @@ def _attack(options: argparse.Namespace, console: Console) -> int:
     told = keep_worst(plans, store, evaluation, options.out, options.corpus_mb)
     evaluation.meta["notes"] += told
     evaluation.meta["command"] = shown("effattack " + shlex.join(sys.argv[1:]))
-    evaluation.meta["data"] = shown(sweep.data or "the victims' own test inputs")
+    data = called(sweep.data) if sweep.data else "the victims' own test inputs"
+    evaluation.meta["data"] = shown(data)
     evaluation.meta["limits"] = judge.results(evaluation)
     write(evaluation, options.out, console, options.verbose)
     if failures:
