@@ -5,9 +5,9 @@
 
 Test machines, of every class as many. ``Slowdown`` takes 50 gradients, as many on both parts as on
 one, beside noise of the same budget and the worst of as many random points as it sends machines
-through the model, a gradient counting three; the joint budget is both at once. A modality
-that is missing is no attack within a budget: what answers without it is run on the same machines. A
-row that is there is not run again.
+through the model, a gradient counting three; the joint budget is both at once. A modality that is
+missing is no attack within a budget: what answers without it is run on the same machines. A row
+that is there is not run again.
 """
 
 from __future__ import annotations
