@@ -6,7 +6,8 @@
 The first test questions. ``BestOfRandom`` draws as many random points of the same budget as an
 attack sends inputs through the model, a gradient counting three; the worst of them counts. Success
 is (attacked - clean) / (max - clean) in the victim's currency, of the deployed path; in brackets
-the agreement with the clean answer. A row that is there is not run again.
+the agreement with the clean answer. A row that is there is not run again; gradients of a part on
+which no decision hangs have none.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from tables import markdown
 
 from effattack.attacks import attack_class, build
 from effattack.domains import PartsBatch
+from effattack.errors import GradientError
 from effattack.registry import call, import_factory
 from effattack.threats import parse_threat
 from effattack.victim import Victim, load_victim
@@ -69,7 +71,11 @@ def run(rows: Path, count: int, victims: Sequence[str]) -> None:
             for spelled in ATTACKS:
                 if (name, threat, spelled) in done:
                     continue
-                found = build(spelled, victim, parse_threat(threat))(clean, labels)
+                try:
+                    found = build(spelled, victim, parse_threat(threat))(clean, labels)
+                except GradientError as error:
+                    print(name, threat, spelled, error, flush=True)
+                    continue
                 row = measured(victim, found, clean)
                 told = {"victim": name, "threat": threat, "attack": spelled, "inputs": count}
                 keep(rows, {**told, **row, "commit": commit.strip()})

@@ -29,6 +29,7 @@ FEW = 8
         "questions_selected",
         "questions_fixed_ratio",
         "questions_counted",
+        "questions_written",
     ]
 )
 class TestMultimodal(Suite):

@@ -43,6 +43,7 @@ OWN = {name for name in entries(VICTIMS) if name.startswith(("digits_", "cbf_"))
     "questions_selected",
     "questions_fixed_ratio",
     "questions_counted",
+    "questions_written",
 }
 """Registered victims that bring their data; CIFAR-10 is the user's to bring."""
 

@@ -63,6 +63,9 @@ def _together(parts: dict[str, Description]) -> Kind | None:
     if not kinds:
         return None
 
+    css = {kind.css for kind in kinds.values()}
+    mixed = len(css) > 1
+
     def read(raw: bytes, domain: Description) -> dict[str, Any] | None:
         if (rows := stored.parts(raw, len(parts))) is None:
             return None
@@ -80,7 +83,10 @@ def _together(parts: dict[str, Description]) -> Kind | None:
         }
         examples = [
             [
-                one._replace(caption=f"{name}: {one.caption}")
+                one._replace(
+                    caption=f"{name}: {one.caption}",
+                    css=one.css or "whole" * (mixed and kinds[name].css == "wide"),
+                )
                 for name, strip in strips.items()
                 for one in strip.examples[at]
             ]
@@ -95,7 +101,7 @@ def _together(parts: dict[str, Description]) -> Kind | None:
         size=lambda domain: sum(kind.size(parts[name]) for name, kind in kinds.items()),
         show=show,
         how=" ".join(dict.fromkeys(kind.how for kind in kinds.values())),
-        css=next(filter(None, (kind.css for kind in kinds.values())), ""),
+        css="overlaid" if mixed else css.pop(),
     )
 
 

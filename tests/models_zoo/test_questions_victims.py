@@ -6,13 +6,16 @@ import pytest
 import torch
 from toys import embedded_or_skip as embedded
 
+from effattack.models_zoo.detection.scenes import scenes
 from effattack.models_zoo.files import WEIGHTS, read_card
 from effattack.models_zoo.multimodal.embedded import KEPT
-from effattack.models_zoo.multimodal.questions import asked
+from effattack.models_zoo.multimodal.fusion import SO
+from effattack.models_zoo.multimodal.questions import ANSWERS, asked, row_of
 from effattack.models_zoo.recipes import RECIPES
 from effattack.registry import call, import_factory
 
-NAMES = ["questions_cross", "questions_fixed_ratio", "questions_gated", "questions_selected"]
+CLASSIFY = ["questions_cross", "questions_fixed_ratio", "questions_gated", "questions_selected"]
+NAMES = [*CLASSIFY, "questions_written"]
 every_victim = pytest.mark.parametrize("name", NAMES)
 ONE = 1 / 200
 """What one of the test questions counts for: rounding may decide it otherwise elsewhere."""
@@ -33,7 +36,7 @@ def test_the_card_agrees(name: str) -> None:
     assert sum(p.numel() for p in victim.parameters()) == card["parameters"]
 
 
-@every_victim
+@pytest.mark.parametrize("name", CLASSIFY)
 def test_nine_tenths_of_its_dense_model_and_work_that_moves(name: str) -> None:
     victim, card = embedded(name), read_card(name)
     assert card["accuracy"] >= 0.9 * card["dense_accuracy"]
@@ -46,6 +49,19 @@ def test_weights_are_small(name: str) -> None:
     recipe = read_card(name)["recipe"].split()[-1]
     assert recipe in RECIPES
     assert (WEIGHTS / f"{recipe}.safetensors").stat().st_size < 600_000
+
+
+def test_what_is_written_ends_by_itself_and_tells_the_digits() -> None:
+    victim, card = embedded("questions_written"), read_card("questions_written")
+    assert card["accuracy"] >= 0.85
+    assert card["capped"] == 0
+    assert card["clean_passes"] < victim.cap / 2
+    batch, (_, boxes) = asked("heldout")[0], scenes("heldout")
+    with torch.no_grad():
+        texts = victim(batch[::3][:40]).tolist()
+    read = [sorted(ANSWERS[sign] for sign in text[: text.index(SO)]) for text in texts]
+    there = [sorted(row_of(rows[rows[:, 4] >= 0])) for rows in boxes[:40]]
+    assert sum(map(list.__eq__, read, there)) >= 32, "their order is often another"
 
 
 def test_the_control_keeps_as_many_as_the_rule_on_average() -> None:

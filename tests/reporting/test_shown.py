@@ -177,6 +177,14 @@ def test_parts_are_shown_one_by_one() -> None:
         assert caption in page.text
 
 
+def test_pictures_stay_small_beside_words_over_the_whole_row() -> None:
+    source = render(*others.evaluated(others.PARTS))
+    assert '<div class="strip overlaid">' in source
+    words = '<figure class="whole"><p class="ids">'
+    assert source.count(words) == source.count('<p class="ids">') > 0
+    assert '<figure class="whole"><img' not in source
+
+
 def test_kept_tokens_of_an_image_stand_below_it_and_mark_no_words() -> None:
     rows, scores, meta = others.evaluated(others.PARTS)
     for at in rows.index[rows["decisions"].notna()]:
