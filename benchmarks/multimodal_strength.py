@@ -104,7 +104,7 @@ def main() -> None:
     victims = args.victims.split(",")
     if not args.table:
         run(args.rows, args.inputs, victims)
-    rows = kept(args.rows)
+    rows: list[Any] = kept(args.rows)
     for name in victims:
         here = [row for row in rows if row["victim"] == name]
         if here:

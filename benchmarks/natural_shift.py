@@ -84,18 +84,22 @@ def shifts(domain: str) -> list[str]:
 
 
 def measured(domain: str, one: Asked) -> Row:
-    """Mean work of the inputs, of their clean ones and of their ceilings, and what is right."""
+    """Mean work of the inputs, of their clean ones and of their ceilings, and what is right.
+
+    A ceiling is that of the largest input that the row's threat admits.
+    """
     victim, count = load_victim(one.victim), FEWER.get(domain, COUNT)
     clean, labels = inputs_of(victim, one.part, count)
-    found = clean
+    found = largest = clean
     if domain == "scenes" and one.kind in SHIFTS:
         found, labels = drawn(one.part, one.kind, count)
     elif one.kind != CLEAN:
         threat = parse_threat(one.threat) if one.threat else adversary_of(domain)
-        found = build(one.kind, victim, threat, seed=0)(clean, labels)
+        attack = build(one.kind, victim, threat, seed=0)
+        found, largest = attack(clean, labels), attack.threat.largest(clean)
     done, before = audit(victim, found), audit(victim, clean)
     work, usual = (each.counts.get(victim.currency, each.macs) for each in (done, before))
-    ceiling = victim.ceiling(clean, victim.currency)
+    ceiling = victim.ceiling(largest, victim.currency)
     return {
         "inputs": len(clean),
         "currency": victim.currency,
@@ -152,17 +156,20 @@ def _cells(domain: str, name: str, rows: Sequence[Row]) -> Iterator[tuple[str, s
         {kind: own[Asked(name, part, kind)] for kind in (CLEAN, *shifts(domain))}
         for part in (REPORTED, OTHERS)
     )
-    weights = worst_mixture([_lost(row) for row in others.values()], KAPPA).weights
+    weights = worst_mixture([row["work"] for row in others.values()], KAPPA).weights
     clean = here[CLEAN]
     yield "victim", f"`{name}`"
     yield "clean work", f"{clean['work'] / clean['ceiling']:.1%} ({clean['right']:.0%})"
-    yield from ((kind, _cell(row)) for kind, row in here.items() if kind != CLEAN)
-    mixed = weights @ [_lost(row) for row in here.values()]
+    yield from ((_short(kind), _cell(row)) for kind, row in here.items() if kind != CLEAN)
+    mixed = {
+        key: weights @ [row[key] for row in here.values()]
+        for key in ("work", "clean_work", "ceiling")
+    }
     shares = ", ".join(
         f"{_short(kind)} {weight:.0%}"
         for kind, weight in sorted(zip(here, weights, strict=True), key=lambda pair: -pair[1])[:2]
     )
-    yield MIXTURE, f"{1 - mixed:.1%}: {shares}"
+    yield MIXTURE, f"{1 - _lost(mixed):.1%}: {shares}"
     for threat in DOMAINS[domain][1]:
         for kind in (NOISE, ADVERSARY):
             yield f"{kind} {threat}", _cell(own[Asked(name, REPORTED, kind, threat)])
@@ -178,7 +185,7 @@ def _cell(row: Row) -> str:
 
 
 def _short(kind: str) -> str:
-    """``blur`` of ``corruption(kind='blur')``."""
+    """``blur`` of ``corruption(kind='blur')``, which without an option is noise."""
     return kind.partition("'")[2].rstrip("')") or kind.replace("corruption", "noise")
 
 

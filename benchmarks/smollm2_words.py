@@ -60,7 +60,7 @@ def fitted(victim: Generator, threat: Added, questions: Tensor) -> list[dict[str
     """
     tokenizer = victim.domain.tokenizer
     assert tokenizer is not None
-    order = threat.draw(WORDS[0], torch.Generator().manual_seed(0)).unique().tolist()
+    order = threat.domain.draw((WORDS[0],), torch.Generator().manual_seed(0)).unique().tolist()
     passes: dict[int, list[int]] = {word: [] for word in order}
     effort = dict.fromkeys(order, 0)
     for most, two in zip(WORDS, questions.split(2), strict=True):

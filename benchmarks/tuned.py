@@ -38,10 +38,11 @@ from effattack.models_zoo.token_sparsification.ats import ATS
 from effattack.victim import Victim, load_victim
 
 VIT, CNN = "digits_vit_ats", "digits_cnn_early_exit"
+AS_IT_IS = "as it is"
 ATTACKED = 40
 """Of the test images, the first so many."""
 RANK = 4
-SAMPLES = range(58, 95, 4)
+SAMPLES = range(58, 203, 8)
 """Reference tokens that ATS may be given anew."""
 SETS: Mapping[str, Callable[[str], tuple[Tensor, Tensor]]] = {
     "original": digits,
@@ -111,14 +112,14 @@ def student(matching: float) -> Victim:
 
 
 FORMS = (
-    Form(VIT, "as it is", lambda: load_victim(VIT), "original"),
-    Form(VIT, "as it is", lambda: load_victim(VIT), "turned"),
+    Form(VIT, AS_IT_IS, lambda: load_victim(VIT), "original"),
+    Form(VIT, AS_IT_IS, lambda: load_victim(VIT), "turned"),
     Form(VIT, "tuned", lambda: tuned(VIT), "turned"),
     Form(VIT, "tuned, sampling chosen anew", ats_chosen_anew, "turned"),
     Form(VIT, "student, answers matched", lambda: student(0.0), "original"),
     Form(VIT, "student, answers and tokens matched", lambda: student(4.0), "original"),
-    Form(CNN, "as it is", lambda: load_victim(CNN), "original"),
-    Form(CNN, "as it is", lambda: load_victim(CNN), "turned"),
+    Form(CNN, AS_IT_IS, lambda: load_victim(CNN), "original"),
+    Form(CNN, AS_IT_IS, lambda: load_victim(CNN), "turned"),
     Form(CNN, "tuned", lambda: tuned(CNN), "turned"),
     Form(CNN, "tuned, threshold chosen anew", early_exit_chosen_anew, "turned"),
 )

@@ -13,7 +13,7 @@ DEVIATIONS = "sd"
 COUNTED = (
     {"patch": "px", "pixels": "px", "window": "steps"}
     | dict.fromkeys(("suffix", "prefix", "swap"), "tokens")
-    | {"chars": "characters"}
+    | {"chars": "characters", "edges": "edges"}
 )
 """What threats count that have no distance as size."""
 

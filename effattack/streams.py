@@ -48,7 +48,7 @@ def encodable(text: str, encoding: str | None) -> str:
 def safe() -> Iterator[None]:
     """While inside, the standard streams write the nearest ASCII for what they cannot encode.
 
-    Warnings are :func:`shown` on one line, without the line of source that gave them, and each once.
+    Warnings are :func:`shown` on one line, each once, without the source that gave them.
     """
     written = warnings.formatwarning
     told: set[str] = set()

@@ -20,6 +20,7 @@ from effattack.models_zoo.generation.encoder_decoder import EncoderDecoder
 from effattack.models_zoo.generation.generator import Generator
 from effattack.models_zoo.generation.reasoner import Reasoner
 from effattack.models_zoo.generation.wrapping import wrap
+from effattack.models_zoo.graphs.links import LinkPredictor
 from effattack.models_zoo.layer_skipping.skipnet import SkipNet
 from effattack.models_zoo.matching.lightglue import LightGlue
 from effattack.models_zoo.multimodal.gated import ModalityCascade
@@ -60,6 +61,7 @@ __all__ = [
     "Generator",
     "LLMInt8",
     "LightGlue",
+    "LinkPredictor",
     "MSDNet",
     "ModalityCascade",
     "NeighbourMerging",

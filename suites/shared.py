@@ -200,9 +200,14 @@ def mixes(victim: Victim) -> bool:
     return len({part.kind for part in parts.values()}) > 1
 
 
+def asks_a_graph(victim: Victim) -> bool:
+    """Whether its inputs are queries to a graph, which have a suite of their own."""
+    return victim.domain.kind == "graph"
+
+
 def apart(victim: Victim) -> bool:
     """Whether a suite of its own is for what it takes, whatever its family."""
-    return reads_series(victim) or reads_text(victim) or mixes(victim)
+    return reads_series(victim) or reads_text(victim) or asks_a_graph(victim) or mixes(victim)
 
 
 def units(trace: Trace) -> Tensor:

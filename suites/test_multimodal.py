@@ -28,8 +28,9 @@ FEW = 8
         "questions_gated",
         "questions_selected",
         "questions_fixed_ratio",
-        "questions_counted",
         "questions_written",
+        "questions_counted",
+        "machine_watch",
     ]
 )
 class TestMultimodal(Suite):
@@ -59,3 +60,21 @@ class TestMultimodal(Suite):
             assert victim.task.valid(trace.logits).all()
             ceiling = victim.ceiling(mixed, victim.currency)
             assert (victim.spent(trace) <= ceiling).all()
+
+    def test_a_part_that_was_not_paid_for_does_not_matter(
+        self, effattack_victim: Victim, effattack_data: tuple[PartsBatch, object]
+    ) -> None:
+        """Where no work went into a part, another input's in its place: same answer, same work."""
+        import torch
+
+        victim, batch = effattack_victim, effattack_data[0][: 2 * FEW]
+        with torch.no_grad():
+            trace = victim.trace(batch)
+            told = {part: trace.stages[part] == 0 for part in batch.parts if part in trace.stages}
+            spared = {part: rows for part, rows in told.items() if rows.any()}
+            if not spared:
+                pytest.skip(f"{victim.name} looks at every part of these inputs")
+            for part, rows in spared.items():
+                mixed = batch.replaced(**{part: batch[part].roll(1, 0)})[rows]
+                assert torch.equal(victim.trace(mixed).macs, trace.macs[rows])
+                torch.testing.assert_close(victim(mixed), victim(batch[rows]))

@@ -313,7 +313,7 @@ def without_gradient(victim: Victim, threat: Threat | None = None) -> str | None
 
 def instead(victim: Victim, kind: Kind) -> str:
     """Attacks of a kind that apply to every such victim."""
-    if victim.domain.kind == "tokens" and victim.counted and not victim.constant:
+    if victim.domain.kind in ("tokens", "graph") and victim.counted and not victim.constant:
         return "Slowdown, AutoSlow and QueryAttack apply" if victim.lifts else "QueryAttack applies"
     if victim.domain.kind == "parts" and victim.counted and not victim.constant:
         return "Slowdown, AutoSlow and QueryAttack apply"

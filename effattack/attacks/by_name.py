@@ -138,6 +138,8 @@ def defaults(victim: Victim) -> list[str]:
     if victim.domain.kind == "tokens":
         found = ["Slowdown", "SAME", "WAFFLE"] if victim.lifts else []
         return found or (["QueryAttack"] if victim.counted else [])
+    if victim.domain.kind == "graph":
+        return ["Slowdown"] if victim.lifts else (["QueryAttack"] if victim.counted else [])
     if not victim.domain.smooth:
         return []
     found = ["Slowdown", "DeepSloth", "DeSparsify"]

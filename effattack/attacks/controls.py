@@ -75,7 +75,7 @@ class BestOfRandom(Attack):
     as many ``tokens`` as it sends through the model (:func:`effattack.attacks.effort.metered`).
 
     Args:
-        victim: any victim of arrays, prompts or parts whose work is known.
+        victim: any victim of arrays, prompts, graphs or parts whose work is known.
         eps: l-inf budget in [0, 1] pixels.
         threat: another budget, in place of ``eps``.
         draws: most random points per input.
@@ -91,7 +91,7 @@ class BestOfRandom(Attack):
 
     kind: ClassVar[Kind] = "control"
     knowledge = "queries"
-    takes = "arrays or tokens or parts"
+    takes = "arrays or tokens or graph or parts"
 
     draws: int = 64
     tokens: float = math.inf

@@ -67,9 +67,9 @@ class Misspelling(Wording):
     """Slips of the typing hand, as many as the budget has, in letters drawn evenly.
 
     A letter is left out, typed twice, replaced by its neighbour on the keyboard, or changes places
-    with the next one: synthetic noise of the kinds in Belinkov and Bisk, "Synthetic and Natural
-    Noise Both Break Neural Machine Translation", ICLR 2018 (arXiv 1711.02173), one at a time. A
-    slip whose text could not be sent is drawn again, at most 16 times.
+    with the next one; the last two are kinds of synthetic noise in Belinkov and Bisk, "Synthetic
+    and Natural Noise Both Break Neural Machine Translation", ICLR 2018 (arXiv 1711.02173). Slips
+    whose text could not be sent are drawn again, at most 16 times for each of the budget.
 
     Args:
         victim: any victim of prompts with a tokenizer.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from effattack.domains.arrays import Arrays
 from effattack.domains.base import Batch, Domain
+from effattack.domains.graph import Graph
 from effattack.domains.parts import Parts, PartsBatch
 from effattack.domains.pixels import Pixels
 from effattack.domains.properties import check_domain
@@ -18,6 +19,7 @@ __all__ = [
     "Arrays",
     "Batch",
     "Domain",
+    "Graph",
     "Parts",
     "PartsBatch",
     "Pixels",

@@ -21,7 +21,8 @@ class Domain(ABC):
     """Inputs of one kind: how they are checked, rounded, compared, told apart and stored."""
 
     kind: ClassVar[str]
-    """``"pixels"``, ``"series"``, ``"tokens"`` or ``"parts"``: what threats are looked up by."""
+    """``"pixels"``, ``"series"``, ``"tokens"``, ``"graph"`` or ``"parts"``: what threats are looked
+    up by."""
     noun: ClassVar[str]
     """What messages call one input."""
     nouns: ClassVar[str]

@@ -11,6 +11,7 @@ BUILT_IN = {
     "pixels": "effattack.domains.pixels:Pixels",
     "series": "effattack.domains.series:Series",
     "tokens": "effattack.domains.tokens:Tokens",
+    "graph": "effattack.domains.graph:Graph",
     "parts": "effattack.domains.parts:Parts",
 }
 """Kind -> its class, which loads when it is named."""

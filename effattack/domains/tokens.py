@@ -49,6 +49,9 @@ class Tokens(Domain):
 
     kind, noun, nouns, smooth = "tokens", "prompt", "prompts", False
     shape = (None,)
+    _units = "tokens"
+    _make = "tokenize them first, with the victim's tokenizer"
+    _known = "use the victim's own tokenizer"
 
     def __init__(
         self,
@@ -67,30 +70,28 @@ class Tokens(Domain):
     def check(self, inputs: Tensor) -> None:
         check_tensor(self.nouns, inputs)
         if inputs.is_floating_point() or inputs.is_complex() or inputs.dtype == torch.bool:
-            raise UsageError(
-                f"prompts have dtype {inputs.dtype}, not integer: tokenize them first, with the "
-                "victim's tokenizer"
-            )
+            raise UsageError(f"{self.nouns} have dtype {inputs.dtype}, not integer: {self._make}")
         if inputs.dim() and not len(inputs):
-            raise UsageError("there are no prompts: the batch is empty")
+            raise UsageError(f"there are no {self.nouns}: the batch is empty")
         if inputs.dim() != 2:
             raise UsageError(
-                f"prompts have shape {tuple(inputs.shape)}, the victim takes ids (B, L): pad "
-                f"shorter prompts with {PAD} at the end"
+                f"{self.nouns} have shape {tuple(inputs.shape)}, the victim takes ids (B, L): pad "
+                f"shorter {self.nouns} with {PAD} at the end"
             )
         ids = inputs.long()
         count = lengths(ids)
         broken = {
             "is empty: drop it": count == 0,
-            f"has {PAD} before its last token: pad at the end only": count != (ids != PAD).sum(1),
-            f"has more than {self.longest} tokens: shorten it": count > self.longest,
-            f"has ids outside [0, {self.vocabulary}): use the victim's own tokenizer": (
+            f"has {PAD} before its last {self._units[:-1]}: pad at the end only": count
+            != (ids != PAD).sum(1),
+            f"has more than {self.longest} {self._units}: shorten it": count > self.longest,
+            f"has ids outside [0, {self.vocabulary}): {self._known}": (
                 ((ids < 0) & (ids != PAD)) | (ids >= self.vocabulary)
             ).any(1),
         }
         for what, rows in broken.items():
             if rows.any():
-                raise UsageError(f"prompt {int(rows.nonzero()[0])} {what}")
+                raise UsageError(f"{self.noun} {int(rows.nonzero()[0])} {what}")
 
     def place(
         self, inputs: Tensor, device: torch.device | str, dtype: torch.dtype | None = None

@@ -11,6 +11,7 @@ from effattack.reporting import stored, words, work
 from effattack.reporting.meta import Meta
 from effattack.reporting.nouns import domain_of
 from effattack.reporting.shown import Kind, kind_of
+from effattack.reporting.stages import HOW, paid_by
 from effattack.reporting.stored import Description
 from effattack.reporting.strips import Pair, Shown
 from effattack.reporting.verdict import Row, Verdict, rows_of, samples_of, tag
@@ -75,7 +76,7 @@ def gallery(samples: pd.DataFrame, scores: pd.DataFrame, verdict: Verdict, meta:
         return _none(verdict, f"No {verdict.noun.many} were stored for this victim.")
     room = int(BUDGET / kind.size(domain) / max(1, samples["victim"].nunique()))
     pairs = pairs[: max(1, min(EXAMPLES, room))]
-    strips = kind.show(pairs, domain)
+    strips, paid = kind.show(pairs, domain), [paid_by(pair) for pair in pairs]
     return Gallery(
         verdict=verdict,
         attack=str(row["attack"]),
@@ -83,10 +84,10 @@ def gallery(samples: pd.DataFrame, scores: pd.DataFrame, verdict: Verdict, meta:
         tag=tag(row),
         detail=strips.detail,
         css=kind.css,
-        how=kind.how,
+        how=f"{kind.how} {HOW}" if any(paid) else kind.how,
         examples=[
-            _example(pair.row, shown, written(pair), domain["answer"])
-            for pair, shown in zip(pairs, strips.examples, strict=True)
+            _example(pair.row, shown + bars, written(pair), domain["answer"])
+            for pair, shown, bars in zip(pairs, strips.examples, paid, strict=True)
         ],
         note="",
     )

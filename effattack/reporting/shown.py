@@ -11,9 +11,18 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from effattack.reporting import boxes, lines, matches, pictures, sound, stored, tokens
+from effattack.reporting import (
+    boxes,
+    lines,
+    matches,
+    neighbourhoods,
+    pictures,
+    sound,
+    stored,
+    tokens,
+)
 from effattack.reporting.stored import Description
-from effattack.reporting.strips import Pair, Strips
+from effattack.reporting.strips import Pair, Shown, Strips
 from effattack.reporting.verdict import Row
 
 
@@ -43,6 +52,14 @@ KINDS = {
     "pixels": Kind(pictures.can, stored.pixels, pictures.size, pictures.show, pictures.HOW),
     "series": Kind(lines.can, stored.series, lines.size, lines.show, lines.HOW, "wide"),
     "tokens": Kind(tokens.can, stored.tokens, tokens.size, tokens.show, tokens.HOW, "wide"),
+    "graph": Kind(
+        neighbourhoods.can,
+        stored.tokens,
+        neighbourhoods.size,
+        neighbourhoods.show,
+        neighbourhoods.HOW,
+        "overlaid",
+    ),
 }
 
 
@@ -62,9 +79,8 @@ def _together(parts: dict[str, Description]) -> Kind | None:
     kinds = {name: kind for name, part in parts.items() if (kind := kind_of(part))}
     if not kinds:
         return None
-
-    css = {kind.css for kind in kinds.values()}
-    mixed = len(css) > 1
+    widths = {kind.css for kind in kinds.values()}
+    css = widths.pop() if len(widths) == 1 else "overlaid"
 
     def read(raw: bytes, domain: Description) -> dict[str, Any] | None:
         if (rows := stored.parts(raw, len(parts))) is None:
@@ -75,18 +91,12 @@ def _together(parts: dict[str, Description]) -> Kind | None:
 
     def show(pairs: Sequence[Pair], domain: Description) -> Strips:
         strips = {
-            name: kind.show(
-                [_part(pair, name, [*parts]) for pair in pairs],
-                parts[name],
-            )
+            name: kind.show([_part(pair, name, [*parts]) for pair in pairs], parts[name])
             for name, kind in kinds.items()
         }
         examples = [
             [
-                one._replace(
-                    caption=f"{name}: {one.caption}",
-                    css=one.css or "whole" * (mixed and kinds[name].css == "wide"),
-                )
+                one._replace(caption=f"{name}: {one.caption}", css=_room(one, kinds[name], css))
                 for name, strip in strips.items()
                 for one in strip.examples[at]
             ]
@@ -101,8 +111,13 @@ def _together(parts: dict[str, Description]) -> Kind | None:
         size=lambda domain: sum(kind.size(parts[name]) for name, kind in kinds.items()),
         show=show,
         how=" ".join(dict.fromkeys(kind.how for kind in kinds.values())),
-        css="overlaid" if mixed else css.pop(),
+        css=css,
     )
+
+
+def _room(one: Shown, kind: Kind, css: str) -> str:
+    """How much of a row a part takes where the others are not as wide."""
+    return one.css or ("whole" if kind.css == "wide" != css else "")
 
 
 def _part(pair: Pair, name: str, parts: Sequence[str]) -> Pair:

@@ -24,6 +24,7 @@ BUDGETS = {
         "any value of its range"
     ),
     "tokens": "how many tokens or characters may be added or changed",
+    "graph": "how many edges may be added around the entity that is asked about",
 }
 """What ε is, by kind of domain."""
 

@@ -23,6 +23,7 @@ BUILT_IN = {
     "prefix": "effattack.threats.edits:Prefix",
     "swap": "effattack.threats.edits:Swaps",
     "chars": "effattack.threats.characters:Characters",
+    "edges": "effattack.threats.links:NewEdges",
     "none": "effattack.threats.whole:Nothing",
 }
 """What a threat is called -> its class, which loads when it is named."""
@@ -81,14 +82,14 @@ def usual_threat(domain: Domain) -> Threat:
     """What an attacker may change where nobody says it.
 
     Of images 8/255 in l-inf; of series a tenth of the declared deviation, else the same share of
-    the range as of images, one step at least; of tokens ten behind the prompt; of several parts,
-    that of the first.
+    the range as of images, one step at least; of tokens ten behind the prompt; of a graph two
+    edges; of several parts, that of the first.
     """
     if isinstance(domain, Parts):
         name, part = next(iter(domain.parts.items()))
         return OfParts({name: usual_threat(part)}).on(domain)
     if not isinstance(domain, Arrays):
-        return parse_threat("suffix:10").on(domain)
+        return parse_threat("edges:2" if domain.kind == "graph" else "suffix:10").on(domain)
     if domain.deviation is not None:
         return Linf(0.1, unit="sd").on(domain)
     return Linf(max(8 / 255 * (domain.high - domain.low), domain.step or 0.0)).on(domain)

@@ -70,9 +70,9 @@ class Characters(Edits):
         """Code points of what can be typed."""
         return [ord(character) for character in self.spelling.alphabet]
 
-    def draw(self, count: int, generator: Generator) -> Tensor:
+    def draw(self, clean: Tensor, generator: Generator) -> Tensor:
         words = torch.tensor(self.words())
-        return words[torch.randint(len(words), (count,), generator=generator)]
+        return words[torch.randint(len(words), (len(clean),), generator=generator)]
 
     def editable(self, clean: Tensor) -> Tensor:
         """Every token of the longest: any may be spelled otherwise."""
@@ -116,7 +116,7 @@ class Characters(Edits):
             before = found
             for _ in range(REDRAWN):
                 slots = drawn_slots(free, 1, generator)[:, 0]
-                words = self.draw(len(clean), generator)
+                words = self.draw(clean, generator)
                 tried = self.put(before, clean, slots, words, generator)
                 waiting = _same(found, before)
                 found = torch.where(waiting[:, None], *as_wide(tried, found))

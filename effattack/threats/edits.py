@@ -95,9 +95,9 @@ class Edits(Threat):
         """What an attacker can write: ids."""
         return self.domain.allowed().nonzero()[:, 0].tolist()
 
-    def draw(self, count: int, generator: Generator) -> Tensor:
-        """(count,) of the words, drawn evenly."""
-        return self.domain.draw((count,), generator)
+    def draw(self, clean: Tensor, generator: Generator) -> Tensor:
+        """(B,) of the words, one for each prompt, drawn evenly."""
+        return self.domain.draw((len(clean),), generator)
 
     def gains(self, iterate: Tensor, clean: Tensor, slopes: Slopes, generator: Generator) -> Tensor:
         """(B, slots, words): linearised gain of each word in each slot.

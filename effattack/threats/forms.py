@@ -11,6 +11,7 @@ FORMS = {
     "and of files of any size size:4096",
     "series": "linf:.1sd, linf:.002, l2:1.0, l1:10, window:16, window:16@4, pixels:20 or box",
     "tokens": "suffix:10, prefix:10, swap:3, or with a tokenizer chars:2",
+    "graph": "edges:2",
     "parts": "the name of a part before its threat, such as image:linf:8/255",
 }
 """Domain kind -> examples of every threat that applies."""

@@ -19,6 +19,7 @@ from effattack.errors import UsageError, unknown_name
 from effattack.models_zoo.criteria import Criterion, as_criterion
 from effattack.models_zoo.early_exit.early_exit import measure_stages
 from effattack.models_zoo.exits import criterion_trace
+from effattack.tasks import Classes
 from effattack.victim import Trace, Victim
 
 
@@ -97,11 +98,12 @@ class ModalityCascade(Victim):
     Args:
         modalities: name of a part -> what reads it.
         criterion: when to answer; a number is a confidence threshold.
+        names: of the classes, as reports call them.
         settings: ``name``, ``data``.
 
     Raises:
-        UsageError: without modalities, if they disagree on the classes, or the criterion does not
-            fit them.
+        UsageError: without modalities, if they disagree on the classes or have one classifier in
+            all, or the criterion does not fit them.
     """
 
     def __init__(
@@ -109,6 +111,7 @@ class ModalityCascade(Victim):
         modalities: Mapping[str, Modality],
         criterion: float | Sequence[float] | Criterion,
         *,
+        names: Sequence[str] = (),
         name: str = "ModalityCascade",
         **settings: Any,
     ) -> None:
@@ -119,11 +122,16 @@ class ModalityCascade(Victim):
             name=name,
             family="cascade",
             domain=Parts(**{part: modality.domain for part, modality in modalities.items()}),
-            num_classes=next(iter(classes.values())),
+            task=Classes(next(iter(classes.values())), names),
             **settings,
         )
         self.modalities = nn.ModuleDict(modalities)
         self.leaving_macs = list(accumulate(macs for m in self._each() for macs in m.step_macs))
+        if len(self.leaving_macs) == 1:
+            raise UsageError(
+                f"{name} has one classifier in all and decides nothing: give it another stage, or "
+                "score it as any classifier (effattack.Opaque)"
+            )
         self.criterion = as_criterion(criterion, len(self.leaving_macs) - 1)
         self.max_macs = self.leaving_macs[-1]
         self.dense_macs = float(sum(modality.dense_macs for modality in self._each()))
@@ -184,14 +192,15 @@ class ModalityCascade(Victim):
             settings: ``name`` and ``data``; the name tells what is missing, unless you give one.
 
         Raises:
-            UsageError: for an unknown part, or if no other is left.
+            UsageError: for an unknown part, or if what is left decides nothing.
         """
         if part not in self.modalities:
             raise unknown_name("modality", part, self.modalities)
         others = {name: m for name, m in self.modalities.items() if name != part}
         if not others:
             raise UsageError(f"{self.name} has no modality but {part}: a request must bring it")
-        named = {"name": f"{self.name}_without_{part}", **settings}
+        task: Any = self.task
+        named = {"name": f"{self.name}_without_{part}", "names": task.names, **settings}
         return ModalityCascade(others, self.criterion, **named)
 
     def _expect_all(self, batch: PartsBatch) -> None:

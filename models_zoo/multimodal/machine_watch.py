@@ -33,7 +33,8 @@ def machine_watch(trained: bool = True) -> ModalityCascade:
         CAMERA: Modality(parts[CAMERA], *camera_stages(classes), mean=0.5, std=0.25),
     }
     threshold = stored_threshold(name, trained)
-    victim = ModalityCascade(modalities, threshold, name=name, data=f"{DATA}:scored_machines")
+    data = f"{DATA}:scored_machines"
+    victim = ModalityCascade(modalities, threshold, names=CLASSES, name=name, data=data)
     return with_weights(victim, name, trained)
 
 

@@ -15,6 +15,7 @@ from effattack.models_zoo.recipes import (
     early_exit,
     exam,
     generation,
+    graphs,
     hardened,
     layer_skipping,
     machines,
@@ -48,4 +49,5 @@ RECIPES: dict[str, Callable[[], None]] = {
     **counting.RECIPES,
     **adaptation.RECIPES,
     **machines.RECIPES,
+    **graphs.RECIPES,
 }

@@ -156,6 +156,9 @@ def test_what_cannot_be_left_out_is_refused() -> None:
         made().without("nose")
     with pytest.raises(UsageError, match="no modality but wire: a request must bring it"):
         made().without("eye").without("wire")
+    parts = {"wire": modality(Series(1, 5, -1, 1), 5, 4), "eye": modality(Pixels((1, 3, 3)), 9, 6)}
+    with pytest.raises(UsageError, match="two_without_eye has one classifier in all"):
+        ModalityCascade(parts, 0.5, name="two").without("eye")
 
 
 def test_modalities_that_do_not_fit_are_refused() -> None:
@@ -241,6 +244,7 @@ def test_the_card_tells_what_a_missing_modality_costs(
     watch: ModalityCascade, factory: Any, data: Any, key: str
 ) -> None:
     victim, card = factory(), read_card("machine_watch")
+    assert victim.task.names == watch.task.names == machines.CLASSES
     judged(victim, *data(), card[key])
     assert victim.data.endswith(data.__name__)
     assert card[key]["accuracy"] < card["accuracy"] - 0.1, "the gate is needed"

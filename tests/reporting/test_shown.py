@@ -177,6 +177,19 @@ def test_parts_are_shown_one_by_one() -> None:
         assert caption in page.text
 
 
+def test_lines_of_a_part_take_a_row_above_its_pictures() -> None:
+    parts = {"sensor": others.SERIES, "camera": others.IMAGE}
+    kind = kind_of({**others.PARTS, "parts": parts})
+    clean, attacked = (
+        {"sensor": others.series(0, changed), "camera": np.full((3, 32, 32), level, np.uint8)}
+        for changed, level in ((False, 9), (True, 8))
+    )
+    (example,) = kind.show([Pair(clean, attacked, {}, {"sample": 0})], {}).examples
+    assert kind.css == "overlaid"
+    assert [one.css for one in example] == ["whole", "", "", ""]
+    assert kind_of({**others.PARTS, "parts": {"sensor": others.SERIES}}).css == "wide"
+
+
 def test_pictures_stay_small_beside_words_over_the_whole_row() -> None:
     source = render(*others.evaluated(others.PARTS))
     assert '<div class="strip overlaid">' in source

@@ -104,7 +104,7 @@ def test_whatever_a_search_puts_is_inside(count: int, generator: Generator) -> N
     threat, clean = Characters(count).on(DOMAIN), clean_prompts(generator)
     found = clean
     for slot in drawn_slots(threat.writable(clean), 6, generator).T:
-        words = threat.draw(len(clean), generator)
+        words = threat.draw(clean, generator)
         found = threat.put(found, clean, slot, words, generator)
         check_inside(found, clean, threat)
         assert same(threat.on_grid(found, clean), found)

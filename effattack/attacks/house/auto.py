@@ -111,7 +111,7 @@ class AutoSlow(Attack):
         NotApplicable: for a victim without gates.
     """
 
-    takes = "arrays or tokens or parts"
+    takes = "arrays or tokens or graph or parts"
     edition = 3
 
     keep_prediction: bool = False

@@ -39,7 +39,7 @@ class QueryAttack(Attack):
     """
 
     knowledge = "queries"
-    takes = "arrays or tokens or parts"
+    takes = "arrays or tokens or graph or parts"
 
     queries: int = 200
     first_square: float = 0.3

@@ -54,7 +54,7 @@ class Slowdown(GradientAttack):
         NotApplicable: for a victim without gates.
     """
 
-    takes = "arrays or tokens or parts"
+    takes = "arrays or tokens or graph or parts"
 
     steps: int = 50
     kappa: float = 0.05

@@ -10,6 +10,9 @@ from effattack.attacks.searches.squares import RandomSearch
 from effattack.attacks.searches.words import CoordinateGradient, RandomWords
 from effattack.threats import Threat
 
+WORDS = ("tokens", "graph")
+"""Kinds of domains whose inputs are rows of ids: words of a prompt, edges of a neighbourhood."""
+
 
 def climbing(search: Climb, threat: Threat, seed: int) -> Climb:
     """A search by gradients, as inputs can be searched; ``seed`` is of its draws.
@@ -22,7 +25,7 @@ def climbing(search: Climb, threat: Threat, seed: int) -> Climb:
     Raises:
         NotApplicable: where inputs have several parts, and the threat changes none of them.
     """
-    if threat.domain.kind == "tokens":
+    if threat.domain.kind in WORDS:
         return CoordinateGradient.like(search, seed)
     if threat.domain.kind == "parts":
         parts = changed_parts(threat)
@@ -35,7 +38,7 @@ def climbing(search: Climb, threat: Threat, seed: int) -> Climb:
 
 def asking(search: RandomSearch, threat: Threat) -> RandomSearch:
     """A search by queries, likewise."""
-    if threat.domain.kind == "tokens":
+    if threat.domain.kind in WORDS:
         return RandomWords.like(search)
     if threat.domain.kind == "parts":
         parts = changed_parts(threat)

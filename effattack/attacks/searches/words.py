@@ -231,7 +231,7 @@ class RandomWords(RandomSearch):
         found = threat.start(clean, generator) if query == 0 else mine
         count = 1 + (query < self.queries // 4)
         for slot in drawn_slots(threat.writable(clean), count, generator).T:
-            words = threat.draw(len(clean), generator).to(clean)
+            words = threat.draw(clean, generator).to(clean)
             found = threat.put(found, clean, slot, words, generator)
         return padded(threat.on_grid(found, clean), mine.shape[1])
 

@@ -48,7 +48,8 @@ def check_gradients(victim: Victim, batch: Batch) -> list[str]:
     with undisturbed(victim):
         leaves, trace = _with_leaves(victim, batch)
         sources = _sources(trace)
-        target = {"pixels": "the pixels", "tokens": "the leaf"}.get(victim.domain.kind, "the input")
+        words = dict.fromkeys(("tokens", "graph"), "the leaf")
+        target = {"pixels": "the pixels", **words}.get(victim.domain.kind, "the input")
         arrays = isinstance(victim.domain, Arrays)
         moved = _moved(victim, batch) if arrays else [None] * len(sources)
         for source, change in zip(sources, moved, strict=True):
@@ -150,7 +151,7 @@ def _words(domain: Domain, batch: Batch) -> Tensor | None:
     if isinstance(domain, Parts):
         parts = (_words(part, batch[name]) for name, part in domain.parts.items())
         return next((words for words in parts if words is not None), None)
-    return batch if domain.kind == "tokens" else None
+    return batch if domain.kind in ("tokens", "graph") else None
 
 
 def _expect_equal(victim: Victim, lifted: Trace, plain: Trace) -> None:
