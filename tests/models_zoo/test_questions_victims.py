@@ -10,7 +10,7 @@ from effattack.models_zoo.detection.scenes import scenes
 from effattack.models_zoo.files import WEIGHTS, read_card
 from effattack.models_zoo.multimodal.embedded import KEPT
 from effattack.models_zoo.multimodal.fusion import SO
-from effattack.models_zoo.multimodal.questions import ANSWERS, asked, row_of
+from effattack.models_zoo.multimodal.questions import ANSWERS, WORDS, asked, row_of
 from effattack.models_zoo.recipes import RECIPES
 from effattack.registry import call, import_factory
 
@@ -42,6 +42,17 @@ def test_nine_tenths_of_its_dense_model_and_work_that_moves(name: str) -> None:
     assert card["accuracy"] >= 0.9 * card["dense_accuracy"]
     assert victim.constant == (card["clean_macs"] == card["max_macs"])
     assert victim.constant or card["clean_macs"] <= 0.95 * card["max_macs"]
+
+
+@every_victim
+def test_no_digit_is_counted_in_a_black_image(name: str) -> None:
+    victim = embedded(name)
+    batch, _ = call(import_factory(victim.data), victim.data)
+    batch = batch[batch["question"][:, 0] == WORDS.index("how")]
+    with torch.no_grad():
+        trace = victim.trace(batch.replaced(image=torch.zeros_like(batch["image"])))
+    none = torch.zeros(len(batch), *[1] * (name == "questions_written"), dtype=torch.long)
+    assert victim.task.right(victim.task.answer(trace.logits), none).all()
 
 
 @every_victim
