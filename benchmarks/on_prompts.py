@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import pandas as pd
 import torch
@@ -91,7 +91,7 @@ def executed(victim: Victim, prompts: Tensor) -> Tensor:
     return found.macs if victim.currency == "macs" else found.counts[victim.currency]
 
 
-def grid(rows: Sequence[Row], share: str) -> pd.DataFrame:
+def grid(rows: Sequence[Mapping[str, Any]], share: str) -> pd.DataFrame:
     """Attacks by threats: attack success, and a share in brackets."""
     frame = pd.DataFrame(rows).reindex(columns=["attack", "threat", "success", share])
     frame["cell"] = [

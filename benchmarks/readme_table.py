@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
+import tables
 from kept_rows import kept
 from real_latency import ROWS as LATENCY
 from real_latency import ratio, written
-from tables import markdown
 
-from effattack.errors import UsageError
 from effattack.measure.statistics import Interval, median_ratio
 
 REAL = LATENCY.parent
@@ -239,11 +238,4 @@ def put(page: Path) -> None:
     Raises:
         UsageError: where there is none.
     """
-    lines = page.read_text(encoding="utf-8").split("\n")
-    made = markdown(table()).split("\n")
-    begins = [number for number, line in enumerate(lines) if line.startswith(HEAD)]
-    if len(begins) != 1:
-        raise UsageError(f"{page} has {len(begins)} lines that begin with {HEAD!r}: one is needed")
-    (first,) = begins
-    last = next(n for n in range(first, len(lines) + 1) if not "".join(lines[n : n + 1]))
-    page.write_text("\n".join([*lines[:first], *made, *lines[last:]]), encoding="utf-8")
+    tables.put(page, HEAD, table())

@@ -10,7 +10,7 @@ from importlib import import_module
 
 from effattack.moved import forward
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOME = {
     "Audit": "victim",

@@ -48,16 +48,24 @@ def encodable(text: str, encoding: str | None) -> str:
 def safe() -> Iterator[None]:
     """While inside, the standard streams write the nearest ASCII for what they cannot encode.
 
-    Warnings are :func:`shown` on one line, without the line of source that gave them.
+    Warnings are :func:`shown` on one line, each once, without the source that gave them.
     """
     written = warnings.formatwarning
+    told: set[str] = set()
+
+    def format_once(message: Warning | str, *_: Any, **__: Any) -> str:
+        line = f"effattack: {shown(str(message))}\n"
+        again = line in told
+        told.add(line)
+        return "" if again else line
+
     with ExitStack() as stack:
         for stream in (sys.stdout, sys.stderr):
             if hasattr(stream, "reconfigure"):
                 stack.callback(_restored, stream, stream.errors)
                 stream.reconfigure(errors=NEAREST)
         stack.callback(setattr, warnings, "formatwarning", written)
-        warnings.formatwarning = lambda message, *_, **__: f"effattack: {shown(str(message))}\n"
+        warnings.formatwarning = format_once
         yield
 
 

@@ -23,6 +23,7 @@ from effattack.models_zoo.generation.wrapping import wrap
 from effattack.models_zoo.graphs.links import LinkPredictor
 from effattack.models_zoo.layer_skipping.skipnet import SkipNet
 from effattack.models_zoo.matching.lightglue import LightGlue
+from effattack.models_zoo.multimodal.gated import ModalityCascade
 from effattack.models_zoo.preprocessing import Preprocess, preprocessed
 from effattack.models_zoo.quantization.gated import QuantizedGates, StaticInt8Gates
 from effattack.models_zoo.quantization.llm_int8 import LLMInt8
@@ -62,6 +63,7 @@ __all__ = [
     "LightGlue",
     "LinkPredictor",
     "MSDNet",
+    "ModalityCascade",
     "NeighbourMerging",
     "Pipeline",
     "Preprocess",

@@ -11,12 +11,15 @@ from functools import cache
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
+from torchvision.transforms.functional import InterpolationMode, rotate
 
 from effattack.domains.pixels import to_grid
 
 SHAPE = (3, 32, 32)
 SMALL = (1, 8, 8)
 CLASSES = 10
+TURN = 45.0
+"""Degrees, against the clock."""
 _SPLITS = {"train": (0, 1197), "heldout": (1197, 1497), "test": (1497, 1797)}
 
 
@@ -44,6 +47,12 @@ def digits(split: str) -> tuple[Tensor, Tensor]:
     first, last = _SPLITS[split]
     images, labels = _all()
     return images[first:last].clone(), labels[first:last].clone()
+
+
+def turned_digits(split: str) -> tuple[Tensor, Tensor]:
+    """The same images, turned by 45 degrees, on the 8-bit grid, and labels (B,): a shifted set."""
+    images, labels = digits(split)
+    return to_grid(rotate(images, TURN, InterpolationMode.BILINEAR)), labels
 
 
 def small_digits(split: str) -> tuple[Tensor, Tensor]:

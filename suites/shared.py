@@ -194,6 +194,12 @@ def reads_text(victim: Victim) -> bool:
     return victim.domain.kind == "tokens" and isinstance(victim.task, Classes | Tags)
 
 
+def mixes(victim: Victim) -> bool:
+    """Whether its inputs have parts of several kinds, which have a suite of their own."""
+    parts = getattr(victim.domain, "parts", {})
+    return len({part.kind for part in parts.values()}) > 1
+
+
 def asks_a_graph(victim: Victim) -> bool:
     """Whether its inputs are queries to a graph, which have a suite of their own."""
     return victim.domain.kind == "graph"
@@ -201,7 +207,7 @@ def asks_a_graph(victim: Victim) -> bool:
 
 def apart(victim: Victim) -> bool:
     """Whether a suite of its own is for what it takes, whatever its family."""
-    return reads_series(victim) or reads_text(victim) or asks_a_graph(victim)
+    return reads_series(victim) or reads_text(victim) or asks_a_graph(victim) or mixes(victim)
 
 
 def units(trace: Trace) -> Tensor:

@@ -22,6 +22,7 @@ FAMILIES = (
     "test_graphs",
     "test_layer_skipping",
     "test_matching",
+    "test_multimodal",
     "test_other_mechanisms",
     "test_quantized",
     "test_series",
@@ -39,6 +40,13 @@ OWN = {name for name in entries(VICTIMS) if name.startswith(("digits_", "cbf_"))
     "scenes_two_stage_adapted",
     "scenes_pipeline",
     "family_links",
+    "questions_cross",
+    "questions_gated",
+    "questions_selected",
+    "questions_fixed_ratio",
+    "questions_written",
+    "questions_counted",
+    "machine_watch",
 }
 """Registered victims that bring their data; CIFAR-10 is the user's to bring."""
 

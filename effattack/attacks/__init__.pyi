@@ -52,6 +52,7 @@ from effattack.attacks.published.sponge import EvolvedSponge as EvolvedSponge
 from effattack.attacks.published.sponge import Sponge as Sponge
 from effattack.attacks.published.text_exits import SAME as SAME
 from effattack.attacks.published.text_exits import WAFFLE as WAFFLE
+from effattack.attacks.published.verbose_images import VerboseImages as VerboseImages
 from effattack.attacks.smallest.half_budget import eps50 as eps50
 from effattack.attacks.smallest.minimal import MinimalBudget as MinimalBudget
 from effattack.attacks.universal import UniversalAttack as UniversalAttack

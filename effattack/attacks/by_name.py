@@ -8,8 +8,9 @@ named.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, TypeVar
 
 from effattack.attacks.base import Attack
 from effattack.attacks.naming import check_options, written
@@ -19,6 +20,7 @@ from effattack.threats import Linf, Threat, usual_threat
 from effattack.victim import Victim
 
 GROUP = "effattack.attacks"
+T = TypeVar("T")
 CONTROLS = {
     "clean": "controls:Clean",
     "noise": "controls:Noise",
@@ -30,6 +32,8 @@ CONTROLS = {
     "benign": "prompts:Benign",
     "repetition": "prompts:Repetition",
     "long_list": "prompts:LongList",
+    "misspelling": "wordings:Misspelling",
+    "word_order": "wordings:WordOrder",
 }
 """Name -> module below ``effattack.attacks``, and class."""
 USUAL_CONTROLS = {
@@ -38,6 +42,21 @@ USUAL_CONTROLS = {
     "tokens": ("benign", "repetition", "long_list"),
 }
 """Kind of domain -> controls in every table that apply, beside the clean inputs and noise."""
+SHIFTS = "shifts"
+"""What stands for all natural shifts of a kind of inputs, wherever attacks are named."""
+NATURAL = {
+    "pixels": (
+        "corruption",
+        "corruption(kind='blur')",
+        "corruption(kind='brightness')",
+        "corruption(kind='jpeg')",
+        "corruption(kind='style')",
+        "corruption(kind='size')",
+    ),
+    "series": ("gaps", "drift"),
+    "tokens": ("misspelling", "word_order"),
+}
+"""Kind of domain -> what happens to its inputs with no attacker: controls that search nothing."""
 BUILT_IN = {
     "Slowdown": "house.slowdown:Slowdown",
     "UniversalSlowdown": "house.slowdown:UniversalSlowdown",
@@ -61,6 +80,7 @@ BUILT_IN = {
     "OverthinkHGA": "published.overthink:OverthinkHGA",
     "NMTSloth": "published.generators:NMTSloth",
     "VerboseSamples": "published.generators:VerboseSamples",
+    "VerboseImages": "published.verbose_images:VerboseImages",
     "LoopLLM": "published.generators:LoopLLM",
     "Engorgio": "published.engorgio:Engorgio",
     "SlothSpeech": "published.slothspeech:SlothSpeech",
@@ -94,6 +114,18 @@ OF_LIBRARIES = ("torchattacks.PGD", "foolbox.LinfPGD")
 def names() -> list[str]:
     """Names of the attacks that need nothing but a victim and a budget."""
     return [*OURS, *outside(GROUP, OURS), *OF_LIBRARIES]
+
+
+def spelled_out(asked: Sequence[T], kinds: Iterable[str] = NATURAL) -> list[T | str]:
+    """The same attacks, each once, ``shifts`` replaced by the natural shifts of kinds of inputs.
+
+    Args:
+        asked: names, or attacks.
+        kinds: of domains.
+    """
+    shifts = [name for kind in kinds for name in NATURAL.get(kind, ())]
+    named = [each for given in asked for each in (shifts if given == SHIFTS else [given])]
+    return list(dict.fromkeys(named))
 
 
 def defaults(victim: Victim) -> list[str]:
@@ -137,7 +169,7 @@ def attack_class(text: str) -> type[Attack]:
     elif ":" in name or name in entries(GROUP):
         found = named(GROUP, name)
     else:
-        raise unknown_name("attack", name, [*OURS, *OF_LIBRARIES], outside(GROUP, OURS))
+        raise unknown_name("attack", name, [*OURS, SHIFTS, *OF_LIBRARIES], outside(GROUP, OURS))
     if not (isinstance(found, type) and issubclass(found, Attack)):
         raise UsageError(f"{name} is {found!r}, no class of effattack.attacks.Attack: name one")
     check_options(found, name, options)
@@ -191,7 +223,7 @@ def text_of(attack: Attack) -> str:
     if place in LIBRARIES.values():
         called = attack.label
     told = dict(attack.told)
-    if cls.budgeted:
+    if not cls.fixed:
         told["threat"] = str(attack.threat)
     return f"{called}({written(told)})" if told else called
 

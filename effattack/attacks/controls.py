@@ -75,7 +75,7 @@ class BestOfRandom(Attack):
     as many ``tokens`` as it sends through the model (:func:`effattack.attacks.effort.metered`).
 
     Args:
-        victim: any victim of arrays, prompts or graphs whose work is known.
+        victim: any victim of arrays, prompts, graphs or parts whose work is known.
         eps: l-inf budget in [0, 1] pixels.
         threat: another budget, in place of ``eps``.
         draws: most random points per input.
@@ -91,7 +91,7 @@ class BestOfRandom(Attack):
 
     kind: ClassVar[Kind] = "control"
     knowledge = "queries"
-    takes = "arrays or tokens or graph"
+    takes = "arrays or tokens or graph or parts"
 
     draws: int = 64
     tokens: float = math.inf
@@ -110,7 +110,7 @@ class BestOfRandom(Attack):
     def why_not(cls, victim: Victim) -> str | None:
         return None if victim.counted else f"the work of {victim.name} is unknown: nothing is best"
 
-    def run(self, clean: Tensor, goal: BatchGoal, generator: Generator) -> Tensor:
+    def run(self, clean: Batch, goal: BatchGoal, generator: Generator) -> Batch:
         domain, victim = self.victim.domain, goal.victim
         best = Best.of(as_wide_as(clean, self.threat.largest(clean), self.victim), goal)
         rows, spent, left = torch.arange(len(clean), device=clean.device), 0.0, self.draws

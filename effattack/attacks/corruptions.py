@@ -1,7 +1,8 @@
 """Natural shift, with no attacker: does an unlucky input cost more, too?
 
-Hendrycks and Dietterich, "Benchmarking Neural Network Robustness to Common Corruptions and
-Perturbations", ICLR 2019 (arXiv 1903.12261).
+Noise, blur, brightness and JPEG are those of Hendrycks and Dietterich, "Benchmarking Neural Network
+Robustness to Common Corruptions and Perturbations", ICLR 2019 (arXiv 1903.12261). Style (another
+ground) and size (things farther away) are ours, and the same for images of every size.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Generator, Tensor
+from torch.nn.functional import grid_sample
 from torchvision.transforms.functional import gaussian_blur
 
 from effattack.attacks.controls import WithoutBudget
@@ -17,6 +19,7 @@ from effattack.attacks.objectives import Goal
 from effattack.budgets import LEVELS
 from effattack.domains.pixels import to_grid
 from effattack.errors import NotApplicable, UsageError, unknown_name
+from effattack.tasks import Boxes, Matches
 from effattack.threats import Box, Threat
 from effattack.victim import Victim
 from effattack.victim.entry.codecs import each, round_trip
@@ -28,26 +31,34 @@ STRENGTHS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "blur": ((0.4, 0.6, 0.7, 0.8, 1), (1, 2, 3, 4, 6)),
     "brightness": ((0.05, 0.1, 0.15, 0.2, 0.3), (0.1, 0.2, 0.3, 0.4, 0.5)),
     "jpeg": ((80, 65, 58, 50, 40), (25, 18, 15, 10, 7)),
+    "style": ((0.1, 0.2, 0.3, 0.4, 0.5),) * 2,
+    "size": ((0.95, 0.9, 0.85, 0.8, 0.7),) * 2,
 }
 """Of severities 1 to 5: standard deviation in [0, 1] pixels; in pixels' widths; added to the value
-of HSV; quality of JPEG. Each for small images, and for others."""
+of HSV; quality of JPEG; how much lighter and darker a woven ground makes a pixel; what is left of
+the size of things. Each for small images, and for others."""
+THREADS = 8
+"""Pixels from one thread of a woven ground to the next."""
 
 
 class Corruption(WithoutBudget):
-    """A common corruption: noise, blur, brightness or JPEG, at five strengths. A control.
+    """A natural shift of images: noise, blur, brightness, JPEG, style, size, at five strengths.
 
-    ``corruption(kind='jpeg', severity=5)`` on the command line. It keeps to no budget: its threat
-    is the whole pixel box. JPEG is made by Pillow, whose versions may differ in a grey level.
+    A control. ``corruption(kind='jpeg', severity=5)`` on the command line. It keeps to no budget:
+    its threat is the whole pixel box. JPEG is made by Pillow, whose versions may differ in a grey
+    level. Style weaves threads into the image, each pixel times a factor about 1; size looks at it
+    from farther away, and what comes into view is its mirror image.
 
     Args:
         victim: any victim.
-        kind: "noise" (Gaussian), "blur" (Gaussian), "brightness" or "jpeg".
+        kind: "noise" (Gaussian), "blur" (Gaussian), "brightness", "jpeg", "style" or "size".
         severity: 1 to 5.
         seed: of the noise.
 
     Raises:
         UsageError: for an unknown kind or severity.
-        NotApplicable: for JPEG on images that have neither 1 nor 3 channels.
+        NotApplicable: for JPEG on images that have neither 1 nor 3 channels, and for another size
+            of things where answers say where they are.
     """
 
     takes, label = "pixels", "corruption"
@@ -65,6 +76,11 @@ class Corruption(WithoutBudget):
             raise NotApplicable(
                 f"JPEG needs images of 1 or 3 channels; {victim.name} takes {victim.domain.shape}: "
                 "noise, blur and brightness apply"
+            )
+        if kind == "size" and isinstance(victim.task, Boxes | Matches):
+            raise NotApplicable(
+                f"{victim.name} says where things are, and those of another size are elsewhere "
+                "than in its labels: draw the images anew, with their own labels; style applies"
             )
         self.settings = {"kind": kind, "severity": severity}
         self.corrupted = _CORRUPTIONS[kind]
@@ -100,9 +116,30 @@ def _jpeg(clean: Tensor, quality: float, generator: Generator) -> Tensor:
     return each(clean, lambda image: round_trip(image, "JPEG", int(quality)))
 
 
+def _style(clean: Tensor, depth: float, generator: Generator) -> Tensor:
+    """Threads across and down, light above dark gaps: a factor in [1 - depth, 1 + depth]."""
+    across, down = (
+        torch.cos(2 * torch.pi * torch.arange(side) / THREADS).to(clean)
+        for side in reversed(clean.shape[-2:])
+    )
+    return clean * (1 + depth * torch.maximum(down[:, None], across))
+
+
+def _size(clean: Tensor, left: float, generator: Generator) -> Tensor:
+    """Bilinear, about the middle of the image."""
+    down, across = (
+        ((torch.arange(side) * 2 + 1) / side - 1).to(clean) / left for side in clean.shape[-2:]
+    )
+    seen = torch.stack(torch.meshgrid(across, down, indexing="xy"), -1)
+    seen = seen.expand(len(clean), -1, -1, -1)
+    return grid_sample(clean, seen, padding_mode="reflection", align_corners=False)
+
+
 _CORRUPTIONS: dict[str, Callable[[Tensor, float, Generator], Tensor]] = {
     "noise": _noise,
     "blur": _blur,
     "brightness": _brightness,
     "jpeg": _jpeg,
+    "style": _style,
+    "size": _size,
 }

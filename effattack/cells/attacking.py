@@ -18,6 +18,7 @@ from torch import Tensor
 from effattack.attacks.fitting import fitted
 from effattack.attacks.objectives import Step
 from effattack.cells.held import Held
+from effattack.cells.marks import marked
 from effattack.cells.spec import CellSpec
 from effattack.domains import Batch
 from effattack.errors import ContractError, MeasurementError
@@ -46,8 +47,10 @@ def run_attack(held: Held, spec: CellSpec, watch: Watch) -> pd.DataFrame:
     victim, domain, task = held.victim, held.victim.domain, held.victim.task
     inputs, labels = held.inputs(spec)
     attack, watched = held.attacks[spec.attack_digest], partial(watch, spec)
-    adversarial = fitted(attack, watched)(inputs, labels, watched)
-    found = audit(victim, adversarial)
+    with marked("attack"):
+        adversarial = fitted(attack, watched)(inputs, labels, watched)
+    with marked("audit"):
+        found = audit(victim, adversarial)
     _expect_answers(victim, spec, found)
     answers, kept = task.answer(found.logits), domain.kept(adversarial, inputs)
     samples = np.arange(spec.first, spec.last)

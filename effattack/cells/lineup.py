@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from effattack.attacks import Attack, Clean, build
-from effattack.attacks.by_name import threat_of, usual_controls
+from effattack.attacks.by_name import SHIFTS, spelled_out, threat_of, usual_controls
 from effattack.attacks.fitting import Fit, prepared
 from effattack.errors import NotApplicable, UsageError
 from effattack.threats import Threat, parse_threat
@@ -71,7 +71,11 @@ def _asked(
     seeds: Sequence[int],
 ) -> tuple[list[Attack], list[Skipped]]:
     asked, skipped = [], []
-    for given in attacks:
+    kind = victim.domain.kind
+    if SHIFTS in attacks and not spelled_out([SHIFTS], [kind]):
+        reason = f"of {victim.domain.nouns} no natural shift is known here"
+        skipped.append({"victim": victim.name, "attack": SHIFTS, "reason": reason})
+    for given in spelled_out(attacks, [kind]):
         if isinstance(given, str):
             try:
                 asked += [build(given, victim, budget, seed) for seed in seeds]

@@ -14,6 +14,7 @@ import torch
 from effattack.attacks.objectives import Step
 from effattack.cells.attacking import Watch, run_attack
 from effattack.cells.held import Held
+from effattack.cells.marks import marked, marking
 from effattack.cells.plan import Cell, Timing
 from effattack.cells.spec import CellSpec, Work
 from effattack.cells.store import Shelf
@@ -49,16 +50,20 @@ def perform(cell: Cell, shelf: Shelf, watch: Watch = silent) -> Outcome:
         if shelf.has(cell.spec):
             return Outcome(cell, "done")
         started = time.perf_counter()
-        try:
-            with threads(cell.spec.threads), staying(_named(cell.spec)):
-                rows = rows_of(cell, shelf, watch)
-        except StoreError:
-            raise
-        except Exception as error:  # the other cells go on
-            shelf.record(cell.spec, "failed", error=described(error))
-            return Outcome(cell, "failed", error)
-        shelf.write(cell.spec, rows)
-        shelf.record(cell.spec, "done", seconds=round(time.perf_counter() - started, 3))
+        with marking() as spent:
+            try:
+                with threads(cell.spec.threads), staying(_named(cell.spec)):
+                    rows = rows_of(cell, shelf, watch)
+            except StoreError:
+                raise
+            except Exception as error:  # the other cells go on
+                shelf.record(cell.spec, "failed", error=described(error))
+                return Outcome(cell, "failed", error)
+            with marked("storage"):
+                shelf.write(cell.spec, rows)
+        parts = {part: round(seconds, 3) for part, seconds in spent.items()}
+        seconds = round(time.perf_counter() - started, 3)
+        shelf.record(cell.spec, "done", seconds=seconds, parts=parts)
         return Outcome(cell, "done")
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
+from importlib.resources import files
 
 from rich.console import Console
 
@@ -15,6 +17,8 @@ EXAMPLES = """examples:
   effattack list attacks
   effattack list threats
 """
+OTHERS = "of other packages"
+"""Victims without a card of ours."""
 
 
 def arguments(listing: argparse.ArgumentParser) -> None:
@@ -24,9 +28,32 @@ def arguments(listing: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, console: Console) -> int:
     rows = KINDS[options.what]()
     width = max(map(len, rows), default=0)
-    for name, text in rows.items():
-        console.print(f"{name:{width}}  {text}", **PLAIN)
+    grouped = options.what == "victims" and console.is_terminal
+    groups = by_family(rows) if grouped else {"": [*rows]}
+    for family, names in groups.items():
+        if family:
+            console.print(family, style="bold", **PLAIN)
+        for name in names:
+            console.print(f"{'  ' * grouped}{name:{width}}  {rows[name]}", **PLAIN)
     return 0
+
+
+def by_family(victims: Mapping[str, str]) -> dict[str, list[str]]:
+    """Family -> names of its victims, as our cards tell it; those of other packages at the end.
+
+    Cards are plain files: no victim is loaded, and the list is there at once.
+
+    Args:
+        victims: name -> the path of its factory.
+    """
+    cards = files("effattack") / "models_zoo" / "cards"
+    found: dict[str, list[str]] = {}
+    for name, path in victims.items():
+        card, family = cards / f"{name}.json", OTHERS
+        if path.startswith("effattack.") and card.is_file():
+            family = json.loads(card.read_text("utf-8"))["family"]
+        found.setdefault(family, []).append(name)
+    return dict(sorted(found.items(), key=lambda group: (group[0] == OTHERS, group[0])))
 
 
 def _victims() -> dict[str, str]:

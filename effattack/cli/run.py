@@ -53,6 +53,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
 
 def _attack(options: argparse.Namespace, console: Console) -> int:
     from effattack.cells.store import Store
+    from effattack.inputs.generated import called
     from effattack.runs import run as runs
     from effattack.runs.certifying import certified
     from effattack.runs.keeping import keep_worst
@@ -90,12 +91,27 @@ def _attack(options: argparse.Namespace, console: Console) -> int:
     told = keep_worst(plans, store, evaluation, options.out, options.corpus_mb)
     evaluation.meta["notes"] += told
     evaluation.meta["command"] = shown("effattack " + shlex.join(sys.argv[1:]))
-    evaluation.meta["data"] = shown(sweep.data or "the victims' own test inputs")
+    data = called(sweep.data) if sweep.data else "the victims' own test inputs"
+    evaluation.meta["data"] = shown(data)
     evaluation.meta["limits"] = judge.results(evaluation)
     write(evaluation, options.out, console, options.verbose)
     if failures:
         raise runs.failed(failures)
-    return judge.judge(evaluation, options, console, options.out / "report.html")
+    page = options.out / "report.html"
+    code = judge.judge(evaluation, options, console, page)
+    console.print(f"next: open {page}; {next_step(options, judge, code)}", **PLAIN)
+    return code
+
+
+def next_step(options: argparse.Namespace, judge: judging.Judge, code: int) -> str:
+    """What somebody would do now: the last line of a run that was scored."""
+    if code:
+        return "docs/red.md leads from red to green"
+    if options.save:
+        return f"later, --compare {options.save}"
+    if judge.limits or judge.baseline:
+        return "--save NAME keeps these scores"
+    return "in CI --fail-below savings_retained=0.6"
 
 
 def _expect_audited(plans: Sequence[Plan], by: str | None) -> None:

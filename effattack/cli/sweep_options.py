@@ -51,7 +51,7 @@ def arguments(run: argparse.ArgumentParser) -> None:
         "--attack",
         action="append",
         metavar="NAME|MODULE:CLASS[(OPTION=VALUE, ...)]",
-        help="default: all that apply",
+        help="shifts: all natural shifts of the inputs (all that apply)",
     )
     what.add_argument(
         "--eps",

@@ -163,12 +163,16 @@ def _table(victim: str, rows: pd.DataFrame, noun: Noun) -> Table:
     first = rows.iloc[0]
     costs, judged = work.told(first.to_dict()), work.by_macs(first.to_dict())
     of = "" if judged else f" {costs.unit}"
-    most = work.told(work.roomiest(rows.to_dict("records"))).most
+    scored = rows.to_dict("records")
+    most = work.told(work.roomiest(scored)).most
     about = f"clean {costs.clean}, max {most}{of} per {noun.one}"
     title = Text(f"{victim}: {about}{', constant' if first.constant else ''}")
     table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
-    table.add_column("attack", overflow="fold", min_width=16)  # words give way, numbers do not
-    table.add_column("eps", justify="right", no_wrap=True)
+    table.add_column("attack", overflow="fold", min_width=12)  # words give way, numbers do not
+    budgets = ["" if row["threat"] in ("none", "box") else words.budget(row) for row in scored]
+    table.add_column(
+        "eps", justify="right", overflow="fold", min_width=min(9, max(map(len, budgets)))
+    )
     shown = [score for score in known().values() if score.shown.brief and told(score, rows)]
     if not judged:
         table.add_column(costs.unit, justify="right", no_wrap=True)
@@ -181,11 +185,11 @@ def _table(victim: str, rows: pd.DataFrame, noun: Noun) -> Table:
             min_width=8 if folded else None,
             max_width=10 if folded else None,
         )
-    table.add_column("latency", justify="right", no_wrap=True)
-    for row in rows.to_dict("records"):
+    table.add_column("latency", justify="right", no_wrap=judged, min_width=12)
+    for row, budget in zip(scored, budgets, strict=True):
         table.add_row(
             Text(row["attack"]),
-            "" if row["threat"] in ("none", "box") else words.budget(row),
+            budget,
             *([] if judged else [work.told(row).ratio]),
             *(words.brief(score, row) for score in shown),
             # why it was not measured stands under the table

@@ -32,7 +32,9 @@ def open_npz(path: Path) -> tuple[Any, Any]:
         if not path.is_file():  # opening a pipe would wait for a writer
             raise ValueError("it is no file")
         with ZipFile(path) as archive:
-            return array_in(path, archive, _inputs(archive)), array_in(path, archive, "labels")
+            return array_in(path, archive, name_of_inputs(archive)), array_in(
+                path, archive, "labels"
+            )
     except Exception as error:  # decoders of broken files raise anything
         reason = (str(error).splitlines() or [""])[0] or type(error).__name__
         raise UsageError(
@@ -42,8 +44,12 @@ def open_npz(path: Path) -> tuple[Any, Any]:
         ) from error
 
 
-def _inputs(archive: ZipFile) -> str:
-    """The name under which the inputs stand."""
+def name_of_inputs(archive: ZipFile) -> str:
+    """The name under which the inputs stand.
+
+    Raises:
+        ValueError: if there are several.
+    """
     found = [name for name in INPUTS if f"{name}.npy" in archive.namelist()]
     if len(found) > 1:
         raise ValueError(f"it holds {' and '.join(found)}")

@@ -23,13 +23,14 @@ Row = tuple[int, np.ndarray, int]
 def read_csv(path: Path) -> tuple[Tensor, Tensor]:
     """One series of one channel per line: numbers between commas, and the class, from 0 on.
 
-    The first line names the columns; the first or the last of them is ``label``.
+    The first line names the columns; the first or the last of them is ``label``. Comments (``#``)
+    are passed over.
 
     Raises:
         UsageError: for anything else, with the number of the line.
     """
     try:
-        lines = lines_of(path)
+        lines = (line for line in lines_of(path) if line[1][0] != "#")
         number, header = next(lines, (1, ""))
         names = [name.strip().strip('"').lower() for name in header.split(",")]
         if names.count("label") != 1 or "label" not in (names[0], names[-1]):
@@ -67,14 +68,14 @@ def read_ts(path: Path) -> tuple[Tensor, Tensor]:
     """
     try:
         lines = lines_of(path)
-        classes = _ts_classes(lines)
+        classes = ts_classes(lines)
         rows = [_ts_row(number, text, classes) for number, text in lines if text[0] != "#"]
         return _arrays(rows)
     except (OSError, ValueError) as error:
         raise unreadable(path, error) from error
 
 
-def _ts_classes(lines: Iterator[Line]) -> list[str]:
+def ts_classes(lines: Iterator[Line]) -> list[str]:
     """The names of the classes; reads the header, its last line ``@data`` included."""
     classes: list[str] = []
     for number, text in lines:
@@ -136,8 +137,8 @@ def _arrays(rows: list[Row]) -> tuple[Tensor, Tensor]:
                 f"{_size(series)}, but line {first} has {_size(like)}: bring all series to one "
                 "length, or, for a victim of free lengths, make a file of each length",
             )
-    series = torch.from_numpy(np.stack([series for _, series, _ in rows])).float()
-    return series, torch.tensor([label for *_, label in rows])
+    stacked = torch.from_numpy(np.stack([series for _, series, _ in rows])).float()
+    return stacked, torch.tensor([label for *_, label in rows])
 
 
 def _size(series: np.ndarray) -> str:

@@ -16,6 +16,7 @@ from effattack.domains import Batch, Domain
 from effattack.domains.parts import PartsBatch
 from effattack.errors import UsageError
 from effattack.inputs.arrays import as_tensors
+from effattack.inputs.generated import Generated, mark_of
 from effattack.inputs.npz import open_npz
 from effattack.inputs.readers import Arrays, Data, Folder, InMemory, Spread, of_loader
 from effattack.inputs.series_files import SERIES_FILES
@@ -61,6 +62,8 @@ class Source:
         if self.samples is not None and self.samples < 1:
             raise UsageError(f"--samples {self.samples}: score at least one input")
         data = self._open(domain)
+        if mark := mark_of(self.name):
+            data = Generated(data, mark)
         return data if self.samples is None else Spread(data, self.samples)
 
     def _open(self, domain: Domain | None) -> Data:

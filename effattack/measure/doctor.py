@@ -22,9 +22,15 @@ EXTRAS = {
     "torchao": "quant",
     "bitsandbytes": "quant",
     "zeus": "energy",
+    "cairosvg": "pdf",
     "ray": "ray",
     "simpy": "serving",
+    "onnx": "onnx",
     "onnxruntime": "onnx",
+    "onnxscript": "onnx",
+    "transformers": "language",
+    "tokenizers": "language",
+    "gguf": "language",
 }
 """Optional package -> the extra of effattack that installs it."""
 

@@ -63,12 +63,14 @@ def _told(
 
 def _found(session: Session, folder: Path) -> Evaluation:
     """All results, this process's or its workers'."""
+    from effattack.inputs.generated import called
     from effattack.results.evaluation import Evaluation
 
     parts = map(Evaluation.load, sorted(folder.glob("*")))
     found = Evaluation.concat([*session.evaluations, *parts])
     samples = found.samples.drop_duplicates(_SAME_ROW, ignore_index=True)
-    data = session.settings.data or "the victims' own inputs, or those of the tests"
+    given = session.settings.data
+    data = called(given) if given else "the victims' own inputs, or those of the tests"
     found = Evaluation(samples, {**found.meta, "command": session.command, "data": data})
     held = results(found.scores(), session.settings.limits, found.meta.get("skipped", []))
     return Evaluation(samples, {**found.meta, "limits": held})

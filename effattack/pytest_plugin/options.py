@@ -61,7 +61,9 @@ OPTIONS = (
         "how thorough effattack.suites are: inputs, attacks and seeds (quick)",
         default="quick",
     ),
-    Option("attack", "NAME", "attack to run, repeatable (default: the level's)", repeatable=True),
+    Option(
+        "attack", "NAME", "attack, or shifts, repeatable (default: the level's)", repeatable=True
+    ),
     Option("eps", "EPS", "l-inf budget, of images in [0, 1] pixels (8/255)"),
     Option(
         "threat",

@@ -153,9 +153,11 @@ def fit_data(
     None where there is no such attack, or no input is left.
     """
     from effattack.attacks import UniversalAttack, attack_class
+    from effattack.attacks.by_name import spelled_out
     from effattack.inputs.source import held_out, load_data
 
-    learning = any(issubclass(attack_class(name), UniversalAttack) for name in attacks)
+    named = spelled_out(attacks, [victim.domain.kind])
+    learning = any(issubclass(attack_class(name), UniversalAttack) for name in named)
     if settings.replay or not learning:
         return None
     if settings.fit_data:

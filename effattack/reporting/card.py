@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from effattack.inputs.generated import GENERATED
 from effattack.reporting import words, work
 from effattack.reporting.markdown import code, plain
 from effattack.reporting.meta import Meta, section
@@ -51,6 +52,7 @@ def _block(verdict: Verdict, samples: pd.DataFrame, meta: Meta, beside: Beside |
         "Latency": _latency(timed, verdict.noun, str(machine.get("device_name", "unknown device"))),
         verdict.noun.many.capitalize(): f"{own['sample'].nunique()}, "
         f"seeds {', '.join(map(str, meta.get('seeds', [])))}",
+        **_generated(meta),
         "Measured with": plain(" ".join(f"{k} {v}" for k, v in versions.items()))
         + (f", {code(str(meta['command']))}" if meta.get("command") else ""),
     }
@@ -65,6 +67,12 @@ def _work(row: Row, noun: Noun) -> dict[str, str]:
     told = work.told(row)
     moved = f"{told.clean} clean, {told.attacked} attacked ({told.ratio}), max {told.most}"
     return {f"{work.capital(told.unit)} per {noun.one}": moved}
+
+
+def _generated(meta: Meta) -> dict[str, str]:
+    """Which inputs are generated, if any are."""
+    marks = [str(note) for note in meta.get("notes") or () if f": {GENERATED}: " in str(note)]
+    return {"Generated": plain("; ".join(marks))} if marks else {}
 
 
 def _capped(row: Row) -> dict[str, str]:

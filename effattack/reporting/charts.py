@@ -12,7 +12,7 @@ from effattack.reporting.caps import cap_curves
 from effattack.reporting.curves import scatter, security_curves
 from effattack.reporting.figure import Figure, Key, colours
 from effattack.reporting.gates import gate_bars
-from effattack.reporting.stages import stage_bars
+from effattack.reporting.stages import payers, stage_bars
 from effattack.reporting.verdict import (
     KINDS,
     Row,
@@ -53,7 +53,8 @@ def figures(samples: pd.DataFrame, scores: pd.DataFrame, verdict: Verdict) -> Fi
     drawn = [spread] if spread else []
     drawn += bars + security_curves(rows, verdict, palette) + scatter(chosen, verdict, palette)
     drawn += cap_curves(own, [row for row in chosen if row["kind"] != UNION], verdict, palette)
-    drawn += stage_bars(own, verdict) + gate_bars(own, verdict, palette)
+    drawn += stage_bars(own, verdict) + payers(own, verdict, palette)
+    drawn += gate_bars(own, verdict, palette)
     return Figures(verdict, drawn, note)
 
 

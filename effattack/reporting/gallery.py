@@ -11,6 +11,7 @@ from effattack.reporting import stored, words, work
 from effattack.reporting.meta import Meta
 from effattack.reporting.nouns import domain_of
 from effattack.reporting.shown import Kind, kind_of
+from effattack.reporting.stages import HOW, paid_by
 from effattack.reporting.stored import Description
 from effattack.reporting.strips import Pair, Shown
 from effattack.reporting.verdict import Row, Verdict, rows_of, samples_of, tag
@@ -75,7 +76,7 @@ def gallery(samples: pd.DataFrame, scores: pd.DataFrame, verdict: Verdict, meta:
         return _none(verdict, f"No {verdict.noun.many} were stored for this victim.")
     room = int(BUDGET / kind.size(domain) / max(1, samples["victim"].nunique()))
     pairs = pairs[: max(1, min(EXAMPLES, room))]
-    strips = kind.show(pairs, domain)
+    strips, paid = kind.show(pairs, domain), [paid_by(pair) for pair in pairs]
     return Gallery(
         verdict=verdict,
         attack=str(row["attack"]),
@@ -83,10 +84,10 @@ def gallery(samples: pd.DataFrame, scores: pd.DataFrame, verdict: Verdict, meta:
         tag=tag(row),
         detail=strips.detail,
         css=kind.css,
-        how=kind.how,
+        how=f"{kind.how} {HOW}" if any(paid) else kind.how,
         examples=[
-            _example(pair.row, shown, written(pair), domain["answer"])
-            for pair, shown in zip(pairs, strips.examples, strict=True)
+            _example(pair.row, shown + bars, written(pair), domain["answer"])
+            for pair, shown, bars in zip(pairs, strips.examples, paid, strict=True)
         ],
         note="",
     )
@@ -132,7 +133,8 @@ def _stored(raw: Any, kind: Kind, domain: Description) -> Any:
 def _example(row: Row, shown: list[Shown], texts: list[Shown], answer: Description) -> Example:
     members = {key: stored.members(row[key], answer) for key in ANSWERS}
     said = {
-        key: str(row[key]) if found is None else f"{len(found):,}" for key, found in members.items()
+        key: _named(row[key], answer) if found is None else f"{len(found):,}"
+        for key, found in members.items()
     }
     before, after = ("", "") if texts else (said["clean_prediction"], said["prediction"])
     what = "" if members["label"] is None else f" ({answer['noun']})"
@@ -147,6 +149,12 @@ def _example(row: Row, shown: list[Shown], texts: list[Shown], answer: Descripti
         costs=[_cost(row, count) for count in dict.fromkeys((currency_of(row), MACS))],
         shown=shown + texts,
     )
+
+
+def _named(value: Any, answer: Description) -> str:
+    """An answer as its task calls it; classes without names, and of earlier frames, by index."""
+    names, text = answer.get("names", ()), str(value)
+    return str(names[int(text)]) if text.isdigit() and int(text) < len(names) else text
 
 
 def _cost(row: Row, count: str) -> Cost:

@@ -14,6 +14,8 @@ from effattack.results.decisions import from_text
 
 SEQUENTIAL = ("early exit", "cascade")
 """Families whose gates come one behind the other: the depth of an input says it all."""
+ROOM = 24
+"""Letters of a name on a phone."""
 
 
 def gate_bars(own: pd.DataFrame, verdict: Verdict, palette: dict[str, str]) -> list[Figure]:
@@ -31,7 +33,7 @@ def gate_bars(own: pd.DataFrame, verdict: Verdict, palette: dict[str, str]) -> l
     single = set(units.values()) == {1}
     if single and verdict.family in SEQUENTIAL:
         slug, caption = "stops", f"Share of {verdict.noun.many} that stopped there"
-        names = [f"stopped at {gate}" for gate in units] + ["ran to the end"]
+        names = [*_places([*units]), "ran to the end"]
         share = partial(_stops, gates=len(units))
     else:
         slug, caption = "gates", "Share of units that each gate computed"
@@ -54,6 +56,12 @@ def _units(own: pd.DataFrame) -> dict[str, int]:
         return {}
     first = from_text(own["decisions"].dropna().iloc[0])
     return {gate: len(mask) for gate, mask in first.items()}
+
+
+def _places(gates: list[str]) -> list[str]:
+    """Where inputs stopped; by the names of gates alone where a phone has no room for more."""
+    names = [f"stopped at {gate}" for gate in gates]
+    return names if max(map(len, names)) <= ROOM else [svg.clip(gate, ROOM) for gate in gates]
 
 
 def _stops(opened: np.ndarray, gates: int) -> list[float]:

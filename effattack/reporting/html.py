@@ -113,7 +113,8 @@ def _facts(samples: pd.DataFrame, scores: pd.DataFrame, meta: Meta, noun: Noun) 
     if len(samples):
         counts = samples.groupby("victim")["sample"].nunique()
         numbers = [f"{count:,}" for count in sorted({counts.min(), counts.max()})]
-        facts.append(f"{' to '.join(numbers)} {noun.many} per victim")
+        name = noun.one if counts.max() == 1 else noun.many
+        facts.append(f"{' to '.join(numbers)} {name} per victim")
     if len(scores):
         count = len(scores.loc[scores["kind"] == "compute", "attack"].unique())
         facts.append(f"{count} compute attack{'' if count == 1 else 's'}")

@@ -10,6 +10,7 @@ from typing import Any
 from effattack.errors import UsageError
 from effattack.reporting import words
 from effattack.reporting.meta import section
+from effattack.results.editions import grown
 from effattack.results.evaluation import Evaluation
 
 
@@ -40,7 +41,7 @@ def joined(evaluations: Mapping[str, Evaluation]) -> Evaluation:
     for key in ("command", "data", "created", "energy"):
         result.meta.pop(key, None)
     made = [f"{label}: {_made(one.meta)}" for label, one in evaluations.items()]
-    result.meta["notes"] = made + result.meta.get("notes", [])
+    result.meta["notes"] = made + _grown(evaluations) + result.meta.get("notes", [])
     result.meta["compared"] = list(evaluations)
     return result
 
@@ -63,6 +64,17 @@ def _renamed(evaluation: Evaluation, names: Mapping[str, str]) -> Evaluation:
         meta[key] = [{**one, "victim": names.get(one["victim"], one["victim"])} for one in records]
     samples = evaluation.samples.replace({"victim": dict(names)})
     return Evaluation(samples, meta)
+
+
+def _grown(evaluations: Mapping[str, Evaluation]) -> list[str]:
+    """Attacks of which a folder holds another edition than the first one, the reference."""
+    (first, reference), *others = evaluations.items()
+    then = reference.meta.get("attacks", [])
+    return [
+        f"{label}: {line}"
+        for label, one in others
+        for line in grown(one.meta.get("attacks", []), then, first)
+    ]
 
 
 def _made(meta: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ new kind of domain is one line in ``KINDS``, one of answers in ``RICHER``.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -21,7 +22,8 @@ from effattack.reporting import (
     tokens,
 )
 from effattack.reporting.stored import Description
-from effattack.reporting.strips import Pair, Strips
+from effattack.reporting.strips import Pair, Shown, Strips
+from effattack.reporting.verdict import Row
 
 
 class Kind(NamedTuple):
@@ -77,6 +79,8 @@ def _together(parts: dict[str, Description]) -> Kind | None:
     kinds = {name: kind for name, part in parts.items() if (kind := kind_of(part))}
     if not kinds:
         return None
+    widths = {kind.css for kind in kinds.values()}
+    css = widths.pop() if len(widths) == 1 else "overlaid"
 
     def read(raw: bytes, domain: Description) -> dict[str, Any] | None:
         if (rows := stored.parts(raw, len(parts))) is None:
@@ -87,15 +91,12 @@ def _together(parts: dict[str, Description]) -> Kind | None:
 
     def show(pairs: Sequence[Pair], domain: Description) -> Strips:
         strips = {
-            name: kind.show(
-                [p._replace(clean=p.clean[name], attacked=p.attacked[name]) for p in pairs],
-                parts[name],
-            )
+            name: kind.show([_part(pair, name, [*parts]) for pair in pairs], parts[name])
             for name, kind in kinds.items()
         }
         examples = [
             [
-                one._replace(caption=f"{name}: {one.caption}")
+                one._replace(caption=f"{name}: {one.caption}", css=_room(one, kinds[name], css))
                 for name, strip in strips.items()
                 for one in strip.examples[at]
             ]
@@ -110,5 +111,25 @@ def _together(parts: dict[str, Description]) -> Kind | None:
         size=lambda domain: sum(kind.size(parts[name]) for name, kind in kinds.items()),
         show=show,
         how=" ".join(dict.fromkeys(kind.how for kind in kinds.values())),
-        css=next(filter(None, (kind.css for kind in kinds.values())), ""),
+        css=css,
     )
+
+
+def _room(one: Shown, kind: Kind, css: str) -> str:
+    """How much of a row a part takes where the others are not as wide."""
+    return one.css or ("whole" if kind.css == "wide" != css else "")
+
+
+def _part(pair: Pair, name: str, parts: Sequence[str]) -> Pair:
+    """A part of an input, with the decisions about it: a gate's name may begin with a part's."""
+    others = tuple(f"{other}." for other in parts if other != name)
+
+    def about(row: Row) -> Row:
+        told = row.get("decisions")
+        if not isinstance(told, str):
+            return row
+        gates = json.loads(told).items()
+        own = {gate: units for gate, units in gates if not gate.startswith(others)}
+        return {**row, "decisions": json.dumps(own)}
+
+    return Pair(pair.clean[name], pair.attacked[name], about(pair.before), about(pair.row))

@@ -92,8 +92,15 @@ class Verdict:
             return str(self.worst["attack"])
         if unknown_work(self.worst):
             return UNKNOWN_WORK
-        found = self.worst["found_by"]
-        return "nothing cost more than clean" if missing(found) or not found else str(found)
+        return str(self.worst["found_by"]) if self.found else "nothing cost more than clean"
+
+    @property
+    def found(self) -> bool:
+        """Whether an input cost more than its clean one; without a union, taken for granted."""
+        row = self.worst
+        if row is None or row["kind"] != UNION:
+            return row is not None
+        return not missing(row["found_by"]) and bool(row["found_by"])
 
     @property
     def timed(self) -> Row | None:

@@ -8,7 +8,7 @@ interval: nothing is judged there, and a note says so.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import isnan, nan
@@ -22,6 +22,7 @@ from effattack.errors import UsageError
 from effattack.measure.statistics import CONFIDENCE, Floats, Interval, median_ratio
 from effattack.results.baseline_schema import SCORES
 from effattack.results.baselines import Baseline, Record, Series
+from effattack.results.editions import grown, split
 from effattack.results.resampling import (
     FEWEST,
     Statistic,
@@ -135,11 +136,17 @@ def compare(evaluation: Evaluation, baseline: Baseline, name: str) -> Comparison
             notes.append(f"{victim}: not compared, because its clean images did not run now")
         elif pairs:
             changes += _changes(victim, pairs, (record, then), timed)
-    asked, before = set(now.made["attacks"]), set(baseline.made.get("attacks", []))
-    names = [{attack.partition("(")[0] for attack in some} for some in (asked - before, before)]
+    attacks, before = now.made["attacks"], baseline.made.get("attacks", [])
+    return Comparison(changes, [*notes, *_other_settings(attacks, before, name)])
+
+
+def _other_settings(now: Sequence[str], then: Sequence[str], name: str) -> Iterator[str]:
+    """Attacks that are not what they were: of another edition, or with other options."""
+    yield from grown(now, then, name)
+    here, there = ({split(attack)[0] for attack in attacks} for attacks in (now, then))
+    names = [{attack.partition("(")[0] for attack in some} for some in (here - there, there)]
     if changed := sorted(names[0] & names[1]):
-        notes.append(f"settings of {', '.join(changed)} are not those of {name}")
-    return Comparison(changes, notes)
+        yield f"settings of {', '.join(changed)} are not those of {name}"
 
 
 def _same_machine(now: Baseline, then: Baseline, name: str) -> tuple[bool, list[str]]:

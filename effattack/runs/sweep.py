@@ -16,6 +16,7 @@ from math import ceil
 from pathlib import Path
 
 from effattack.attacks import UniversalAttack, attack_class, defaults
+from effattack.attacks.by_name import spelled_out
 from effattack.budgets import check_eps
 from effattack.cells.by_name import Named, fresh, keep
 from effattack.cells.held import Held
@@ -55,7 +56,8 @@ class Sweep:
 
     Attributes:
         victims: registered names, ``module:factory``, or files that end in ``.onnx``.
-        attacks: names, as ``effattack list attacks`` shows them; empty: all that apply by default.
+        attacks: names, as ``effattack list attacks`` shows them; ``"shifts"``: all natural shifts;
+            empty: all that apply by default.
         budgets: l-inf radii, or threats as text, ``"l2:1.0"``; in a file also ``"8/255"``. Empty:
             the usual one of the inputs, of images 8/255.
         seeds: of each attack.
@@ -118,7 +120,7 @@ class Sweep:
         Timed(self.timed, self.batch_size, self.seconds)
         if self.device not in ("cpu", "cuda"):
             raise UsageError(f"device = {self.device!r}: it is 'cpu' or 'cuda'")
-        for name in self.attacks:
+        for name in spelled_out(self.attacks):
             attack_class(name)
         for budget in self.budgets:
             parse_threat(budget) if isinstance(budget, str) else check_eps(budget)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Generator, Tensor
 
@@ -15,13 +18,19 @@ class Classes(Task):
 
     Args:
         count: how many classes there are.
+        names: what a report calls them, in their order; by default their indices.
+
+    Raises:
+        UsageError: for names that are not as many.
     """
 
     noun, exact = "class", True
     outputs = "plain logits, a tensor (B, classes)"
 
-    def __init__(self, count: int) -> None:
-        self.count = count
+    def __init__(self, count: int, names: Sequence[str] = ()) -> None:
+        if names and len(names) != count:
+            raise UsageError(f"{len(names)} names for {count} classes: give one of each, or none")
+        self.count, self.names = count, tuple(names)
 
     def check(self, labels: Tensor, count: int) -> None:
         check_labels(labels, count, self.count)
@@ -50,6 +59,10 @@ class Classes(Task):
     def text(self, answer: Tensor) -> int:
         """The class index."""
         return int(answer)
+
+    def describe(self) -> dict[str, Any]:
+        told = super().describe()
+        return {**told, "names": list(self.names)} if self.names else told
 
     def example(self, count: int, generator: Generator) -> Tensor:
         return torch.randn(count, self.count, generator=generator)

@@ -33,6 +33,9 @@ CHANGING: dict[str, Any] = {
 }
 """Settings of ``generate`` under which greedy decoding is another, and what they are without."""
 
+LONGEST = 256
+"""Tokens of a user's part, where nothing else is said."""
+
 
 def wrap(
     model: Any,
@@ -40,7 +43,7 @@ def wrap(
     *,
     cap: int,
     template: str | None = None,
-    longest: int = 256,
+    longest: int | None = None,
     name: str | None = None,
     data: str | None = None,
 ) -> Victim:
@@ -52,7 +55,7 @@ def wrap(
         cap: most tokens that are written, the end token included (``max_new_tokens``).
         template: what stands around the user's part, with ``{user}`` in its place; by default the
             tokenizer's own chat template, else what it sets before every text.
-        longest: most tokens of the user's part.
+        longest: most tokens of the user's part; by default 256, or what the context has room for.
         name, data: as of all victims.
 
     Returns:
@@ -71,16 +74,24 @@ def wrap(
             "the model's own tokenizer"
         )
     _expect_plain(model, name)
+    around = _template(tokenizer, template, name)
+    if longest is None:
+        longest = _room(model, len(around) + cap - 1)
     domain = Tokens(
         vocabulary, longest, Words(tokenizer), special=_unwritten(tokenizer, vocabulary)
     )
-    around = _template(tokenizer, template, name)
     model.eval()
     if model.config.model_type in OPENED:
         network = Opened(model)
         return Generator(network, domain, cap=cap, end=ends, template=around, name=name, data=data)
     shut = _Shut(model, around, cap, ends)
     return Opaque(shut, domain=domain, task=Text(cap, ends, domain.tokenizer), name=name, data=data)
+
+
+def _room(model: Any, taken: int) -> int:
+    """Tokens for a user beside those that are taken, where the model tells its context."""
+    context = getattr(model.config, "max_position_embeddings", None)
+    return LONGEST if context is None else max(1, min(LONGEST, context - taken))
 
 
 class Words:

@@ -17,10 +17,11 @@ from effattack.victim import Victim
 
 def fit(model: nn.Module, loss: Loss, *, epochs: int, rate: float) -> None:
     """Train on the digits, each moved by up to three pixels."""
-    fitting.fit(model, loss, digits("train"), _moved, epochs=epochs, rate=rate)
+    fitting.fit(model, loss, digits("train"), moved, epochs=epochs, rate=rate)
 
 
-def _moved(images: Tensor, generator: Generator) -> Tensor:
+def moved(images: Tensor, generator: Generator) -> Tensor:
+    """Every image moved by up to three pixels."""
     return shifted(images, 3, generator)
 
 

@@ -22,6 +22,17 @@ class Size(NamedTuple):
     hidden: int = 64
     depth: int = 4
 
+    def block_macs(self, running: Tensor | float, tokens: Tensor | float) -> Tensor | float:
+        """MACs of a block in which so many tokens run, among so many that are looked at.
+
+        Query, output and MLP of those that run; key and value of all; two products of attention.
+        """
+        return (
+            running * (2 * self.width**2 + 2 * self.width * self.hidden)
+            + tokens * 2 * self.width**2
+            + 2 * running * tokens * self.width
+        )
+
 
 def attended(
     query: Tensor, key: Tensor, value: Tensor, heads: int, there: Tensor | None = None
@@ -95,16 +106,8 @@ class Encoder(nn.Module):
         return found + self.places[: batch.shape[1]]
 
     def block_macs(self, running: Tensor | float, tokens: Tensor | float) -> Tensor | float:
-        """MACs of a block in which so many tokens run, among so many that are looked at.
-
-        Query, output and MLP of those that run; key and value of all; two products of attention.
-        """
-        width, hidden = self.size.width, self.size.hidden
-        return (
-            running * (2 * width**2 + 2 * width * hidden)
-            + tokens * 2 * width**2
-            + 2 * running * tokens * width
-        )
+        """MACs of a block in which so many tokens run, among so many that are looked at."""
+        return self.size.block_macs(running, tokens)
 
 
 def classifier(width: int, classes: int) -> nn.Sequential:

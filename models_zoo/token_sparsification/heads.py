@@ -33,7 +33,7 @@ def check_width(block: Block) -> None:
     attn, mlp = block.attn, block.mlp
     unsupported = {
         "a normalisation after the attention": not isinstance(attn.norm, nn.Identity),
-        "heads that do not partition the width": attn.attn_dim != attn.qkv.in_features,
+        "heads that do not partition the width": attn.proj.in_features != attn.qkv.in_features,
         f"an MLP of type {type(mlp).__name__}": not isinstance(mlp, Mlp),
     }
     if found := [feature for feature, present in unsupported.items() if present]:

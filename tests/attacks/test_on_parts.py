@@ -204,6 +204,52 @@ def test_queries_spend_a_joint_budget_in_turn() -> None:
     assert victim.trace(attack(batch)).macs.sum() > victim.trace(batch).macs.sum()
 
 
+def test_the_worst_of_so_many_random_words_is_the_worst_of_all() -> None:
+    victim, batch = asked()
+    found = build("BestOfRandom(draws=400)", victim, parse_threat("words:swap:1"))(batch)
+    opened = victim.trace(found).gates[0].active[:, 0]
+    assert torch.equal(opened, nearest(victim, batch) < 0)
+    assert torch.equal(found["image"], batch["image"])
+
+
+def test_random_points_of_a_joint_budget_change_both_parts() -> None:
+    victim, batch = asked()
+    threat = parse_threat("image:linf:4/255+words:swap:1").on(victim.domain)
+    found = build("BestOfRandom(draws=40)", victim, threat)(batch)
+    opened = victim.trace(found).gates[0].active[:, 0]
+    assert opened.any()
+    assert threat.contains(found, batch).all()
+    words, images = ((found[n] != batch[n]).flatten(1).any(1) for n in ("words", "image"))
+    assert (words & images)[opened].any(), "a word may be drawn as it was"
+    assert images[opened].all()
+
+
+class OfWordsAlone(Captioned):
+    """The same, whose decision is of an image that nobody sends."""
+
+    def moved(self, batch: PartsBatch, leaf: Leaf | None) -> Tensor:
+        grey = GREY.expand(len(batch), -1, -1, -1)
+        return super().moved(batch.replaced(image=grey), leaf)
+
+
+def test_a_part_that_decides_nothing_is_left_to_the_others() -> None:
+    victim, batch = OfWordsAlone(), asked()[1]
+    alone, joint = (
+        build("Slowdown(steps=40)", victim, parse_threat(threat))(batch)
+        for threat in ("words:swap:1", "image:linf:8/255+words:swap:1")
+    )
+    opened, together = (victim.trace(found).gates[0].active[:, 0] for found in (alone, joint))
+    assert opened.any()
+    assert torch.equal(opened, together)
+
+
+def test_no_gradient_in_the_only_part_is_said_with_the_part() -> None:
+    told = "captioned: no gradient of its decisions reaches image: if they hang on other parts"
+    attack = build("Slowdown(steps=5)", OfWordsAlone(), parse_threat("image:linf:8/255"))
+    with pytest.raises(GradientError, match=told):
+        attack(asked()[1])
+
+
 def test_a_budget_in_no_part_is_refused_with_a_remedy() -> None:
     with pytest.raises(NotApplicable, match="none changes no part: name one, such as image:linf"):
         build("Slowdown", Pair(), parse_threat("none"))

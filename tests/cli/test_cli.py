@@ -19,7 +19,9 @@ from own_module import written
 import effattack.cli as commands
 from effattack import __version__, streams
 from effattack.budgets import parse_eps
-from effattack.cli import main
+from effattack.cli import main, parser
+from effattack.cli.judging import Judge
+from effattack.cli.run import next_step
 from effattack.cli.sweep_options import DEFAULT_VICTIMS
 from effattack.errors import UsageError
 from effattack.registry import VICTIMS, entries
@@ -72,6 +74,7 @@ def test_a_run_writes_all_it_promises(project: Path, capsys: pytest.CaptureFixtu
     printed = capsys.readouterr().out
     for word in ("Slowdown", "noise", "self-checks", "left"):
         assert word in printed
+    assert printed.splitlines()[-1].startswith("next: open effattack-report/report.html; in CI ")
 
 
 def test_no_number_is_cut_off_in_a_log_of_80_columns(
@@ -385,11 +388,27 @@ def test_a_default_victim_without_its_package_is_left_out(
     assert main(["run", "--dry-run", "--victim", "digits_vit_int8"]) == 2
 
 
-def test_a_warning_is_one_line() -> None:
+@pytest.mark.parametrize(
+    ("given", "code", "said"),
+    [
+        ([], 0, "in CI --fail-below savings_retained=0.6"),
+        (["--fail-below", "accuracy=0.5"], 0, "--save NAME keeps these scores"),
+        (["--fail-below", "accuracy=0.5"], 1, "docs/red.md leads from red to green"),
+        (["--save", "v1", "--fail-below", "accuracy=0.5"], 0, "later, --compare v1"),
+    ],
+)
+def test_the_last_line_says_what_to_do_next(given: list[str], code: int, said: str) -> None:
+    options = parser().parse_args(["run", *given])
+    assert next_step(options, Judge.of(options), code) == said
+    assert len(f"next: open {options.out / 'report.html'}; {said}") <= 80
+
+
+def test_a_warning_is_one_line_and_told_once() -> None:
     with streams.safe():
         assert warnings.formatwarning("mine: rounded", UserWarning, "f.py", 3, "x = 1") == (
             "effattack: mine: rounded\n"
         )
+        assert warnings.formatwarning("mine: rounded", UserWarning, "g.py", 7) == ""
     assert "x = 1" in warnings.formatwarning("mine: rounded", UserWarning, "f.py", 3, "x = 1")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 
 import pandas as pd
@@ -14,7 +15,8 @@ from effattack.attacks.objectives import Step
 from effattack.cells.planning import plan
 from effattack.cells.spec import CellSpec, Timed
 from effattack.cells.store import Memory
-from effattack.cli.terminal import Bar, Log, print_scores, progress_bar
+from effattack.cli import listing
+from effattack.cli.terminal import Bar, Log, Screen, print_scores, progress_bar
 from effattack.runs.executors.in_process import InProcess
 from effattack.runs.scheduling import execute
 
@@ -106,6 +108,25 @@ def test_eighty_columns_hold_every_number(scored: Evaluation) -> None:
     assert told.count("×1.01 (1.01 to 1.01)") == rows.attack.nunique()
 
 
+def test_eighty_columns_hold_a_budget_in_words(scored: Evaluation) -> None:
+    rows = scored.samples.assign(seconds=1.01, clean_seconds=1.0, clock="wall", batch_size=1)
+    ours = rows.threat == "linf"
+    rows = rows.assign(threat=rows.threat.where(~ours, "suffix"), eps=rows.eps.where(~ours, 10.0))
+    about = {"toy": {**scored.meta["victims"]["toy"], "domain": {"kind": "tokens"}}}
+    told = printed(Evaluation(rows, {**scored.meta, "victims": about}), 80)
+    assert "suffix 10" in told
+    assert told.count("×1.01 (1.01 to 1.01)") == rows.attack.nunique()
+
+
+@pytest.mark.parametrize(("no_color", "yellow"), [("", True), ("1", False)])
+def test_no_color_is_kept(no_color: str, yellow: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", no_color)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    screen = Screen(file=io.StringIO(), force_terminal=True)
+    screen.print("but", style="yellow")
+    assert ("\x1b[33m" in screen.file.getvalue()) is yellow
+
+
 def test_what_was_skipped_is_a_line_per_victim(scored: Evaluation) -> None:
     reasons = [skip["reason"] for skip in scored.meta["skipped"]]
     assert len(reasons) == 2
@@ -119,3 +140,35 @@ def test_what_failed_on_some_inputs_is_told_with_how_often(scored: Evaluation) -
     failed = [{"victim": "toy", "attack": name, "reason": "down"} for name in ("noise", "clean")]
     told = Evaluation(scored.samples, {**scored.meta, "skipped": [*failed, failed[0]]})
     assert "skipped on toy: noise (2 times), clean (--verbose" in printed(told, 300)
+
+
+def listed(**settings: bool) -> list[str]:
+    console = Console(file=io.StringIO(), width=200, color_system=None, **settings)
+    assert listing.run(argparse.Namespace(what="victims"), console) == 0
+    return console.file.getvalue().splitlines()
+
+
+def test_victims_are_listed_by_family_on_a_terminal_and_line_by_line_in_a_pipe() -> None:
+    piped, shown = listed(), listed(force_terminal=True)
+    assert piped == sorted(piped)
+    names = [line.split()[0] for line in piped]
+    assert not any(line.startswith(" ") for line in piped)
+    assert sorted(line.strip() for line in shown if line.startswith("  ")) == piped
+    families = [line for line in shown if not line.startswith(" ")]
+    assert families == sorted(families), "all registered here are ours"
+    found = listing.by_family(dict.fromkeys(names, "effattack.models_zoo"))
+    assert "digits_esn" in found["cascade"]
+    assert "digits_vit_ats" in found["token sparsification"]
+    assert "scenes_detector" in found["detection"]
+
+
+def test_victims_of_other_packages_come_last_whatever_they_are_called() -> None:
+    victims = {
+        "digits_esn": "elsewhere.models:build",
+        "digits_skipnet": "effattack.models_zoo.embedded:digits_skipnet",
+        "theirs": "elsewhere.models:theirs",
+    }
+    assert [*listing.by_family(victims).items()] == [
+        ("layer skipping", ["digits_skipnet"]),
+        (listing.OTHERS, ["digits_esn", "theirs"]),
+    ]

@@ -166,6 +166,12 @@ def test_a_chat_template_is_the_default() -> None:
     assert not made.domain.allowed()[[0, 1, 2, 280, 299]].any()
 
 
+@pytest.mark.parametrize(("context", "longest"), [(64, 64 - 2 - CAP + 1), (2048, 256)])
+def test_users_have_the_room_that_the_context_leaves(context: int, longest: int) -> None:
+    sized = model("llama", max_position_embeddings=context)
+    assert wrap(sized, tokenizer(chat=True), cap=CAP).domain.longest == longest
+
+
 def test_other_architectures_stay_shut() -> None:
     shut = transformers.GPTNeoXForCausalLM(
         transformers.GPTNeoXConfig(**TINY, **LLAMA, eos_token_id=0, bos_token_id=None)

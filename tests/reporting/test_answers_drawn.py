@@ -221,6 +221,36 @@ def test_no_bars_where_nobody_tells_stages() -> None:
     assert "MACs of each stage" not in render(plain, frames.scores(plain), frames.meta())
 
 
+def test_examples_show_what_they_paid_for_of_the_most_they_can() -> None:
+    rows, scores, meta = answered.boxes()
+    rows["max_macs"] = 160.0
+    source = render(rows, scores, meta)
+    bars = drawings(source, "MACs of each stage, example ")
+    assert len(bars) == source.count('<li class="example">') > 1
+    for drawing in bars:
+        widths = [
+            [float(str(bar.get("width"))) for bar in of_class(drawing, f"bar stage{stage}")]
+            for stage in range(2)
+        ]
+        expected = np.array([[30, 30], [10, 50]]) / 160 * stages.RIGHT
+        np.testing.assert_allclose(widths, expected, atol=0.01)
+    text = Page(source).text
+    assert "paid for: finds 30 → 30, looks 10 → 50" in text
+    assert stages.HOW in text
+
+
+def test_shares_of_who_paid_are_those_with_work_in_a_stage() -> None:
+    """Of clean images, whose samples are even, nobody was looked at."""
+    rows, scores, meta = answered.boxes()
+    caption = "Share of images that paid for it"
+    assert caption not in render(rows, scores, meta), "all pay for both"
+    spared = (rows["attack"] == "clean") & (rows["sample"] % 2 == 0)
+    rows.loc[spared, "stage_macs"] = json.dumps({"finds": 30.0, "looks": 0.0})
+    (figure,) = drawings(render(rows, scores, meta), caption)
+    label = str(figure.get("aria-label"))
+    assert "finds: clean 100%, attacked 100%; looks: clean 50%, attacked 100%" in label
+
+
 @pytest.mark.parametrize("name", sorted(answered.DRAWN))
 def test_every_picture_says_what_it_shows(name: str) -> None:
     rows, scores, meta = answered.DRAWN[name]()

@@ -65,6 +65,26 @@ def verdict(savings: float, low: float, high: float) -> Verdict:
     return Verdict("v", "early exit", False, row, None, savings)
 
 
+def test_attacks_of_another_edition_grew(two: dict[str, Evaluation]) -> None:
+    before, after = (
+        Evaluation(one.samples, {**one.meta, "attacks": [f"AutoSlow(eps=4/255, {edition}seed=0)"]})
+        for one, edition in zip(two.values(), ("", "edition=2, "), strict=True)
+    )
+    notes = joined({"v1": before, "v2": after}).meta["notes"]
+    told = [note for note in notes if "the attack grew" in note]
+    assert [note.partition(";")[0] for note in told] == [
+        "v2: the attack grew: AutoSlow is of edition 2 here, of edition 1 in v1"
+    ]
+
+
+def test_nothing_found_and_one_input_are_told_as_such(two: dict[str, Evaluation]) -> None:
+    after = two["after"]
+    text = Page(render(*after.report())).text
+    assert "Nothing cost more than clean, at ε = 8/255: its mean cost stayed at 0.73 M MACs" in text
+    lone = Evaluation(after.samples[after.samples["sample"] == 0], after.meta)
+    assert "1 image per victim" in Page(render(*lone.report())).text
+
+
 def test_difference_joins_the_intervals() -> None:
     one, other = verdict(0.8, 0.77, 0.84), verdict(0.5, 0.46, 0.53)
     assert difference(one, other) == pytest.approx(

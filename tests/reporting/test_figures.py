@@ -82,6 +82,18 @@ def test_where_images_stopped(ladder: Any) -> None:
     assert "ran to the end: clean 0%" in stops
 
 
+def test_long_names_of_gates_leave_room_for_the_bars(ladder: Any) -> None:
+    rows, scores, meta = ladder
+    rows = rows.copy()
+    for at in rows.index[rows["decisions"].notna()]:
+        told = json.loads(rows.at[at, "decisions"])
+        long = {f"vibration.{gate}": units for gate, units in told.items()}
+        rows.at[at, "decisions"] = json.dumps(long)
+    label = drawn((rows, scores, meta), "digits_cnn_early_exit")["stops"].drawing.label
+    assert "; vibration.exits.1: clean" in label
+    assert "stopped at" not in label
+
+
 def test_share_of_tokens_kept(ladder: Any) -> None:
     rows, _, _ = ladder
     gates = drawn(ladder, "digits_vit_ats")["gates"].drawing.label

@@ -177,6 +177,63 @@ def test_parts_are_shown_one_by_one() -> None:
         assert caption in page.text
 
 
+def test_lines_of_a_part_take_a_row_above_its_pictures() -> None:
+    parts = {"sensor": others.SERIES, "camera": others.IMAGE}
+    kind = kind_of({**others.PARTS, "parts": parts})
+    clean, attacked = (
+        {"sensor": others.series(0, changed), "camera": np.full((3, 32, 32), level, np.uint8)}
+        for changed, level in ((False, 9), (True, 8))
+    )
+    (example,) = kind.show([Pair(clean, attacked, {}, {"sample": 0})], {}).examples
+    assert kind.css == "overlaid"
+    assert [one.css for one in example] == ["whole", "", "", ""]
+    assert kind_of({**others.PARTS, "parts": {"sensor": others.SERIES}}).css == "wide"
+
+
+def test_pictures_stay_small_beside_words_over_the_whole_row() -> None:
+    source = render(*others.evaluated(others.PARTS))
+    assert '<div class="strip overlaid">' in source
+    words = '<figure class="whole"><p class="ids">'
+    assert source.count(words) == source.count('<p class="ids">') > 0
+    assert '<figure class="whole"><img' not in source
+
+
+def test_kept_tokens_of_an_image_stand_below_it_and_mark_no_words() -> None:
+    rows, scores, meta = others.evaluated(others.PARTS)
+    for at in rows.index[rows["decisions"].notna()]:
+        kept = "1" * 3 if rows.attack[at] == "clean" else "1" * 9
+        gates = {"picture.tokens": kept.ljust(16, "0"), "exits.0": "1"}
+        rows.at[at, "decisions"] = json.dumps(gates)
+    source = render(rows, scores, meta)
+    text = Page(source).text
+    for caption in ("picture: kept, clean", "picture: kept, attacked"):
+        assert caption in text
+    alts = [str(tag["alt"]) for tag in Page(source).all("img")]
+    for name, count in (("clean", 3), ("attacked", 9)):
+        about = f"kept, {name}, image 0: tokens kept: picture.tokens {count} of 16"
+        assert alts.count(about) == 1
+    assert "<sub>" not in source
+    assert "decisions that each token went past" not in source
+
+
+def test_words_of_a_question_show_their_own_decisions() -> None:
+    rows, scores, meta = others.evaluated(others.PARTS)
+    for at in rows.index[rows["decisions"].notna()]:
+        rows.at[at, "decisions"] = json.dumps({"question.tokens": "1101"})
+    source = render(rows, scores, meta)
+    assert "12<sub>0</sub> 13<sub>1</sub>" in source
+    assert "picture: kept" not in Page(source).text
+
+
+def test_classes_are_called_by_their_names() -> None:
+    rows, scores, meta = others.evaluated(others.PARTS)
+    rows["label"], rows["clean_prediction"], rows["prediction"] = 2, 0, 1
+    meta["victims"]["reader"]["answer"] = {"noun": "class", "names": ["no", HOSTILE]}
+    source = render(rows, scores, meta)
+    assert f"label 2, predicted no → {HOSTILE}" in Page(source).text, "2 has no name"
+    assert HOSTILE not in source
+
+
 def test_a_kind_that_nobody_can_draw_is_said() -> None:
     domain = {"kind": "graphs", "noun": "graph", "nouns": "graphs", "shape": []}
     assert "Its inputs (graphs) cannot be shown." in Page(render(*others.evaluated(domain))).text

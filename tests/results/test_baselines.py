@@ -227,12 +227,32 @@ def test_what_is_on_one_side_only_is_noted(evaluation: Evaluation) -> None:
     assert found.notes == ["settings of Slowdown are not those of v1"]
 
 
-def test_another_edition_of_an_attack_is_noted(evaluation: Evaluation) -> None:
-    first, second = (
-        Evaluation(evaluation.samples, {**evaluation.meta, "attacks": [text]})
-        for text in ("AutoSlow(eps=4/255, seed=0)", "AutoSlow(eps=4/255, edition=2, seed=0)")
+def test_of_an_attack_of_another_edition_it_is_said_that_it_grew(evaluation: Evaluation) -> None:
+    first, second, other = (
+        Evaluation(evaluation.samples, {**evaluation.meta, "attacks": [text, "noise(seed=0)"]})
+        for text in (
+            "AutoSlow(eps=4/255, seed=0)",
+            "AutoSlow(eps=4/255, edition=2, seed=0)",
+            "AutoSlow(eps=4/255, kappa=1, edition=2, seed=0)",
+        )
     )
-    assert against(first, second).notes == ["settings of AutoSlow are not those of v1"]
+    assert against(first, first).notes == against(second, second).notes == []
+    (grew,) = against(first, second).notes
+    assert grew.startswith("the attack grew: AutoSlow is of edition 2 here, of edition 1 in v1; ")
+    (shrank,) = against(second, first).notes
+    assert shrank.startswith("the attack was stronger: AutoSlow is of edition 1 here, of edition 2")
+    assert against(first, other).notes == ["settings of AutoSlow are not those of v1"]
+
+
+def test_a_regression_under_a_grown_attack_is_told_beside_its_growth(
+    evaluation: Evaluation,
+) -> None:
+    """Nobody can know whose doing it is: it stays red, and says why it may be."""
+    grown = {**evaluation.meta, "attacks": [f"{evaluation.meta['attacks'][0][:-1]}, edition=9)"]}
+    worse = changed(evaluation, macs=lambda rows: rows.max_macs)
+    found = against(evaluation, Evaluation(worse.samples, grown))
+    assert found.worse
+    assert "the attack grew: Slowdown is of edition 9 here" in "".join(found.notes)
 
 
 def test_threats_are_told_apart(evaluation: Evaluation) -> None:

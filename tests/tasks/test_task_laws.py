@@ -72,6 +72,13 @@ def test_classes_agree_where_the_largest_logit_is_the_same() -> None:
     assert torch.allclose(lead, torch.tensor([1 / 2, 1 / 2])), "1 / (s + 1), s = 1 here"
 
 
+def test_names_of_classes_are_told_and_as_many() -> None:
+    assert Classes(2, ["no", "yes"]).describe() == {"noun": "class", "names": ["no", "yes"]}
+    assert Classes(2).describe() == {"noun": "class"}
+    with pytest.raises(UsageError, match="3 names for 2 classes: give one of each, or none"):
+        Classes(2, "abc")
+
+
 def test_classes_are_close_relative_to_the_largest_logit() -> None:
     task = Classes(2)
     expected, found = torch.tensor([[10.0, 0.0], [0.1, 0.0]]), torch.tensor([[10.5, 0], [0.15, 0]])

@@ -50,6 +50,8 @@ class Daedalus(GradientAttack):
         NotApplicable: for a victim that shows no boxes before NMS.
     """
 
+    takes = "arrays or parts"
+
     steps: int = 50
 
     def composed(self) -> tuple[Objective, ProjectedGradient]:
@@ -78,6 +80,8 @@ class PhantomSponges(GradientAttack):
     Raises:
         NotApplicable: for a victim that shows no boxes before NMS.
     """
+
+    takes = "arrays or parts"
 
     steps: int = 50
     many: float = 1.0
@@ -153,6 +157,8 @@ class Overload(GradientAttack):
         UsageError: for a grid without cells.
     """
 
+    takes = "arrays or parts"
+
     steps: int = 50
     step_size: float = 0.125
     grid: int = 10
@@ -189,6 +195,8 @@ class SlowTrack(GradientAttack):
     Raises:
         NotApplicable: for a victim that shows no boxes before NMS.
     """
+
+    takes = "arrays or parts"
 
     steps: int = 50
     sure: float = 11.0

@@ -1,4 +1,5 @@
-"""Losses of papers on models that write; see :mod:`effattack.attacks.published.generators`.
+"""Losses of papers on models that write; see :mod:`effattack.attacks.published.generators`,
+:mod:`.verbose_images` and :mod:`.slothspeech`.
 
 All are means over the steps that happened. p_t are the probabilities that token t was drawn from,
 y_t is what was written, e the end token.
@@ -73,23 +74,12 @@ class NeitherEndNorWritten(OfText):
         return over_steps(rest.clamp_min(torch.finfo(rest.dtype).tiny).log(), written)
 
 
-@dataclass(frozen=True)
-class Verbose(OfText):
-    """The three terms of Verbose Images, turned and in logarithms.
+class VerboseTerms(OfText):
+    """What Verbose Images asks for, apart and in logarithms: (B, 3), log of L_unc, L_end and ‖H‖_*.
 
-    − log L_unc − w_end · log L_end + w_div · log ‖H‖_*, where L_unc is the mean over t of
-    KL(uniform ‖ p_t), L_end the mean of p_t(e), and ‖H‖_* the nuclear norm of the states (n, width)
-    that the tokens were drawn from. The paper's loss is L_unc + λ₁ L_end − λ₂ ‖H‖_* with
-    λ_j = |L_unc / (L_j · T_j)|, anew at every iterate and without a gradient; so its gradient is
-    that of this sum times L_unc, with w_j = 1 / |T_j|. In logarithms, iterates compare.
-
-    Args:
-        end: w_end.
-        diversity: w_div.
+    L_unc is the mean over t of KL(uniform ‖ p_t), L_end the mean of p_t(e), and ‖H‖_* the nuclear
+    norm of the states (n, width) that the tokens were drawn from. The first two are to fall.
     """
-
-    end: float = 0.05
-    diversity: float = 1.0
 
     def of_text(self, logits: Tensor, written: Tensor, goal: Goal, states: Tensor) -> Tensor:
         logs = logits.log_softmax(-1)
@@ -102,6 +92,28 @@ class Verbose(OfText):
         norm = torch.linalg.matrix_norm(states, "nuc")
         tiny = torch.finfo(logs.dtype).tiny
         unsure, norm = (value.clamp_min(tiny).log() for value in (unsure, norm))
+        return torch.stack([unsure, end, norm], 1)
+
+
+@dataclass(frozen=True)
+class Verbose(OfText):
+    """The three terms of Verbose Images, turned and in logarithms, at one balance.
+
+    − log L_unc − w_end · log L_end + w_div · log ‖H‖_* of :class:`VerboseTerms`. The paper's loss
+    is L_unc + λ₁ L_end − λ₂ ‖H‖_* with λ_j = |L_unc / (L_j · T_j)|, anew at every iterate and
+    without a gradient; so its gradient is that of this sum times L_unc, with w_j = 1 / |T_j|. In
+    logarithms, iterates compare.
+
+    Args:
+        end: w_end.
+        diversity: w_div.
+    """
+
+    end: float = 0.05
+    diversity: float = 1.0
+
+    def of_text(self, logits: Tensor, written: Tensor, goal: Goal, states: Tensor) -> Tensor:
+        unsure, end, norm = VerboseTerms().of_text(logits, written, goal, states).unbind(1)
         return self.diversity * norm - unsure - self.end * end
 
 

@@ -17,6 +17,7 @@ from effattack.attacks.objectives import (
     prediction_leads,
     prediction_trails,
 )
+from effattack.domains import Batch, PartsBatch
 from effattack.victim import Trace
 from effattack.victim.rounding import margin_slack, on_knife_edge
 
@@ -89,11 +90,11 @@ def ranked(
 class Best:
     """The best iterate of each input so far."""
 
-    inputs: Tensor
+    inputs: Batch
     rank: Rank
 
     @classmethod
-    def of(cls, clean: Tensor, goal: BatchGoal) -> Best:
+    def of(cls, clean: Batch, goal: BatchGoal) -> Best:
         """The clean inputs themselves; any iterate that does as much work replaces them."""
         work = goal.victim.spent(goal.trace).clone()
         logits = goal.trace.logits
@@ -102,7 +103,7 @@ class Best:
         return cls(clean.clone(), Rank.of(work, value))
 
     @classmethod
-    def none(cls, clean: Tensor, dtype: torch.dtype = torch.float64) -> Best:
+    def none(cls, clean: Batch, dtype: torch.dtype = torch.float64) -> Best:
         """The clean inputs until any iterate is looked at."""
         work, value = (
             torch.full((len(clean),), -torch.inf, dtype=kind, device=clean.device)
@@ -118,13 +119,22 @@ class Best:
         """What a callback is told; its own copies."""
         return Step(restart, step, steps, self.rank.work.clone(), self.rank.value.clone())
 
-    def update(self, rows: Tensor, inputs: Tensor, rank: Rank) -> None:
+    def update(self, rows: Tensor, inputs: Batch, rank: Rank) -> None:
         """Take over iterates of ``rows`` that rank higher."""
         better = rank.above(self.rank.rows(rows))
-        wide = better.view(-1, *[1] * (inputs.dim() - 1))
-        self.inputs[rows] = torch.where(wide, inputs, self.inputs[rows])
+        _put(self.inputs, rows, inputs, better)
         for mine, its in zip(self.rank, rank, strict=True):
             mine[rows] = torch.where(better, its.to(mine), mine[rows])
+
+
+def _put(into: Batch, rows: Tensor, inputs: Batch, where: Tensor) -> None:
+    """Write inputs (B) over those of ``rows``, where that (B,) holds; of parts, every part."""
+    if isinstance(into, PartsBatch):
+        for name, part in into.parts.items():
+            _put(part, rows, inputs[name], where)
+        return
+    wide = where.view(-1, *[1] * (inputs.dim() - 1))
+    into[rows] = torch.where(wide, inputs, into[rows])
 
 
 def unfinished(best: Best, rows: Tensor, goal: Goal) -> Tensor | None:

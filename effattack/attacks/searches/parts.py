@@ -8,7 +8,7 @@ where the next begins.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -19,18 +19,19 @@ from effattack.attacks.searches.best import Best
 from effattack.attacks.searches.climbing import Climb
 from effattack.attacks.searches.squares import RandomSearch
 from effattack.domains import Parts, PartsBatch
-from effattack.errors import NotApplicable
+from effattack.errors import GradientError, NotApplicable
 from effattack.threats import Threat
 from effattack.threats.parts import OfParts
 from effattack.victim import Trace, Victim
 from effattack.victim.leaf import Leaf
+from effattack.victim.writing import Writes
 
 TURNS = 2
 """How often each of several parts is searched."""
 
 
 class OnePart(Victim):
-    """A victim of one part, its other parts those of some inputs.
+    """A victim of one part, its other parts those of some inputs; it writes if that of all does.
 
     Args:
         victim: of all parts.
@@ -50,6 +51,9 @@ class OnePart(Victim):
             currency=victim.currency,
         )
         self.whole, self.part, self.rest = victim, part, rest
+        if isinstance(victim, Writes):
+            self.cap, self.vocabulary = victim.cap, victim.vocabulary
+            self.continued, self.read_by = victim.continued, victim.read_by
 
     def forward(self, batch: Tensor) -> Tensor:
         return self.whole(self._with(batch))
@@ -87,10 +91,15 @@ class Alone(Goal):
 class PartsInTurn(Climb):
     """Searches by gradients, one per part that may change.
 
+    A part on which no decision hangs is left to the others.
+
     Args:
         steps, random_start, restarts, accept, ask: see :class:`Climb`.
         searches: name of a part -> how it is looked for, ``turns`` times.
         turns: how often each has its turn.
+
+    Raises:
+        GradientError: where no decision hangs on any of the parts.
     """
 
     searches: Mapping[str, Climb]
@@ -119,12 +128,19 @@ class PartsInTurn(Climb):
         goal: Goal,
         restart: int = 0,
     ) -> None:
+        heard = dict(self.searches)
         for turn in range(self.turns):
-            for part, search in self.searches.items():
+            for part, search in [*heard.items()]:
                 inside, alone = Best(best.inputs[part], best.rank), seen(goal, part, best)
                 first = start[part] if turn == 0 else inside.inputs.clone()
                 place = threat.threats[part]
-                search.climb(inside, first, clean[part], place, objective, alone, restart)
+                try:
+                    search.climb(inside, first, clean[part], place, objective, alone, restart)
+                except GradientError as error:
+                    del heard[part]
+                    if not heard:
+                        raise GradientError(unheard(goal.victim, [*self.searches])) from error
+                    continue
                 take(best, part, inside)
 
 
@@ -177,6 +193,15 @@ def hearing(trace: Trace, part: Tensor) -> Trace:
         for gate in trace.gates
     )
     return trace._replace(gates=tuple(gates))
+
+
+def unheard(victim: Victim, parts: Sequence[str]) -> str:
+    """What is said where gradients of parts move nothing."""
+    return (
+        f"{victim.name}: no gradient of its decisions reaches {' or '.join(parts)}: if they hang "
+        "on other parts alone, name one of those, or ask by QueryAttack; else compute margins in "
+        "trace() without detach or no_grad"
+    )
 
 
 def take(best: Best, part: str, inside: Best) -> None:

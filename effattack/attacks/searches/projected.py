@@ -92,13 +92,25 @@ class ProjectedGradient(Climb):
             goal.callback(best.step(restart, step, self.steps))
             if last:
                 return
-            memory = memory.after(input_gradient(value, inputs, trace))
+            memory = self.after(memory, inputs, trace, value, objective, goal)
             size = self.schedule(step / self.steps)
             iterate = threat.project(self.moved(iterate, memory, size, threat, trace), clean)
 
     def memory(self, start: Tensor) -> Memory:
         """Of gradients, before the first of them."""
         return Heading(torch.zeros_like(start), self.momentum)
+
+    def after(
+        self,
+        memory: Memory,
+        inputs: Tensor,
+        trace: Trace,
+        value: Tensor,
+        objective: Objective,
+        goal: Goal,
+    ) -> Memory:
+        """What is remembered once an iterate is: the gradient of its value."""
+        return memory.after(input_gradient(value, inputs, trace))
 
     def moved(
         self, iterate: Tensor, memory: Memory, size: float, threat: ArrayThreat, trace: Trace
