@@ -45,6 +45,7 @@ DECIDES: Mapping[str, str] = {
     "EarlyReading": "the confidence of a classifier, piece by piece",
     "GatedFusion": "a gate before each layer that fuses",
     "LLMInt8": "outliers among activations",
+    "LinkPredictor": "the confidence of an answer, after every few edges",
     "ModalityCascade": "the confidence of the cheaper sensor, then of an exit",
     "NeighbourMerging": "the likeness of neighbouring keys",
     "Pipeline": "scores of boxes, then the confidence of a classifier",
