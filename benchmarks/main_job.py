@@ -77,7 +77,7 @@ def by_work(journal: Sequence[Entry]) -> pd.DataFrame:
         .assign(
             **{
                 "audit and storage, of attack": beside.map("{:.0%}".format).where(attacked, ""),
-                "inputs per second": rate.map("{:.1f}".format).where(attacked, ""),
+                "inputs per second": rate.map("{:.3g}".format).where(attacked, ""),
             }
         )
         .reset_index()

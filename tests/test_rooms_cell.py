@@ -35,7 +35,7 @@ BEFORE: tuple[tuple[str, ...], ...] = (
         *("attacks/searches/projected.py", "victim/rounding.py"),
     ),
     ("registry/borders.py",),
-    ("cells/attacking.py", "cells/performing.py"),
+    ("cells/attacking.py", "cells/marks.py", "cells/performing.py"),
     ("cells/held.py",),
     ("cells/spec.py",),
     ("cells/store/__init__.py",),

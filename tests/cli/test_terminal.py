@@ -16,7 +16,7 @@ from effattack.cells.planning import plan
 from effattack.cells.spec import CellSpec, Timed
 from effattack.cells.store import Memory
 from effattack.cli import listing
-from effattack.cli.terminal import Bar, Log, print_scores, progress_bar
+from effattack.cli.terminal import Bar, Log, Screen, print_scores, progress_bar
 from effattack.runs.executors.in_process import InProcess
 from effattack.runs.scheduling import execute
 
@@ -116,6 +116,15 @@ def test_eighty_columns_hold_a_budget_in_words(scored: Evaluation) -> None:
     told = printed(Evaluation(rows, {**scored.meta, "victims": about}), 80)
     assert "suffix 10" in told
     assert told.count("×1.01 (1.01 to 1.01)") == rows.attack.nunique()
+
+
+@pytest.mark.parametrize(("no_color", "yellow"), [("", True), ("1", False)])
+def test_no_color_is_kept(no_color: str, yellow: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", no_color)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    screen = Screen(file=io.StringIO(), force_terminal=True)
+    screen.print("but", style="yellow")
+    assert ("\x1b[33m" in screen.file.getvalue()) is yellow
 
 
 def test_what_was_skipped_is_a_line_per_victim(scored: Evaluation) -> None:
