@@ -1,1 +1,1 @@
-"""Models that take more than one kind of input: an image with a question, a sensor with a camera."""
+"""Models that take several kinds of input: an image with a question, a sensor with a camera."""
