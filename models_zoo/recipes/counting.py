@@ -15,7 +15,7 @@ from effattack.models_zoo.detection.embedded import scenes_detector
 from effattack.models_zoo.detection.networks import STRIDE, cell_middles
 from effattack.models_zoo.files import WEIGHTS, save_weights
 from effattack.models_zoo.multimodal import crowds, questions
-from effattack.models_zoo.multimodal.counting import CountsProposals, Proposed
+from effattack.models_zoo.multimodal.counting import CountsProposals, Found
 from effattack.models_zoo.multimodal.embedded import questions_counted
 from effattack.models_zoo.recipes import cards, fitting
 
@@ -60,11 +60,11 @@ def fit(victim: CountsProposals) -> None:
     images, boxes, rows, ids, answers = crowds.drawn("train")
     with torch.no_grad():
         seen = [victim.proposed(some) for some in images.split(AT_ONCE)]
-    found = Proposed(*map(torch.cat, zip(*seen, strict=True)))
+    found = Found(*map(torch.cat, zip(*seen, strict=True)))
 
     def loss(numbers: Tensor, answers: Tensor) -> Tensor:
         words, scene = ids[numbers], rows[numbers]
-        about, asked = Proposed(*(part[scene] for part in found)), victim.questions(words)
+        about, asked = Found(*(part[scene] for part in found)), victim.questions(words)
         attention = victim.attention(about.scores, victim.asked(asked.sum(1)))
         looking = F.binary_cross_entropy(attention, wanted(boxes[scene], words))
         return F.cross_entropy(victim.said(about, asked), answers) + looking
