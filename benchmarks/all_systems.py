@@ -37,6 +37,7 @@ DECIDES: Mapping[str, str] = {
     "AViT": "each token: its halting scores add up",
     "AdaViT": "linear policies before every block",
     "Cascade": "the confidence of a smaller model",
+    "CountsProposals": "scores of proposals",
     "CrossAttended": "the confidence of a classifier inside",
     "Detector": "scores of boxes, before NMS",
     "DynamicViT": "predictors of what a token is worth",

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 from torch.nn import functional as F
 
 from effattack.domains import PartsBatch
@@ -70,7 +70,7 @@ def fit(victim: CountsProposals) -> None:
         return F.cross_entropy(victim.said(about, asked), answers) + looking
 
     data = torch.arange(len(answers)), answers
-    fitting.fit(victim, loss, data, _as_they_are, epochs=EPOCHS, rate=RATE, batch=BATCH)
+    fitting.fit(victim, loss, data, fitting.as_they_are, epochs=EPOCHS, rate=RATE, batch=BATCH)
 
 
 def wanted(boxes: Tensor, words: Tensor) -> Tensor:
@@ -101,10 +101,6 @@ def facts(victim: CountsProposals, batch: PartsBatch, answers: Tensor) -> dict[s
             for name in victim.counts
         },
     }
-
-
-def _as_they_are(numbers: Tensor, generator: Generator) -> Tensor:
-    return numbers
 
 
 RECIPES: dict[str, Callable[[], None]] = {"questions_counted": train_counted}
