@@ -115,6 +115,8 @@ class ModalityCascade(Victim):
         name: str = "ModalityCascade",
         **settings: Any,
     ) -> None:
+        if not modalities:
+            raise UsageError(f"{name} has no modalities: give one, by the name of its part")
         classes = {part: modality.classes for part, modality in modalities.items()}
         if len(set(classes.values())) != 1:
             raise UsageError(f"modalities of {classes} classes: give some that agree")
@@ -192,13 +194,19 @@ class ModalityCascade(Victim):
             settings: ``name`` and ``data``; the name tells what is missing, unless you give one.
 
         Raises:
-            UsageError: for an unknown part, or if what is left decides nothing.
+            UsageError: for an unknown part, if what is left decides nothing, or for a criterion
+                with a threshold per decision: what is left has fewer.
         """
         if part not in self.modalities:
             raise unknown_name("modality", part, self.modalities)
         others = {name: m for name, m in self.modalities.items() if name != part}
         if not others:
             raise UsageError(f"{self.name} has no modality but {part}: a request must bring it")
+        if isinstance(getattr(self.criterion, "thresholds", None), tuple):
+            raise UsageError(
+                f"{self.name} has a threshold for each decision, and without {part} there are "
+                f"fewer: give ModalityCascade the others ({', '.join(others)}) and a criterion"
+            )
         task: Any = self.task
         named = {"name": f"{self.name}_without_{part}", "names": task.names, **settings}
         return ModalityCascade(others, self.criterion, **named)

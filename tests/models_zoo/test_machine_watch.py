@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -51,7 +51,7 @@ def modality(domain: Any, *widths: int) -> Modality:
     return Modality(domain, [stage(*size) for size in sizes], heads)
 
 
-def made(threshold: float = 0.6) -> ModalityCascade:
+def made(threshold: float | Sequence[float] = 0.6) -> ModalityCascade:
     """A wire of five samples before an eye of nine pixels, two classifiers each."""
     torch.manual_seed(0)
     parts = {
@@ -149,6 +149,17 @@ def test_a_missing_modality_is_refused_and_the_others_answer(missing: str) -> No
     torch.testing.assert_close(others(rest)[sure], own.said(rest[left])[sure, 0])
     torch.testing.assert_close(others(rest)[~sure], own.said(rest[left])[~sure, -1])
     assert torch.equal(others.trace(rest).stages[left], audit(others, rest).macs)
+
+
+def test_a_cascade_of_nothing_is_refused() -> None:
+    with pytest.raises(UsageError, match="nobody has no modalities: give one"):
+        ModalityCascade({}, 0.5, name="nobody")
+
+
+def test_thresholds_of_single_decisions_are_not_given_to_others() -> None:
+    victim = made([0.6, 0.7, 0.8])
+    with pytest.raises(UsageError, match=r"without eye there are fewer: .* \(wire\) and a crit"):
+        victim.without("eye")
 
 
 def test_what_cannot_be_left_out_is_refused() -> None:
