@@ -82,6 +82,11 @@ def _write_folder(like: Path, out: Path, made: Numbers, mark: str) -> None:
 
 def _read_npz(path: Path) -> Sample:
     inputs, labels = (np.asarray(array) for array in open_npz(path))
+    if inputs.shape[:1] != labels.shape[:1]:
+        raise UsageError(
+            f"{on_one_line(path)} holds inputs of shape {inputs.shape} and labels of shape "
+            f"{labels.shape}: give one label for each input"
+        )
     if inputs.dtype.kind in "iu" and inputs.ndim == 2:
         return _words(inputs, labels, path)
     if inputs.dtype.kind != "f" or not np.isfinite(inputs).all():
@@ -145,7 +150,7 @@ def _write_text(like: Path, out: Path, made: Words, mark: str) -> None:
 
 def _words(ids: NDArray[np.integer], labels: NDArray[np.integer], path: Path) -> Words:
     """Rows of ids, with a class (n,) or with tags of their shape; both padded."""
-    if labels.ndim not in (1, 2) or (labels.ndim == 2 and ((labels == PAD) != (ids == PAD)).any()):
+    if labels.ndim != 1 and not np.array_equal(labels == PAD, ids == PAD):
         raise UsageError(_no_classes(path))
     rows = [[int(word) for word in row if word != PAD] for row in ids]
     if labels.ndim == 1:

@@ -185,6 +185,7 @@ def test_too_few_are_refused_with_the_least_number(
     [
         ({"labels": np.zeros((20, 3, 6))}, "neither classes nor tags"),
         ({"labels": np.zeros(20)}, "neither classes nor tags"),
+        ({"labels": np.zeros(19, np.int64)}, "one label for each input"),
         ({"images": np.zeros((20, 1, 4, 4), np.uint8)}, "give finite floats, or ids"),
         ({"images": np.full((20, 1, 4, 4), np.nan)}, "give finite floats, or ids"),
     ],
@@ -192,6 +193,12 @@ def test_too_few_are_refused_with_the_least_number(
 def test_what_cannot_be_imitated_is_refused(tmp_path: Path, arrays: dict, why: str) -> None:
     with pytest.raises(UsageError, match=why):
         imitate(npz(tmp_path, **{**some_images(), **arrays}), 20)
+
+
+def test_tags_of_another_length_are_refused(tmp_path: Path) -> None:
+    ids = np.ones((20, 5), np.int64)
+    with pytest.raises(UsageError, match="neither classes nor tags"):
+        imitate(npz(tmp_path, inputs=ids, labels=ids[:, :4]), 20)
 
 
 def test_other_wrong_uses_are_refused(tmp_path: Path) -> None:
