@@ -7,8 +7,8 @@ After Hildebrandt et al. 2020 (arXiv 2001.00461): two agents in turn bring paths
 edges from the head, one for the claim and one against it, and a judge adds up what it hears. That
 it stops once it is sure is ours: cost is arguments heard. Divergences: an agent does not walk, it
 brings the path that it scores highest of those not yet brought, and is taught by how far each path
-alone moves the judge, not by REINFORCE. Entities are those of ``family_links``, frozen;
-judge and agents are trained here, in seconds, the same each time.
+alone moves the judge, not by REINFORCE. Entities are the vectors of ``family_links``,
+frozen; judge and agents are trained here, in seconds, the same each time.
 
 Claims are facts that the graph does not know and, as often, the same with another tail of the right
 type, of the same family where there is one. The threshold is chosen on held-out claims: the lowest
@@ -43,7 +43,6 @@ from effattack.models_zoo.exits import lowest_threshold
 from effattack.models_zoo.graphs import families
 from effattack.models_zoo.graphs.embedded import family_links
 from effattack.models_zoo.graphs.knowledge import Knowledge, Question
-from effattack.models_zoo.graphs.orthogonal import Transforms
 from effattack.threats import parse_threat
 from effattack.threats.links import NewEdges
 from effattack.victim import Gate, Trace, Victim, audit
@@ -112,16 +111,17 @@ class Debate(Victim):
     all paths are brought, nothing is decided any more. Both agents look at every path at the start.
 
     Args:
-        transforms: of the entities and relations; not trained.
+        entities: their vectors (n, blocks, size); not trained.
         domain: of the claims.
         criterion: when the judge is sure.
         most: arguments heard.
     """
 
     domain: Claims
+    entities: Tensor
 
     def __init__(
-        self, transforms: Transforms, domain: Claims, criterion: Confidence, most: int = MOST
+        self, entities: Tensor, domain: Claims, criterion: Confidence, most: int = MOST
     ) -> None:
         super().__init__(
             name="debate",
@@ -130,13 +130,10 @@ class Debate(Victim):
             num_classes=2,
             counts={"arguments": Count("argument", partial(_most, most))},
         )
-        self.transforms, self.criterion, self.most = (
-            transforms.requires_grad_(False),
-            criterion,
-            most,
-        )
+        self.register_buffer("entities", entities.detach())
+        self.criterion, self.most = criterion, most
         self.words = nn.Embedding(domain.steps + 1, WORDS)
-        told = 3 * WORDS + transforms.blocks
+        told = 3 * WORDS + entities.shape[1]
         self.agents = nn.Sequential(nn.Linear(told, WIDTH), nn.ReLU(), nn.Linear(WIDTH, 2))
         self.hears = nn.Sequential(nn.Linear(told + 1, WIDTH), nn.ReLU(), nn.Linear(WIDTH, WIDTH))
         self.opens = nn.Linear(WORDS, WIDTH)
@@ -258,8 +255,8 @@ class Debate(Victim):
     def told(self, batch: Tensor, paths: Paths) -> Tensor:
         """(B, L, n): the steps of paths, the one claimed, and how far the end is from the tail."""
         _, asked = self.domain.asked(batch)
-        entities = self.transforms.entities
-        apart = entities[paths.end.clamp_min(0)] - entities[self.domain.claimed(batch)][:, None]
+        ends = self.entities[paths.end.clamp_min(0)]
+        apart = ends - self.entities[self.domain.claimed(batch)][:, None]
         steps = (paths.first, paths.second, asked[:, None].expand_as(paths.first))
         words = [self.words(step.clamp_min(0)) for step in steps]
         return torch.cat([*words, apart.norm(dim=-1)], -1)
@@ -349,7 +346,7 @@ def claims(which: str, seed: int) -> tuple[Tensor, Tensor]:
 def trained(victim: Debate) -> Debate:
     """The judge learns from what agents bring and from what chance does; they learn from it."""
     dice = Generator().manual_seed(0)
-    optimizer = torch.optim.Adam([p for p in victim.parameters() if p.requires_grad], RATE)
+    optimizer = torch.optim.Adam(victim.parameters(), RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, EPOCHS)
     for epoch in range(EPOCHS):
         batch, right = claims("known", seed=epoch)
@@ -390,7 +387,7 @@ def debate() -> Debate:
     """Trained, with the threshold of held-out claims."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        victim = Debate(family_links().transforms, domain(), Confidence(1.0))
+        victim = Debate(family_links().transforms.entities, domain(), Confidence(1.0))
     trained(victim)
     batch, right = claims("heldout", seed=1000)
     with torch.no_grad():

@@ -16,7 +16,6 @@ from effattack import audit
 from effattack.errors import UsageError
 from effattack.models_zoo.criteria import Confidence
 from effattack.models_zoo.graphs import families
-from effattack.models_zoo.graphs.orthogonal import Transforms
 from effattack.results.selfchecks import check_victim
 from effattack.threats import parse_threat
 
@@ -40,8 +39,8 @@ def small(debating: ModuleType, threshold: float, most: int = 3) -> Any:
     """An untrained debate about few letters."""
     torch.manual_seed(0)
     domain = debating.Claims(FACTS, 6)
-    transforms = Transforms(len(domain.entities), len(domain.relations), blocks=2, size=2)
-    return debating.Debate(transforms, domain, Confidence(threshold), most)
+    entities = torch.randn(len(domain.entities), 2, 2)
+    return debating.Debate(entities, domain, Confidence(threshold), most)
 
 
 def claim(victim: Any, head: str, tail: str, edges: list[tuple[str, str, str]]) -> Tensor:
@@ -109,8 +108,7 @@ def test_every_argument_that_is_heard_is_counted(debating: ModuleType) -> None:
     batch = debating.claims("test", seed=0)[0][::20]
     torch.manual_seed(1)
     domain = debating.domain()
-    transforms = Transforms(len(domain.entities), len(domain.relations), blocks=8, size=4)
-    victim = debating.Debate(transforms, domain, Confidence(1.0))
+    victim = debating.Debate(torch.randn(len(domain.entities), 8, 4), domain, Confidence(1.0))
     sure = victim.stages(batch)[:, 0].softmax(1).amax(1)
     victim.criterion = Confidence(sure.median().item())
     check_victim(victim, batch)
