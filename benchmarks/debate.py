@@ -438,6 +438,8 @@ def measured(eps: str, attack: str) -> dict[str, Any]:
     return {
         "claims": len(batch),
         "heard": heard.mean().item(),
+        "heard of right": heard[right == 1].mean().item(),
+        "heard of wrong": heard[right == 0].mean().item(),
         "most": victim.ceiling(batch, "arguments").mean().item(),
         "more": (heard > clean.counts["arguments"]).double().mean().item(),
         "macs": done.macs.mean().item(),
@@ -460,6 +462,7 @@ def table(rows: list[dict[str, Any]]) -> pd.DataFrame:
                 "threat": row["eps"],
                 "inputs": row["attack"],
                 "arguments heard": f"{row['heard']:.2f} of {row['most']:.1f}",
+                "of right, wrong ones": f"{row['heard of right']:.2f}, {row['heard of wrong']:.2f}",
                 "claims with more": "" if row is clean else f"{row['more']:.0%}",
                 "savings retained": "" if row is clean else f"{1 - back:.1%}",
                 "MACs": f"{row['macs'] / 1e3:.0f} k of {row['ceiling'] / 1e3:.0f} k",
