@@ -13,13 +13,12 @@ again.
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
-from kept_rows import keep, kept, parser_of
+from kept_rows import commit, keep, kept, parser_of
 from tables import markdown
 from torch import Tensor
 
@@ -108,15 +107,14 @@ def run(rows: Path, count: int, victims: list[str]) -> None:
     """Measure what ``rows`` lack."""
     done = {(row["victim"], row["attack"]) for row in kept(rows)}
     images, truth = (part[:count] for part in scenes("test"))
-    command = ["git", "rev-parse", "--short", "HEAD"]
-    commit = subprocess.run(command, capture_output=True, encoding="utf-8", check=True).stdout
+    made = commit()
     for name in victims:
         victim = load_victim(name)
         for spelled in ATTACKS:
             if (name, spelled) in done:
                 continue
             found = measured(victim, attacked(victim, spelled, images, truth), images, truth)
-            origin = {"scenes": count, "commit": commit.strip()}
+            origin = {"scenes": count, "commit": made}
             keep(rows, {"victim": name, "attack": spelled, **found, **origin})
             print(name, spelled, f"{found['work']:.4g}", flush=True)
 

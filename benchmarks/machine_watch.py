@@ -5,22 +5,21 @@
 
 Test machines, of every class as many. ``Slowdown`` takes 50 gradients, as many on both parts as on
 one, beside noise of the same budget and the worst of as many random points as it sends machines
-through the model, a gradient counting three; the joint budget is both at once. A modality
-that is missing is no attack within a budget: what answers without it is run on the same machines. A
-row that is there is not run again.
+through the model, a gradient counting three; the joint budget is both at once. A modality that is
+missing is no attack within a budget: what answers without it is run on the same machines. A row
+that is there is not run again.
 """
 
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
-from kept_rows import keep, kept, parser_of
+from kept_rows import commit, keep, kept, parser_of
 from tables import markdown
 from torch import Tensor
 
@@ -63,9 +62,7 @@ def told(samples: pd.DataFrame) -> dict[str, Any]:
 def run(rows: Path, count: int) -> None:
     """Measure what ``rows`` lack."""
     done = {(row["threat"], row["attack"]) for row in kept(rows)}
-    command = ["git", "rev-parse", "--short", "HEAD"]
-    commit = subprocess.run(command, capture_output=True, encoding="utf-8", check=True).stdout
-    origin = {"machines": count, "commit": commit.strip()}
+    origin = {"machines": count, "commit": commit()}
     victim, (batch, labels) = machine_watch(), evenly(*scored_machines(), count)
     full = told(samples_of(victim, batch, labels))
     for part in victim.modalities:

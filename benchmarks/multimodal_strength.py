@@ -12,13 +12,12 @@ which no decision hangs have none.
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from kept_rows import keep, kept, parser_of
+from kept_rows import commit, keep, kept, parser_of
 from on_prompts import EFFORT, STEPS, executed, grid
 from tables import markdown
 
@@ -60,8 +59,7 @@ def measured(victim: Victim, found: PartsBatch, clean: PartsBatch) -> dict[str, 
 def run(rows: Path, count: int, victims: Sequence[str]) -> None:
     """Measure what ``rows`` lack."""
     done = {(row["victim"], row["threat"], row["attack"]) for row in kept(rows)}
-    command = ["git", "rev-parse", "--short", "HEAD"]
-    commit = subprocess.run(command, capture_output=True, encoding="utf-8", check=True).stdout
+    made = commit()
     for name in victims:
         victim = load_victim(name)
         assert victim.data is not None
@@ -78,7 +76,7 @@ def run(rows: Path, count: int, victims: Sequence[str]) -> None:
                     continue
                 row = measured(victim, found, clean)
                 told = {"victim": name, "threat": threat, "attack": spelled, "inputs": count}
-                keep(rows, {**told, **row, "commit": commit.strip()})
+                keep(rows, {**told, **row, "commit": made})
                 print(name, threat, spelled, f"{row['success']:.3f}", flush=True)
 
 

@@ -69,8 +69,11 @@ def exact(value: float) -> str:
 
 
 def size_text(threat: str, eps: float) -> str:
-    """The size of a budget in the unit of its threat: "8/255", "0.1sd", "64 px", "pixel box"."""
-    kind, _, unit = threat.partition("@")
+    """The size of a budget in the unit of its threat: "8/255", "0.1sd", "64 px", "pixel box".
+
+    That of a part, ``image:linf``, is written as of inputs that are such a part.
+    """
+    kind, _, unit = threat.rpartition(":")[2].partition("@")
     if kind in ("none", "box"):
         return {"none": "none", "box": "pixel box"}[kind]
     if kind in COUNTED:
@@ -83,10 +86,15 @@ def size_text(threat: str, eps: float) -> str:
 
 
 def budget_text(threat: str, eps: float) -> str:
-    """A budget that cannot be taken for another threat's: "8/255" is l-inf, "l2 0.5" is not."""
+    """A budget that cannot be taken for another threat's: "8/255" is l-inf, "l2 0.5" is not.
+
+    One of several parts together is told by its name, ``image:linf:8/255+question:swap:1``.
+    """
+    if "+" in threat:
+        return threat
     size = size_text(threat, eps)
     name = threat.removesuffix(f"@{DEVIATIONS}")
-    return size if name in ("linf", "none", "box") else f"{name} {size}"
+    return size if name in ("linf", "none", "box", "chars", "edges") else f"{name} {size}"
 
 
 def at_budget(threat: str, eps: float) -> str:

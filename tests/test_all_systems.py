@@ -99,6 +99,11 @@ def test_nobody_decides_by_a_class_that_is_gone(all_systems: ModuleType) -> None
     assert all_systems.DECIDES.keys() <= below(Victim)
 
 
+def test_of_every_victim_it_is_told_who_decides(all_systems: ModuleType) -> None:
+    lines = all_systems.registered(all_systems.Baseline.load(all_systems.BASELINE))
+    assert [line.system for line in lines if line.decides == "–"] == []
+
+
 def test_first_sentences(all_systems: ModuleType) -> None:
     text = """It writes ``a`` to b.c, and
     stops. Or does not.

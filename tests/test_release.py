@@ -54,6 +54,7 @@ def test_old_paths_have_a_version_left() -> None:
 
 
 @pytest.mark.parametrize("old", sorted(MOVED))
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_an_old_path_warns_and_names_the_new_one(old: str, monkeypatch: pytest.MonkeyPatch) -> None:
     path = f"effattack.{old}"
     for name in [name for name in sys.modules if f"{path}.".startswith(f"{name}.")][1:]:

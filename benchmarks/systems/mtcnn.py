@@ -16,7 +16,6 @@ share a file of rows.
 
 from __future__ import annotations
 
-import subprocess
 import time
 from collections.abc import Callable
 from functools import partial
@@ -28,7 +27,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from kept_rows import keep, kept, parser_of
+from kept_rows import commit, keep, kept, parser_of
 from own_pnet import own_source
 from PIL import Image
 from tables import markdown
@@ -141,7 +140,7 @@ def run(folder: Path, rows: Path, photographs: int, named: str) -> None:
     """Measure what ``rows`` lack, of all attacks or one."""
     victim = MTCNN.from_facenet(input_shape=(3, *SIZE))
     detectors: dict[str, Detector] = {"ours": victim, "facenet": shipped()}
-    origin = {"commit": _commit(), "command": "benchmarks/real_systems.py mtcnn PHOTOGRAPHS"}
+    origin = {"commit": commit(), "command": "benchmarks/real_systems.py mtcnn PHOTOGRAPHS"}
     done = {(row["photograph"], row["attack"]) for row in kept(rows)}
     files = sorted(folder.iterdir())[LOOKED_AT : LOOKED_AT + photographs]
     for file, name in product(files, [named] if named else ATTACKS):
@@ -206,11 +205,6 @@ def speeds(rows: list[dict[str, Any]]) -> pd.DataFrame:
             | {"mean ratio": ratio}
         )
     return pd.DataFrame(lines)
-
-
-def _commit() -> str:
-    command = ["git", "rev-parse", "--short", "HEAD"]
-    return subprocess.run(command, capture_output=True, encoding="utf-8", check=True).stdout.strip()
 
 
 def main() -> None:

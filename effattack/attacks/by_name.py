@@ -135,11 +135,13 @@ def defaults(victim: Victim) -> list[str]:
     known, else for its time. A library whose extra is not
     installed is left out, with a warning.
     """
+    queries = ["QueryAttack"] if victim.counted else []
     if victim.domain.kind == "tokens":
-        found = ["Slowdown", "SAME", "WAFFLE"] if victim.lifts else []
-        return found or (["QueryAttack"] if victim.counted else [])
+        return ["Slowdown", "SAME", "WAFFLE"] if victim.lifts else queries
     if victim.domain.kind == "graph":
-        return ["Slowdown"] if victim.lifts else (["QueryAttack"] if victim.counted else [])
+        return ["Slowdown"] if victim.lifts else queries
+    if victim.domain.kind == "parts":
+        return queries if victim.sees == "answers" else ["Slowdown"]
     if not victim.domain.smooth:
         return []
     found = ["Slowdown", "DeepSloth", "DeSparsify"]

@@ -7,7 +7,7 @@ a window meets the border, what lies outside of the map is zero, as padding is.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -68,7 +68,7 @@ class Rows(NamedTuple):
         axis: Axis = getattr(self, name)
         first, last = max(0, axis.first), min(length, axis.first + axis.size)
         weights = self.weights.narrow(dim, first - axis.first, last - first)
-        axes = {name: axis._replace(first=first, size=last - first)}
+        axes: dict[str, Any] = {name: axis._replace(first=first, size=last - first)}
         return self._replace(weights=weights, **axes)
 
     def plus(self, other: Rows) -> Rows:
@@ -76,7 +76,7 @@ class Rows(NamedTuple):
         height, width = (
             _around(a, b) for a, b in ((self.height, other.height), (self.width, other.width))
         )
-        weights = sum(rows._widened(height, width) for rows in (self, other))
+        weights = self._widened(height, width) + other._widened(height, width)
         return Rows(weights, self.constant + other.constant, height, width)
 
     def _widened(self, height: Axis, width: Axis) -> Tensor:

@@ -111,7 +111,8 @@ def digest(storage: UntypedStorage) -> int:
     """A checksum of the contents; small ones by the stronger one."""
     if not storage.nbytes() or storage.device.type == "meta":
         return storage.nbytes()
-    content = torch.empty(0, dtype=torch.uint8, device=storage.device).set_(storage).cpu().numpy()
+    empty = torch.empty(0, dtype=torch.uint8, device=storage.device)
+    content: Any = empty.set_(storage).cpu().numpy()
     return zlib.crc32(content) if len(content) < 1 << 16 else zlib.adler32(content)
 
 

@@ -14,6 +14,8 @@ from effattack.errors import UsageError
 
 Fact = tuple[int, int, int]
 """Head, relation, tail: numbers of an entity, a relation, an entity."""
+MOST = 2**27
+"""Edges that a graph may have room for: which of them keep its types is listed."""
 
 
 class Edges(NamedTuple):
@@ -50,7 +52,8 @@ class Graph(Tokens):
         relations: likewise.
 
     Raises:
-        UsageError: for a cap below 1, no facts, or facts of unknown names.
+        UsageError: for a cap below 1, no facts, facts of unknown names, fewer than two entities, or
+            more than ``MOST`` edges that could be.
     """
 
     kind, noun, nouns = "graph", "query", "queries"
@@ -75,6 +78,7 @@ class Graph(Tokens):
         self.entities = tuple(found if entities is None else entities)
         self.relations = tuple(sorted({r for _, r, _ in facts}) if relations is None else relations)
         self.steps, self.cap = 2 * len(self.relations), cap
+        self._refuse_size()
         self._numbers = {name: n for n, name in enumerate(self.entities)}
         self._kinds = {name: n for n, name in enumerate(self.relations)}
         self.facts: tuple[Fact, ...] = tuple(self.numbered(fact) for fact in facts)
@@ -245,6 +249,16 @@ class Graph(Tokens):
         """(vocabulary,) bool: edges between two entities that stand at the ends of that relation in
         some fact."""
         return self._allowed
+
+    def _refuse_size(self) -> None:
+        entities, edges = len(self.entities), len(self.entities) ** 2 * self.steps
+        if entities < 2:
+            raise UsageError("Graph: one entity has no edges: give facts of at least two")
+        if edges > MOST:
+            raise UsageError(
+                f"Graph: {entities:,} entities and {len(self.relations):,} relations leave room "
+                f"for {edges:,} edges, more than {MOST:,}: give the part that is asked about"
+            )
 
     def _kept_types(self) -> Tensor:
         facts = torch.tensor(self.facts)

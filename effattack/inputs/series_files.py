@@ -137,8 +137,8 @@ def _arrays(rows: list[Row]) -> tuple[Tensor, Tensor]:
                 f"{_size(series)}, but line {first} has {_size(like)}: bring all series to one "
                 "length, or, for a victim of free lengths, make a file of each length",
             )
-    series = torch.from_numpy(np.stack([series for _, series, _ in rows])).float()
-    return series, torch.tensor([label for *_, label in rows])
+    stacked = torch.from_numpy(np.stack([series for _, series, _ in rows])).float()
+    return stacked, torch.tensor([label for *_, label in rows])
 
 
 def _size(series: np.ndarray) -> str:

@@ -21,9 +21,10 @@ class NewEdges(Prefix):
     """At most ``count`` edges more, at distance 1 or 2 from the entity asked about.
 
     Each joins that entity, or one of its neighbours in the clean query, to another; relation types
-    are kept (:class:`~effattack.domains.graph.Graph`), and no edge exists already. New edges stand
-    before the others; where those fill the cap of the domain, the oldest make room. What an edge
-    leads to brings no edges of its own.
+    are kept (:class:`~effattack.domains.graph.Graph`), and no edge exists already in the clean
+    query; a fact that its cap has cut off may come in again. New edges stand before the others;
+    where those fill the cap of the domain, the oldest make room. What an edge leads to brings no
+    edges of its own.
 
     Random ones are as often at distance 1 as at 2, where there is a neighbour, and else drawn
     evenly.

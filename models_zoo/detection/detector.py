@@ -176,5 +176,5 @@ def told(done: Sequence[Outcome], images: Tensor) -> dict[str, Tensor]:
         "pairs": [each.pairs for each in done],
         "boxes_out": [len(each.kept) for each in done],
     }
-    like = {"dtype": torch.float64, "device": images.device}
+    like: dict[str, Any] = {"dtype": torch.float64, "device": images.device}
     return {name: torch.tensor(found, **like) for name, found in numbers.items()}

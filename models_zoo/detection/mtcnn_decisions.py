@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -89,7 +89,7 @@ def outlived(
 def told(run: Run) -> tuple[dict[str, Tensor], Tensor]:
     """(B,) counts of NMS in closed form, and (B,) distance of all hard choices to their ties."""
     found = [[one.told() for one in done] for done in run.passes]
-    like = {"dtype": torch.float64, "device": run.odds.device}
+    like: dict[str, Any] = {"dtype": torch.float64, "device": run.odds.device}
     counts = {
         "candidates": [sum(len(one.boxes) for one in done) for done in run.passes],
         "pairs": [sum(pairs for pairs, _ in done) for done in found],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -118,7 +118,7 @@ class Rules(NamedTuple):
         chosen, lead = _best(chosen, scores, self.max_nms)
         return chosen, min(slack, lead)
 
-    def _given(self, found: Proposed, entered: Tensor) -> tuple[object, ...]:
+    def _given(self, found: Proposed, entered: Tensor) -> tuple[Any, ...]:
         """What NMS is given."""
         classes = None if found.classes is None else found.classes[entered]
         boxes, scores = found.boxes[entered], found.scores[entered]

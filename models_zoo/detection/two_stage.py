@@ -157,7 +157,7 @@ class TwoStage(Victim):
             "pairs": [a.pairs + b.pairs for a, b in zip(first, second, strict=True)],
             "boxes_out": [len(each.kept) for each in second],
         }
-        like = {"dtype": torch.float64, "device": images.device}
+        like: dict[str, Any] = {"dtype": torch.float64, "device": images.device}
         counts = {name: torch.tensor(numbers, **like) for name, numbers in also.items()}
         heads = size.each * counts["proposals"]
         return Trace(

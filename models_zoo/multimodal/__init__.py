@@ -1,1 +1,1 @@
-"""Models that take more than one kind of input: an image with a question."""
+"""Models that take inputs of several kinds: an image with a question, a sensor with a camera."""

@@ -17,9 +17,11 @@ from torch.nn import functional as F
 from effattack.counting.macs import count_macs
 from effattack.counting.tallies import Count, every, tally
 from effattack.domains import PartsBatch
-from effattack.models_zoo.detection.networks import Cells, read_cells
-from effattack.models_zoo.detection.nms import intersection_over_union
+from effattack.errors import UsageError
+from effattack.models_zoo.detection.networks import STRIDE, Cells, read_cells
+from effattack.models_zoo.detection.nms import expect_fraction, intersection_over_union
 from effattack.models_zoo.detection.proposed import Batch
+from effattack.models_zoo.detection.scenes import SIDE
 from effattack.models_zoo.digits import CLASSES
 from effattack.models_zoo.multimodal.fusion import SIZE, Questions
 from effattack.models_zoo.multimodal.questions import ANSWERS, DOMAIN
@@ -28,6 +30,7 @@ from effattack.victim import Gate, Trace, Victim
 from effattack.victim.leaf import Leaf
 from effattack.victim.margins import bounded_margin, log_odds
 
+CELLS = (SIDE // STRIDE) ** 2
 MOST = 10
 """Numbers that are told apart beside none, as in the paper: what overlaps in part counts in part,
 so that four digits may count as six until the answer is read from it."""
@@ -94,7 +97,7 @@ class Counting(nn.Module):
         return (1 - shares).clamp_min(0)
 
     def objects(self, distance: Tensor, attention: Tensor) -> Tensor:
-        """(B,): the root of the edges that are left, equations 2 to 7."""
+        """(B,): the root of the edges that are left."""
         pairs = attention[:, :, None] * attention[:, None]
         once = 1 / self.copies(distance, attention)
         edges = self.relevant(pairs) * self.apart(distance) * once[:, :, None] * once[:, None]
@@ -112,7 +115,7 @@ class Counting(nn.Module):
         return (self.alike(1 - gaps).prod(3) * self.alike(1 - looks)).sum(2)
 
 
-class Proposed(NamedTuple):
+class Found(NamedTuple):
     """What the detector says of N cells of B images."""
 
     boxes: Tensor
@@ -143,6 +146,9 @@ class CountsProposals(Victim):
         score: a cell proposes a box above it.
         most: proposals that are counted among.
         name, data: as of all victims.
+
+    Raises:
+        UsageError: for a score or a number of proposals out of range.
     """
 
     def __init__(
@@ -153,6 +159,9 @@ class CountsProposals(Victim):
         name: str = "CountsProposals",
         data: str | None = None,
     ) -> None:
+        expect_fraction("score", score)
+        if not 1 <= most < CELLS:
+            raise UsageError(f"most = {most}: count among 1 to {CELLS - 1} proposals")
         units = {"proposals": "proposal", "pairs": "pair", "triples": "triple"}
         super().__init__(
             name=name,
@@ -192,9 +201,9 @@ class CountsProposals(Victim):
         found = self.proposed(batch["image"])
         best, classes = found.scores.max(2)
         proposes = best > self.score
-        shown = Batch(found.boxes, best, classes, None, None)
+        shown = Batch(found.boxes.clamp(0, SIDE), best, classes, None, None)
         margin = bounded_margin(shown.log_odds - log_odds(self.score), 1.0, proposes)
-        sizes, share = found.sizes.double(), self.most**3 / best.shape[1]
+        sizes, share = found.sizes.double(), self.most**3 / CELLS
         return Trace(
             logits=self.said(found, self.questions(batch["question"], leaf)),
             gates=(
@@ -206,19 +215,19 @@ class CountsProposals(Victim):
             slack=self.lead(best, proposes),
         )
 
-    def proposed(self, images: Tensor) -> Proposed:
+    def proposed(self, images: Tensor) -> Found:
         """What the detector says, and which cells are proposals: both paths start here."""
         boxes, scores = read_cells(self.network(images))
         best = scores.detach().amax(2)
         order = best.argsort(dim=1, descending=True, stable=True)
-        return Proposed(boxes, scores, order, (best > self.score).sum(1).clamp_max(self.most))
+        return Found(boxes, scores, order, (best > self.score).sum(1).clamp_max(self.most))
 
     def lead(self, best: Tensor, proposes: Tensor) -> Tensor:
         """(B,): of the last proposal over the first that found no room; 1 where there was room."""
         last, first = best.detach().topk(self.most + 1, 1).values[:, -2:].unbind(1)
         return torch.where(proposes.sum(1) > self.most, last - first, 1.0)
 
-    def said(self, found: Proposed, rows: Tensor) -> Tensor:
+    def said(self, found: Found, rows: Tensor) -> Tensor:
         """The answer to questions (B, LONGEST, width), of images of equal numbers together."""
         asked = self.asked(rows.sum(1))
         answers = asked.new_empty(len(asked), len(ANSWERS))

@@ -84,8 +84,8 @@ def scored_conclusions() -> tuple[PartsBatch, Tensor]:
 def question(boxes: Tensor, draw: Generator) -> tuple[str, int]:
     """A question about a scene with boxes (n, 6), and its answer.
 
-    Half of what is counted is there; so are half of the pairs that are compared, where two
-    different digits are.
+    Six in ten digits that are counted are there; where a scene has two different ones, both of
+    three in four pairs that are compared.
 
     Raises:
         UsageError: for a scene without a digit.

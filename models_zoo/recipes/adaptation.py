@@ -32,7 +32,7 @@ def train_adapted() -> None:
     loss = adapting_loss(network, classifiers)
     both = nn.ModuleList([network, classifiers])
     fitting.fit(
-        both, loss, with_shifted("train"), detection.as_they_are, epochs=4, rate=3e-3, batch=16
+        both, loss, with_shifted("train"), fitting.as_they_are, epochs=4, rate=3e-3, batch=16
     )
     save_weights(network, WEIGHTS / "scenes_two_stage_adapted.safetensors")
     detection.describe(embedded.scenes_two_stage_adapted(), DATA)

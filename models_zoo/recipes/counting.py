@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 from torch.nn import functional as F
 
 from effattack.domains import PartsBatch
@@ -15,7 +15,7 @@ from effattack.models_zoo.detection.embedded import scenes_detector
 from effattack.models_zoo.detection.networks import STRIDE, cell_middles
 from effattack.models_zoo.files import WEIGHTS, save_weights
 from effattack.models_zoo.multimodal import crowds, questions
-from effattack.models_zoo.multimodal.counting import CountsProposals, Proposed
+from effattack.models_zoo.multimodal.counting import CountsProposals, Found
 from effattack.models_zoo.multimodal.embedded import questions_counted
 from effattack.models_zoo.recipes import cards, fitting
 
@@ -60,17 +60,17 @@ def fit(victim: CountsProposals) -> None:
     images, boxes, rows, ids, answers = crowds.drawn("train")
     with torch.no_grad():
         seen = [victim.proposed(some) for some in images.split(AT_ONCE)]
-    found = Proposed(*map(torch.cat, zip(*seen, strict=True)))
+    found = Found(*map(torch.cat, zip(*seen, strict=True)))
 
     def loss(numbers: Tensor, answers: Tensor) -> Tensor:
         words, scene = ids[numbers], rows[numbers]
-        about, asked = Proposed(*(part[scene] for part in found)), victim.questions(words)
+        about, asked = Found(*(part[scene] for part in found)), victim.questions(words)
         attention = victim.attention(about.scores, victim.asked(asked.sum(1)))
         looking = F.binary_cross_entropy(attention, wanted(boxes[scene], words))
         return F.cross_entropy(victim.said(about, asked), answers) + looking
 
     data = torch.arange(len(answers)), answers
-    fitting.fit(victim, loss, data, _as_they_are, epochs=EPOCHS, rate=RATE, batch=BATCH)
+    fitting.fit(victim, loss, data, fitting.as_they_are, epochs=EPOCHS, rate=RATE, batch=BATCH)
 
 
 def wanted(boxes: Tensor, words: Tensor) -> Tensor:
@@ -101,10 +101,6 @@ def facts(victim: CountsProposals, batch: PartsBatch, answers: Tensor) -> dict[s
             for name in victim.counts
         },
     }
-
-
-def _as_they_are(numbers: Tensor, generator: Generator) -> Tensor:
-    return numbers
 
 
 RECIPES: dict[str, Callable[[], None]] = {"questions_counted": train_counted}

@@ -10,12 +10,27 @@ from torch.nn import functional as F
 
 from effattack.hardening.fitting import Augment, Loss, Optimiser, adamw, fit
 
-__all__ = ["Augment", "Loss", "Optimiser", "adamw", "fit", "mirrored", "sgd", "shifted"]
+__all__ = [
+    "Augment",
+    "Loss",
+    "Optimiser",
+    "adamw",
+    "as_they_are",
+    "fit",
+    "mirrored",
+    "sgd",
+    "shifted",
+]
 
 
 def sgd(parameters: Iterable[nn.Parameter], rate: float) -> torch.optim.Optimizer:
     """Nesterov momentum 0.9 and weight decay 5e-4: better than AdamW on plain convolutions."""
     return torch.optim.SGD(parameters, lr=rate, momentum=0.9, weight_decay=5e-4, nesterov=True)
+
+
+def as_they_are(inputs: Tensor, generator: Generator) -> Tensor:
+    """Nothing is moved about."""
+    return inputs
 
 
 def shifted(images: Tensor, pixels: int, generator: Generator) -> Tensor:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Generator as Draw
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -47,7 +46,13 @@ def fit(victim: Generator, prompts: Tensor, answers: Tensor, *, epochs: int, rat
     texts, asked = joined(victim, prompts, answers)
     loss = answer_loss(victim.network)
     fitting.fit(
-        victim.network, loss, (texts, asked), _as_they_are, epochs=epochs, rate=rate, batch=64
+        victim.network,
+        loss,
+        (texts, asked),
+        fitting.as_they_are,
+        epochs=epochs,
+        rate=rate,
+        batch=64,
     )
 
 
@@ -112,7 +117,3 @@ RECIPES: dict[str, Callable[[], None]] = {
     "sums_lm": train_sums_lm,
     "sums_reasoner": train_sums_reasoner,
 }
-
-
-def _as_they_are(texts: Tensor, generator: Draw) -> Tensor:
-    return texts

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from effattack.models_zoo.exits import lowest_threshold
 from effattack.models_zoo.files import WEIGHTS, save_weights, write_card
@@ -76,9 +76,5 @@ def judged(victim: ModalityCascade, batch: Any, labels: Tensor) -> dict[str, flo
     return {"accuracy": round(accuracy, 4), "clean_macs": round(macs)}
 
 
-def _as_they_are(inputs: Tensor, generator: Generator) -> Tensor:
-    return inputs
-
-
-AUGMENTED: dict[str, fitting.Augment] = {VIBRATION: _as_they_are, CAMERA: fitting.mirrored}
+AUGMENTED: dict[str, fitting.Augment] = {VIBRATION: fitting.as_they_are, CAMERA: fitting.mirrored}
 RECIPES: dict[str, Callable[[], None]] = {"machine_watch": train_machine_watch}

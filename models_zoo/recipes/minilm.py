@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from effattack.domains.tokens import lengths
@@ -46,7 +46,7 @@ def train_minilm_exit() -> None:
         victim.heads,
         loss,
         (means_of(victim, prompts), labels),
-        _as_they_are,
+        fitting.as_they_are,
         epochs=EPOCHS,
         rate=RATE,
     )
@@ -111,10 +111,6 @@ def _said(heads: nn.ModuleList, means: Tensor) -> Tensor:
 
 def _accuracies(stages: Tensor, labels: Tensor) -> list[float]:
     return (stages.argmax(2) == labels[:, None]).double().mean(0).tolist()
-
-
-def _as_they_are(means: Tensor, generator: Generator) -> Tensor:
-    return means
 
 
 RECIPES: dict[str, Callable[[], None]] = {minilm.NAME: train_minilm_exit}

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 from torch.nn import functional as F
 
 from effattack.domains.tokens import PAD, lengths
@@ -208,7 +208,7 @@ def fit(
     """Train all but the trunk on questions by number."""
     with_trunk(model.sight)
     data = torch.arange(len(seen.answers)), seen.answers
-    fitting.fit(model, loss, data, _as_they_are, epochs=epochs, rate=RATE, batch=BATCH)
+    fitting.fit(model, loss, data, fitting.as_they_are, epochs=epochs, rate=RATE, batch=BATCH)
 
 
 def save(victim: Asked) -> None:
@@ -221,10 +221,6 @@ def describe(victim: Asked, dense: float, *, recipe: str | None = None, **facts:
     batch, answers = questions.asked("test")
     recipe = recipe or victim.name
     cards.describe(victim, batch, answers, data=DATA, recipe=recipe, dense_accuracy=dense, **facts)
-
-
-def _as_they_are(numbers: Tensor, generator: Generator) -> Tensor:
-    return numbers
 
 
 RECIPES: dict[str, Callable[[], None]] = {

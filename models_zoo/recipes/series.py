@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 from torch.nn import functional as F
 
 from effattack.errors import UsageError
@@ -73,12 +73,8 @@ def halving_cosine(victim: NeighbourMerging, series: Tensor) -> float:
 
 
 def _fit(victim: Victim, loss: Loss, epochs: int, rate: float) -> None:
-    fitting.fit(victim, loss, cbf("train"), _as_they_are, epochs=epochs, rate=rate)
+    fitting.fit(victim, loss, cbf("train"), fitting.as_they_are, epochs=epochs, rate=rate)
     save_weights(victim, WEIGHTS / f"{victim.name}.safetensors")
-
-
-def _as_they_are(series: Tensor, generator: Generator) -> Tensor:
-    return series
 
 
 def _describe(factory: Callable[[], Victim], threshold: float, dense_accuracy: float) -> None:

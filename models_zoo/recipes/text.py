@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 from torch.nn import functional as F
 
 from effattack.domains.tokens import lengths
@@ -114,7 +114,7 @@ def right(victim: Victim, split: str) -> float:
 
 
 def _fit(victim: Victim, loss: fitting.Loss, data: tuple[Tensor, Tensor]) -> None:
-    fitting.fit(victim, _narrow(loss), data, _as_they_are, epochs=EPOCHS, rate=RATE)
+    fitting.fit(victim, _narrow(loss), data, fitting.as_they_are, epochs=EPOCHS, rate=RATE)
     save_weights(victim, WEIGHTS / f"{victim.name}.safetensors")
 
 
@@ -126,10 +126,6 @@ def _narrow(loss: fitting.Loss) -> fitting.Loss:
         return loss(prompts[:, :width], labels[:, :width] if labels.dim() == 2 else labels)
 
     return narrowed
-
-
-def _as_they_are(prompts: Tensor, generator: Generator) -> Tensor:
-    return prompts
 
 
 def _describe(factory: Callable[[], Victim], threshold: float, dense_accuracy: float) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Generator as Draw
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -37,7 +36,7 @@ def fit(
     asked, texts = bundles(prompts, ended(victim, answers))
     loss = text_loss(victim)
     fitting.fit(
-        victim.network, loss, (asked, texts), _as_they_are, epochs=epochs, rate=rate, batch=1
+        victim.network, loss, (asked, texts), fitting.as_they_are, epochs=epochs, rate=rate, batch=1
     )
 
 
@@ -73,7 +72,3 @@ def text_loss(victim: EncoderDecoder) -> fitting.Loss:
 
 
 RECIPES: dict[str, Callable[[], None]] = {"dates_translator": train_dates_translator}
-
-
-def _as_they_are(prompts: Tensor, generator: Draw) -> Tensor:
-    return prompts

@@ -10,7 +10,7 @@ from torch import Generator, Tensor, nn
 from toys import LinearSaver, grey_images
 
 from effattack import evaluate
-from effattack.attacks import build
+from effattack.attacks import build, defaults
 from effattack.attacks.searches.parts import OnePart
 from effattack.domains import Parts, PartsBatch, Pixels, Tokens
 from effattack.domains.tokens import PAD
@@ -55,6 +55,13 @@ def shut(victim: Pair, count: int = 64) -> PartsBatch:
         PartsBatch({"first": grey_images(count, seed=1), "second": grey_images(count, seed=2)})
     )
     return images[~victim.trace(images).gates[0].active[:, 0]]
+
+
+def test_by_default_only_what_takes_parts_is_asked() -> None:
+    victim = Pair()
+    assert [build(name, victim).name for name in defaults(victim)] == ["Slowdown"]
+    victim.sees = "answers"
+    assert defaults(victim) == ["QueryAttack"]
 
 
 @pytest.mark.parametrize("name", ["Slowdown(steps=10)", "AutoSlow()"])

@@ -127,8 +127,10 @@ def test_names_outside_the_graph_and_edges_that_exist_are_refused(
         ([], 4, "no facts"),
         (FACTS, 0, "cap = 0"),
         ([*FACTS, ("zoe", "owns", "dog")], 4, "'zoe' is no entity"),
+        ([("ann", "likes", "ann")], 4, "one entity has no edges"),
+        ([(f"{i}", "r", f"{i + 1}") for i in range(9000)], 4, "room for 162,036,002 edges, more"),
     ],
 )
 def test_graphs_that_are_none_are_refused(facts: list, cap: int, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        Graph(facts, cap, entities=GRAPH.entities)
+        Graph(facts, cap, entities=GRAPH.entities if "zoe" in message else None)

@@ -11,6 +11,7 @@ from toys import embedded_or_skip
 
 from effattack.attacks import build
 from effattack.domains import PartsBatch
+from effattack.errors import UsageError
 from effattack.models_zoo.detection import scenes
 from effattack.models_zoo.detection.embedded import scenes_detector
 from effattack.models_zoo.files import read_card
@@ -72,7 +73,7 @@ def test_perfect_proposals_are_counted_whatever_was_learnt(
 
 
 def by_loops(boxes: list[list[float]], a: list[float]) -> float:
-    """Equations 2 to 7 with f(x) = x, one number after another."""
+    """The equations of section 4 with f(x) = x, one number after another."""
     n = range(len(a))
 
     def distance(i: int, j: int) -> float:
@@ -169,6 +170,12 @@ def test_a_scene_without_proposals_is_answered_for_nothing() -> None:
     trace = victim.trace(batch)
     assert not trace.also["triples"].any()
     assert (trace.macs == victim.least).all()
+
+
+@pytest.mark.parametrize("options", [{"most": 0}, {"most": 256}, {"score": 1.5}])
+def test_what_is_out_of_range_is_refused(options: dict[str, float]) -> None:
+    with pytest.raises(UsageError, match=next(iter(options))):
+        CountsProposals(**options)  # type: ignore[arg-type]
 
 
 def test_the_question_moves_no_work() -> None:

@@ -51,6 +51,21 @@ def test_every_form_and_most_answers_are_asked_for() -> None:
     assert 0.2 < (pairs == questions.YES).double().mean() < 0.6
 
 
+@pytest.mark.slow
+def test_how_often_what_is_asked_for_is_there() -> None:
+    """As the docstring of ``question`` tells it, of the training questions."""
+    rows, ids, answers = questions.drawn("train")
+    _, boxes = scenes.scenes("train")
+    first = WORDS.index("how"), WORDS.index("is")
+    counted, compared = (ids[:, 0] == word for word in first)
+    assert (answers[counted] > 0).double().mean().item() == pytest.approx(0.6, abs=0.03)
+    there = torch.stack([(boxes[..., 5] == kind).any(1) for kind in range(10)], 1)
+    there = there[rows[compared]]
+    pairs = ids[compared][:, [3, 7]] - WORDS.index(DIGITS[0])
+    both = there.gather(1, pairs).all(1)[there.sum(1) > 1]
+    assert both.double().mean().item() == pytest.approx(3 / 4, abs=0.02)
+
+
 def test_splits_ask_about_scenes_of_their_own() -> None:
     assert len(questions.asked("test")[1]) == 200
     assert len(questions.asked("heldout")[1]) == 600

@@ -299,6 +299,11 @@ TEXTS = {
     "patch:16@4,4": "patch@4,4 16 px",
     "pixels:20": "pixels 20 px",
     "box": "pixel box",
+    "edges:2": "2 edges",
+    "image:linf:8/255": "image:linf 8/255",
+    "sensor:linf:0.1sd": "sensor:linf 0.1sd",
+    "question:swap:1": "question:swap 1 tokens",
+    "image:linf:8/255+question:swap:1": "image:linf:8/255+question:swap:1",
 }
 
 

@@ -76,7 +76,7 @@ class _OnForms(fx.Interpreter):
             return args[0]
         raise _unreadable(getattr(target, "__name__", str(target)))
 
-    def call_method(self, target: str, args: Any, kwargs: Any) -> Form:
+    def call_method(self, target: Any, args: Any, kwargs: Any) -> Form:
         if target == "relu":
             return self.encoding.relu(args[0])
         if target in ("flatten", "clone"):
