@@ -58,9 +58,9 @@ def test_a_judge_who_is_never_sure_hears_all_up_to_the_cap(
     found = audit(victim, claim(victim, "a", "f", FACTS[:edges]))
     assert found.counts["arguments"].tolist() == [heard]
     looked, spoken = 3 * victim.words.embedding_dim + 2, max(heard, 1)
-    width = debating.WIDTH
+    width = victim.opens.out_features
     agents, hears = edges * (looked + 2) * width, heard * (looked + 1 + width) * width
-    assert found.macs.item() == debating.WORDS * width + agents + hears + spoken * width
+    assert found.macs.item() == victim.opens.in_features * width + agents + hears + spoken * width
 
 
 @pytest.mark.parametrize("odds", [-9.0, 9.0])
