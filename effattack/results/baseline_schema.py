@@ -94,7 +94,7 @@ SERIES: dict[str, Any] = {
 }
 RECORD: dict[str, Any] = {
     "family": TEXT,
-    "input_shape": Each(SIZE, 1),
+    "input_shape": Each(SIZE),
     "num_classes": Maybe(COUNT, 0),
     "currency": Maybe(TEXT, MACS),
     "max_macs": MOST,

@@ -80,6 +80,15 @@ def test_it_is_readable_and_comes_back_as_it_was(evaluation: Evaluation, file: P
     assert not list(file.parent.glob("*.draft"))
 
 
+def test_inputs_of_parts_have_no_shape_and_are_read_again(
+    evaluation: Evaluation, tmp_path: Path
+) -> None:
+    about = {**evaluation.meta["victims"]["toy"], "input_shape": []}
+    meta = {**evaluation.meta, "victims": {"toy": about}}
+    path = Baseline.of(Evaluation(evaluation.samples, meta)).save(path_of("parts", tmp_path))
+    assert Baseline.load(path).victims["toy"].input_shape == []
+
+
 def test_the_same_again_is_no_change(evaluation: Evaluation, file: Path) -> None:
     found = compare(evaluation, Baseline.load(file), "v1")
     assert {change.score for change in found.changes} == {"accuracy", "macs", "savings_retained"}
@@ -319,7 +328,7 @@ WRONG = {
     "victims.toy": [None, [], "toy"],
     "victims.toy.max_macs": [0, *NUMBERS[1:]],
     "victims.toy.num_classes": [0, 1.5, *NUMBERS],
-    "victims.toy.input_shape": [None, [], [0], ["1"], 3],
+    "victims.toy.input_shape": [None, {}, [0], ["1"], 3],
     "victims.toy.data": [None, [1], "x"],
     "victims.toy.digest": [None, 1],
     "victims.toy.series": [None, [], [3], {}],
