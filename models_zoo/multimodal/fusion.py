@@ -206,7 +206,7 @@ class Fusion(nn.Module):
         return self.gates[k](torch.cat([x.mean(1), seen.mean(1)], 1))[:, 0]
 
     def forward(self, k: int, x: Tensor, seen: Tensor) -> Tensor:
-        return self.cross(x, self.resample(self.rows[k].expand(len(x), -1, -1), seen))
+        return self.cross(x, self.resample(self.rows[k].repeat(len(x), 1, 1), seen))
 
     @property
     def macs(self) -> float:
