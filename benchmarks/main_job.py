@@ -7,7 +7,8 @@ The run is a process of its own, with an empty folder, as a user starts it. With
 the default one without its bracket. The first table is by the clock, from phase to phase; the
 second adds up what the journal of the store says of each cell, in whatever process it ran: so with
 two workers its seconds are more than those of the clock. An attack of a library stands under its
-own name. Run it on a machine that does nothing else; the load before it is printed.
+own name; a control searches nothing, and its audit is compared with none. Run it on a machine that
+does nothing else; the load before it is printed.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from typing import Any
 import pandas as pd
 from tables import markdown
 
+from effattack.attacks.by_name import CONTROLS
 from effattack.cells.spec import Work, code_version
 from effattack.cells.store.journal import Journal
 from effattack.measure.environment import environment
@@ -71,12 +73,13 @@ def by_work(journal: Sequence[Entry]) -> pd.DataFrame:
     found.loc["all"] = found.sum()
     beside, rate = (found.audit + found.storage) / found.attack, found.inputs / found["all"]
     attacked = found.attack > 0
+    searched = attacked & ~found.index.to_series().isin(CONTROLS)
     return (
         found.drop(columns="inputs")
         .map("{:.1f}".format)
         .assign(
             **{
-                "audit and storage, of attack": beside.map("{:.0%}".format).where(attacked, ""),
+                "audit and storage, of attack": beside.map("{:.0%}".format).where(searched, ""),
                 "inputs per second": rate.map("{:.3g}".format).where(attacked, ""),
             }
         )
