@@ -27,13 +27,11 @@ from typing import Any
 import pandas as pd
 import torch
 from debaters import AsHeard, Claims, Debate, by_side
-from kept_rows import keep, kept, parser_of
-from tables import markdown
+from kept_rows import command
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from effattack.attacks import build
-from effattack.cells.spec import code_version
 from effattack.domains.tokens import padded
 from effattack.models_zoo.criteria import Confidence
 from effattack.models_zoo.exits import lowest_threshold
@@ -223,19 +221,14 @@ def table(rows: list[dict[str, Any]]) -> pd.DataFrame:
 
 
 def main() -> None:
-    args = parser_of("arguments of a debate under attack", ROWS).parse_args()
-    torch.set_num_threads(1)
-    rows = kept(args.rows)
-    if args.table:
-        print(markdown(table(rows)))
-        return
-    done = {(row["eps"], row["attack"]) for row in rows}
-    for asked in [("", CLEAN), *product(BUDGETS, ATTACKS)]:
-        if asked not in done:
-            found = measured(*asked)
-            eps, attack = asked
-            keep(args.rows, {"eps": eps, "attack": attack, **found, "code": code_version()})
-            print(*asked, f"{found['heard']:.2f} arguments", flush=True)
+    command(
+        "arguments of a debate under attack",
+        ROWS,
+        ("eps", "attack"),
+        [("", CLEAN), *product(BUDGETS, ATTACKS)],
+        measured,
+        table,
+    )
 
 
 if __name__ == "__main__":

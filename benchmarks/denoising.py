@@ -21,13 +21,11 @@ from typing import Any
 
 import pandas as pd
 import torch
-from kept_rows import keep, kept, parser_of
-from tables import markdown
+from kept_rows import command
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from effattack.attacks import build
-from effattack.cells.spec import code_version
 from effattack.counting.macs import count_macs
 from effattack.domains.pixels import to_grid
 from effattack.models_zoo.digits import CLASSES, SMALL, small_digits
@@ -211,19 +209,14 @@ def table(rows: list[dict[str, Any]]) -> pd.DataFrame:
 
 
 def main() -> None:
-    args = parser_of("steps of a denoising sampler under attack", ROWS).parse_args()
-    torch.set_num_threads(1)
-    rows = kept(args.rows)
-    if args.table:
-        print(markdown(table(rows)))
-        return
-    done = {(row["eps"], row["attack"]) for row in rows}
-    for asked in [("", CLEAN), *product(BUDGETS, ATTACKS)]:
-        if asked not in done:
-            found = measured(*asked)
-            eps, attack = asked
-            keep(args.rows, {"eps": eps, "attack": attack, **found, "code": code_version()})
-            print(*asked, f"{found['steps']:.1f} steps", flush=True)
+    command(
+        "steps of a denoising sampler under attack",
+        ROWS,
+        ("eps", "attack"),
+        [("", CLEAN), *product(BUDGETS, ATTACKS)],
+        measured,
+        table,
+    )
 
 
 if __name__ == "__main__":

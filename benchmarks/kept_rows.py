@@ -5,12 +5,20 @@ from __future__ import annotations
 import argparse
 import json
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+import torch
+from tables import markdown
 
-def kept(path: Path) -> list[dict[str, Any]]:
+from effattack.cells.spec import code_version
+
+Row = dict[str, Any]
+
+
+def kept(path: Path) -> list[Row]:
     """The rows that are there, none without a file."""
     if not path.exists():
         return []
@@ -36,3 +44,35 @@ def parser_of(about: str, path: Path) -> argparse.ArgumentParser:
     parser.add_argument("--rows", type=Path, default=path, help="where rows are kept")
     parser.add_argument("--table", action="store_true", help="print the rows that are there")
     return parser
+
+
+def command(
+    about: str,
+    path: Path,
+    keys: Sequence[str],
+    asked: Iterable[tuple[Any, ...]],
+    measured: Callable[..., Row],
+    table: Callable[[list[Row]], pd.DataFrame],
+) -> None:
+    """The whole command of a benchmark: rows that are asked for and not yet kept are measured.
+
+    Args:
+        about: what the help says.
+        path: of the rows, unless another is named.
+        keys: what tells rows apart.
+        asked: values of these keys, row by row.
+        measured: these values -> the rest of the row.
+        table: what ``--table`` prints of the rows.
+    """
+    args = parser_of(about, path).parse_args()
+    torch.set_num_threads(1)
+    rows = kept(args.rows)
+    if args.table:
+        print(markdown(table(rows)))
+        return
+    done = {tuple(row[key] for key in keys) for row in rows}
+    for one in asked:
+        if one not in done:
+            found = measured(*one)
+            keep(args.rows, {**dict(zip(keys, one, strict=True)), **found, "code": code_version()})
+            print(*one, found, flush=True)

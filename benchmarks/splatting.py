@@ -30,12 +30,10 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
-from kept_rows import keep, kept, parser_of
-from tables import markdown
+from kept_rows import command
 from torch import Generator, Tensor
 
 from effattack.budgets import parse_number
-from effattack.cells.spec import code_version
 from effattack.domains.pixels import to_grid
 
 SIDE, ANGLES, UNSEEN = 32, (0.0, 0.8, 1.6, 2.4), 1.2
@@ -314,19 +312,14 @@ def table(rows: list[dict[str, Any]]) -> pd.DataFrame:
 
 
 def main() -> None:
-    args = parser_of("splats of a fit under poisoned views", ROWS).parse_args()
-    torch.set_num_threads(1)
-    rows = kept(args.rows)
-    if args.table:
-        print(markdown(table(rows)))
-        return
-    done = set(map(_which, rows))
-    for asked in fits():
-        if asked not in done:
-            found = measured(*asked)
-            origin = dict(zip(("scene", "views", "eps", "seed"), asked, strict=True))
-            keep(args.rows, {**origin, **found, "code": code_version()})
-            print(*asked, found["splats"], f"{found['seconds']:.0f} s", flush=True)
+    command(
+        "splats of a fit under poisoned views",
+        ROWS,
+        ("scene", "views", "eps", "seed"),
+        fits(),
+        measured,
+        table,
+    )
 
 
 if __name__ == "__main__":

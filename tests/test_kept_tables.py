@@ -1,5 +1,4 @@
-"""The tables of graphs, of a gate on a modality and of images with questions are those that the
-kept rows make."""
+"""The tables on the pages are those that the kept rows make."""
 
 from __future__ import annotations
 
@@ -68,3 +67,12 @@ def test_which_part_is_cheaper_as_measured(questions: ModuleType) -> None:
         told = " | ".join(f"{cell:.3f}" for cell in cells)
         cheaper = "the image" if cells[0] > cells[2] else "the question"
         assert f"| `{name}` | {told} | {cheaper} |" in lines
+
+
+@pytest.mark.parametrize(
+    ("name", "where"),
+    [("debate", "graphs"), ("denoising", "mechanisms"), ("splatting", "mechanisms")],
+)
+def test_systems_beside_the_registry_as_measured(name: str, where: str) -> None:
+    script, rows = import_module(name), import_module("kept_rows")
+    assert rows.markdown(script.table(rows.kept(script.ROWS))) in page(where)

@@ -184,9 +184,3 @@ def test_it_is_trained_the_same_each_time(
     for name, weight in first.state_dict().items():
         assert torch.equal(weight, second.state_dict()[name])
     assert first.criterion.thresholds == second.criterion.thresholds
-
-
-def test_the_page_shows_the_rows_that_are_kept(debating: ModuleType) -> None:
-    page = Path(__file__).parents[2] / "docs" / "graphs.md"
-    shown = debating.markdown(debating.table(debating.kept(debating.ROWS)))
-    assert shown in page.read_text(encoding="utf-8")

@@ -158,9 +158,3 @@ def test_the_table_is_of_all_seeds(splatting: ModuleType) -> None:
     assert shown.index.tolist() == ["clean", "noise"]
     assert shown["splats"].to_dict() == {"clean": "15 (10 to 20)", "noise": "45 (30 to 60)"}
     assert shown["work, of clean"].to_dict() == {"clean": "×1.00", "noise": "×3.00"}
-
-
-def test_the_page_shows_the_rows_that_are_kept(splatting: ModuleType) -> None:
-    page = Path(__file__).parents[2] / "docs" / "mechanisms.md"
-    shown = splatting.markdown(splatting.table(splatting.kept(splatting.ROWS)))
-    assert shown in page.read_text(encoding="utf-8")
