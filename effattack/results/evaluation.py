@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from effattack.budgets import budget_text
 from effattack.errors import UsageError
 from effattack.results.currency import judged_by
 from effattack.results.files import writable
@@ -55,6 +56,22 @@ class Evaluation:
     def _scores(self) -> pd.DataFrame:
         """Made once: a run asks for them ten times, and every interval costs milliseconds."""
         return score_table(self.samples)
+
+    def __repr__(self) -> str:
+        """The main columns of the scores; whole frames are behind ``samples`` and ``scores()``."""
+        return self._main().to_string(index=False)
+
+    def _repr_html_(self) -> str:
+        """The same, as a notebook shows it."""
+        return self._main().to_html(index=False)
+
+    def _main(self) -> pd.DataFrame:
+        scores = self.scores()
+        told = zip(scores.threat, scores.eps, strict=True)
+        found = scores[["victim", "attack"]].assign(budget=[budget_text(*pair) for pair in told])
+        for name in ("savings_retained", "macs_ratio", "accuracy", "agreement"):
+            found[name] = scores[name].astype(float).round(3)
+        return found
 
     @property
     def kinds(self) -> dict[str, str]:
