@@ -46,4 +46,4 @@ def test_ci_runs_the_matrix() -> None:
     matrix = workflow["jobs"]["matrix"]["strategy"]["matrix"]
     assert [int(python.partition(".")[2]) for python in matrix["python"]] == MINORS
     asked = {*matrix["environment"], *(one["environment"] for one in matrix["include"])}
-    assert asked == {"pytest8", "pytest9", "lowest", "torch28"}
+    assert asked == {"pytest8", "pytest9", "lowest", "torch28", "coverage"}
