@@ -72,6 +72,7 @@ def test_a_hub_has_as_many_edges_as_the_cap(folder: Path) -> None:
 def test_a_victim_learns_nations_and_is_attacked(folder: Path) -> None:
     domain = graph_of(folder / "nations")
     graph = Knowledge(domain)
+    torch.manual_seed(0)
     victim = LinkPredictor(Transforms(14, 55, 4, 2), domain, every=2, criterion=0.5)
     asked = [question for fact in domain.facts for question in graph.asked(fact)]
     fit(victim, graph, asked, epochs=6)
