@@ -28,6 +28,7 @@ import pandas as pd
 import torch
 from debaters import AsHeard, Claims, Debate, by_side
 from kept_rows import command
+from tables import markdown
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
@@ -227,7 +228,7 @@ def main() -> None:
         ("eps", "attack"),
         [("", CLEAN), *product(BUDGETS, ATTACKS)],
         measured,
-        table,
+        lambda rows: markdown(table(rows)),
     )
 
 

@@ -22,6 +22,7 @@ from typing import Any
 import pandas as pd
 import torch
 from kept_rows import command
+from tables import markdown
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
@@ -215,7 +216,7 @@ def main() -> None:
         ("eps", "attack"),
         [("", CLEAN), *product(BUDGETS, ATTACKS)],
         measured,
-        table,
+        lambda rows: markdown(table(rows)),
     )
 
 

@@ -9,9 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
-from tables import markdown
 
 from effattack.cells.spec import code_version
 
@@ -51,8 +49,8 @@ def command(
     path: Path,
     keys: Sequence[str],
     asked: Iterable[tuple[Any, ...]],
-    measured: Callable[..., Row],
-    table: Callable[[list[Row]], pd.DataFrame],
+    measured: Callable[..., Mapping[str, Any]],
+    shown: Callable[[list[Row]], str],
 ) -> None:
     """The whole command of a benchmark: rows that are asked for and not yet kept are measured.
 
@@ -62,13 +60,13 @@ def command(
         keys: what tells rows apart.
         asked: values of these keys, row by row.
         measured: these values -> the rest of the row.
-        table: what ``--table`` prints of the rows.
+        shown: rows -> what ``--table`` prints.
     """
     args = parser_of(about, path).parse_args()
     torch.set_num_threads(1)
     rows = kept(args.rows)
     if args.table:
-        print(markdown(table(rows)))
+        print(shown(rows))
         return
     done = {tuple(row[key] for key in keys) for row in rows}
     for one in asked:

@@ -14,18 +14,17 @@ work of other inputs, told of the ones in the table. Every row that is finished 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
-import torch
-from kept_rows import keep, kept, parser_of
+from kept_rows import command
 from tables import markdown
 from torch import Tensor
 
 from effattack.attacks import build
 from effattack.attacks.by_name import NATURAL
-from effattack.cells.spec import code_version
 from effattack.domains import Batch
 from effattack.inputs.source import held_out, load_data, subset
 from effattack.models_zoo.detection.average_precision import average_precision
@@ -190,20 +189,15 @@ def _short(kind: str) -> str:
 
 
 def main() -> None:
-    parser = parser_of("natural shift beside the adversary", ROWS)
-    args = parser.parse_args()
-    torch.set_num_threads(1)
-    rows = kept(args.rows)
-    if args.table:
-        print(*(f"### {name}\n\n{markdown(table(name, rows))}" for name in DOMAINS), sep="\n\n")
-        return
-    done = {Asked(*(row[key] for key in Asked._fields)) for row in rows}
-    for domain in DOMAINS:
-        for one in asked(domain):
-            if one not in done:
-                found = measured(domain, one)
-                keep(args.rows, {**one._asdict(), **found, "code": code_version()})
-                print(*one, f"{1 - _lost(found):.3f}", flush=True)
+    domain_of = {name: domain for domain, (victims, _) in DOMAINS.items() for name in victims}
+    command(
+        "natural shift beside the adversary",
+        ROWS,
+        Asked._fields,
+        chain.from_iterable(map(asked, DOMAINS)),
+        lambda name, *rest: measured(domain_of[name], Asked(name, *rest)),
+        lambda rows: "\n\n".join(f"### {d}\n\n{markdown(table(d, rows))}" for d in DOMAINS),
+    )
 
 
 if __name__ == "__main__":

@@ -17,13 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
-from kept_rows import keep, kept, parser_of
+from kept_rows import command
 from tables import markdown
 from torch import Tensor
 
 from effattack.attacks import build
-from effattack.cells.spec import code_version
 from effattack.models_zoo.detection.average_precision import average_precision
 from effattack.models_zoo.detection.scenes import SHIFTS, scenes
 from effattack.threats import parse_threat
@@ -109,22 +107,14 @@ def _moved(row: Row, name: str, unit: float = 1.0) -> str:
 
 
 def main() -> None:
-    parser = parser_of("detectors of scenes under domain shift", ROWS)
-    args = parser.parse_args()
-    torch.set_num_threads(1)
-    rows = kept(args.rows)
-    if args.table:
-        tables = with_no_attacker(rows), under_attack(rows)
-        print(*map(markdown, tables), sep="\n\n")
-        return
-    done = {(row["victim"], row["shift"], row["attack"]) for row in rows}
-    for asked in product(DETECTORS, SHIFTS, (CLEAN, NOISE, HOUSE)):
-        if asked not in done:
-            name, shift, attack = asked
-            found = measured(load_victim(name), shift, attack)
-            origin = {"victim": name, "shift": shift, "attack": attack, "code": code_version()}
-            keep(args.rows, {**origin, **found})
-            print(*asked, f"{found['macs'] / 1e6:.1f} M MACs", flush=True)
+    command(
+        "detectors of scenes under domain shift",
+        ROWS,
+        ("victim", "shift", "attack"),
+        product(DETECTORS, SHIFTS, (CLEAN, NOISE, HOUSE)),
+        lambda name, *asked: measured(load_victim(name), *asked),
+        lambda rows: "\n\n".join(map(markdown, (with_no_attacker(rows), under_attack(rows)))),
+    )
 
 
 if __name__ == "__main__":

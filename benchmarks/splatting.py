@@ -31,6 +31,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 import torch
 from kept_rows import command
+from tables import markdown
 from torch import Generator, Tensor
 
 from effattack.budgets import parse_number
@@ -318,7 +319,7 @@ def main() -> None:
         ("scene", "views", "eps", "seed"),
         fits(),
         measured,
-        table,
+        lambda rows: markdown(table(rows)),
     )
 
 

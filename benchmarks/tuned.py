@@ -22,12 +22,11 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
-from kept_rows import keep, kept, parser_of
+from kept_rows import command
 from tables import markdown
 from torch import Tensor
 
 from effattack import evaluate
-from effattack.cells.spec import code_version
 from effattack.hardening.thresholds import expect_thresholds
 from effattack.models_zoo.digits import digits, turned_digits
 from effattack.models_zoo.exits import lowest_threshold
@@ -212,20 +211,15 @@ def share(macs: float, row: Row) -> str:
 
 
 def main() -> None:
-    parser = parser_of("tuned and distilled victims", ROWS)
-    args = parser.parse_args()
-    torch.set_num_threads(1)
-    rows = kept(args.rows)
-    if args.table:
-        print(markdown(table(rows)))
-        return
-    done = {(row["victim"], row["form"], row["images"]) for row in rows}
-    for form in FORMS:
-        if (form.of, form.name, form.images) not in done:
-            origin = {"victim": form.of, "form": form.name, "images": form.images}
-            row = {**origin, "code": code_version(), **measured(form)}
-            keep(args.rows, row)
-            print(form.of, form.name, form.images, f"{row['back']:.1%} taken back", flush=True)
+    forms = {(form.of, form.name, form.images): form for form in FORMS}
+    command(
+        "tuned and distilled victims",
+        ROWS,
+        ("victim", "form", "images"),
+        forms,
+        lambda *asked: measured(forms[asked]),
+        lambda rows: markdown(table(rows)),
+    )
 
 
 if __name__ == "__main__":

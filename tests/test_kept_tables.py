@@ -75,4 +75,4 @@ def test_which_part_is_cheaper_as_measured(questions: ModuleType) -> None:
 )
 def test_systems_beside_the_registry_as_measured(name: str, where: str) -> None:
     script, rows = import_module(name), import_module("kept_rows")
-    assert rows.markdown(script.table(rows.kept(script.ROWS))) in page(where)
+    assert script.markdown(script.table(rows.kept(script.ROWS))) in page(where)

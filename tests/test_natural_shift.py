@@ -17,8 +17,11 @@ def scripts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_natural_shift_stands_beside_the_adversary_as_measured() -> None:
-    script, page = import_module("natural_shift"), (ROOT / "docs" / "accuracy.md").read_text()
-    rows = script.kept(script.ROWS)
+    script, page = (
+        import_module("natural_shift"),
+        (ROOT / "docs" / "accuracy.md").read_text("utf-8"),
+    )
+    rows = import_module("kept_rows").kept(script.ROWS)
     for domain in script.DOMAINS:
         assert script.markdown(script.table(domain, rows)) in page
     wanted = [one for domain in script.DOMAINS for one in script.asked(domain)]
@@ -30,7 +33,7 @@ def test_natural_shift_stands_beside_the_adversary_as_measured() -> None:
 
 def test_the_worst_mixture_is_chosen_by_other_inputs() -> None:
     script = import_module("natural_shift")
-    rows = script.kept(script.ROWS)
+    rows = import_module("kept_rows").kept(script.ROWS)
     before = script.table("texts", rows)[script.MIXTURE].tolist()
     moved = [
         {**row, "work": 10 * row["work"]}
